@@ -1,0 +1,25 @@
+"""The errors negprobe raises on purpose; each message says what was wrong, what was expected and what to do."""
+
+
+class NegprobeError(Exception):
+    """Any input negprobe cannot work with; every error below is one."""
+
+
+class ModelError(NegprobeError):
+    """A model could not be found, read or converted."""
+
+
+class InputError(NegprobeError):
+    """A text, token tensor or shape the model cannot take."""
+
+
+class StatementError(NegprobeError):
+    """A statement pair, its spans, or a file of pairs is not usable."""
+
+
+class PatchingError(NegprobeError):
+    """A patch was asked for that the model, pair or objective does not have."""
+
+
+class ViewError(NegprobeError):
+    """A figure or page was given something it cannot draw."""
