@@ -1,0 +1,31 @@
+"""Statement pairs: reading and writing them, finding their cues, and aligning their tokens."""
+
+from negprobe.statements.alignment import Alignment, align
+from negprobe.statements.builtin import builtin_pairs
+from negprobe.statements.completion import complete
+from negprobe.statements.controls import length_matched_control
+from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
+from negprobe.statements.pair import Span, StatementPair
+from negprobe.statements.readers import LoadedPairs, load_pairs
+from negprobe.statements.roles import ROLES, roles
+from negprobe.statements.tokens import TokenizedStatement, tokenize
+
+__all__ = [
+    "CUE_KINDS",
+    "ROLES",
+    "Alignment",
+    "Cue",
+    "LoadedPairs",
+    "Span",
+    "StatementPair",
+    "TokenizedStatement",
+    "added_cues",
+    "align",
+    "builtin_pairs",
+    "complete",
+    "find_cues",
+    "length_matched_control",
+    "load_pairs",
+    "roles",
+    "tokenize",
+]

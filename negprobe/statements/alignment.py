@@ -1,0 +1,105 @@
+"""Which token of a statement is which of its counterfactual, when words came, went or changed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from negprobe.statements.tokens import TokenizedStatement
+
+Match = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Positions of two tokenized statements that belong together, in order.
+
+    Attributes:
+        original: Aligned positions of the original, pairwise with `counterfactual`.
+        counterfactual: Aligned positions of the counterfactual.
+        unmatched_original: Positions that have no counterpart in the counterfactual.
+        unmatched_counterfactual: Positions that have none in the original, such as an inserted cue's.
+    """
+
+    original: tuple[int, ...]
+    counterfactual: tuple[int, ...]
+    unmatched_original: tuple[int, ...]
+    unmatched_counterfactual: tuple[int, ...]
+
+
+def align(original: TokenizedStatement, counterfactual: TokenizedStatement) -> Alignment:
+    """Align the tokens of two statements.
+
+    Equal tokens are matched as `match_equal` says. What stands between two matches on either side is a
+    replaced run: of equal length it is aligned token by token ("now" with "not"), otherwise all of it is
+    unmatched ("is" and "isn ' t"). Special tokens are only ever aligned with special tokens.
+    """
+    matches = match_equal(_keys(original), _keys(counterfactual))
+    aligned: list[Match] = []
+    for left, right, match in _runs(matches, len(original), len(counterfactual)):
+        same_kind = [original.special[i] for i in left] == [counterfactual.special[j] for j in right]
+        if same_kind:
+            aligned += zip(left, right, strict=True)
+        aligned += match
+    of_original, of_counterfactual = {i for i, _ in aligned}, {j for _, j in aligned}
+    return Alignment(
+        original=tuple(i for i, _ in aligned),
+        counterfactual=tuple(j for _, j in aligned),
+        unmatched_original=tuple(i for i in range(len(original)) if i not in of_original),
+        unmatched_counterfactual=tuple(j for j in range(len(counterfactual)) if j not in of_counterfactual),
+    )
+
+
+def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
+    """Positions of equal items in two sequences, matched in order.
+
+    The matches are those of a cheapest way to edit one sequence into the other by putting in, taking out and
+    replacing items; of several cheapest ones that with the fewest separate stretches of edits, and of those
+    the one that matches earliest. Swapping the sequences swaps the matches.
+    """
+    if (len(first), tuple(first)) > (len(second), tuple(second)):
+        return [(i, j) for j, i in match_equal(second, first)]
+    cost = _edit_costs(first, second)
+    matches, i, j, editing = [], 0, 0, False
+    while i < len(first) and j < len(second):
+        if first[i] == second[j] and cost[editing][i][j] == cost[False][i + 1][j + 1]:
+            matches.append((i, j))
+            i, j, editing = i + 1, j + 1, False
+            continue
+        steps = [(i + 1, j + 1), (i, j + 1), (i + 1, j)]
+        i, j = min(steps, key=lambda step: cost[True][step[0]][step[1]])
+        editing = True
+    return matches
+
+
+def _edit_costs(first: Sequence[Any], second: Sequence[Any]) -> list[list[list[tuple[int, int]]]]:
+    """`[editing][i][j]`: edits and new stretches of edits that `first[i:]` and `second[j:]` still need.
+
+    `editing` says whether the step before was an edit, so that a further one opens no new stretch.
+    """
+    n, m = len(first), len(second)
+    # One row and column beyond the end stand for "not possible".
+    never = (n + m + 1, 0)
+    cost = [[[never] * (m + 2) for _ in range(n + 2)] for _ in (False, True)]
+    for i in range(n, -1, -1):
+        for j in range(m, -1, -1):
+            if i == n and j == m:
+                cost[False][i][j] = cost[True][i][j] = (0, 0)
+                continue
+            edits, stretches = min(cost[True][i + 1][j + 1], cost[True][i + 1][j], cost[True][i][j + 1])
+            match = cost[False][i + 1][j + 1] if i < n and j < m and first[i] == second[j] else never
+            cost[True][i][j] = min(match, (edits + 1, stretches))
+            cost[False][i][j] = min(match, (edits + 1, stretches + 1))
+    return cost
+
+
+def _runs(matches: list[Match], n: int, m: int) -> Iterator[tuple[range, range, list[Match]]]:
+    """Each unmatched run on both sides, with the match that ends it."""
+    i, j = 0, 0
+    for match in matches:
+        yield range(i, match[0]), range(j, match[1]), [match]
+        i, j = match[0] + 1, match[1] + 1
+    yield range(i, n), range(j, m), []
+
+
+def _keys(statement: TokenizedStatement) -> list[tuple[bool, int]]:
+    return list(zip(statement.special, statement.ids, strict=True))

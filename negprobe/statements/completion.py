@@ -1,0 +1,93 @@
+"""Fills in what a pair's two sentences already say: its cue, the word the cue acts on, and a control."""
+
+import re
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.statements.controls import length_matched_controls
+from negprobe.statements.cues import Cue, added_cues, find_cues
+from negprobe.statements.pair import Span, StatementPair
+from negprobe.statements.tokens import MASK
+
+# Words a negation reaches through: it acts on what they lead to.
+_FUNCTION_WORDS = """
+    a an the this that these those any some all every each no my your his her its our their of to
+    i you he she it we they there one
+    am is are was were be been being do does did have has had
+    will would can could may might must shall should
+    very really quite so too yet also just only now always ever even still at particularly
+"""
+
+_WORD = re.compile(rf"{re.escape(MASK)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
+
+
+def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = None) -> StatementPair:
+    """The pair with `cue`, `cue_span`, `affected_span` and `control` where it leaves them None.
+
+    The cue is the first that the counterfactual has and the original lacks, and of the kind `pair.cue` if
+    that is given; the control replaces all of those cues, one after the other, and never is the original
+    itself. A control needs a tokenizer. What cannot be found stays None: a pair whose counterfactual is the
+    affirmative gets nothing.
+    """
+    cues = (
+        _marked_cue(pair)
+        if pair.cue_span
+        else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
+    )
+    if not cues:
+        return pair
+    control = pair.control
+    if control is None and tokenizer is not None:
+        control = _control(pair, cues, tokenizer)
+    return replace(
+        pair,
+        cue=pair.cue or cues[0].kind,
+        cue_span=cues[0].span,
+        affected_span=pair.affected_span or affected_word(pair.counterfactual, cues[0]),
+        control=control,
+    )
+
+
+def affected_word(text: str, cue: Cue) -> Span | None:
+    """The word a cue acts on: the first after it, in its sentence, that is more than a function word.
+
+    A heuristic: it skips determiners, pronouns, auxiliaries and adverbs of degree ("isn't very safe" ->
+    "safe"), and takes the first word after the cue if all are of that sort. The masked word counts as a word.
+    """
+    first = None
+    for word in _WORD.finditer(text, cue.span[1]):
+        if word[0] in ".?!;":
+            break
+        first = first or word
+        if word[0].lower() not in _FUNCTION_WORDS.split():
+            return word.span()
+    return first.span() if first else None
+
+
+def _marked_cue(pair: StatementPair) -> tuple[Cue, ...]:
+    """The cue at the pair's own span, of a known kind or of the one the pair names."""
+    assert pair.cue_span is not None
+    start, end = pair.cue_span
+    text = pair.counterfactual[start:end]
+    found = [
+        cue.kind for cue in find_cues(pair.counterfactual) if start <= cue.span[0] and cue.span[1] <= end
+    ]
+    kind = pair.cue or (found[0] if found else text.lower())
+    return (Cue(text, kind, pair.cue_span),)
+
+
+def _of_kind(kind: str | None, cues: tuple[Cue, ...]) -> tuple[Cue, ...]:
+    return tuple(cue for cue in cues if kind is None or cue.kind == kind)
+
+
+def _control(pair: StatementPair, cues: tuple[Cue, ...], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The counterfactual without `cues`, replaced from the right so that the spans to the left still hold."""
+    control = pair.counterfactual
+    for cue in reversed(cues):
+        fitting = length_matched_controls(control, cue, tokenizer)
+        found = next((text for text in fitting if text != pair.original), None)
+        if found is None:
+            return None
+        control = found
+    return control

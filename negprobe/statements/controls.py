@@ -1,0 +1,92 @@
+"""Controls: a counterfactual with neutral words where its cue was, and every other token where it stood.
+
+What an encoder does at "not" is only about negation as far as it does not do it at "now" as well.
+"""
+
+from collections.abc import Iterator
+
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.statements.cues import Cue
+from negprobe.statements.pair import Span
+from negprobe.statements.tokens import TokenizedStatement, tokenize
+
+NEUTRAL = {
+    "not": ("now", "really", "also", "now really"),
+    "never": ("always", "often", "now", "now really"),
+    "no longer": ("now really", "really now", "now", "now really quite"),
+    "n't": (" now", " really", " now really", "", " now really quite"),
+    "cannot": ("can", "will", "can now", "can really", "can now really"),
+    "no": ("some", "the", "this", "some of the"),
+    "none": ("some", "all", "many"),
+    "nobody": ("somebody", "everybody", "someone"),
+    "nothing": ("something", "everything", "this"),
+    "nowhere": ("somewhere", "everywhere", "here"),
+    "neither": ("both", "either"),
+    "nor": ("and", "or"),
+    "without": ("with", "within", "having"),
+    "hardly": ("really", "clearly", "surely", "now", "now really"),
+    "barely": ("really", "clearly", "surely", "now", "now really"),
+    "scarcely": ("really", "clearly", "surely", "now really", "now really quite"),
+}
+"""Words that can take a cue's place without negating, for each kind of cue, the best first.
+
+Those for "n't" go behind its auxiliary: "isn't" -> "is now really".
+"""
+
+_AUXILIARY = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
+
+
+def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The counterfactual with its cue replaced by neutral words that leave every other token in place.
+
+    The control has as many tokens as the counterfactual, and outside the cue (for "n't" the whole word it
+    ends) the same ones. None where no candidate fits, which is for the caller to count.
+    """
+    return next(length_matched_controls(counterfactual, cue, tokenizer), None)
+
+
+def length_matched_controls(
+    counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[str]:
+    """Every control that fits, the best first; see `length_matched_control`."""
+    statement = tokenize(counterfactual, tokenizer)
+    start, end = _stretch(counterfactual, cue)
+    for words in NEUTRAL.get(cue.kind, ()):
+        stem = counterfactual[start : cue.span[0]]
+        neutral = _cased_like(counterfactual[start:end], _AUXILIARY.get(stem.lower(), stem) + words)
+        control = tokenize(counterfactual[:start] + neutral + counterfactual[end:], tokenizer)
+        if _same_but(statement, (start, end), control, (start, start + len(neutral)), tokenizer):
+            yield control.text
+
+
+def _stretch(text: str, cue: Cue) -> Span:
+    """The characters to replace: the cue, with the auxiliary that an "n't" is attached to."""
+    start, end = cue.span
+    while cue.kind == "n't" and start > 0 and text[start - 1].isalpha():
+        start -= 1
+    return start, end
+
+
+def _cased_like(model: str, words: str) -> str:
+    letters = [character for character in model if character.isalpha()]
+    if len(letters) > 1 and all(letter.isupper() for letter in letters):
+        return words.upper()
+    return words[:1].upper() + words[1:] if letters[0].isupper() else words
+
+
+def _same_but(
+    first: TokenizedStatement,
+    first_span: Span,
+    second: TokenizedStatement,
+    second_span: Span,
+    tokenizer: PreTrainedTokenizerBase,
+) -> bool:
+    """Whether two statements have as many tokens, known ones in the spans, and the same ones outside them."""
+    positions = first.positions(first_span)
+    if len(first) != len(second) or positions != second.positions(second_span):
+        return False
+    if any(second.ids[position] == tokenizer.unk_token_id for position in positions):
+        return False
+    begin, end = positions[0], positions[-1] + 1
+    return first.ids[:begin] == second.ids[:begin] and first.ids[end:] == second.ids[end:]

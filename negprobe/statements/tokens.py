@@ -1,0 +1,152 @@
+"""A statement as the tokenizer sees it: what each token says, and which characters it stands for."""
+
+from dataclasses import dataclass
+
+from tokenizers.models import WordPiece
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.errors import StatementError
+from negprobe.statements.pair import Span
+
+MASK = "[MASK]"
+"""How a statement writes the masked position, whatever the tokenizer calls its own mask token."""
+
+SPACE = "▁"
+"""How a token that holds nothing but the space before a word is shown."""
+
+
+@dataclass(frozen=True)
+class TokenizedStatement:
+    """A statement and its tokens, without padding.
+
+    Attributes:
+        text: The statement as it was given.
+        tokens: What each token says, for reading (see `tokenize`).
+        ids: The tokens' numbers in the vocabulary.
+        offsets: The characters of `text` each token stands for, without spaces; `(0, 0)` for special tokens.
+        special: Whether the tokenizer put the token there itself, as it does with [CLS] and [SEP]. A mask
+            token is part of the statement.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    offsets: tuple[Span, ...]
+    special: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        """The number of tokens, special ones included."""
+        return len(self.ids)
+
+    def positions(self, span: Span) -> tuple[int, ...]:
+        """Positions of the tokens that overlap the characters `span`.
+
+        Raises:
+            StatementError: if there is none.
+        """
+        found = tuple(
+            position
+            for position, (offset, special) in enumerate(zip(self.offsets, self.special, strict=True))
+            if not special and _overlap(offset, span)
+        )
+        if not found:
+            raise StatementError(
+                f"No token stands in characters {span} of {self.text!r} ({len(self.text)} characters); "
+                "give a span that holds a word."
+            )
+        return found
+
+
+def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatement:
+    """Tokenize one statement, special tokens included, nothing cut and nothing padded.
+
+    A literal `[MASK]` in the text becomes the tokenizer's own mask token. The shown tokens follow BERT's
+    convention for every tokenizer: a piece that starts a word is plain, one that goes on in it begins with
+    `##`, a piece that is the space before a word and nothing else is `▁`. WordPiece tokens are shown as they
+    are in the vocabulary, others by the characters they stand for, so that every byte of a split character
+    shows that character.
+
+    Raises:
+        StatementError: for an empty text, one of which the tokenizer leaves nothing, a `[MASK]` that the
+            tokenizer has no token for, or a tokenizer without offsets.
+    """
+    if not text.strip():
+        raise StatementError("The statement is empty; give it at least one word.")
+    if not tokenizer.is_fast:
+        raise StatementError(
+            f"{type(tokenizer).__name__} does not say which characters a token stands for; load the model's "
+            "fast tokenizer (AutoTokenizer.from_pretrained, with its tokenizer.json)."
+        )
+    written, origin = _with_own_mask(text, tokenizer)
+    encoding = tokenizer(written, return_offsets_mapping=True, return_special_tokens_mask=True)
+    ids = tuple(encoding["input_ids"])
+    special = tuple(bool(flag) for flag in encoding["special_tokens_mask"])
+    if all(special):
+        raise StatementError(f"The tokenizer leaves nothing of {text!r}; give a statement with words.")
+    offsets = tuple(
+        (0, 0) if is_special else _without_spaces(text, (origin[start], origin[end]))
+        for (start, end), is_special in zip(encoding["offset_mapping"], special, strict=True)
+    )
+    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special)
+
+
+def _with_own_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+    """The text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
+    if MASK in text and tokenizer.mask_token is None:
+        raise StatementError(
+            f"{text!r} has a {MASK} and the tokenizer has no mask token; "
+            "use the tokenizer of a masked language model."
+        )
+    parts = text.split(MASK)
+    written, origin, at = parts[0], list(range(len(parts[0]) + 1)), len(parts[0])
+    for part in parts[1:]:
+        # A boundary inside the mask token belongs to where the [MASK] begins.
+        origin += [at] * (len(tokenizer.mask_token) - 1)
+        at += len(MASK)
+        origin += range(at, at + len(part) + 1)
+        written += tokenizer.mask_token + part
+        at += len(part)
+    return written, origin
+
+
+def _without_spaces(text: str, span: Span) -> Span:
+    """The span without the spaces around it, which some tokenizers count to the word that follows."""
+    start, end = span
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _shown(
+    text: str, ids: tuple[int, ...], offsets: tuple[Span, ...], tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ...]:
+    """What stands for each token in figures and tables."""
+    pieces = tokenizer.convert_ids_to_tokens(list(ids))
+    if isinstance(tokenizer.backend_tokenizer.model, WordPiece):
+        return tuple(pieces)
+    shown, previous_end = [], 0
+    for token, piece, (start, end) in zip(ids, pieces, offsets, strict=True):
+        if token in tokenizer.all_special_ids:
+            shown.append(piece)
+        elif start == end or piece == SPACE:
+            shown.append(SPACE)
+            continue
+        else:
+            shown.append("##" * _goes_on(text, previous_end, start) + text[start:end])
+        previous_end = end
+    return tuple(shown)
+
+
+def _goes_on(text: str, previous_end: int, start: int) -> bool:
+    """Whether a piece at `start` continues the word, or the character, that the piece before ends in."""
+    if start < previous_end:
+        return True
+    return start == previous_end > 0 and text[start - 1].isalnum() and text[start].isalnum()
+
+
+def _overlap(offset: Span, span: Span) -> bool:
+    # A lone space piece has no characters of its own: it belongs to the word it stands in front of.
+    start, end = offset
+    return span[0] <= start < span[1] if start == end else max(start, span[0]) < min(end, span[1])
