@@ -1,0 +1,494 @@
+"""`HookedEncoder`: an encoder in which every activation can be read, replaced and differentiated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from negprobe.errors import InputError, ModelError
+from negprobe.models.config import HookedEncoderConfig
+from negprobe.models.convert import check_supported, convert, encoder_config
+from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
+from negprobe.models.layers import Block, Embed, LayerNorm
+from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint
+
+Text = str | tuple[str, str]
+"""One text, or a pair of texts read together (premise and hypothesis)."""
+
+Output = Tensor | str | list[str] | None
+
+
+class HookedEncoder(HookedRootModule):
+    """An encoder language model with TransformerLens's hooks, names and per-head parameters.
+
+    Reads BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or no
+    head, where the output is the pooled sentence embedding. Equal to Hugging Face's model in evaluation mode: there is
+    no dropout. `transformer_lens.patching` runs on it.
+
+    Hook points, in the order they fire (`x` is a block's input):
+
+    | hook | shape | what it is |
+    |---|---|---|
+    | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | summands |
+    | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
+    | `blocks.L.hook_resid_pre` | batch pos d_model | x |
+    | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
+    | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after softmax |
+    | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
+    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O, if `cfg.use_attn_result` |
+    | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
+    | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
+    | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | around the activation |
+    | `blocks.L.hook_mlp_out` | batch pos d_model | what the MLP writes |
+    | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
+    | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+    """
+
+    def __init__(self, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Make the modules with uninitialised weights; use `from_pretrained` to load a model."""
+        super().__init__()
+        self.cfg = cfg
+        self.tokenizer = tokenizer
+        self.embed = Embed(cfg)
+        self.ln_embed = LayerNorm(cfg.d_embed, cfg.eps)
+        self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
+        self.hook_full_embed = HookPoint()
+        self.blocks = nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)])
+        if cfg.head == "masked_lm":
+            self.mlm_head = MaskedLMHead(cfg)
+            self.unembed = Unembed(cfg)
+        elif cfg.head == "classification":
+            self.classifier = Classifier(cfg)
+        self.setup()
+        # Results per head are made on request only, so their hook points would be dead until then.
+        self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
+        self.set_use_attn_result(cfg.use_attn_result)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | PreTrainedModel,
+        *,
+        hf_model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
+                Hugging Face model. Only safetensors are read, and no remote code is run.
+            hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
+            tokenizer: The tokenizer for strings; by default the one in the folder.
+            device: Where to put it; by default a GPU if there is one.
+            dtype: Floating-point type of the parameters.
+
+        Raises:
+            ModelError: if the model cannot be found, read, or is not a supported encoder.
+        """
+        if isinstance(name_or_path, PreTrainedModel):
+            name_or_path, hf_model = name_or_path.config.name_or_path or "model", name_or_path
+        name = str(name_or_path)
+        folder = None
+        if hf_model is not None:
+            architecture = type(hf_model).__name__
+            check_supported(hf_model.config, architecture)
+        else:
+            folder = checkpoint_folder(name)
+            hf_model, own_tokenizer, architecture = read_checkpoint(folder, name, dtype)
+            tokenizer = tokenizer or own_tokenizer
+        cfg = encoder_config(hf_model.config, architecture, name)
+        cfg.dtype = dtype
+        if folder is not None:
+            apply_pooling_of_folder(cfg, folder)
+        with torch.device("meta"):
+            model = cls(cfg, tokenizer)
+        weights = convert(hf_model, cfg)
+        if folder is None:
+            # Views of the caller's own model would let a change to one reach the other.
+            weights = {key: tensor.clone() for key, tensor in weights.items()}
+        weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
+        try:
+            model.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise ModelError(f"The weights of {name!r} do not fit its configuration: {error}") from error
+        model.eval()
+        return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def forward(
+        self,
+        input: Text | Sequence[Text] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        return_type: Literal["logits", "predictions"] | None = "logits",
+        token_type_ids: Int[Tensor, "batch pos"] | None = None,
+        one_zero_attention_mask: Int[Tensor, "batch pos"] | None = None,
+        *,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+        truncate: bool = False,
+    ) -> Output:
+        """Run the model.
+
+        Args:
+            input: A text, a pair of texts, a list of either, token ids, or, with `start_at_layer`, that block's input.
+            return_type: "logits" for the head's output, "predictions" for words or label names, None for nothing.
+            token_type_ids: Segment of each token; by default what the tokenizer says, or 0 for token ids.
+            one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding,
+                and with `start_at_layer` nothing is.
+            start_at_layer: Skip the embeddings and the blocks before this one.
+            stop_at_layer: Stop before this block and return its input; `n_layers` gives the last hidden states.
+            truncate: Cut texts that are longer than the context instead of raising.
+
+        Returns:
+            Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings `[batch d_model]`
+            without a head, or, with `stop_at_layer`, a residual stream `[batch pos d_model]`.
+
+        Raises:
+            InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
+                model does not have, or "predictions" of a model without a head.
+        """
+        start, stop = self._layer_range(start_at_layer, stop_at_layer)
+        if start_at_layer is None:
+            tokens, token_type_ids, mask = self._inputs(input, token_type_ids, one_zero_attention_mask, truncate)
+            resid = self.embed_tokens(tokens, token_type_ids)
+        else:
+            tokens, resid, mask = None, *self._residual(input, one_zero_attention_mask)
+        additive = _additive_mask(mask, resid.dtype)
+        for block in self.blocks[start:stop]:
+            resid = block(resid, additive)
+        if stop_at_layer is not None:
+            return resid
+        if return_type is None:
+            return None
+        output = self.head_output(resid, mask)
+        if return_type == "logits":
+            return output
+        if return_type == "predictions":
+            predicted = self._predictions(output, tokens)
+            return predicted[0] if isinstance(input, (str, tuple)) else predicted
+        raise InputError(f"return_type is 'logits', 'predictions' or None, not {return_type!r}.")
+
+    def embed_tokens(
+        self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The first block's input: the sum of the embeddings after LayerNorm (and ELECTRA's projection)."""
+        summed = self.embed(tokens, token_type_ids)
+        return self.hook_full_embed(self.embed_project(self.ln_embed(summed)))
+
+    def head_output(
+        self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch *output"]:
+        """What stands on the last hidden states: vocabulary logits, label logits, or the pooled embedding."""
+        if self.cfg.head == "masked_lm":
+            return self.unembed(self.mlm_head(resid))
+        if self.cfg.head == "classification":
+            return self.classifier(resid)
+        return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
+
+    @overload
+    def run_with_cache(
+        self, *args: Any, return_cache_object: Literal[True] = True, **kwargs: Any
+    ) -> tuple[Output, ActivationCache]: ...
+    @overload
+    def run_with_cache(
+        self, *args: Any, return_cache_object: Literal[False], **kwargs: Any
+    ) -> tuple[Output, dict[str, Tensor]]: ...
+    def run_with_cache(
+        self,
+        *args: Any,
+        return_cache_object: bool = True,
+        remove_batch_dim: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Output, ActivationCache | dict[str, Tensor]]:
+        """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method."""
+        output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, cache
+        return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def to_tokens(
+        self, input: Text | Sequence[Text], truncate: bool = False
+    ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+        """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
+
+        Raises:
+            InputError: for an empty text, one longer than `cfg.n_ctx` tokens (unless `truncate`), or no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise InputError("This model was loaded without a tokenizer; give from_pretrained one, or token ids.")
+        texts = [input] if isinstance(input, (str, tuple)) else list(input)
+        _check_texts(texts)
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        first, second = [a for a, _ in pairs], [b for _, b in pairs]
+        if any(b is None for b in second) and any(b is not None for b in second):
+            raise InputError("A batch holds single texts or pairs of texts, not both; split it in two calls.")
+        self.tokenizer.padding_side = "right"
+        encoded = self.tokenizer(
+            first,
+            None if second[0] is None else second,
+            padding=True,
+            truncation=truncate,
+            max_length=self.cfg.n_ctx if truncate else None,
+            return_token_type_ids=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+            verbose=False,
+        )
+        lengths = encoded["attention_mask"].sum(dim=1)
+        if lengths.max() > self.cfg.n_ctx:
+            longest = int(lengths.argmax())
+            raise InputError(
+                f"Text {longest} has {int(lengths[longest])} tokens, but the model reads at most {self.cfg.n_ctx}: "
+                f"{str(texts[longest])[:60]!r}… Shorten it, or pass truncate=True to cut it."
+            )
+        device = self.embed.W_E.device
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        tokens, types, mask = (encoded[name].to(device) for name in names)
+        return tokens, types, mask
+
+    def to_single_token(self, word: str) -> int:
+        """The id of a word that is one token.
+
+        Raises:
+            InputError: if the tokenizer splits the word, or does not know it.
+        """
+        if self.tokenizer is None:
+            raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
+        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
+            pieces = self.tokenizer.convert_ids_to_tokens(ids)
+            raise InputError(
+                f"{word!r} is not one token of this model's vocabulary but {pieces}; choose a word that is."
+            )
+        return int(ids[0])
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Switch the per-head results `hook_result` on or off; on, they take n_heads times the residual's memory."""
+        self.cfg.use_attn_result = use_attn_result
+        for name, point in self._result_hooks.items():
+            if use_attn_result:
+                self.hook_dict[name] = point
+            else:
+                point.remove_hooks("both")
+                self.hook_dict.pop(name, None)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move to a device or dtype, and keep `cfg` true to it."""
+        super().to(*args, **kwargs)
+        self.cfg.device, self.cfg.dtype = str(self.embed.W_E.device), self.embed.W_E.dtype
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.embed.W_E.device
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_embed"]:
+        """Token embeddings."""
+        return self.embed.W_E
+
+    @property
+    def W_pos(self) -> Float[Tensor, "position d_embed"]:
+        """Position embeddings."""
+        return self.embed.W_pos
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_embed d_vocab"]:
+        """Unembedding; raises `InputError` without a masked-LM head."""
+        return self._unembed.W_U
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        """Bias of the unembedding; raises `InputError` without a masked-LM head."""
+        return self._unembed.b_U
+
+    @property
+    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Query projections."""
+        return self._stacked("attn.W_Q")
+
+    @property
+    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Key projections."""
+        return self._stacked("attn.W_K")
+
+    @property
+    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """Value projections."""
+        return self._stacked("attn.W_V")
+
+    @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
+        """Output projections."""
+        return self._stacked("attn.W_O")
+
+    @property
+    def b_Q(self) -> Float[Tensor, "layer head d_head"]:
+        """Query biases."""
+        return self._stacked("attn.b_Q")
+
+    @property
+    def b_K(self) -> Float[Tensor, "layer head d_head"]:
+        """Key biases."""
+        return self._stacked("attn.b_K")
+
+    @property
+    def b_V(self) -> Float[Tensor, "layer head d_head"]:
+        """Value biases."""
+        return self._stacked("attn.b_V")
+
+    @property
+    def b_O(self) -> Float[Tensor, "layer d_model"]:
+        """Output biases."""
+        return self._stacked("attn.b_O")
+
+    @property
+    def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
+        """MLP input weights."""
+        return self._stacked("mlp.W_in")
+
+    @property
+    def b_in(self) -> Float[Tensor, "layer d_mlp"]:
+        """MLP input biases."""
+        return self._stacked("mlp.b_in")
+
+    @property
+    def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
+        """MLP output weights."""
+        return self._stacked("mlp.W_out")
+
+    @property
+    def b_out(self) -> Float[Tensor, "layer d_model"]:
+        """MLP output biases."""
+        return self._stacked("mlp.b_out")
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """`W_Q W_K^T` of every head, `[layer head d_model d_model]`, factored."""
+        return FactoredMatrix(self.W_Q, rearrange(self.W_K, "layer head d_model d_head -> layer head d_head d_model"))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """`W_V W_O` of every head, `[layer head d_model d_model]`, factored."""
+        return FactoredMatrix(self.W_V, self.W_O)
+
+    def all_head_labels(self) -> list[str]:
+        """ "L0H0", "L0H1", … in the order of a flattened `[layer head]` array."""
+        return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
+
+    def _stacked(self, name: str) -> Float[Tensor, "layer ..."]:
+        return torch.stack([block.get_parameter(name) for block in self.blocks])
+
+    @property
+    def _unembed(self) -> Unembed:
+        if self.cfg.head != "masked_lm":
+            raise InputError(f"{self.cfg.model_name!r} has no masked-LM head, so it has no unembedding.")
+        return self.unembed
+
+    def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
+        n = self.cfg.n_layers
+        for name, layer in (("start_at_layer", start), ("stop_at_layer", stop)):
+            if layer is not None and not -n <= layer <= n:
+                raise InputError(f"{name}={layer}, but the model has layers 0 to {n - 1}.")
+        first, last = (0 if start is None else start), (n if stop is None else stop)
+        return (first + n if first < 0 else first), (last + n if last < 0 else last)
+
+    def _residual(
+        self, resid: Any, mask: Int[Tensor, "batch pos"] | None
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Int[Tensor, "batch pos"]]:
+        is_residual = isinstance(resid, Tensor) and resid.is_floating_point() and resid.ndim == 3
+        if not is_residual or resid.shape[-1] != self.cfg.d_model:
+            shape = list(resid.shape) if isinstance(resid, Tensor) else type(resid).__name__
+            raise InputError(
+                f"With start_at_layer the input is that block's own, [batch, pos, {self.cfg.d_model}] in floating "
+                f"point; this is {shape}."
+            )
+        if mask is None:
+            return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
+        return resid, _checked_mask(mask, resid.shape[:2])
+
+    def _inputs(
+        self,
+        input: Any,
+        token_type_ids: Int[Tensor, "batch pos"] | None,
+        mask: Int[Tensor, "batch pos"] | None,
+        truncate: bool,
+    ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None, Int[Tensor, "batch pos"]]:
+        if not isinstance(input, Tensor):
+            tokens, types, own_mask = self.to_tokens(input, truncate)
+            return (
+                tokens,
+                types if token_type_ids is None else token_type_ids,
+                own_mask if mask is None else _checked_mask(mask, tokens.shape),
+            )
+        tokens = input
+        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
+            raise InputError(
+                f"Token ids are integers of shape [batch, pos]; this is {list(tokens.shape)} of {tokens.dtype}. "
+                "To give a block its own input, name the block with start_at_layer."
+            )
+        if tokens.shape[1] > self.cfg.n_ctx:
+            if not truncate:
+                raise InputError(
+                    f"{tokens.shape[1]} tokens are more than the {self.cfg.n_ctx} the model reads; shorten them, or "
+                    "pass truncate=True to cut them."
+                )
+            tokens = tokens[:, : self.cfg.n_ctx]
+            token_type_ids = None if token_type_ids is None else token_type_ids[:, : self.cfg.n_ctx]
+            mask = None if mask is None else mask[:, : self.cfg.n_ctx]
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.cfg.d_vocab:
+            raise InputError(
+                f"Token ids run from {low} to {high}, but the vocabulary has ids 0 to {self.cfg.d_vocab - 1}."
+            )
+        tokens = tokens.to(self.device)
+        own_mask = (tokens != self.cfg.pad_token_id).long()
+        mask = own_mask if mask is None else _checked_mask(mask, tokens.shape).to(self.device)
+        if not bool(mask.any(dim=1).all()):
+            raise InputError("A row of the batch has no token but padding; leave it out.")
+        return tokens, token_type_ids, mask
+
+    def _predictions(self, output: Tensor, tokens: Int[Tensor, "batch pos"] | None) -> list[str]:
+        if self.cfg.head == "classification":
+            return [self.cfg.labels[i] for i in output.argmax(dim=-1).tolist()]
+        if self.cfg.head == "none":
+            raise InputError("A model without a head gives embeddings; it has no predictions.")
+        if self.tokenizer is None or tokens is None:
+            raise InputError("Predicted words need a tokenizer and tokens, not a residual stream.")
+        is_mask = tokens == self.tokenizer.mask_token_id
+        if not bool(is_mask.any(dim=1).all()):
+            raise InputError(f"A masked LM predicts at {self.tokenizer.mask_token}; put one in every text.")
+        best = output.argmax(dim=-1)
+        return [self.tokenizer.decode(row[where]) for row, where in zip(best, is_mask, strict=True)]
+
+
+def _check_texts(texts: list[Any]) -> None:
+    if not texts:
+        raise InputError("There are no texts; give at least one.")
+    for index, text in enumerate(texts):
+        parts = text if isinstance(text, tuple) else (text,)
+        if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
+            raise InputError(f"Text {index} is neither a string nor a pair of strings: {text!r}.")
+        if not all(part.strip() for part in parts):
+            raise InputError(f"Text {index} is empty; give it at least one word.")
+
+
+def _checked_mask(mask: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
+    if tuple(mask.shape) != tuple(shape):
+        raise InputError(f"The attention mask is {list(mask.shape)}, but the input is {list(shape)}.")
+    return mask
+
+
+def _additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"] | None:
+    """0 where a key may be looked at, the most negative number where it is padding; None without padding."""
+    if bool(mask.all()):
+        return None
+    return rearrange((1 - mask).to(dtype) * torch.finfo(dtype).min, "batch key -> batch 1 1 key")
