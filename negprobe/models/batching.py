@@ -1,0 +1,24 @@
+"""Batches of texts of similar length, so that little of the work goes into padding."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of at most `batch_size`, from the shortest text to the longest."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def pad_tokens(
+    ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Token ids padded on the right to the longest, and the mask that is 1 for real tokens."""
+    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return tokens.to(device), mask.to(device)
