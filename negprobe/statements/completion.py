@@ -30,11 +30,7 @@ def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = No
     itself. A control needs a tokenizer. What cannot be found stays None: a pair whose counterfactual is the
     affirmative gets nothing.
     """
-    cues = (
-        _marked_cue(pair)
-        if pair.cue_span
-        else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
-    )
+    cues = _marked_cue(pair) if pair.cue_span else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
     if not cues:
         return pair
     control = pair.control
@@ -70,9 +66,7 @@ def _marked_cue(pair: StatementPair) -> tuple[Cue, ...]:
     assert pair.cue_span is not None
     start, end = pair.cue_span
     text = pair.counterfactual[start:end]
-    found = [
-        cue.kind for cue in find_cues(pair.counterfactual) if start <= cue.span[0] and cue.span[1] <= end
-    ]
+    found = [cue.kind for cue in find_cues(pair.counterfactual) if start <= cue.span[0] and cue.span[1] <= end]
     kind = pair.cue or (found[0] if found else text.lower())
     return (Cue(text, kind, pair.cue_span),)
 

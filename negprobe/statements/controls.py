@@ -46,9 +46,7 @@ def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedT
     return next(length_matched_controls(counterfactual, cue, tokenizer), None)
 
 
-def length_matched_controls(
-    counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[str]:
+def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Every control that fits, the best first; see `length_matched_control`."""
     statement = tokenize(counterfactual, tokenizer)
     start, end = _stretch(counterfactual, cue)

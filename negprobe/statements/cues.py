@@ -32,9 +32,7 @@ class Cue:
 _LETTER = r"[\w\u0300-\u036f]"
 _APOSTROPHE = "['\u2019\u02bc]"
 # Auxiliaries as they stand in front of "n't"; only after these is an "n ' t" in pieces read as one.
-_STEM = (
-    "is|are|was|were|do|does|did|has|have|had|ca|could|wo|would|sha|should|may|might|must|need|ought|dare|ai"
-)
+_STEM = "is|are|was|were|do|does|did|has|have|had|ca|could|wo|would|sha|should|may|might|must|need|ought|dare|ai"
 _WORD = "not|cannot|never|nobody|nothing|nowhere|none|neither|nor|without|hardly|barely|scarcely|no"
 
 _CUE = re.compile(

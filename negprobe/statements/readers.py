@@ -92,9 +92,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Rows by column name, each with the number of the line it ends on."""
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     if path.suffix.lower() not in readers:
-        raise StatementError(
-            f"{path} is not a kind of file pairs are read from; give a .csv, .tsv or .jsonl file."
-        )
+        raise StatementError(f"{path} is not a kind of file pairs are read from; give a .csv, .tsv or .jsonl file.")
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -112,9 +110,7 @@ def _csv_rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, Row]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise StatementError(
-                f"{path}, line {reader.line_num}: {error}; check the quotes there."
-            ) from error
+            raise StatementError(f"{path}, line {reader.line_num}: {error}; check the quotes there.") from error
         if cells is None:
             return
         if not any(cell.strip() for cell in cells) and len(cells) <= 1:
@@ -138,13 +134,9 @@ def _json_rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, Row]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise StatementError(
-                f"{path}, line {number}: not JSON ({error}); give one object a line."
-            ) from error
+            raise StatementError(f"{path}, line {number}: not JSON ({error}); give one object a line.") from error
         if not isinstance(row, dict):
-            raise StatementError(
-                f'{path}, line {number}: {line.strip()} is not an object like {{"original": ...}}.'
-            )
+            raise StatementError(f'{path}, line {number}: {line.strip()} is not an object like {{"original": ...}}.')
         _check_columns(list(row), f"{path}, line {number}")
         yield number, row
 
@@ -198,8 +190,7 @@ def _span(row: Row, name: str) -> Span | None:
         start, end = (int(str(edge)) for edge in edges)
     except ValueError as error:
         raise StatementError(
-            f"{name}_start and {name}_end are {edges[0]!r} and {edges[1]!r}; "
-            "give two whole numbers, or neither."
+            f"{name}_start and {name}_end are {edges[0]!r} and {edges[1]!r}; give two whole numbers, or neither."
         ) from error
     return start, end
 
@@ -208,9 +199,7 @@ def _neg136_pair(row: Row) -> StatementPair:
     contexts = [_text(row, name) or "" for name in ("context_aff", "context_neg")]
     target, foil = _label(row, "target_aff"), _label(row, "target_neg")
     if not (all(contexts) and target and foil):
-        raise StatementError(
-            "A context or target of this NEG-136 item is empty; fill it in, or take the row out."
-        )
+        raise StatementError("A context or target of this NEG-136 item is empty; fill it in, or take the row out.")
     article, other = _article(target), _article(foil)
     if EITHER_ARTICLE in "".join(contexts) and article != other:
         raise _Unusable(

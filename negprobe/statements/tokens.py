@@ -94,8 +94,7 @@ def _with_own_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, 
     """The text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
     if MASK in text and tokenizer.mask_token is None:
         raise StatementError(
-            f"{text!r} has a {MASK} and the tokenizer has no mask token; "
-            "use the tokenizer of a masked language model."
+            f"{text!r} has a {MASK} and the tokenizer has no mask token; use the tokenizer of a masked language model."
         )
     parts = text.split(MASK)
     written, origin, at = parts[0], list(range(len(parts[0]) + 1)), len(parts[0])
@@ -134,7 +133,7 @@ def _shown(
             shown.append(SPACE)
             continue
         else:
-            shown.append("##" * _goes_on(text, previous_end, start) + text[start:end])
+            shown.append("##" * _goes_on(text, previous_end, start) + _printable(text[start:end]))
         previous_end = end
     return tuple(shown)
 
@@ -144,6 +143,11 @@ def _goes_on(text: str, previous_end: int, start: int) -> bool:
     if start < previous_end:
         return True
     return start == previous_end > 0 and text[start - 1].isalnum() and text[start].isalnum()
+
+
+def _printable(piece: str) -> str:
+    """The piece with characters that cannot be seen, such as the joiners inside an emoji, by their code."""
+    return "".join(mark if mark.isprintable() else f"U+{ord(mark):04X}" for mark in piece)
 
 
 def _overlap(offset: Span, span: Span) -> bool:

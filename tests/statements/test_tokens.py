@@ -1,0 +1,145 @@
+"""Tokens keep to the characters of the text as it was given, whatever the tokenizer does to it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, ByT5Tokenizer
+
+from negprobe.errors import StatementError
+from negprobe.statements import tokenize
+
+TEXT = "The door isn't  open. So the door is [MASK], I know."
+
+
+def covered(statement, position):
+    start, end = statement.offsets[position]
+    return statement.text[start:end]
+
+
+def test_ids_are_the_tokenizers_own(tokenizer):
+    statement = tokenize(TEXT, tokenizer)
+    assert list(statement.ids) == tokenizer(TEXT.replace("[MASK]", tokenizer.mask_token))["input_ids"]
+    assert len(statement) == len(statement.tokens) == len(statement.offsets) == len(statement.special)
+
+
+def test_mask_stands_for_the_tokenizers_mask_token(tokenizer):
+    for text in (TEXT, "[MASK] is it and [MASK]", "[MASK]"):
+        statement = tokenize(text, tokenizer)
+        masks = [i for i, token in enumerate(statement.ids) if token == tokenizer.mask_token_id]
+        assert len(masks) == text.count("[MASK]")
+        assert [covered(statement, i) for i in masks] == ["[MASK]"] * len(masks)
+        assert not any(statement.special[i] for i in masks)
+
+
+def test_offsets_survive_a_mask_token_of_another_length(minilm_path):
+    longer = AutoTokenizer.from_pretrained(minilm_path)
+    longer.add_special_tokens({"mask_token": "<a much longer mask>"})
+    words = ["It", "is", "[MASK]", "and", "[MASK]", "open"]
+    statement = tokenize(" ".join(words), longer)
+    assert [covered(statement, i) for i in range(1, len(statement) - 1)] == words
+    assert statement.ids.count(longer.mask_token_id) == 2
+
+
+def test_offsets_cover_every_character_but_spaces_and_never_a_space(tokenizer):
+    statement = tokenize(TEXT, tokenizer)
+    seen = {at for start, end in statement.offsets for at in range(start, end)}
+    assert seen == {at for at, character in enumerate(TEXT) if not character.isspace()}
+
+
+@pytest.mark.parametrize("word", ["open", "know", "isn't", "café", "naïve", "e\u0301", "👩‍👩‍👧", "…", "中文", "ﬁn"])
+def test_positions_of_a_word_cover_exactly_that_word(tokenizer, word):
+    text = f"So, {word} [MASK] {word}."
+    statement = tokenize(text, tokenizer)
+    start = text.rindex(word)
+    spans = [statement.offsets[i] for i in statement.positions((start, start + len(word)))]
+    assert min(span[0] for span in spans) == start
+    assert max(span[1] for span in spans) in (start + len(word), start + len(word.rstrip("\u0301")))
+
+
+def test_a_lone_space_piece_belongs_to_the_word_it_precedes(xlm_roberta, roberta):
+    for tokenizer in (xlm_roberta, roberta):
+        statement = tokenize("the zebra", tokenizer)
+        first, *_ = statement.positions((4, 9))
+        assert statement.tokens[first] == "▁"
+
+
+def test_positions_needs_a_span_with_a_token(tokenizer):
+    statement = tokenize("The door", tokenizer)
+    for span in ((3, 4), (40, 44), (2, 2), (0, 0)):
+        with pytest.raises(StatementError, match="No token stands"):
+            statement.positions(span)
+
+
+def test_special_tokens_are_at_no_characters(tokenizer):
+    statement = tokenize("open", tokenizer)
+    assert statement.special == (True, *[False] * (len(statement) - 2), True)
+    assert statement.offsets[0] == statement.offsets[-1] == (0, 0)
+    assert 0 not in statement.positions((0, 4))
+
+
+def test_nothing_is_padded_or_cut(bert):
+    # This tokenizer's own file asks for 128 tokens, padded and truncated.
+    statement = tokenize("open " * 200, bert)
+    assert len(statement) == 202
+    assert bert.pad_token_id not in tokenize("open", bert).ids
+
+
+def test_tokens_are_shown_in_berts_way(bert, roberta, xlm_roberta):
+    text = "The door isn't openable [MASK]."
+    assert tokenize(text, bert).tokens == tuple(bert.convert_ids_to_tokens(bert(text)["input_ids"]))
+    assert tokenize(text, roberta).tokens == (
+        "<s>", "The", "door", "isn", "'t", "open", "##a", "##b", "##l", "##e", "<mask>", ".", "</s>",
+    )  # fmt: skip
+    joined = " ".join(tokenize(text, xlm_roberta).tokens[1:-1]).replace(" ##", "")
+    assert joined.replace("▁ ", "") in (
+        "The door isn ' t openable <mask> .",
+        "▁The door isn ' t openable <mask> .",
+    )
+
+
+def test_bytes_of_a_character_show_the_character(roberta):
+    tokens = tokenize("é 👩‍👧", roberta).tokens
+    assert "�" not in "".join(tokens) and "Ã" not in "".join(tokens)
+    assert {"é", "##é", "👩", "##👩", "U+200D", "👧"} <= set(tokens)
+
+
+def test_unknown_tokens_are_shown_as_unknown(bert, xlm_roberta):
+    assert "[UNK]" in tokenize("open 👩", bert).tokens
+    assert "<unk>" in tokenize("open 👩", xlm_roberta).tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
+def test_any_text_tokenizes_with_legible_tokens_inside_it_or_says_why(roberta, text):
+    try:
+        statement = tokenize(text, roberta)
+    except StatementError:
+        assert not text.strip()
+        return
+    assert all(token.strip() for token in statement.tokens)
+    assert all(0 <= start <= end <= len(text) for start, end in statement.offsets)
+    starts = [start for (start, _), special in zip(statement.offsets, statement.special, strict=True) if not special]
+    assert starts == sorted(starts)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0"])
+def test_an_empty_statement_is_an_error(bert, text):
+    with pytest.raises(StatementError, match="empty"):
+        tokenize(text, bert)
+
+
+def test_a_statement_of_which_nothing_is_left_is_an_error(bert):
+    with pytest.raises(StatementError, match="leaves nothing"):
+        tokenize("\u200b", bert)
+
+
+def test_a_tokenizer_without_offsets_is_an_error():
+    with pytest.raises(StatementError, match="fast tokenizer"):
+        tokenize("open", ByT5Tokenizer())
+
+
+def test_a_mask_without_a_mask_token_is_an_error(minilm_path):
+    maskless = AutoTokenizer.from_pretrained(minilm_path)
+    maskless.mask_token = None
+    with pytest.raises(StatementError, match="no mask token"):
+        tokenize("It is [MASK]", maskless)
