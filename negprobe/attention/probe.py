@@ -89,7 +89,7 @@ class AttentionProbe:
         self.batch_size = batch_size
 
     @overload
-    def run(self, statements: str) -> StatementAttention: ...
+    def run(self, statements: str) -> StatementAttention: ...  # type: ignore[overload-overlap]
     @overload
     def run(self, statements: Sequence[str]) -> list[StatementAttention]: ...
     def run(self, statements: str | Sequence[str]) -> StatementAttention | list[StatementAttention]:
@@ -205,9 +205,7 @@ class AttentionProbe:
         self, statements: Sequence[TokenizedStatement], activations: _Activations
     ) -> list[StatementAttention]:
         pattern, v, z = activations.pattern, activations.v, activations.z
-        norm = torch.stack(
-            [norm_weighted(pattern[:, i], v[:, i], block.attn.W_O) for i, block in enumerate(self.model.blocks)], dim=1
-        )
+        norm = torch.stack([norm_weighted(pattern[:, i], v[:, i], W_O) for i, W_O in enumerate(self.model.W_O)], dim=1)
         maps = {"raw": pattern, "similarity": similarity(z), "norm": norm}
         vectors = {
             "value": rearrange(v, "batch layer key head e -> batch layer head key e"),

@@ -1,0 +1,124 @@
+"""A batch of pairs as two padded runs whose tokens are known to belong together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.models.batching import pad_tokens
+from negprobe.statements import (
+    ROLES,
+    StatementPair,
+    TokenizedStatement,
+    align,
+    complete,
+    roles,
+    tokenize,
+)
+
+Direction = Literal["noising", "denoising"]
+"""noising: the counterfactual's activation goes into the original's run; denoising: the other way round."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One side of a batch of pairs.
+
+    Attributes:
+        statements: The statements, unpadded.
+        tokens: Their token ids, padded on the right.
+        mask: 1 for real tokens.
+    """
+
+    statements: tuple[TokenizedStatement, ...]
+    tokens: Int[Tensor, "pair pos"]
+    mask: Int[Tensor, "pair pos"]
+
+
+@dataclass(frozen=True)
+class PairRuns:
+    """A base run that is patched and the source run whose activations go into it.
+
+    Attributes:
+        pairs: The pairs, with their cues found.
+        base: The run that is patched.
+        source: The run the activations come from.
+        source_of: For each base position the source position it is aligned with; 0 where there is none.
+        aligned: Whether a base position has one.
+        role: For each base position the index of its role in `ROLES`; -1 for padding.
+    """
+
+    pairs: tuple[StatementPair, ...]
+    base: Run
+    source: Run
+    source_of: Int[Tensor, "pair base_pos"]
+    aligned: Bool[Tensor, "pair base_pos"]
+    role: Int[Tensor, "pair base_pos"]
+
+
+def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
+    """Tokenize, align and pad a batch of pairs.
+
+    Roles are told in the counterfactual, where the cue stands, and carried to the original by the alignment.
+
+    Raises:
+        PatchingError: for a direction that does not exist, or a model without a tokenizer.
+        StatementError: for a statement that cannot be tokenized, or a span without a token.
+    """
+    if direction not in ("noising", "denoising"):
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    if model.tokenizer is None:
+        raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
+    pairs = [complete(pair, model.tokenizer) for pair in pairs]
+    originals = [tokenize(pair.original, model.tokenizer) for pair in pairs]
+    counterfactuals = [tokenize(pair.counterfactual, model.tokenizer) for pair in pairs]
+    alignments = [align(a, b) for a, b in zip(originals, counterfactuals, strict=True)]
+
+    bases, sources = (originals, counterfactuals) if direction == "noising" else (counterfactuals, originals)
+    base, source = _run(model, bases), _run(model, sources)
+    source_of = torch.zeros_like(base.tokens)
+    aligned = torch.zeros_like(base.tokens, dtype=torch.bool)
+    role = torch.full_like(base.tokens, -1)
+    for row, (pair, alignment) in enumerate(zip(pairs, alignments, strict=True)):
+        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
+        to_source = dict(links) if direction == "noising" else {j: i for i, j in links}
+        at = list(to_source)
+        source_of[row, at] = torch.tensor(list(to_source.values()), device=source_of.device)
+        aligned[row, at] = True
+        names = _roles(pair, originals[row], counterfactuals[row], dict(links), model)[direction == "denoising"]
+        role[row, : len(names)] = torch.tensor([ROLES.index(name) for name in names], device=role.device)
+    return PairRuns(tuple(pairs), base, source, source_of, aligned, role)
+
+
+def _run(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -> Run:
+    tokens, mask = pad_tokens([s.ids for s in statements], model.cfg.pad_token_id, model.device)
+    return Run(tuple(statements), tokens, mask)
+
+
+def _roles(
+    pair: StatementPair,
+    original: TokenizedStatement,
+    counterfactual: TokenizedStatement,
+    counterfactual_of: dict[int, int],
+    model: HookedEncoder,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The roles of the original's and of the counterfactual's tokens."""
+    assert model.tokenizer is not None
+    there = roles(
+        counterfactual,
+        model.tokenizer,
+        cue_span=pair.cue_span,
+        affected_span=pair.affected_span,
+        target=pair.target,
+    )
+    here = roles(original, model.tokenizer, target=pair.target)
+    carried = tuple(
+        there[counterfactual_of[position]] if position in counterfactual_of else name
+        for position, name in enumerate(here)
+    )
+    return carried, there
