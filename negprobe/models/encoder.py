@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, overload
 
 import torch
 from einops import rearrange
@@ -80,7 +80,7 @@ class HookedEncoder(HookedRootModule):
         tokenizer: PreTrainedTokenizerBase | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> "HookedEncoder":
         """Load a model.
 
         Args:
@@ -279,7 +279,7 @@ class HookedEncoder(HookedRootModule):
                 point.remove_hooks("both")
                 self.hook_dict.pop(name, None)
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
         """Move to a device or dtype, and keep `cfg` true to it."""
         super().to(*args, **kwargs)
         self.cfg.device, self.cfg.dtype = str(self.embed.W_E.device), self.embed.W_E.dtype
