@@ -1,0 +1,157 @@
+"""Small Hugging Face models made on the spot: every weight random, so that every path through them matters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import transformers
+from jaxtyping import Float, Int
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from negprobe import HookedEncoder
+
+HEADS = ("masked_lm", "classification", "none")
+
+_WORDS = "the a door is not open closed so and never really now was it dog house red big never [ ] . , ?".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(_WORDS)]
+D_VOCAB = 40
+N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
+
+
+@dataclass(frozen=True)
+class FamilyCase:
+    """How to make one family's models, and the names its classes and activations have at Hugging Face."""
+
+    prefix: str
+    config: Callable[[], transformers.PreTrainedConfig]
+
+
+def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
+    def make() -> transformers.PreTrainedConfig:
+        return getattr(transformers, f"{name}Config")(
+            vocab_size=D_VOCAB,
+            hidden_size=D_MODEL,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=N_HEADS,
+            intermediate_size=D_MLP,
+            **{"max_position_embeddings": N_CTX, "num_labels": 3} | extra,
+        )
+
+    return make
+
+
+def _distilbert() -> transformers.PreTrainedConfig:
+    return transformers.DistilBertConfig(
+        vocab_size=D_VOCAB,
+        dim=D_MODEL,
+        n_layers=N_LAYERS,
+        n_heads=N_HEADS,
+        hidden_dim=D_MLP,
+        max_position_embeddings=N_CTX,
+        num_labels=3,
+    )
+
+
+# RoBERTa's family keeps the first positions for padding, so its table is longer than its context.
+_ROBERTA = {"max_position_embeddings": N_CTX + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}
+FAMILIES = {
+    "bert": FamilyCase("Bert", _bert_like("Bert")),
+    "distilbert": FamilyCase("DistilBert", _distilbert),
+    "roberta": FamilyCase("Roberta", _bert_like("Roberta", type_vocab_size=1, **_ROBERTA)),
+    "xlm-roberta": FamilyCase("XLMRoberta", _bert_like("XLMRoberta", type_vocab_size=1, **_ROBERTA)),
+    "camembert": FamilyCase("Camembert", _bert_like("Camembert", type_vocab_size=1, **_ROBERTA)),
+    "electra": FamilyCase("Electra", _bert_like("Electra", embedding_size=D_MODEL)),
+    "electra-narrow": FamilyCase("Electra", _bert_like("Electra", embedding_size=16)),
+}
+SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
+
+
+def hf_model(
+    family: str, head: str = "masked_lm", dtype: torch.dtype = torch.float32, **changes: object
+) -> PreTrainedModel:
+    """A Hugging Face model with eager attention and wide random weights, biases and LayerNorm gains included."""
+    case = FAMILIES[family]
+    config = case.config()
+    for name, value in changes.items():
+        assert hasattr(config, name), f"{type(config).__name__} has no {name}"
+        setattr(config, name, value)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, case.prefix + SUFFIX[head])(config).eval()
+    generator = torch.Generator().manual_seed(len(family) + 7 * HEADS.index(head))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            is_gain = "norm" in name.lower() and name.endswith("weight")
+            noise = torch.randn(parameter.shape, generator=generator)
+            # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
+            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin"))
+            width = 0.5 if is_query_or_key else 0.3
+            parameter.copy_(1 + width * noise if is_gain else width * noise)
+    return model.to(dtype)
+
+
+def pair(
+    family: str, head: str = "masked_lm", dtype: torch.dtype = torch.float32, **changes: object
+) -> tuple[PreTrainedModel, HookedEncoder]:
+    """A Hugging Face model and ours with the same weights."""
+    theirs = hf_model(family, head, dtype, **changes)
+    return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(), dtype=dtype, device="cpu")
+
+
+def token_batch(pad: int, lengths: tuple[int, ...] = (9, 5, 3)) -> Int[Tensor, "batch pos"]:
+    """Random token ids, none of them padding but on the right."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(5, D_VOCAB, (len(lengths), max(lengths)), generator=generator)
+    for row, length in zip(tokens, lengths, strict=True):
+        row[length:] = pad
+    return tokens
+
+
+def hf_inputs(theirs: PreTrainedModel, tokens: Int[Tensor, "batch pos"], **more: Tensor) -> dict[str, Tensor]:
+    """What Hugging Face needs to treat padding as our model does."""
+    return {"input_ids": tokens, "attention_mask": (tokens != theirs.config.pad_token_id).long(), **more}
+
+
+def mean_over_real(hidden: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]) -> Tensor:
+    """Mean of each text's real hidden states, one text at a time."""
+    return torch.stack([states[real.bool()].mean(dim=0) for states, real in zip(hidden, mask, strict=True)])
+
+
+def hf_output(theirs: PreTrainedModel, head: str, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits, or without a head the mean-pooled embedding."""
+    out = theirs(**inputs)
+    return mean_over_real(out.last_hidden_state, inputs["attention_mask"]) if head == "none" else out.logits
+
+
+def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
+    """Hugging Face's blocks."""
+    base = theirs.base_model
+    return base.transformer.layer if theirs.config.model_type == "distilbert" else base.encoder.layer
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with BERT's special tokens and token types."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference; refuses shapes that would broadcast."""
+    assert a.shape == b.shape, f"{list(a.shape)} is not {list(b.shape)}"
+    return float((a - b).abs().max())
