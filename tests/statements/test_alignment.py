@@ -72,6 +72,12 @@ def test_an_inserted_frame_stays_in_one_piece():
     assert alignment.unmatched_counterfactual == (1, 2, 3, 4, 5)
 
 
+def test_of_equally_good_matches_the_earliest_is_taken():
+    # The second 7 is as near, whether a statement begins there or a match came before.
+    assert match_equal([7, 8], [7, 5, 7, 8]) == [(0, 0), (1, 3)]
+    assert match_equal([4, 7, 8], [4, 7, 5, 7, 8]) == [(0, 0), (1, 1), (2, 4)]
+
+
 def test_special_tokens_align_with_special_tokens_only():
     # The middle of the first is a word, that of the second a separator: as many tokens, nothing to align.
     first = TokenizedStatement("a", ("s", "a", "s"), (0, 5, 1), ((0, 0),) * 3, (True, False, True))
