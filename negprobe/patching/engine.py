@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from einops import rearrange
@@ -14,7 +15,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.objectives import Objective, Readout, default_objective
-from negprobe.patching.runs import Direction, PairRuns, Run, pair_runs
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, Run, pair_runs, tokenized_run
 from negprobe.patching.sites import By, Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -54,8 +55,8 @@ def patch(
     Returns:
         A dataset with `patched` `[pair layer position|role|head]`, the objective of each patched run (NaN where the
         pair has no such position or role, or it is not aligned), and `base` and `source` `[pair]`, those of the
-        unpatched runs. `effects.effect` and `effects.mean_effect` normalise it. Coordinates name roles, and for a single pair the
-        tokens; attributes name site, direction, objective and model.
+        unpatched runs. `effects.effect` and `effects.mean_effect` normalise it. Coordinates name roles, and for a
+        single pair the tokens; attributes name site, direction, objective and model.
 
     Raises:
         PatchingError: for a site, direction or objective that the model or a pair does not have, or no pairs at all.
@@ -65,6 +66,8 @@ def patch(
     if not chosen:
         raise PatchingError("There are no pairs to patch; give at least one.")
     where = site_for(site, by)
+    if direction not in DIRECTIONS:
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
     objective = objective or default_objective(model)
     lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in chosen]
     parts: list[tuple[list[int], PairRuns, tuple[Tensor, Tensor, Tensor]]] = []
@@ -77,6 +80,39 @@ def patch(
         if progress is not None:
             progress(done)
     return _dataset(model, parts, where, by, direction, objective)
+
+
+@torch.no_grad()
+def objective_values(
+    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
+) -> pd.DataFrame:
+    """The objective of each pair's unpatched runs.
+
+    Returns:
+        A row per pair with the columns `original`, `counterfactual` and `control`, NaN where a pair has no control.
+
+    Raises:
+        PatchingError: for an objective that the model or a pair does not have.
+        StatementError, InputError: for a statement that cannot be run.
+    """
+    objective = objective or default_objective(model)
+    table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
+    for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
+        runs = pair_runs(model, [pairs[i] for i in indices], "noising")
+        # A missing control is run as the original, which keeps the rows together, and then struck out.
+        controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
+        sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
+        rows = torch.arange(len(indices), device=model.device)
+        for side, run in sides.items():
+            table.loc[indices, side] = objective(model, runs, run)(_last_hidden_states(model, run), rows).cpu().numpy()
+    table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
+    return table
+
+
+def _last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
+    resid = model(run.tokens, one_zero_attention_mask=run.mask, stop_at_layer=model.cfg.n_layers)
+    assert isinstance(resid, Tensor)
+    return resid
 
 
 def _patch_batch(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,6 +23,8 @@ from negprobe.statements import (
 
 Direction = Literal["noising", "denoising"]
 """noising: the counterfactual's activation goes into the original's run; denoising: the other way round."""
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,16 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
     Roles are told in the counterfactual, where the cue stands, and carried to the original by the alignment.
 
     Raises:
-        PatchingError: for a direction that does not exist, or a model without a tokenizer.
+        PatchingError: for a model without a tokenizer.
         StatementError: for a statement that cannot be tokenized, or a span without a token.
     """
-    if direction not in ("noising", "denoising"):
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
-    if model.tokenizer is None:
-        raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
     pairs = [complete(pair, model.tokenizer) for pair in pairs]
-    originals = [tokenize(pair.original, model.tokenizer) for pair in pairs]
-    counterfactuals = [tokenize(pair.counterfactual, model.tokenizer) for pair in pairs]
+    original = tokenized_run(model, [pair.original for pair in pairs])
+    counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
+    originals, counterfactuals = original.statements, counterfactual.statements
     alignments = [align(a, b) for a, b in zip(originals, counterfactuals, strict=True)]
 
-    bases, sources = (originals, counterfactuals) if direction == "noising" else (counterfactuals, originals)
-    base, source = _run(model, bases), _run(model, sources)
+    base, source = (original, counterfactual) if direction == "noising" else (counterfactual, original)
     source_of = torch.zeros_like(base.tokens)
     aligned = torch.zeros_like(base.tokens, dtype=torch.bool)
     role = torch.full_like(base.tokens, -1)
@@ -95,9 +93,18 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
     return PairRuns(tuple(pairs), base, source, source_of, aligned, role)
 
 
-def _run(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -> Run:
-    tokens, mask = pad_tokens([s.ids for s in statements], model.cfg.pad_token_id, model.device)
-    return Run(tuple(statements), tokens, mask)
+def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
+    """Statements tokenized and padded as one side of a batch.
+
+    Raises:
+        PatchingError: for a model without a tokenizer.
+        StatementError: for a statement that cannot be tokenized.
+    """
+    if model.tokenizer is None:
+        raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
+    statements = tuple(tokenize(text, model.tokenizer) for text in texts)
+    tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
+    return Run(statements, tokens, mask)
 
 
 def _roles(

@@ -1,7 +1,7 @@
 """Where an activation can be swapped, and which part of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from negprobe.errors import PatchingError
 
@@ -35,7 +35,7 @@ SITES = {
 }
 
 
-def site_for(name: str, by: By) -> Site:
+def site_for(name: str, by: str) -> Site:
     """The site of a name.
 
     Raises:
@@ -43,7 +43,7 @@ def site_for(name: str, by: By) -> Site:
     """
     if name not in SITES:
         raise PatchingError(f"There is no site {name!r}; choose one of {', '.join(SITES)}.")
-    if by not in ("position", "role", "head"):
+    if by not in get_args(By):
         raise PatchingError(f"A sweep goes by 'position', 'role' or 'head', not by {by!r}.")
     site = SITES[name]
     if by == "head" and not site.has_heads:

@@ -1,0 +1,181 @@
+"""The command line: `negprobe study`, `negprobe compare` and `negprobe patch`."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from negprobe.errors import NegprobeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    help="Show where an encoder language model hears 'not'.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+BUILTIN = "builtin"
+
+Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
+Device = Annotated[str | None, typer.Option(help="Where to run; by default a GPU if there is one.")]
+
+
+@app.command()
+def study(
+    model: Annotated[
+        str, typer.Argument(help="'tiny-negation' (bundled), a model folder, or a hub name.")
+    ] = "tiny-negation",
+    pairs: Annotated[
+        str, typer.Option(help="'builtin', a CSV, TSV or JSONL file of pairs, or NEG-136's folder.")
+    ] = BUILTIN,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Measure and patch every head of a model on many pairs, and write a report."""
+    # The heavy imports wait until a command runs, so that --help is quick.
+    from negprobe.models import HookedEncoder
+    from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
+    from negprobe.study import run_study, write_study
+
+    with _clear_errors():
+        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == BUILTIN else load_pairs(pairs)
+        encoder = HookedEncoder.from_pretrained(model, device=device)
+        with _progress() as report_progress:
+            results = run_study(
+                encoder,
+                loaded.pairs[:limit],
+                source="the built-in pairs" if pairs == BUILTIN else pairs,
+                dropped=loaded.dropped,
+                seed=seed,
+                progress=report_progress,
+            )
+            report_progress("writing the report", 0, 1)
+            report = write_study(results, out, shlex.join(["negprobe", *sys.argv[1:]]))
+            report_progress("writing the report", 1, 1)
+        from negprobe.views.findings import findings
+
+        for sentence in findings(results):
+            console.print(f"• {sentence}", highlight=False)
+        console.print(f"\nReport: [bold]{report}[/bold]", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    original: Annotated[str, typer.Argument(help="A statement.")],
+    counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
+    model: Model = "tiny-negation",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
+    device: Device = None,
+) -> None:
+    """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
+    from negprobe.attention import AttentionProbe
+    from negprobe.models import HookedEncoder
+    from negprobe.statements import StatementPair
+    from negprobe.views import four_heatmaps, metric_overview, write_page
+
+    with _clear_errors():
+        encoder = HookedEncoder.from_pretrained(model, device=device)
+        comparison = AttentionProbe(encoder).compare(StatementPair(original, counterfactual))
+        strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
+        _print_table(strongest.head(10), "The heads whose attention changes most")
+        layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
+        _make_folder(out)
+        comparison.metrics.to_csv(out / "metrics.csv", index=False)
+        metric_overview(comparison).savefig(out / "metrics.png", dpi=200)
+        four_heatmaps(comparison, layer, head).savefig(out / f"heatmaps-{layer}.{head}.png", dpi=200)
+        page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
+        console.print(f"Metrics, figures and the interactive page: [bold]{page}[/bold]", soft_wrap=True)
+
+
+@app.command(name="patch")
+def patch_pair(
+    original: Annotated[str, typer.Argument(help="A statement, with [MASK] for a masked LM.")],
+    counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
+    target: Annotated[str | None, typer.Option(help="The word or label right for the original.")] = None,
+    foil: Annotated[str | None, typer.Option(help="The word or label right for the counterfactual.")] = None,
+    model: Model = "tiny-negation",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
+    device: Device = None,
+) -> None:
+    """Swap activations between the two runs of one pair, at every layer, token and head, both ways."""
+    from negprobe.models import HookedEncoder
+    from negprobe.patching import DIRECTIONS, SITES, effect, patch
+    from negprobe.statements import StatementPair
+    from negprobe.study import patching_table
+    from negprobe.views import patching_map
+
+    with _clear_errors():
+        encoder = HookedEncoder.from_pretrained(model, device=device)
+        pair = StatementPair(original, counterfactual, target, foil)
+        _make_folder(out)
+        results = {}
+        for direction in DIRECTIONS:
+            for site in SITES:
+                result = patch(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
+                results[site, direction] = result
+                patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)
+        patching_table(results).to_csv(out / "patching.csv", index=False)
+        heads = results["z", "denoising"]
+        console.print(
+            f"{heads.attrs['objective']}: {float(heads['source'][0]):.3f} on the original, "
+            f"{float(heads['base'][0]):.3f} on the counterfactual."
+        )
+        table = effect(heads).squeeze("pair", drop=True).to_dataframe("effect").reset_index()
+        _print_table(
+            table.sort_values("effect", ascending=False).head(10), "Heads that bring the original's answer back"
+        )
+        console.print(f"Maps and numbers: [bold]{out}[/bold]", soft_wrap=True)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Show an error of ours as one line instead of a traceback."""
+    try:
+        yield
+    except NegprobeError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a step, told by name."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done)
+
+        yield report
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
+
+
+def _print_table(frame: "pd.DataFrame", title: str) -> None:
+    table = Table(title=title)
+    for column in frame.columns:
+        table.add_column(str(column), justify="right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)

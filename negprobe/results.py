@@ -1,0 +1,53 @@
+"""What a study found, in one object that the report is written from."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import xarray as xr
+
+from negprobe.attention import Comparison
+from negprobe.models import HookedEncoderConfig
+from negprobe.patching import Direction
+from negprobe.statements import StatementPair
+
+PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
+"""The sites a study patches by layer and role; heads are patched at z."""
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A model, its pairs, and every number measured on them.
+
+    Attributes:
+        cfg: The model's configuration.
+        source: Where the pairs came from.
+        pairs: The measured pairs, with cues and controls found; everything below counts them from 0.
+        dropped: For each pair that was left out, why.
+        unpatched: For each measured pair that has no objective, and so was not patched, why.
+        unknown_words: Words of the statements that the tokenizer does not know.
+        metrics: Columns `pair`, `compared` ("counterfactual" or "control", each against the original), `layer`, `head`,
+            the four metrics and `undefined`.
+        effects: `statistics.negation_effect` of each metric, with the metric's name in `metric`.
+        answers: For each patched pair the objective of its `original`, `counterfactual` and `control` (NaN if none).
+        patching: Results of `patching.patch` by site and direction; "z" by head, the others by role. Empty if no pair
+            has an objective. Their pairs are the rows of `answers`.
+        positions: The residual stream of `examples[0]` patched by position, in both directions.
+        examples: Some pairs with all their maps, for the interactive views.
+        seconds: How long the study took.
+        seed: Seed of the bootstrap.
+    """
+
+    cfg: HookedEncoderConfig
+    source: str
+    pairs: tuple[StatementPair, ...]
+    dropped: tuple[str, ...]
+    unpatched: tuple[str, ...]
+    unknown_words: tuple[str, ...]
+    metrics: pd.DataFrame
+    effects: pd.DataFrame
+    answers: pd.DataFrame
+    patching: dict[tuple[str, Direction], xr.Dataset]
+    positions: dict[Direction, xr.Dataset]
+    examples: tuple[Comparison, ...]
+    seconds: float
+    seed: int

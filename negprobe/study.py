@@ -1,0 +1,261 @@
+"""The main job: a model and statement pairs in, a folder with a report, figures and every number out."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from negprobe.attention import METRICS, AttentionProbe
+from negprobe.errors import NegprobeError, StatementError
+from negprobe.models import HookedEncoder
+from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
+from negprobe.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.statements import StatementPair, complete, tokenize
+from negprobe.statistics import negation_effect
+from negprobe.views.report import study_figures, study_report
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how many of its pairs are done of how many."""
+
+_N_EXAMPLES = 8
+
+
+def run_study(
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    *,
+    source: str = "pairs",
+    dropped: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = lambda step, done, total: None,
+) -> StudyResults:
+    """Measure every head and patch every site on many pairs.
+
+    Original and counterfactual are compared on aligned tokens, and so are original and control, which tells negation
+    from an inserted word. For patching, a pair that has a length-matched control swaps between control and
+    counterfactual, where the cue itself has a partner ("now" and "not"); any other swaps between original and
+    counterfactual at aligned tokens.
+
+    Args:
+        model: A model with a tokenizer.
+        pairs: The pairs.
+        source: Where they came from, for the report.
+        dropped: Pairs that were left out before, with the reason, for the report.
+        seed: Seed of the bootstrap.
+        progress: Told what is going on.
+
+    Raises:
+        StatementError: if no pair can be measured.
+    """
+    start = time.perf_counter()
+    kept, too_long, unknown = _readable(model, pairs)
+    probe = AttentionProbe(model)
+    metrics = _metrics(probe, kept, progress)
+    effects = pd.concat([negation_effect(metrics, name, seed).assign(metric=name) for name in METRICS])
+
+    asked = answerable(model, kept)
+    patched = [_with_control_as_base(model, pair) for pair in asked.pairs.values()]
+    results: dict[tuple[str, Direction], xr.Dataset] = {}
+    if patched:
+        for site in (*PATCHED_BY_ROLE, "z"):
+            for direction in DIRECTIONS:
+                step = f"patching {site}, {direction}"
+                results[site, direction] = patch(
+                    model,
+                    patched,
+                    site,
+                    by="head" if site == "z" else "role",
+                    direction=direction,
+                    progress=lambda done, step=step: progress(step, done, len(patched)),  # type: ignore[misc]
+                )
+    answers = _answers(model, asked.pairs)
+    shown = _examples(kept, list(asked.pairs), answers)
+    positions: dict[Direction, xr.Dataset] = {}
+    if patched:
+        example = _with_control_as_base(model, asked.pairs[shown[0]])
+        positions = {
+            direction: patch(model, example, "resid_pre", by="position", direction=direction)
+            for direction in DIRECTIONS
+        }
+    return StudyResults(
+        cfg=model.cfg,
+        source=source,
+        pairs=tuple(kept),
+        dropped=(*dropped, *too_long),
+        unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
+        unknown_words=unknown,
+        metrics=metrics,
+        effects=effects.reset_index(drop=True),
+        answers=answers,
+        patching=results,
+        positions=positions,
+        examples=tuple(probe.compare([kept[index] for index in shown])),
+        seconds=time.perf_counter() - start,
+        seed=seed,
+    )
+
+
+def write_study(results: StudyResults, out: Path, command: str | None = None) -> Path:
+    """Write report, figures, tables and manifest into a folder, and return the report's path.
+
+    Raises:
+        NegprobeError: if the folder cannot be written to.
+    """
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
+    figures = study_figures(results)
+    for name, figure in figures.items():
+        figure.savefig(out / "figures" / f"{name}.png", dpi=200)
+    tables = {
+        "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
+        "metrics": results.metrics,
+        "negation_effects": results.effects,
+        "answers": results.answers,
+        "patching": patching_table(results.patching),
+    }
+    for name, table in tables.items():
+        _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
+    manifest = _manifest(results, command or " ".join(sys.argv))
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    report = out / "report.html"
+    report.write_text(study_report(results, figures, manifest), encoding="utf-8")
+    return report
+
+
+def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
+    """All patching results as one tidy table: a row per site, direction, pair, layer and part."""
+    tables = []
+    for (site, direction), results in patching.items():
+        by = str(results["patched"].dims[-1])
+        table = results.to_dataframe().reset_index().rename(columns={by: "part"})
+        table = table.assign(site=site, direction=direction, by=by, part=table["part"].astype(str))
+        tables.append(table.dropna(subset=["patched"]))
+    columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source"]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def _readable(
+    model: HookedEncoder, pairs: Sequence[StatementPair]
+) -> tuple[list[StatementPair], list[str], tuple[str, ...]]:
+    """Pairs with cue and control found, what does not fit the model, and the words it does not know."""
+    if model.tokenizer is None:
+        raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
+    kept, dropped, unknown = [], [], set()
+    for index, pair in enumerate(pairs):
+        pair = complete(pair, model.tokenizer)
+        statements = [tokenize(text, model.tokenizer) for text in (pair.original, pair.counterfactual)]
+        longest = max(len(statement) for statement in statements)
+        if longest > model.cfg.n_ctx:
+            dropped.append(f"pair {index}: {longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+            continue
+        for statement in statements:
+            unknown |= {
+                statement.text[slice(*offset)]
+                for token, offset in zip(statement.ids, statement.offsets, strict=True)
+                if token == model.tokenizer.unk_token_id
+            }
+        kept.append(pair)
+    if not kept:
+        reason = f" The first reason: {dropped[0]}." if dropped else ""
+        raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
+    return kept, dropped, tuple(sorted(unknown))
+
+
+def _metrics(probe: AttentionProbe, pairs: Sequence[StatementPair], progress: Progress) -> pd.DataFrame:
+    progress("comparing with the counterfactuals", 0, len(pairs))
+    tables = [probe.metrics(pairs).assign(compared="counterfactual")]
+    controlled = [index for index, pair in enumerate(pairs) if pair.control]
+    if controlled:
+        progress("comparing with the controls", 0, len(controlled))
+        against_control = [_with_control_as_counterfactual(pairs[index]) for index in controlled]
+        table = probe.metrics(against_control).assign(compared="control")
+        tables.append(table.assign(pair=np.array(controlled)[table["pair"]]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _with_control_as_counterfactual(pair: StatementPair) -> StatementPair:
+    assert pair.control is not None
+    return StatementPair(pair.original, pair.control, pair.target, pair.foil, category=pair.category)
+
+
+def _with_control_as_base(model: HookedEncoder, pair: StatementPair) -> StatementPair:
+    """The pair from its control to its counterfactual if the two have the same length, else the pair itself."""
+    if pair.control is None:
+        return pair
+    assert model.tokenizer is not None
+    control, counterfactual = (tokenize(text, model.tokenizer) for text in (pair.control, pair.counterfactual))
+    return replace(pair, original=pair.control) if len(control) == len(counterfactual) else pair
+
+
+def _answers(model: HookedEncoder, pairs: dict[int, StatementPair]) -> pd.DataFrame:
+    """The objective of each run of each pair."""
+    chosen = list(pairs.values())
+    named = pd.DataFrame(
+        {
+            "pair": list(pairs),
+            "cue": [pair.cue or "" for pair in chosen],
+            "category": [pair.category for pair in chosen],
+        }
+    )
+    return pd.concat([named, objective_values(model, chosen)], axis=1)
+
+
+def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.DataFrame) -> list[int]:
+    """Pairs to show: one a kind of cue, those with the largest swing where there is an objective."""
+    if answered:
+        swing = (answers["original"] - answers["counterfactual"]).abs()
+        order = [answered[row] for row in swing.sort_values(ascending=False).index]
+    else:
+        order = list(range(len(pairs)))
+    first_of_cue = {pairs[index].cue: index for index in reversed(order)}
+    chosen = [index for index in order if index in first_of_cue.values()]
+    rest = [index for index in order if index not in chosen]
+    return [*chosen, *rest][:_N_EXAMPLES]
+
+
+def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
+    """Tuples become text, which every reader of parquet takes."""
+    tuples = [c for c in table.columns if table[c].map(lambda value: isinstance(value, tuple)).any()]
+    return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in tuples})
+
+
+def _manifest(results: StudyResults, command: str) -> dict[str, object]:
+    packages = ("negprobe", "torch", "transformers", "transformer-lens", "numpy", "scipy", "xarray", "circuitsvis")
+    cfg = results.cfg
+    return {
+        "command": command,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(results.seconds, 1),
+        "model": {
+            "name": cfg.model_name,
+            "family": cfg.family,
+            "head": cfg.head,
+            "layers": cfg.n_layers,
+            "heads": cfg.n_heads,
+            "d_model": cfg.d_model,
+            "dtype": str(cfg.dtype).removeprefix("torch."),
+            "device": cfg.device,
+        },
+        "data": {
+            "source": results.source,
+            "pairs": len(results.pairs),
+            "patched": len(results.answers),
+            "dropped": list(results.dropped),
+            "not_patched": list(results.unpatched),
+            "unknown_words": list(results.unknown_words),
+        },
+        "seed": results.seed,
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
