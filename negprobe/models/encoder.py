@@ -42,7 +42,7 @@ class HookedEncoder(HookedRootModule):
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
     | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
-    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O, if `cfg.use_attn_result` |
+    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
     | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
     | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
     | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | around the activation |
@@ -67,7 +67,7 @@ class HookedEncoder(HookedRootModule):
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
         self.setup()
-        # Results per head are made on request only, so their hook points would be dead until then.
+        # Results per head are large: listed, and so cached, on request only, though live whenever they are named.
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
         self.set_use_attn_result(cfg.use_attn_result)
 
@@ -208,6 +208,9 @@ class HookedEncoder(HookedRootModule):
         **kwargs: Any,
     ) -> tuple[Output, ActivationCache | dict[str, Tensor]]:
         """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method."""
+        input = args[0] if args else kwargs.get("input")
+        if remove_batch_dim and not isinstance(input, (str, tuple)) and input is not None and len(input) != 1:
+            raise InputError(f"Only the batch axis of one text can be removed; this batch has {len(input)}.")
         output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
         if not return_cache_object:
             return output, cache
@@ -229,14 +232,13 @@ class HookedEncoder(HookedRootModule):
         first, second = [a for a, _ in pairs], [b for _, b in pairs]
         if any(b is None for b in second) and any(b is not None for b in second):
             raise InputError("A batch holds single texts or pairs of texts, not both; split it in two calls.")
-        self.tokenizer.padding_side = "right"
         encoded = self.tokenizer(
             first,
             None if second[0] is None else second,
             padding=True,
+            padding_side="right",
             truncation=truncate,
             max_length=self.cfg.n_ctx if truncate else None,
-            return_token_type_ids=True,
             return_attention_mask=True,
             return_tensors="pt",
             verbose=False,
@@ -248,10 +250,10 @@ class HookedEncoder(HookedRootModule):
                 f"Text {longest} has {int(lengths[longest])} tokens, but the model reads at most {self.cfg.n_ctx}: "
                 f"{str(texts[longest])[:60]!r}… Shorten it, or pass truncate=True to cut it."
             )
-        device = self.embed.W_E.device
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        tokens, types, mask = (encoded[name].to(device) for name in names)
-        return tokens, types, mask
+        tokens = encoded["input_ids"].to(self.device)
+        # A tokenizer whose models have no token types gives none.
+        types = encoded.get("token_type_ids", torch.zeros_like(tokens))
+        return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
 
     def to_single_token(self, word: str) -> int:
         """The id of a word that is one token.
@@ -270,14 +272,17 @@ class HookedEncoder(HookedRootModule):
         return int(ids[0])
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Switch the per-head results `hook_result` on or off; on, they take n_heads times the residual's memory."""
+        """Whether `hook_dict`, and so every cache, has the per-head results; they take n_heads times the residual."""
         self.cfg.use_attn_result = use_attn_result
         for name, point in self._result_hooks.items():
             if use_attn_result:
                 self.hook_dict[name] = point
             else:
-                point.remove_hooks("both")
                 self.hook_dict.pop(name, None)
+
+    def hook_points(self) -> list[HookPoint]:
+        """Every hook point, the per-head results among them even while they are not listed."""
+        return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]
 
     def to(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
         """Move to a device or dtype, and keep `cfg` true to it."""
@@ -413,7 +418,7 @@ class HookedEncoder(HookedRootModule):
             )
         if mask is None:
             return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
-        return resid, _checked_mask(mask, resid.shape[:2])
+        return resid, _shaped("attention mask", mask, resid.shape[:2]).to(resid.device)
 
     def _inputs(
         self,
@@ -422,39 +427,35 @@ class HookedEncoder(HookedRootModule):
         mask: Int[Tensor, "batch pos"] | None,
         truncate: bool,
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None, Int[Tensor, "batch pos"]]:
-        if not isinstance(input, Tensor):
+        if isinstance(input, Tensor):
+            tokens, types, shape = self._checked_tokens(input, truncate).to(self.device), None, input.shape
+            own_mask = (tokens != self.cfg.pad_token_id).long()
+        else:
             tokens, types, own_mask = self.to_tokens(input, truncate)
-            return (
-                tokens,
-                types if token_type_ids is None else token_type_ids,
-                own_mask if mask is None else _checked_mask(mask, tokens.shape),
-            )
-        tokens = input
+            shape = tokens.shape
+        pos = tokens.shape[1]
+        _check_ids("Token", tokens, self.cfg.d_vocab)
+        mask = own_mask if mask is None else _shaped("attention mask", mask, shape)[:, :pos].to(self.device)
+        if not bool(mask.any(dim=1).all()):
+            raise InputError("A row of the batch has no token but padding; leave it out.")
+        if token_type_ids is not None:
+            types = _shaped("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
+        if types is not None and self.cfg.n_token_types:
+            _check_ids("Token-type", types, self.cfg.n_token_types)
+        return tokens, types, mask
+
+    def _checked_tokens(self, tokens: Tensor, truncate: bool) -> Int[Tensor, "batch pos"]:
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
             raise InputError(
                 f"Token ids are integers of shape [batch, pos]; this is {list(tokens.shape)} of {tokens.dtype}. "
                 "To give a block its own input, name the block with start_at_layer."
             )
-        if tokens.shape[1] > self.cfg.n_ctx:
-            if not truncate:
-                raise InputError(
-                    f"{tokens.shape[1]} tokens are more than the {self.cfg.n_ctx} the model reads; shorten them, or "
-                    "pass truncate=True to cut them."
-                )
-            tokens = tokens[:, : self.cfg.n_ctx]
-            token_type_ids = None if token_type_ids is None else token_type_ids[:, : self.cfg.n_ctx]
-            mask = None if mask is None else mask[:, : self.cfg.n_ctx]
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.cfg.d_vocab:
+        if tokens.shape[1] > self.cfg.n_ctx and not truncate:
             raise InputError(
-                f"Token ids run from {low} to {high}, but the vocabulary has ids 0 to {self.cfg.d_vocab - 1}."
+                f"{tokens.shape[1]} tokens are more than the {self.cfg.n_ctx} the model reads; shorten them, or pass "
+                "truncate=True to cut them."
             )
-        tokens = tokens.to(self.device)
-        own_mask = (tokens != self.cfg.pad_token_id).long()
-        mask = own_mask if mask is None else _checked_mask(mask, tokens.shape).to(self.device)
-        if not bool(mask.any(dim=1).all()):
-            raise InputError("A row of the batch has no token but padding; leave it out.")
-        return tokens, token_type_ids, mask
+        return tokens[:, : self.cfg.n_ctx]
 
     def _predictions(self, output: Tensor, tokens: Int[Tensor, "batch pos"] | None) -> list[str]:
         if self.cfg.head == "classification":
@@ -481,10 +482,16 @@ def _check_texts(texts: list[Any]) -> None:
             raise InputError(f"Text {index} is empty; give it at least one word.")
 
 
-def _checked_mask(mask: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
-    if tuple(mask.shape) != tuple(shape):
-        raise InputError(f"The attention mask is {list(mask.shape)}, but the input is {list(shape)}.")
-    return mask
+def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise InputError(f"{kind} ids run from {low} to {high}, but this model has only ids 0 to {size - 1}.")
+
+
+def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
+    if tuple(given.shape) != tuple(shape):
+        raise InputError(f"The {name} is {list(given.shape)}, but the input is {list(shape)}.")
+    return given
 
 
 def _additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"] | None:

@@ -100,7 +100,7 @@ class Attention(nn.Module):
         k = self.hook_k(self._project(x, self.W_K, self.b_K))
         v = self.hook_v(self._project(x, self.W_V, self.b_V))
         z = self.hook_z(self._mix(q, k, v, mask))
-        if self.cfg.use_attn_result:
+        if _is_hooked(self.hook_result):
             result = einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
             return self.hook_result(result).sum(dim=2) + self.b_O
         W_O = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
@@ -187,4 +187,10 @@ class Block(nn.Module):
 
 def _is_hooked(hook_point: HookPoint) -> bool:
     # PyTorch's own registries, so that a hook added without TransformerLens counts too.
-    return bool(hook_point._forward_hooks or hook_point._backward_hooks or hook_point._forward_pre_hooks)
+    registries = (
+        hook_point._forward_pre_hooks,
+        hook_point._forward_hooks,
+        hook_point._backward_pre_hooks,
+        hook_point._backward_hooks,
+    )
+    return any(registries)
