@@ -133,7 +133,8 @@ def check_supported(config: Any, architecture: str) -> None:
         architecture: The class the checkpoint was saved from, such as "BertForMaskedLM".
 
     Raises:
-        ModelError: for decoders, unknown families, unknown heads and relative position embeddings.
+        ModelError: for decoders, unknown families, unknown heads, relative position embeddings and a model without a
+            padding token.
     """
     supported = ", ".join(FAMILY_OF)
     model_type = getattr(config, "model_type", "?")
@@ -153,6 +154,8 @@ def check_supported(config: Any, architecture: str) -> None:
             f"{architecture} has {config.position_embedding_type!r} position embeddings; "
             "negprobe supports absolute ones."
         )
+    if getattr(config, "pad_token_id", 0) is None:
+        raise ModelError(f"{architecture} has no pad_token_id, so negprobe could not tell padding from text.")
     head_of(architecture)
 
 
@@ -188,7 +191,7 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
         n_layers=hf_config.num_hidden_layers,
         d_mlp=hf_config.hidden_dim if is_distilbert else hf_config.intermediate_size,
         d_vocab=hf_config.vocab_size,
-        d_embed=getattr(hf_config, "embedding_size", hf_config.hidden_size),
+        d_embed=hf_config.embedding_size if family == "electra" else hf_config.hidden_size,
         n_ctx=hf_config.max_position_embeddings - first_position,
         n_token_types=0 if is_distilbert else hf_config.type_vocab_size,
         first_position=first_position,

@@ -75,10 +75,10 @@ def read_checkpoint(
     # Checked before transformers reads the file, so that an unknown type gets our error and not the library's.
     check_supported(SimpleNamespace(**raw), architecture)
     if not any(folder.glob("*.safetensors")):
-        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights at all"
+        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
         raise ModelError(
-            f"{name!r} holds {found}, but negprobe reads safetensors only, because loading .bin files can run code. "
-            "Load it once with transformers and call save_pretrained() to convert it."
+            f"{name!r} holds {found}, but negprobe reads *.safetensors only, because loading other formats can run "
+            "code. Load it once with transformers and call save_pretrained() to convert it."
         )
     options: dict[str, Any] = {"add_pooling_layer": False} if architecture in _HAS_UNUSED_POOLER else {}
     try:
@@ -115,16 +115,16 @@ def apply_pooling_of_folder(cfg: HookedEncoderConfig, folder: Path) -> None:
     modules_file = folder / "modules.json"
     if cfg.head != "none" or not modules_file.is_file():
         return
-    for module in json.loads(modules_file.read_text())[1:]:
+    for module in _read_json(modules_file, list, cfg.model_name)[1:]:
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Normalize":
             cfg.normalize = True
         elif kind == "Pooling":
-            pooling = json.loads((folder / module["path"] / "config.json").read_text())
+            pooling = _read_json(folder / module["path"] / "config.json", dict, cfg.model_name)
             modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
             # Older folders switch modes on one by one, newer ones name a single mode.
             mode = modes[0] if len(modes) == 1 else pooling.get("pooling_mode")
-            if mode not in _POOLINGS:
+            if not isinstance(mode, str) or mode not in _POOLINGS:
                 raise ModelError(
                     f"{cfg.model_name!r} pools by {modes or mode}; negprobe supports mean and CLS pooling."
                 )
@@ -146,10 +146,7 @@ _POOLINGS: dict[str, Pooling] = {
 
 
 def _raw_config(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except json.JSONDecodeError as error:
-        raise ModelError(f"The config.json of {name!r} is not JSON: {error}") from error
+    config = _read_json(folder / "config.json", dict, name)
     architectures = config.get("architectures") or []
     if len(architectures) != 1:
         raise ModelError(
@@ -157,6 +154,16 @@ def _raw_config(folder: Path, name: str) -> dict[str, Any]:
             'as "architectures": ["BertForMaskedLM"], to know which head to load.'
         )
     return config
+
+
+def _read_json(file: Path, kind: type, name: str) -> Any:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file.name} of {name!r} is not readable JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ModelError(f"{file.name} of {name!r} holds a JSON {type(content).__name__}, not a {kind.__name__}.")
+    return content
 
 
 def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase | None:
