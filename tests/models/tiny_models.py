@@ -14,8 +14,24 @@ from negprobe import HookedEncoder
 
 HEADS = ("masked_lm", "classification", "none")
 
-_WORDS = "the a door is not open closed so and never really now was it dog house red big never [ ] . , ?".split()
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(_WORDS)]
+_WORDS = (
+    "the",
+    "a",
+    "door",
+    "is",
+    "not",
+    "open",
+    "closed",
+    "so",
+    "and",
+    "never",
+    "really",
+    "now",
+    "it",
+    "dog",
+    "house",
+)
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, "it", "red", "big", ".", ",", "?")
 D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 

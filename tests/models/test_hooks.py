@@ -1,0 +1,549 @@
+"""Every hook is live and is what its name says: reading, writing and differentiating it agree with Hugging Face."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import tiny_models
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, reduce
+from tiny_models import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, N_HEADS, N_LAYERS, largest_difference
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedModel
+
+from negprobe import HookedEncoder
+from negprobe.errors import InputError
+
+EMBEDDING_HOOKS = ("embed.hook_embed", "embed.hook_token_type_embed", "embed.hook_pos_embed", "hook_full_embed")
+BLOCK_HOOKS = (
+    "hook_resid_pre",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_attn_scores",
+    "attn.hook_pattern",
+    "attn.hook_z",
+    "attn.hook_result",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+    "hook_normalized_resid_post",
+)
+
+
+def hook_names(family: str) -> list[str]:
+    """The design's table written out for one family."""
+    embedding = [name for name in EMBEDDING_HOOKS if family != "distilbert" or "token_type" not in name]
+    return embedding + [f"blocks.{layer}.{name}" for layer in range(N_LAYERS) for name in BLOCK_HOOKS]
+
+
+def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
+    """The shape the design's table gives a hook."""
+    short = name.rsplit(".", 1)[-1]
+    if short in ("hook_attn_scores", "hook_pattern"):
+        return batch, N_HEADS, pos, pos
+    if short in ("hook_q", "hook_k", "hook_v", "hook_z"):
+        return batch, pos, N_HEADS, D_HEAD
+    if short == "hook_result":
+        return batch, pos, N_HEADS, D_MODEL
+    if short in ("hook_pre", "hook_post"):
+        return batch, pos, D_MLP
+    return batch, pos, d_embed if name.startswith("embed.") else D_MODEL
+
+
+@dataclass(frozen=True)
+class Case:
+    """Both models, tokens of three texts (two of them padded), and the name of the family and the head."""
+
+    family: str
+    head: str
+    theirs: PreTrainedModel
+    ours: HookedEncoder
+    tokens: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        return (self.tokens != self.ours.cfg.pad_token_id).long()
+
+    def output(self, hooks: list[tuple[str, Callable]] | None = None) -> Tensor:
+        """Our output at real tokens under hooks."""
+        out = self.ours.run_with_hooks(self.tokens, fwd_hooks=hooks or [])
+        return out[self.mask.bool()] if self.head == "masked_lm" else out
+
+    def hf_output(self) -> Tensor:
+        out = tiny_models.hf_output(self.theirs, self.head, tiny_models.hf_inputs(self.theirs, self.tokens))
+        return out[self.mask.bool()] if self.head == "masked_lm" else out
+
+
+def make_case(family: str, head: str) -> Case:
+    theirs, ours = tiny_models.pair(family, head, torch.float64)
+    ours.set_use_attn_result(True)
+    return Case(family, head, theirs, ours, tiny_models.token_batch(theirs.config.pad_token_id))
+
+
+@pytest.fixture(scope="module", params=[(family, head) for family in FAMILIES for head in HEADS], ids="-".join)
+def case(request: pytest.FixtureRequest) -> Case:
+    return make_case(*request.param)
+
+
+@pytest.fixture
+def bert() -> Case:
+    return make_case("bert", "masked_lm")
+
+
+def zeroed(tensor: Tensor, hook: HookPoint) -> Tensor:
+    return torch.zeros_like(tensor)
+
+
+def test_the_hooks_are_those_of_the_table(case: Case) -> None:
+    assert set(case.ours.hook_dict) == set(hook_names(case.family))
+
+
+def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> None:
+    with torch.no_grad():
+        _, cache = case.ours.run_with_cache(case.tokens)
+    assert list(cache.keys()) == hook_names(case.family)
+    batch, pos = case.tokens.shape
+    for name, activation in cache.items():
+        assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed), name
+
+
+@torch.no_grad()
+def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
+    before = case.output()
+    for name in hook_names(case.family):
+        after = case.output([(name, zeroed)])
+        moved = (after - before).abs().amax(dim=-1)
+        if name.endswith(f"{N_LAYERS - 1}.hook_normalized_resid_post") and case.head == "none":
+            moved = after.norm(dim=-1) < 1e-9  # nothing is left to pool
+        assert (moved > 1e-3).all(), name
+    assert largest_difference(case.output(), before) == 0  # and the hooks are gone
+
+
+@torch.no_grad()
+def test_zeroing_any_hook_at_one_position_moves_the_output() -> None:
+    for family in FAMILIES:
+        case = make_case(family, "masked_lm")
+        before = case.output()
+        for name in hook_names(family):
+            for position in (0, 2):
+                axis = 2 if name.endswith(("scores", "pattern")) else 1
+
+                def at_position(tensor: Tensor, hook: HookPoint, axis: int = axis, position: int = position) -> Tensor:
+                    tensor = tensor.clone()
+                    tensor.select(axis, position).zero_()
+                    return tensor
+
+                assert largest_difference(case.output([(name, at_position)]), before) > 1e-3, (family, name)
+
+
+def test_finite_gradients_reach_every_hook(case: Case) -> None:
+    kept: dict[str, Tensor] = {}
+
+    def keep(tensor: Tensor, hook: HookPoint) -> None:
+        tensor.retain_grad()
+        assert hook.name is not None
+        kept[hook.name] = tensor
+
+    out = case.output([(lambda name: True, keep)])
+    (out * torch.linspace(-1, 1, out.shape[-1])).sum().backward()
+    assert set(kept) == set(hook_names(case.family))
+    for name, tensor in kept.items():
+        assert tensor.grad is not None and tensor.grad.isfinite().all(), name
+        assert tensor.grad.abs().max() > 1e-4, name
+
+
+def test_gradients_equal_hugging_faces(case: Case) -> None:
+    def loss_of(out: Tensor) -> Tensor:
+        return (out * torch.linspace(-1, 1, out.shape[-1])).sum()
+
+    grads: dict[str, Tensor] = {}
+
+    def keep_gradient(grad: Tensor, hook: HookPoint) -> None:
+        assert hook.name is not None
+        grads[hook.name] = grad
+
+    with case.ours.hooks(bwd_hooks=[(lambda name: True, keep_gradient)]):
+        out = case.ours(case.tokens)
+        loss_of(out[case.mask.bool()] if case.head == "masked_lm" else out).backward()
+    inputs = tiny_models.hf_inputs(case.theirs, case.tokens)
+    expected = case.theirs(**inputs, output_hidden_states=True, output_attentions=True)
+    for tensor in (*expected.hidden_states, *expected.attentions):
+        tensor.retain_grad()
+    if case.head == "none":
+        loss_of(tiny_models.mean_over_real(expected.last_hidden_state, case.mask)).backward()
+    else:
+        loss_of(expected.logits[case.mask.bool()] if case.head == "masked_lm" else expected.logits).backward()
+    real = case.mask.bool()
+    for layer in range(N_LAYERS):
+        mine = grads[f"blocks.{layer}.hook_resid_pre"], grads[f"blocks.{layer}.attn.hook_pattern"]
+        theirs = expected.hidden_states[layer].grad, expected.attentions[layer].grad
+        assert largest_difference(mine[0][real], theirs[0][real]) < 1e-10
+        # At real queries: what a padded query looks at is nobody's business.
+        assert largest_difference(mine[1].transpose(1, 2)[real], theirs[1].transpose(1, 2)[real]) < 1e-10
+
+
+# Where Hugging Face computes what a hook holds: a module of the block (or of the embeddings) and one of its two ends.
+BERT_PLACES = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.self.query", "output"),
+    "attn.hook_k": ("attention.self.key", "output"),
+    "attn.hook_v": ("attention.self.value", "output"),
+    "attn.hook_z": ("attention.output.dense", "input"),
+    "hook_attn_out": ("attention.output.dense", "output"),
+    "hook_resid_mid": ("attention.output.LayerNorm", "input"),
+    "mlp.hook_pre": ("intermediate.dense", "output"),
+    "mlp.hook_post": ("output.dense", "input"),
+    "hook_mlp_out": ("output.dense", "output"),
+    "hook_resid_post": ("output.LayerNorm", "input"),
+    "hook_normalized_resid_post": ("output.LayerNorm", "output"),
+}
+DISTILBERT_PLACES = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.q_lin", "output"),
+    "attn.hook_k": ("attention.k_lin", "output"),
+    "attn.hook_v": ("attention.v_lin", "output"),
+    "attn.hook_z": ("attention.out_lin", "input"),
+    "hook_attn_out": ("attention.out_lin", "output"),
+    "hook_resid_mid": ("sa_layer_norm", "input"),
+    "mlp.hook_pre": ("ffn.lin1", "output"),
+    "mlp.hook_post": ("ffn.lin2", "input"),
+    "hook_mlp_out": ("ffn.lin2", "output"),
+    "hook_resid_post": ("output_layer_norm", "input"),
+    "hook_normalized_resid_post": ("output_layer_norm", "output"),
+}
+EMBEDDING_PLACES = {
+    "embed.hook_embed": ("word_embeddings", "output"),
+    "embed.hook_token_type_embed": ("token_type_embeddings", "output"),
+    "embed.hook_pos_embed": ("position_embeddings", "output"),
+    "hook_full_embed": ("LayerNorm", "output"),
+}
+
+
+@contextmanager
+def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Give `change` what the hook holds (heads flattened) inside Hugging Face's model, and use what it returns."""
+    if name.startswith("blocks."):
+        _, layer, short = name.split(".", 2)
+        path, side = (DISTILBERT_PLACES if case.family == "distilbert" else BERT_PLACES)[short]
+        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(path)
+    else:
+        path, side = EMBEDDING_PLACES[name]
+        projects = name == "hook_full_embed" and case.family == "electra-narrow"
+        base = case.theirs.base_model
+        module = base.embeddings_project if projects else base.embeddings.get_submodule(path)
+
+    def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        changed = change(args[0])
+        return None if changed is None else (changed, *args[1:])
+
+    if side == "input":
+        handle = module.register_forward_pre_hook(on_input)
+    else:
+        handle = module.register_forward_hook(lambda _, args, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def places(family: str) -> list[str]:
+    block = [f"blocks.{layer}.{name}" for layer in range(N_LAYERS) for name in BERT_PLACES]
+    return [name for name in hook_names(family) if name in block or not name.startswith("blocks.")]
+
+
+@torch.no_grad()
+def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
+    _, cache = case.ours.run_with_cache(case.tokens)
+    batch, pos = case.tokens.shape
+    for name in places(case.family):
+        seen: list[Tensor] = []
+        with at_hugging_face(case, name, seen.append):
+            case.hf_output()
+        [expected] = seen
+        mine = cache[name].reshape(batch, pos, -1)
+        # Hugging Face may look up one row of positions or token types for the whole batch.
+        assert largest_difference(mine, expected.expand_as(mine)) < 1e-10, name
+
+
+@torch.no_grad()
+def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: Case) -> None:
+    for name in places(case.family):
+        with at_hugging_face(case, name, lambda tensor: 0.5 * tensor - 0.1):
+            expected = case.hf_output()
+        mine = case.output([(name, lambda tensor, hook: 0.5 * tensor - 0.1)])
+        assert largest_difference(mine, expected) < 1e-10, name
+
+
+@torch.no_grad()
+def test_writing_scores_and_pattern_does_what_their_meaning_says(case: Case) -> None:
+    """Hugging Face's model cannot be written to there, but z, which these two make, can."""
+    _, cache = case.ours.run_with_cache(case.tokens)
+    for layer in range(N_LAYERS):
+        z = f"blocks.{layer}.attn.hook_z"
+        # Scores of zero look at all real tokens alike: z is their mean value. Padding stays out.
+        real = case.mask.double()
+        weights = real / real.sum(dim=1, keepdim=True)
+        mean_value = einsum(cache["v", layer], weights, "batch pos head d_head, batch pos -> batch head d_head")
+        flat = rearrange(mean_value, "batch head d_head -> batch 1 (head d_head)")
+        with at_hugging_face(case, z, lambda tensor, flat=flat: flat.expand_as(tensor)):
+            expected = case.hf_output()
+        assert largest_difference(case.output([(f"blocks.{layer}.attn.hook_attn_scores", zeroed)]), expected) < 1e-10
+        # A pattern that is the identity lets every token read its own value.
+        own = rearrange(cache["v", layer], "batch pos head d_head -> batch pos (head d_head)")
+        with at_hugging_face(case, z, lambda tensor, own=own: own):
+            expected = case.hf_output()
+        identity = case.output(
+            [
+                (
+                    f"blocks.{layer}.attn.hook_pattern",
+                    lambda pattern, hook: torch.eye(pattern.shape[-1], dtype=pattern.dtype).expand_as(pattern),
+                )
+            ]
+        )
+        assert largest_difference(identity, expected) < 1e-10
+
+
+@torch.no_grad()
+def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
+    _, cache = case.ours.run_with_cache(case.tokens)
+    for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
+        q, k, v = cache["q", layer], cache["k", layer], cache["v", layer]
+        scores = einsum(q, k, "b query head d, b key head d -> b head query key") / D_HEAD**0.5
+        assert largest_difference(cache["attn_scores", layer], scores) < 1e-12
+        exponentials = scores.exp() * case.mask[:, None, None, :]
+        pattern = exponentials / exponentials.sum(dim=-1, keepdim=True)
+        assert largest_difference(cache["pattern", layer], pattern) < 1e-12
+        z = einsum(pattern, v, "b head query key, b key head d -> b query head d")
+        assert largest_difference(cache["z", layer], z) < 1e-12
+        dense = block.attention.out_lin if case.family == "distilbert" else block.attention.output.dense
+        for head in range(N_HEADS):
+            columns = dense.weight[:, head * D_HEAD : (head + 1) * D_HEAD]
+            assert largest_difference(cache["result", layer][:, :, head], z[:, :, head] @ columns.T) < 1e-12
+        total = reduce(cache["result", layer], "b pos head d -> b pos d", "sum") + dense.bias
+        assert largest_difference(cache["attn_out", layer], total) < 1e-12
+
+
+@torch.no_grad()
+def test_the_residual_stream_adds_up(case: Case) -> None:
+    _, cache = case.ours.run_with_cache(case.tokens)
+
+    def normalised(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return centred / (centred.square().mean(dim=-1, keepdim=True) + case.ours.cfg.eps).sqrt() * gain + bias
+
+    assert largest_difference(cache["resid_pre", 0], cache["hook_full_embed"]) == 0
+    for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
+        distil = case.family == "distilbert"
+        ln1 = block.sa_layer_norm if distil else block.attention.output.LayerNorm
+        ln2 = block.output_layer_norm if distil else block.output.LayerNorm
+        assert ln1.eps == ln2.eps == case.ours.cfg.eps
+        assert largest_difference(cache["resid_mid", layer], cache["resid_pre", layer] + cache["attn_out", layer]) == 0
+        between = normalised(cache["resid_mid", layer], ln1.weight, ln1.bias)
+        assert largest_difference(cache["resid_post", layer], between + cache["mlp_out", layer]) < 1e-12
+        after = normalised(cache["resid_post", layer], ln2.weight, ln2.bias)
+        assert largest_difference(cache["normalized_resid_post", layer], after) < 1e-12
+        if layer + 1 < N_LAYERS:
+            onward = cache["resid_pre", layer + 1]
+            assert largest_difference(cache["normalized_resid_post", layer], onward) == 0
+
+
+@torch.no_grad()
+def test_the_fused_path_equals_the_one_that_forms_the_pattern(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused_calls = []
+    kernel = F.scaled_dot_product_attention
+
+    def counted(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        fused_calls.append(1)
+        return kernel(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    fused = case.output()
+    assert len(fused_calls) == N_LAYERS
+    for name in ("attn.hook_pattern", "attn.hook_attn_scores"):
+        fused_calls.clear()
+        formed = case.output([(f"blocks.{i}.{name}", lambda tensor, hook: None) for i in range(N_LAYERS)])
+        assert not fused_calls
+        assert largest_difference(formed, fused) < 1e-10
+
+
+def test_a_plain_pytorch_hook_is_seen_too(bert: Case) -> None:
+    seen = []
+    point = bert.ours.blocks[1].attn.hook_pattern
+    handle = point.register_forward_hook(lambda module, args, output: seen.append(output))
+    bert.ours(bert.tokens)
+    handle.remove()
+    assert len(seen) == 1
+    with bert.ours.hooks(bwd_hooks=[("blocks.1.attn.hook_attn_scores", lambda grad, hook: seen.append(grad))]):
+        bert.ours(bert.tokens).square().sum().backward()
+    assert len(seen) == 2
+
+
+@torch.no_grad()
+def test_padding_stays_masked_whatever_a_hook_writes(case: Case) -> None:
+    seen: list[Tensor] = []
+    case.output(
+        [
+            ("blocks.0.attn.hook_attn_scores", lambda scores, hook: scores + 100 * torch.ones_like(scores)),
+            ("blocks.0.attn.hook_pattern", lambda pattern, hook: seen.append(pattern)),
+        ]
+    )
+    padding = (case.mask == 0)[:, None, None, :].expand_as(seen[0])
+    assert padding.any() and seen[0][padding].abs().max() == 0
+
+
+@torch.no_grad()
+def test_results_per_head_can_be_asked_for_and_left_out(bert: Case) -> None:
+    before = bert.output()
+    name = "blocks.1.attn.hook_result"
+    bert.ours.set_use_attn_result(False)
+    _, cache = bert.ours.run_with_cache(bert.tokens)
+    assert not any(key.endswith("hook_result") for key in cache.keys())  # noqa: SIM118
+    assert largest_difference(bert.output(), before) < 1e-12
+    # Named explicitly it is live all the same, and gone afterwards.
+    assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
+    assert largest_difference(bert.output(), before) < 1e-12
+    bert.ours.set_use_attn_result(True)
+    assert name in bert.ours.run_with_cache(bert.tokens)[1]
+    assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_starting_and_stopping_at_every_layer(family: str, head: str) -> None:
+    case = make_case(family, head)
+    ours, mask = case.ours, case.mask
+    whole, cache = ours.run_with_cache(case.tokens)
+    states = [cache["hook_full_embed"], *(cache["normalized_resid_post", i] for i in range(N_LAYERS))]
+    for layer in range(N_LAYERS + 1):
+        assert largest_difference(ours(case.tokens, stop_at_layer=layer), states[layer]) < 1e-12
+        resumed = ours(states[layer], start_at_layer=layer, one_zero_attention_mask=mask)
+        assert largest_difference(resumed, whole) < 1e-12
+        for last in range(layer, N_LAYERS + 1):
+            part = ours(states[layer], start_at_layer=layer, stop_at_layer=last, one_zero_attention_mask=mask)
+            assert largest_difference(part, states[last]) < 1e-12
+    for layer in range(-N_LAYERS, 0):
+        assert largest_difference(ours(case.tokens, stop_at_layer=layer), states[layer - 1]) < 1e-12
+        resumed = ours(states[layer - 1], start_at_layer=layer, one_zero_attention_mask=mask)
+        assert largest_difference(resumed, whole) < 1e-12
+    # Without the mask nothing is padding: a text alone needs none.
+    alone = ours(states[1][:1], start_at_layer=1)
+    assert largest_difference(alone, whole[:1]) < 1e-12
+    assert largest_difference(ours(states[1], start_at_layer=1)[1:], whole[1:]) > 1e-3
+
+
+def test_blocks_that_are_skipped_do_not_run(bert: Case) -> None:
+    fired: list[str] = []
+
+    def note(tensor: Tensor, hook: HookPoint) -> None:
+        assert hook.name is not None
+        fired.append(hook.name)
+
+    bert.ours.run_with_hooks(bert.tokens, stop_at_layer=1, fwd_hooks=[(lambda name: name.endswith("resid_pre"), note)])
+    resid = torch.zeros(1, 4, D_MODEL, dtype=torch.float64)
+    bert.ours.run_with_hooks(resid, start_at_layer=2, fwd_hooks=[(lambda name: name.endswith("resid_pre"), note)])
+    assert fired == ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_pre"]
+
+
+@pytest.mark.parametrize("layer", [-N_LAYERS - 1, N_LAYERS + 1])
+def test_a_layer_that_is_not_there(bert: Case, layer: int) -> None:
+    with pytest.raises(InputError, match=f"stop_at_layer={layer}.*layers 0 to {N_LAYERS - 1}"):
+        bert.ours(bert.tokens, stop_at_layer=layer)
+    with pytest.raises(InputError, match=f"start_at_layer={layer}"):
+        bert.ours(torch.zeros(1, 4, D_MODEL, dtype=torch.float64), start_at_layer=layer)
+
+
+@torch.no_grad()
+def test_the_cache_is_transformer_lenss(bert: Case) -> None:
+    output, cache = bert.ours.run_with_cache(bert.tokens)
+    assert isinstance(cache, ActivationCache) and cache.has_batch_dim
+    assert cache["pattern", 0] is cache["blocks.0.attn.hook_pattern"]
+    assert cache["resid_pre", -1] is cache[f"blocks.{N_LAYERS - 1}.hook_resid_pre"]
+    assert largest_difference(output, bert.ours(bert.tokens)) < 1e-10
+    filtered = bert.ours.run_with_cache(bert.tokens, names_filter=lambda name: name.endswith("hook_z"))[1]
+    assert list(filtered.keys()) == [f"blocks.{layer}.attn.hook_z" for layer in range(N_LAYERS)]
+    _, as_dict = bert.ours.run_with_cache(bert.tokens, return_cache_object=False)
+    assert type(as_dict) is dict and set(as_dict) == set(hook_names("bert"))
+
+
+@torch.no_grad()
+def test_the_batch_axis_of_one_text_can_be_removed(bert: Case) -> None:
+    _, cache = bert.ours.run_with_cache(bert.tokens[:1], remove_batch_dim=True)
+    _, whole = bert.ours.run_with_cache(bert.tokens[:1])
+    assert not cache.has_batch_dim
+    for name, activation in whole.items():
+        assert largest_difference(cache[name], activation[0]) == 0
+    assert bert.ours.run_with_cache("the door", remove_batch_dim=True)[1]["pattern", 0].shape == (N_HEADS, 4, 4)
+    for two in (bert.tokens[:2], ["the door", "a house"]):
+        with pytest.raises(InputError, match="2"):
+            bert.ours.run_with_cache(two, remove_batch_dim=True)
+
+
+@torch.no_grad()
+def test_hooks_added_for_good_stay_until_they_are_reset(bert: Case) -> None:
+    before = bert.output()
+    bert.ours.add_hook("blocks.1.hook_mlp_out", zeroed)
+    assert largest_difference(bert.ours(bert.tokens)[bert.mask.bool()], before) > 1e-3
+    bert.ours.reset_hooks()
+    assert largest_difference(bert.output(), before) == 0
+    with bert.ours.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", zeroed)]):
+        assert largest_difference(bert.ours(bert.tokens)[bert.mask.bool()], before) > 1e-3
+    assert largest_difference(bert.output(), before) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_per_head_are_hugging_faces(family: str) -> None:
+    theirs, ours = tiny_models.pair(family, "masked_lm", torch.float64)
+    distil = family == "distilbert"
+    x = torch.randn(5, D_MODEL, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert ours.W_Q.shape == ours.W_K.shape == ours.W_V.shape == (N_LAYERS, N_HEADS, D_MODEL, D_HEAD)
+    assert ours.W_O.shape == (N_LAYERS, N_HEADS, D_HEAD, D_MODEL)
+    assert ours.QK.shape == ours.OV.shape == (N_LAYERS, N_HEADS, D_MODEL, D_MODEL)
+    for layer, block in enumerate(tiny_models.blocks_of(theirs)):
+        attention = block.attention if distil else block.attention.self
+        query, key, value, out = (
+            (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin)
+            if distil
+            else (attention.query, attention.key, attention.value, block.attention.output.dense)
+        )
+        lin1, lin2 = (block.ffn.lin1, block.ffn.lin2) if distil else (block.intermediate.dense, block.output.dense)
+        for head in range(N_HEADS):
+            rows = slice(head * D_HEAD, (head + 1) * D_HEAD)
+            for module, W, b in (
+                (query, ours.W_Q, ours.b_Q),
+                (key, ours.W_K, ours.b_K),
+                (value, ours.W_V, ours.b_V),
+            ):
+                assert largest_difference(x @ W[layer, head] + b[layer, head], module(x)[:, rows]) < 1e-12
+            w_q, w_k, w_v = query.weight[rows], key.weight[rows], value.weight[rows]
+            w_o = out.weight[:, rows]
+            assert largest_difference(ours.W_O[layer, head], w_o.T) == 0
+            assert largest_difference(ours.QK.AB[layer, head], w_q.T @ w_k) < 1e-12
+            assert largest_difference(ours.OV.AB[layer, head], (w_o @ w_v).T) < 1e-12
+        assert largest_difference(ours.b_O[layer], out.bias) == 0
+        assert largest_difference(x @ ours.W_in[layer] + ours.b_in[layer], lin1(x)) < 1e-12
+        post = torch.ones(1, D_MLP, dtype=torch.float64)
+        assert largest_difference(post @ ours.W_out[layer] + ours.b_out[layer], lin2(post)) < 1e-12
+    embeddings = theirs.base_model.embeddings
+    assert largest_difference(ours.W_E, embeddings.word_embeddings.weight) == 0
+    assert largest_difference(ours.W_pos, embeddings.position_embeddings.weight) == 0
+    decoder = theirs.get_output_embeddings()
+    assert largest_difference(ours.W_U, decoder.weight.T) == 0
+    assert largest_difference(ours.b_U, decoder.bias) == 0
+    assert ours.all_head_labels()[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
+
+
+def test_no_unembedding_without_a_masked_lm_head() -> None:
+    _, ours = tiny_models.pair("bert", "none")
+    for name in ("W_U", "b_U"):
+        with pytest.raises(InputError, match="no masked-LM head"):
+            getattr(ours, name)
