@@ -35,8 +35,8 @@ _READING = {
     "values": "The same head on the counterfactual: attention weights, attention weighted by the norm of the "
     "transformed values, and the cosine between its outputs.",
     "patching": "Normalised effect of swapping one activation between the two runs, as a ratio of means over "
-    "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the original's activation "
-    "into the counterfactual's run, noising the other way round.",
+    "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the original's "
+    "activation into the counterfactual's run, noising the other way round.",
     "positions": "One pair, every token: the effect of swapping the residual stream before each layer.",
 }
 

@@ -1,0 +1,118 @@
+"""The probe measures pairs of any length, in batches, in one forward pass a side."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from negprobe import HookedEncoder
+from negprobe.attention import METRICS, AttentionProbe
+from negprobe.errors import InputError, StatementError
+from negprobe.statements import StatementPair
+
+EQUAL = StatementPair("The door is now open.", "The door is not open.")
+LONGER = StatementPair(
+    "The soup on the old table was warm and good.", "The soup on the old table wasn't warm and good."
+)
+INSERTED = StatementPair("Dogs like cats.", "Dogs no longer like cats.")
+PAIRS = [LONGER, EQUAL, INSERTED, EQUAL]
+
+
+def test_on_equal_lengths_the_metrics_are_the_plain_definitions(hugging_face, probe):
+    model, tokenizer = hugging_face
+    comparison = probe.compare(EQUAL)
+    with torch.no_grad():
+        sides = [
+            model(**tokenizer(text, return_tensors="pt"), output_attentions=True, output_hidden_states=True)
+            for text in (EQUAL.original, EQUAL.counterfactual)
+        ]
+    table = comparison.metrics.set_index(["layer", "head"])
+    assert len(table) == 6 * 12
+    for layer, block in enumerate(model.encoder.layer):
+        with torch.no_grad():
+            v, y = (block.attention.self.value(side.hidden_states[layer][0]) for side in sides)
+        for head in range(12):
+            A, B = (side.attentions[layer][0, head] for side in sides)
+            part = slice(head * 32, head * 32 + 32)
+            row = table.loc[(layer, head)]
+            assert row["max_attention_diff"] == pytest.approx((A - B).abs().max().item(), abs=1e-9)
+            assert row["mean_attention_diff"] == pytest.approx((A - B).abs().mean().item(), abs=1e-9)
+            expected = stats.pearsonr(A.flatten(), B.flatten()).statistic
+            assert row["attention_pattern_correlation"] == pytest.approx(expected, abs=1e-9)
+            expected = stats.pearsonr((A @ v[:, part]).flatten(), (B @ y[:, part]).flatten()).statistic
+            assert row["value_output_correlation"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_inserted_cue_is_left_out_of_the_metrics_and_reported(probe):
+    comparison = probe.compare(INSERTED)
+    # [CLS] dogs (no longer) like cats . [SEP]
+    there = [0, 1, 4, 5, 6, 7]
+    assert comparison.cue_positions == (2, 3)
+    assert comparison.alignment.counterfactual == tuple(there)
+    assert comparison.alignment.unmatched_counterfactual == (2, 3)
+    A = comparison.original.raw.numpy()
+    B = comparison.counterfactual.raw.numpy()[:, :, there][:, :, :, there]
+    expected = np.abs(A - B).mean(axis=(2, 3)).ravel()
+    np.testing.assert_allclose(comparison.metrics["mean_attention_diff"], expected, atol=1e-12)
+
+
+def test_a_batch_gives_every_pair_what_it_gets_alone_in_the_order_given(probe):
+    together = probe.compare(PAIRS)
+    for pair, comparison in zip(PAIRS, together, strict=True):
+        alone = probe.compare(pair)
+        assert comparison.pair == alone.pair
+        np.testing.assert_allclose(comparison.metrics[list(METRICS)], alone.metrics[list(METRICS)], atol=1e-10)
+        for side in ("original", "counterfactual"):
+            for name in ("raw", "similarity", "norm", "value", "z"):
+                ours, theirs = (getattr(getattr(c, side), name) for c in (comparison, alone))
+                torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+
+
+def test_the_table_of_many_pairs_holds_what_each_comparison_holds(probe):
+    table = probe.metrics(PAIRS)
+    assert len(table) == len(PAIRS) * 6 * 12
+    for index, comparison in enumerate(probe.compare(PAIRS)):
+        rows = table[table["pair"] == index].reset_index(drop=True)
+        np.testing.assert_allclose(rows[list(METRICS)], comparison.metrics[list(METRICS)], atol=1e-12)
+
+
+def test_every_batch_takes_one_forward_pass_a_side(probe, monkeypatch):
+    calls = []
+    original = HookedEncoder.forward
+    monkeypatch.setattr(HookedEncoder, "forward", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))
+    AttentionProbe(probe.model, batch_size=2).metrics(PAIRS)
+    assert len(calls) == 2 * 2
+
+
+def test_statements_come_back_one_for_one(probe):
+    texts = [LONGER.original, "No.", EQUAL.original]
+    results = probe.run(texts)
+    assert [result.statement.text for result in results] == texts
+    assert isinstance(probe.run("No."), type(results[0]))
+    for result in results:
+        torch.testing.assert_close(result.raw.sum(dim=-1), torch.ones_like(result.raw[..., 0]))
+
+
+def test_an_undefined_correlation_says_why(minilm_path):
+    # With no queries, every head attends uniformly: its pattern is constant, and a correlation with it means nothing.
+    model = HookedEncoder.from_pretrained(minilm_path, device="cpu")
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.W_Q.zero_()
+            block.attn.b_Q.zero_()
+    metrics = AttentionProbe(model).compare(EQUAL).metrics
+    assert metrics["attention_pattern_correlation"].isna().all()
+    assert (metrics["undefined"] == "a pattern is constant over the aligned tokens").all()
+    assert metrics["mean_attention_diff"].notna().all()
+
+
+def test_unusable_input_is_a_clear_error(probe):
+    with pytest.raises(InputError, match="at most 512"):
+        probe.run("no " * 600)
+    with pytest.raises(InputError, match="no pairs"):
+        probe.metrics([])
+    with pytest.raises(StatementError, match="empty"):
+        probe.run([" "])
+    untokenized = HookedEncoder(probe.model.cfg)
+    with pytest.raises(InputError, match="tokenizer"):
+        AttentionProbe(untokenized)
