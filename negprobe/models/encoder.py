@@ -423,8 +423,8 @@ class HookedEncoder(HookedRootModule):
     def _inputs(
         self,
         input: Any,
-        token_type_ids: Int[Tensor, "batch pos"] | None,
-        mask: Int[Tensor, "batch pos"] | None,
+        token_type_ids: Int[Tensor, "batch given"] | None,
+        mask: Int[Tensor, "batch given"] | None,
         truncate: bool,
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"] | None, Int[Tensor, "batch pos"]]:
         if isinstance(input, Tensor):
