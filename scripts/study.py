@@ -1,0 +1,13 @@
+"""Run a study as a cluster job: one model, one file of pairs, one folder.
+
+The same as `negprobe study`, for job scripts that would rather call Python:
+
+    python scripts/study.py google-bert/bert-base-uncased --pairs pairs.csv --out results/bert-base
+"""
+
+import typer
+
+from negprobe.cli import study
+
+if __name__ == "__main__":
+    typer.run(study)
