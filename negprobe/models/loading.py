@@ -88,17 +88,18 @@ def read_checkpoint(
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
+                # Reported here, with the names of the weights, instead of raised without them.
+                ignore_mismatched_sizes=True,
                 local_files_only=True,
                 **options,
             )
     except Exception as error:
         raise ModelError(f"The weights of {name!r} could not be read: {error}") from error
-    missing = sorted(info["missing_keys"])
-    if missing or info["mismatched_keys"]:
+    unfit = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    if unfit:
         raise ModelError(
-            f"{name!r} says it is a {architecture}, but its weights lack or misshape "
-            f"{', '.join(missing[:3] or [str(key) for key in info['mismatched_keys']][:3])}"
-            f"{' and more' if len(missing) > 3 else ''}. The checkpoint is incomplete or its config.json names the "
+            f"{name!r} says it is a {architecture}, but its weights lack or misshape {', '.join(unfit[:3])}"
+            f"{' and more' if len(unfit) > 3 else ''}. The checkpoint is incomplete or its config.json names the "
             "wrong architecture."
         )
     return hf_model, _read_tokenizer(folder, name), architecture
