@@ -50,12 +50,13 @@ def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrained
     """Every control that fits, the best first; see `length_matched_control`."""
     statement = tokenize(counterfactual, tokenizer)
     start, end = _stretch(counterfactual, cue)
+    stem = counterfactual[start : cue.span[0]]
+    stem = _AUXILIARY.get(stem.lower(), stem)
     for words in NEUTRAL.get(cue.kind, ()):
-        stem = counterfactual[start : cue.span[0]]
-        neutral = _cased_like(counterfactual[start:end], _AUXILIARY.get(stem.lower(), stem) + words)
-        control = tokenize(counterfactual[:start] + neutral + counterfactual[end:], tokenizer)
-        if _same_but(statement, (start, end), control, (start, start + len(neutral)), tokenizer):
-            yield control.text
+        neutral = _cased_like(counterfactual[start:end], (stem + words).strip())
+        text = counterfactual[:start] + neutral + counterfactual[end:]
+        if neutral and _same_but(statement, (start, end), tokenize(text, tokenizer), tokenizer):
+            yield text
 
 
 def _stretch(text: str, cue: Cue) -> Span:
@@ -67,24 +68,20 @@ def _stretch(text: str, cue: Cue) -> Span:
 
 
 def _cased_like(model: str, words: str) -> str:
-    letters = [character for character in model if character.isalpha()]
-    if len(letters) > 1 and all(letter.isupper() for letter in letters):
+    if model.isupper():
         return words.upper()
-    return words[:1].upper() + words[1:] if letters[0].isupper() else words
+    return words[:1].upper() + words[1:] if model[:1].isupper() else words
 
 
 def _same_but(
-    first: TokenizedStatement,
-    first_span: Span,
-    second: TokenizedStatement,
-    second_span: Span,
-    tokenizer: PreTrainedTokenizerBase,
+    statement: TokenizedStatement, span: Span, control: TokenizedStatement, tokenizer: PreTrainedTokenizerBase
 ) -> bool:
-    """Whether two statements have as many tokens, known ones in the spans, and the same ones outside them."""
-    positions = first.positions(first_span)
-    if len(first) != len(second) or positions != second.positions(second_span):
-        return False
-    if any(second.ids[position] == tokenizer.unk_token_id for position in positions):
-        return False
+    """Whether the control has as many tokens, known ones in place of the span's, and the same ones elsewhere."""
+    positions = statement.positions(span)
     begin, end = positions[0], positions[-1] + 1
-    return first.ids[:begin] == second.ids[:begin] and first.ids[end:] == second.ids[end:]
+    return (
+        len(control) == len(statement)
+        and control.ids[:begin] == statement.ids[:begin]
+        and control.ids[end:] == statement.ids[end:]
+        and tokenizer.unk_token_id not in control.ids[begin:end]
+    )

@@ -38,9 +38,22 @@ def test_a_given_cue_span_says_which_cue(bert):
     assert (pair.cue, words(pair), pair.control) == ("not", ("not", "red"), "It is now red or not blue.")
 
 
+@pytest.mark.parametrize("cue", ["never", "not", "hardly"])
+def test_a_given_cue_span_is_read_as_the_cue_that_stands_in_it(cue):
+    text = "It is never not hardly red."
+    start = text.index(cue)
+    pair = complete(StatementPair("It is red.", text, cue_span=(start, start + len(cue))))
+    assert (pair.cue, words(pair)[0]) == (cue, cue)
+
+
 def test_a_cue_of_ones_own_is_taken_by_its_text(bert):
     pair = complete(StatementPair("It is red.", "It is far from red.", cue_span=(6, 14)), bert)
     assert (pair.cue, words(pair), pair.control) == ("far from", ("far from", "red"), None)
+
+
+def test_a_cue_without_letters_is_taken_as_it_is(bert):
+    pair = complete(StatementPair("It is red.", "It is \u00ac red.", cue="not", cue_span=(6, 7)), bert)
+    assert pair.control == "It is now red."
 
 
 def test_an_affirmative_counterfactual_gets_nothing(bert):

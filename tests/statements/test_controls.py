@@ -1,7 +1,9 @@
 """A control has the counterfactual's tokens at the counterfactual's places, all but the cue's."""
 
 import pytest
-from transformers import BertTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from negprobe.statements import CUE_KINDS, Cue, find_cues, length_matched_control, tokenize
 from negprobe.statements.controls import NEUTRAL
@@ -50,6 +52,9 @@ def test_every_kind_of_cue_has_a_control_in_berts_vocabulary(bert, kind):
         ("No door is open.", "Some door is open."),
         ("It isn't open.", "It is now really open."),
         ("It can't be open.", "It can now really be open."),
+        ("It wasn't open.", "It was now really open."),
+        ("It is n't open.", "It is now really quite open."),
+        ("N't open", "Now really quite open"),
         ("It won't open.", "It will now really open."),
         ("it isn ' t open .", "it is now really open ."),
         ("Don't they know?", "Do now really they know?"),
@@ -79,6 +84,22 @@ def test_none_where_no_candidate_fits(bert):
     # No candidate is as long as a "not" that stands inside an unknown, long word's pieces.
     assert length_matched_control("It is zzzqqqxxzzjj open", Cue("zzzqqqxxzzjj", "not", (6, 18)), bert) is None
     assert length_matched_control("It is un-open", Cue("un", "un-", (6, 8)), bert) is None
+
+
+def test_a_candidate_that_changes_the_tokens_after_it_does_not_count():
+    pieces = ["not", "##open", "nowop", "##en", "really"]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    small = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocab)})
+    assert length_matched_control("notopen", Cue("not", "not", (0, 3)), small) == "reallyopen"
+
+
+def test_a_candidate_that_changes_the_tokens_before_it_does_not_count():
+    # "un" + "not" and "un" + "also", but "u" + "nnow".
+    merges = ["o w", "n ow", "n now", "u n", "n o", "no t", "a l", "s o", "al so"]
+    pieces = [*"unotwals", *(merge.replace(" ", "") for merge in merges)]
+    model = BPE({piece: number for number, piece in enumerate(pieces)}, [tuple(merge.split()) for merge in merges])
+    small = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
+    assert length_matched_control("unnot", Cue("not", "not", (2, 5)), small) == "unalso"
 
 
 def test_candidates_unknown_to_the_vocabulary_do_not_count():

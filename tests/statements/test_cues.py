@@ -114,6 +114,8 @@ def test_spans_are_in_order_and_bounded_by_word_ends(text):
         ("The door is open.", "The door is open.", []),
         ("The door is not open.", "The door is open.", []),
         ("Not all doors are open.", "All doors are not open.", []),
+        ("not not red blue", "red blue not not", []),
+        ("a no-fly zone", "a no fly zone", ["no"]),
     ],
 )
 def test_added_cues_are_those_the_original_lacks(original, counterfactual, kinds):
