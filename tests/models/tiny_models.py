@@ -102,7 +102,7 @@ def hf_model(
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin"))
-            width = 0.5 if is_query_or_key else 0.3
+            width = 0.5 if is_query_or_key else 0.2
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 
