@@ -58,7 +58,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.csv", CSV), ("a.CSV", CSV), ("a.jsonl", JSONL), ("a.csv", CSV.replace("\n", "\n\n"))]
+    ("name", "text"), [("a.csv", CSV), ("a.CSV", CSV), ("a.jsonl", JSONL), ("a.csv", CSV.replace("\n", "\n \n"))]
 )
 def test_a_file_gives_its_pairs_whole(write, name, text, newline, encoding):
     assert load_pairs(write(name, text.replace("\n", newline), encoding)) == LoadedPairs((PAIR, PLAIN))
