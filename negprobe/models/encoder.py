@@ -154,14 +154,14 @@ class HookedEncoder(HookedRootModule):
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
                 model does not have, or "predictions" of a model without a head.
         """
-        start, stop = self._layer_range(start_at_layer, stop_at_layer)
+        self._check_layers(start_at_layer=start_at_layer, stop_at_layer=stop_at_layer)
         if start_at_layer is None:
             tokens, token_type_ids, mask = self._inputs(input, token_type_ids, one_zero_attention_mask, truncate)
             resid = self.embed_tokens(tokens, token_type_ids)
         else:
             tokens, resid, mask = None, *self._residual(input, one_zero_attention_mask)
         additive = _additive_mask(mask, resid.dtype)
-        for block in self.blocks[start:stop]:
+        for block in self.blocks[start_at_layer:stop_at_layer]:
             resid = block(resid, additive)
         if stop_at_layer is not None:
             return resid
@@ -398,13 +398,11 @@ class HookedEncoder(HookedRootModule):
             raise InputError(f"{self.cfg.model_name!r} has no masked-LM head, so it has no unembedding.")
         return self.unembed
 
-    def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
+    def _check_layers(self, **layers: int | None) -> None:
         n = self.cfg.n_layers
-        for name, layer in (("start_at_layer", start), ("stop_at_layer", stop)):
+        for name, layer in layers.items():
             if layer is not None and not -n <= layer <= n:
                 raise InputError(f"{name}={layer}, but the model has layers 0 to {n - 1}.")
-        first, last = (0 if start is None else start), (n if stop is None else stop)
-        return (first + n if first < 0 else first), (last + n if last < 0 else last)
 
     def _residual(
         self, resid: Any, mask: Int[Tensor, "batch pos"] | None

@@ -356,6 +356,13 @@ def test_a_checkpoint_of_bin_files_alone(folder: Path) -> None:
         load(folder)
 
 
+def test_a_bin_file_is_not_read_even_beside_other_safetensors(folder: Path) -> None:
+    torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+    with pytest.raises(ModelError, match=rf"weights of '{folder}' could not be read"):
+        load(folder)
+
+
 def test_an_unknown_architecture(folder: Path) -> None:
     change_config(folder, model_type="deberta-v2", architectures=["DebertaV2ForMaskedLM"])
     with pytest.raises(ModelError, match=r"'deberta-v2'.*bert, distilbert, roberta, xlm-roberta, camembert, electra"):
