@@ -1,7 +1,7 @@
 """How much two runs of a head differ: the four metrics of a comparison, on aligned tokens, for all heads at once."""
 
 import torch
-from einops import rearrange, reduce
+from einops import einsum, rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -48,6 +48,27 @@ def comparison_metrics(
         "attention_pattern_correlation": pearson(A, B, both),
         "value_output_correlation": pearson(z, y, rearrange(valid, "batch query -> batch 1 1 query 1")),
     }
+
+
+def attention_to_cue(
+    pattern: Float[Tensor, "batch layer head query key"],
+    cue_positions: list[tuple[int, ...]],
+    lengths: list[int],
+) -> Float[Tensor, "batch layer head"]:
+    """How much of their attention the other tokens give to the cue: the mean over them of the cue's share, 0 to 1.
+
+    The aligned metrics leave an inserted cue out, so its own mass is told here. NaN for a statement without a cue.
+    """
+    batch, n = pattern.shape[0], pattern.shape[-1]
+    is_cue = torch.zeros(batch, n, dtype=torch.bool)
+    for row, positions in enumerate(cue_positions):
+        is_cue[row, list(positions)] = True
+    is_other = (torch.arange(n) < torch.tensor(lengths)[:, None]) & ~is_cue
+    keys, queries = is_cue.to(pattern), is_other.to(pattern)
+    mass = einsum(pattern, keys, "batch layer head query key, batch key -> batch layer head query")
+    total = einsum(mass, queries, "batch layer head query, batch query -> batch layer head")
+    share = total / rearrange(queries.sum(dim=1), "batch -> batch 1 1")
+    return share.masked_fill(rearrange(~is_cue.any(dim=1), "batch -> batch 1 1").to(share.device), torch.nan)
 
 
 def pearson(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from negprobe.attention.measures import norm_weighted, similarity
-from negprobe.attention.metrics import METRICS, comparison_metrics
+from negprobe.attention.metrics import METRICS, attention_to_cue, comparison_metrics
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_tokens
@@ -52,8 +52,9 @@ class Comparison:
         original: The original's attention.
         counterfactual: The counterfactual's attention.
         alignment: Which token of one is which of the other.
-        metrics: One row per layer and head with the four metrics (see `metrics.comparison_metrics`), and in
-            `undefined` why a correlation is NaN, empty where none is.
+        metrics: One row per layer and head with the four metrics (see `metrics.comparison_metrics`), the share of
+            attention that goes to the cue itself (`attention_to_cue`, NaN where no cue is known), and in `undefined`
+            why a correlation is NaN, empty where none is.
         cue_positions: Where the cue stands in the counterfactual; empty where no cue is known.
     """
 
@@ -128,14 +129,13 @@ class AttentionProbe:
             originals = self._unpadded(batch.originals, batch.original)
             counterfactuals = self._unpadded(batch.counterfactuals, batch.counterfactual)
             for row, index in enumerate(batch.indices):
-                pair, statement = batch.pairs[row], batch.counterfactuals[row]
                 results[index] = Comparison(
-                    pair=pair,
+                    pair=batch.pairs[row],
                     original=originals[row],
                     counterfactual=counterfactuals[row],
                     alignment=batch.alignments[row],
                     metrics=tables[row],
-                    cue_positions=statement.positions(pair.cue_span) if pair.cue_span else (),
+                    cue_positions=batch.cue_positions[row],
                 )
         in_order = [results[index] for index in range(len(chosen))]
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
@@ -143,7 +143,8 @@ class AttentionProbe:
     def metrics(self, pairs: Sequence[StatementPair]) -> pd.DataFrame:
         """The four metrics of many pairs: one row per pair, layer and head; nothing else is kept.
 
-        Columns are `pair` (its index), `layer`, `head`, the metrics, and `undefined` (why a correlation is NaN).
+        Columns are `pair` (its index), `layer`, `head`, the metrics, `attention_to_cue`, and `undefined` (why a
+        correlation is NaN).
 
         Raises:
             InputError: for a statement that is longer than the model reads.
@@ -156,7 +157,7 @@ class AttentionProbe:
         if not tables:
             raise InputError("There are no pairs to measure; give at least one.")
         table = pd.concat(tables).sort_values(["pair", "layer", "head"], ignore_index=True)
-        return table[["pair", "layer", "head", *METRICS, "undefined"]]
+        return table[["pair", "layer", "head", *METRICS, "attention_to_cue", "undefined"]]
 
     def _tokenize(self, text: str) -> TokenizedStatement:
         statement = tokenize(text, self.model.tokenizer)
@@ -182,8 +183,14 @@ class AttentionProbe:
             first, second = [originals[i] for i in indices], [counterfactuals[i] for i in indices]
             alignments = [align(a, b) for a, b in zip(first, second, strict=True)]
             one, other = self._activations(first), self._activations(second)
+            members = [completed[i] for i in indices]
+            cues = [
+                statement.positions(pair.cue_span) if pair.cue_span else ()
+                for pair, statement in zip(members, second, strict=True)
+            ]
             metrics = comparison_metrics(one.pattern, other.pattern, one.z, other.z, alignments)
-            yield _PairBatch(indices, [completed[i] for i in indices], first, second, one, other, alignments, metrics)
+            metrics["attention_to_cue"] = attention_to_cue(other.pattern, cues, [len(s) for s in second])
+            yield _PairBatch(indices, members, first, second, one, other, alignments, cues, metrics)
 
     @torch.no_grad()
     def _activations(self, statements: Sequence[TokenizedStatement]) -> _Activations:
@@ -233,6 +240,7 @@ class _PairBatch:
     original: _Activations
     counterfactual: _Activations
     alignments: list[Alignment]
+    cue_positions: list[tuple[int, ...]]
     metrics: dict[str, Float[Tensor, "batch layer head"]]
 
 
@@ -244,8 +252,8 @@ def _tables(metrics: dict[str, Float[Tensor, "batch layer head"]]) -> list[pd.Da
     tables = []
     for row in range(len(next(iter(arrays.values())))):
         table = pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel()})
-        for name in METRICS:
-            table[name] = arrays[name][row].ravel()
+        for name, values in arrays.items():
+            table[name] = values[row].ravel()
         table["undefined"] = _reasons(table)
         tables.append(table)
     return tables

@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -64,7 +65,9 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
     figures["heatmaps"] = four_heatmaps(example, layer, head)
     figures["before-and-after-values"] = raw_beside_value_weighted(example.counterfactual, layer, head)
     for (site, direction), patched in results.patching.items():
-        figures[f"patching-{site}-{direction}"] = patching_map(mean_effect(patched))
+        mean = mean_effect(patched)
+        # Roles that no pair has would only be empty columns.
+        figures[f"patching-{site}-{direction}"] = patching_map(mean.dropna(str(mean.dims[-1]), how="all"))
     for direction, patched in results.positions.items():
         figures[f"positions-resid_pre-{direction}"] = patching_map(effect(patched).squeeze("pair"))
     return figures
@@ -82,21 +85,21 @@ def study_report(results: StudyResults, figures: Mapping[str, Figure], manifest:
         ViewError: for results that cannot be drawn.
     """
     parts = page_parts(results.examples)
-    heads = results.cfg.n_layers * results.cfg.n_heads
     layer, head = strongest_head(results)
     return Template(_asset("report.html")).substitute(
         head=parts.head,
         style=_asset("page.css") + _asset("report.css"),
-        title=html.escape(f"Where {results.cfg.model_name.rsplit('/', 1)[-1]} hears “not”"),
+        title=html.escape(f"Where {_short_name(results.cfg.model_name)} hears “not”"),
         question=html.escape(
             f"{len(results.pairs)} statements from {results.source} were run with and without their negation through "
-            f"{results.cfg.model_name} ({results.cfg.family}, {results.cfg.n_layers} layers, {heads} heads)."
+            f"{results.cfg.model_name} ({results.cfg.family}, {results.cfg.n_layers} layers of {results.cfg.n_heads} "
+            "heads)."
         ),
         notes=_list(_notes(results)),
         behaviour=_list(behaviour(results)),
         responding=_list(responding_heads(results)),
         carriers=_list(carriers(results)),
-        behaviour_table=_behaviour_table(results),
+        answers=_answers_section(results),
         effects=_figures(figures, ["negation-effects", "metrics"], [_READING["effects"], _READING["metrics"]]),
         heatmaps=_figures(
             figures,
@@ -109,6 +112,11 @@ def study_report(results: StudyResults, figures: Mapping[str, Figure], manifest:
         limits=_list(_LIMITS),
         manifest=_manifest_table(manifest),
     )
+
+
+def _short_name(model_name: str) -> str:
+    """A hub name as it is, and the last two folders of a path."""
+    return "/".join(Path(model_name).parts[-2:])
 
 
 def strongest_head(results: StudyResults) -> tuple[int, int]:
@@ -124,7 +132,7 @@ def strongest_head(results: StudyResults) -> tuple[int, int]:
 
 def _mean_metrics(results: StudyResults) -> pd.DataFrame:
     against_counterfactual = results.metrics[results.metrics["compared"] == "counterfactual"]
-    return against_counterfactual.groupby(["layer", "head"], as_index=False)[list(METRICS)].mean()
+    return against_counterfactual.groupby(["layer", "head"], as_index=False)[[*METRICS, "attention_to_cue"]].mean()
 
 
 def _effect_figure(results: StudyResults) -> Figure:
@@ -154,7 +162,7 @@ def _notes(results: StudyResults) -> list[str]:
     return notes
 
 
-def _behaviour_table(results: StudyResults) -> str:
+def _answers_section(results: StudyResults) -> str:
     answers = results.answers
     if answers.empty or results.cfg.head == "none":
         return ""
@@ -172,14 +180,18 @@ def _behaviour_table(results: StudyResults) -> str:
     )
     by_cue = by_cue.sort_values("pairs", ascending=False).reset_index()
     caption = "Share of statements on which the model prefers the right answer, by kind of cue"
-    return _table(by_cue, caption, decimals=2)
+    return f"<h2>What the model answers</h2>{_table(by_cue, caption, decimals=2)}"
 
 
 def _patching_section(figures: Mapping[str, Figure]) -> str:
-    wanted = [f"patching-{site}-{way}" for way in ("denoising", "noising") for site in (*PATCHED_BY_ROLE, "z")]
+    if not any(name.startswith("patching") for name in figures):
+        return "<p>Nothing was patched, because no pair has an answer that could be read.</p>"
+    wanted = [f"patching-{site}-{way}" for site in (*PATCHED_BY_ROLE, "z") for way in ("denoising", "noising")]
     positions = [f"positions-resid_pre-{direction}" for direction in ("denoising", "noising")]
-    whole = _figures(figures, wanted, [_READING["patching"]] + [""] * (len(wanted) - 1), small=True)
-    return whole + _figures(figures, positions, [_READING["positions"], ""])
+    whole = _figures(figures, wanted, [""] * len(wanted), small=True)
+    return (
+        f"<p>{html.escape(_READING['patching'])}</p>{whole}{_figures(figures, positions, [_READING['positions'], ''])}"
+    )
 
 
 def _numbers(results: StudyResults) -> str:
@@ -227,7 +239,7 @@ def _figures(
 ) -> str:
     drawn = [
         f"<figure><img src='data:image/png;base64,{_png(figures[name])}' alt='{html.escape(_alt(name), quote=True)}'>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"{f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''}</figure>"
         for name, caption in zip(names, captions, strict=True)
         if name in figures
     ]

@@ -54,6 +54,9 @@ def test_an_inserted_cue_is_left_out_of_the_metrics_and_reported(probe):
     B = comparison.counterfactual.raw.numpy()[:, :, there][:, :, :, there]
     expected = np.abs(A - B).mean(axis=(2, 3)).ravel()
     np.testing.assert_allclose(comparison.metrics["mean_attention_diff"], expected, atol=1e-12)
+    to_cue = comparison.counterfactual.raw.numpy()[:, :, there][..., [2, 3]].sum(axis=-1).mean(axis=-1).ravel()
+    np.testing.assert_allclose(comparison.metrics["attention_to_cue"], to_cue, atol=1e-12)
+    assert probe.compare(StatementPair("Dogs like cats.", "Dogs like mice.")).metrics["attention_to_cue"].isna().all()
 
 
 def test_a_batch_gives_every_pair_what_it_gets_alone_in_the_order_given(probe):
