@@ -27,7 +27,7 @@ _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 _CUE_COLOUR = "#a8320a"
 _UNITS = {
     "raw": "attention weight",
-    "norm": "A · ‖v W_O‖ (units of the residual stream)",
+    "norm": "A · ‖v W_O‖ (model units)",
     "similarity": "cosine of the head's outputs",
 }
 _CELL = 0.17  # inches a token gets while the map is small
