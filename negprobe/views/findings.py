@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from negprobe.models.config import Head
 from negprobe.patching import mean_effect
 from negprobe.results import StudyResults
 
@@ -82,11 +83,12 @@ def carriers(results: StudyResults) -> list[str]:
     """The positions and heads whose activations move the answer when they are swapped."""
     if not results.patching:
         return []
-    return [*_residual_story(mean_effect(results.patching["resid_pre", "denoising"])), _head_story(results)]
+    effect = mean_effect(results.patching["resid_pre", "denoising"])
+    return [*_cue_story(effect), *_answer_story(effect, results.cfg.head), _head_story(results)]
 
 
-def _residual_story(effect: xr.DataArray) -> list[str]:
-    cue, mask = effect.sel(role="cue").values, effect.sel(role="mask").values
+def _cue_story(effect: xr.DataArray) -> list[str]:
+    cue = effect.sel(role="cue").values
     n_pairs = int(effect["n_pairs"].sel(role="cue").max())
     if n_pairs == 0:
         return ["The cue has no partner in any original, so its own activation could not be swapped."]
@@ -99,16 +101,26 @@ def _residual_story(effect: xr.DataArray) -> list[str]:
         sentence += f", and less than half from layer {below[0]} on ({_percent(cue[below[0]])})"
     elif cue[0] >= 0.5:
         sentence += ", and at least half before every later layer"
-    sentences = [f"{sentence}."]
-    if np.isfinite(mask).any():
-        above = np.flatnonzero(mask >= 0.5)
-        where = (
-            f"at least half of it first stands there before layer {above[0]} ({_percent(mask[above[0]])})"
-            if above.size
-            else f"it never holds half of it before a block; the most is {_percent(np.nanmax(mask))}"
-        )
-        sentences.append(f"At the masked position, {where}; before the last layer it is {_percent(mask[-1])}.")
-    return sentences
+    return [f"{sentence}."]
+
+
+def _answer_story(effect: xr.DataArray, head: Head) -> list[str]:
+    """When the answer stands where the head reads it; a mean over all tokens has no such place."""
+    places: dict[Head, tuple[str, str]] = {
+        "masked_lm": ("mask", "the masked position"),
+        "classification": ("cls", "the first token"),
+    }
+    if head not in places:
+        return []
+    role, name = places[head]
+    there = effect.sel(role=role).values
+    above = np.flatnonzero(there >= 0.5)
+    story = (
+        f"at least half of the answer first stands there before layer {above[0]} ({_percent(there[above[0]])})"
+        if above.size
+        else f"less than half of the answer stands there before any layer; the most is {_percent(np.nanmax(there))}"
+    )
+    return [f"At {name}, which the head reads, {story}; before the last layer it is {_percent(there[-1])}."]
 
 
 def _head_story(results: StudyResults) -> str:
@@ -124,4 +136,5 @@ def _head_story(results: StudyResults) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.0%}"
+    percent = f"{value:.0%}"
+    return "0%" if percent == "-0%" else percent

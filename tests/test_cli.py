@@ -1,0 +1,70 @@
+"""The commands write what they say, and turn every wrong input into one line."""
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from negprobe.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_study_writes_a_report_and_says_what_it_found(tmp_path):
+    result = run("study", "--limit", 4, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
+    assert "The model prefers the right word on" in " ".join(result.output.split())
+
+
+def test_study_reads_pairs_from_a_file(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "original,counterfactual,target,foil\n"
+        "The door is open. So the door is [MASK].,The door is not open. So the door is [MASK].,open,closed\n"
+    )
+    result = run("study", "tiny-negation", "--pairs", pairs, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 1
+
+
+def test_study_reads_neg136(tmp_path, shared_datasets, minilm_path):
+    result = run("study", minilm_path, "--pairs", shared_datasets / "neg136", "--limit", 3, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 3
+
+
+def test_compare_writes_metrics_figures_and_a_page(tmp_path):
+    result = run("compare", "The door is open.", "The door isn't open.", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4 * 4
+    assert (tmp_path / "attention.html").exists()
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_patch_writes_maps_and_numbers(tmp_path):
+    original, counterfactual = (f"The door is {word} open. So the door is [MASK]." for word in ("now", "not"))
+    result = run("patch", original, counterfactual, "--target", "open", "--foil", "closed", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "patching.csv")
+    assert set(table["site"]) == {"resid_pre", "attn_out", "mlp_out", "z"}
+    assert len(list(tmp_path.glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "./no-such-folder"], "no model folder"),
+        (["study", "--pairs", "no-such-file.csv"], "no-such-file.csv"),
+        (["compare", "The door is open.", " "], "empty"),
+        (["compare", "a " * 100, "b"], "at most 64"),
+        (["patch", "It is [MASK].", "It is not [MASK]."], "no target"),
+        (["patch", "It is.", "It is not.", "--target", "open", "--foil", "closed"], "0 mask tokens"),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_exit_code_1(arguments, message, tmp_path):
+    result = run(*arguments, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output

@@ -1,0 +1,153 @@
+"""The main job measures what it says, keeps every number, and leaves nothing out in silence."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from negprobe import HookedEncoder
+from negprobe.attention import METRICS, AttentionProbe
+from negprobe.errors import NegprobeError, StatementError
+from negprobe.patching import mean_effect
+from negprobe.statements import StatementPair, builtin_pairs
+from negprobe.study import patching_table, run_study, write_study
+from negprobe.views.findings import findings
+
+TOO_LONG = StatementPair("The door is open. " * 40, "The door is not open. " * 40)
+NO_ANSWER = StatementPair("The door is open.", "The door is not open.")
+STRANGER = StatementPair("The zebra is [MASK].", "The zebra is not [MASK].", "open", "closed")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [*builtin_pairs()[::30], TOO_LONG, NO_ANSWER, STRANGER]
+
+
+@pytest.fixture(scope="module")
+def results(model, pairs):
+    return run_study(model, pairs, source="a test", dropped=["line 3: no counterfactual"], seed=1)
+
+
+@pytest.fixture(scope="module")
+def folder(results, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "deep" / "folder"
+    write_study(results, out, command="negprobe study")
+    return out
+
+
+def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
+    assert len(results.pairs) == len(pairs) - 1
+    assert results.dropped[0] == "line 3: no counterfactual"
+    assert re.search(rf"pair {pairs.index(TOO_LONG)}: \d+ tokens, more than the 64", results.dropped[1])
+    assert [re.sub(r"pair \d+: ", "", reason) for reason in results.unpatched] == ["the pair names no target and foil"]
+    assert results.unknown_words == ("zebra",)
+
+
+def test_metrics_are_the_probes_own(results, model):
+    kept = list(results.pairs)
+    expected = AttentionProbe(model).metrics(kept)
+    here = results.metrics[results.metrics["compared"] == "counterfactual"].reset_index(drop=True)
+    np.testing.assert_allclose(here[list(METRICS)], expected[list(METRICS)], atol=1e-5)
+    control = results.metrics[results.metrics["compared"] == "control"]
+    controlled = [index for index, pair in enumerate(kept) if pair.control]
+    assert sorted(control["pair"].unique()) == controlled
+    one = controlled[0]
+    alone = AttentionProbe(model).compare(StatementPair(kept[one].original, kept[one].control)).metrics
+    np.testing.assert_allclose(control[control["pair"] == one][list(METRICS)], alone[list(METRICS)], atol=1e-5)
+
+
+def test_the_cue_itself_is_swapped_against_its_control(results):
+    effect = mean_effect(results.patching["resid_pre", "denoising"])
+    # A control differs from its counterfactual in the cue alone, so before the first block that swap is all of it.
+    with_cue = effect["n_pairs"].sel(role="cue").values[0]
+    assert with_cue >= len(results.answers) - 1
+    assert effect.sel(role="cue", layer=0).item() == pytest.approx(1, abs=0.02)
+
+
+def test_patching_rows_are_the_answers_rows(results):
+    for patched in results.patching.values():
+        np.testing.assert_allclose(
+            patched["base" if patched.attrs["direction"] == "denoising" else "source"],
+            results.answers["counterfactual"],
+            atol=1e-4,
+        )
+
+
+def test_the_same_seed_gives_the_same_numbers(model, pairs, results):
+    again = run_study(model, pairs, source="a test", seed=1)
+    pd.testing.assert_frame_equal(again.effects, results.effects)
+    pd.testing.assert_frame_equal(again.answers, results.answers)
+    pd.testing.assert_frame_equal(patching_table(again.patching), patching_table(results.patching))
+
+
+def test_the_folder_holds_every_number(folder, results):
+    tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
+    assert set(tables) == {"pairs", "metrics", "negation_effects", "answers", "patching"}
+    pd.testing.assert_frame_equal(tables["metrics"], results.metrics)
+    assert list(tables["pairs"]["counterfactual"]) == [pair.counterfactual for pair in results.pairs]
+    one = results.patching["z", "noising"]
+    rows = tables["patching"].query("site == 'z' and direction == 'noising' and pair == 0 and layer == 2")
+    np.testing.assert_allclose(rows["patched"], one["patched"].sel(pair=0, layer=2))
+    assert list(rows["part"]) == [str(head) for head in one["head"].values]
+    assert not tables["patching"]["patched"].isna().any()
+
+
+def test_the_manifest_says_how_it_was_made(folder, results):
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["command"] == "negprobe study"
+    assert manifest["model"]["name"] == "tiny-negation"
+    assert manifest["data"]["pairs"] == len(results.pairs)
+    assert manifest["data"]["dropped"] == list(results.dropped)
+    assert manifest["seed"] == 1
+    assert manifest["versions"]["torch"]
+
+
+def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", report)
+    for sentence in findings(results):
+        assert re.sub(r"\s+", " ", sentence).replace("'", "&#x27;") in text
+    figures = list((folder / "figures").glob("*.png"))
+    assert len(figures) == 2 + 2 + 8 + 2
+    assert report.count("data:image/png;base64,") == len(figures)
+    assert "http" not in re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL).replace("http-equiv", "")
+    assert "line 3: no counterfactual" in report
+    assert "zebra" in report
+
+
+def test_the_findings_name_the_heads_the_tables_name(results):
+    sentences = " ".join(findings(results))
+    effects = results.effects.query("metric == 'mean_attention_diff'")
+    top = effects.sort_values("effect").iloc[-1]
+    assert f"head {int(top['layer'])}.{int(top['head'])} by {top['counterfactual']:.4f} under the cue" in sentences
+    assert f"in {int((effects['low'] > 0).sum())} of {len(effects)} heads" in sentences
+    back = mean_effect(results.patching["z", "denoising"])
+    layer, head = np.unravel_index(back.values.argmax(), back.shape)
+    assert f"head {layer}.{head} brings back {back.values.max():.0%}" in sentences
+    right = int(((results.answers["original"] > 0) & (results.answers["counterfactual"] < 0)).sum())
+    assert f"on {right} pairs" in sentences
+
+
+def test_pairs_without_answers_or_controls_still_make_a_report(model, tmp_path):
+    pairs = [StatementPair("The door is open.", "The gate is open."), NO_ANSWER]
+    results = run_study(model, pairs)
+    assert results.patching == {}
+    report = write_study(results, tmp_path, command="").read_text(encoding="utf-8")
+    assert "Nothing was patched" in report
+    assert "None of the 2 pairs could be answered" in report
+
+
+def test_nothing_to_measure_and_nowhere_to_write_are_clear_errors(model, results, tmp_path):
+    with pytest.raises(StatementError, match=r"None of the 1 pairs can be measured.*64"):
+        run_study(model, [TOO_LONG])
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(NegprobeError, match="--out"):
+        write_study(results, blocked)
