@@ -5,17 +5,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from negprobe.models import HookedEncoder
+from negprobe.patching import DIRECTIONS, SITES, effect, patch
+from negprobe.statements import LoadedPairs, StatementPair, builtin_pairs, load_pairs, tokenize, unknown_words
+from negprobe.study import patching_table, run_study, write_study
+from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
+from negprobe.views.findings import findings
 
 app = typer.Typer(
     help="Show where an encoder language model hears 'not'.",
@@ -44,12 +50,9 @@ def study(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
-    # The heavy imports wait until a command runs, so that --help is quick.
-    from negprobe.models import HookedEncoder
-    from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
-    from negprobe.study import run_study, write_study
-
     with _clear_errors():
+        # Before the work, so that a folder that cannot be written to costs nothing.
+        _make_folder(out)
         loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == BUILTIN else load_pairs(pairs)
         encoder = HookedEncoder.from_pretrained(model, device=device)
         with _progress() as report_progress:
@@ -64,10 +67,8 @@ def study(
             report_progress("writing the report", 0, 1)
             report = write_study(results, out, shlex.join(["negprobe", *sys.argv[1:]]))
             report_progress("writing the report", 1, 1)
-        from negprobe.views.findings import findings
-
         for sentence in findings(results):
-            console.print(f"• {sentence}", highlight=False)
+            console.print(f"• {escape(sentence)}", highlight=False)
         console.print(f"\nReport: [bold]{report}[/bold]", highlight=False, soft_wrap=True)
 
 
@@ -80,14 +81,10 @@ def compare(
     device: Device = None,
 ) -> None:
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
-    from negprobe.attention import AttentionProbe
-    from negprobe.models import HookedEncoder
-    from negprobe.statements import StatementPair
-    from negprobe.views import four_heatmaps, metric_overview, write_page
-
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
         comparison = AttentionProbe(encoder).compare(StatementPair(original, counterfactual))
+        _warn_of_unknown_words(encoder, original, counterfactual)
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
         _print_table(strongest.head(10), "The heads whose attention changes most")
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
@@ -110,15 +107,10 @@ def patch_pair(
     device: Device = None,
 ) -> None:
     """Swap activations between the two runs of one pair, at every layer, token and head, both ways."""
-    from negprobe.models import HookedEncoder
-    from negprobe.patching import DIRECTIONS, SITES, effect, patch
-    from negprobe.statements import StatementPair
-    from negprobe.study import patching_table
-    from negprobe.views import patching_map
-
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
         pair = StatementPair(original, counterfactual, target, foil)
+        _warn_of_unknown_words(encoder, original, counterfactual)
         _make_folder(out)
         results = {}
         for direction in DIRECTIONS:
@@ -145,7 +137,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except NegprobeError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -172,7 +164,13 @@ def _make_folder(out: Path) -> None:
         raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
 
 
-def _print_table(frame: "pd.DataFrame", title: str) -> None:
+def _warn_of_unknown_words(model: HookedEncoder, *texts: str) -> None:
+    words = {word for text in texts for word in unknown_words(tokenize(text, model.tokenizer), model.tokenizer)}
+    if words:
+        console.print(f"[yellow]This model does not know {escape(', '.join(sorted(words)))}.[/yellow]")
+
+
+def _print_table(frame: pd.DataFrame, title: str) -> None:
     table = Table(title=title)
     for column in frame.columns:
         table.add_column(str(column), justify="right")

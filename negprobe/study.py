@@ -1,5 +1,6 @@
 """The main job: a model and statement pairs in, a folder with a report, figures and every number out."""
 
+import io
 import json
 import platform
 import sys
@@ -13,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, StatementError
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
-from negprobe.statements import StatementPair, complete, tokenize
+from negprobe.statements import StatementPair, complete, tokenize, unknown_words
 from negprobe.statistics import negation_effect
 from negprobe.views.report import study_figures, study_report
 
@@ -114,9 +116,9 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         (out / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
-    figures = study_figures(results)
-    for name, figure in figures.items():
-        figure.savefig(out / "figures" / f"{name}.png", dpi=200)
+    figures = {name: _png(figure) for name, figure in study_figures(results).items()}
+    for name, png in figures.items():
+        (out / "figures" / f"{name}.png").write_bytes(png)
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
         "metrics": results.metrics,
@@ -151,7 +153,7 @@ def _readable(
     """Pairs with cue and control found, what does not fit the model, and the words it does not know."""
     if model.tokenizer is None:
         raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
-    kept, dropped, unknown = [], [], set()
+    kept, dropped, unknown = [], [], set[str]()
     for index, pair in enumerate(pairs):
         pair = complete(pair, model.tokenizer)
         statements = [tokenize(text, model.tokenizer) for text in (pair.original, pair.counterfactual)]
@@ -160,11 +162,7 @@ def _readable(
             dropped.append(f"pair {index}: {longest} tokens, more than the {model.cfg.n_ctx} the model reads")
             continue
         for statement in statements:
-            unknown |= {
-                statement.text[slice(*offset)]
-                for token, offset in zip(statement.ids, statement.offsets, strict=True)
-                if token == model.tokenizer.unk_token_id
-            }
+            unknown |= set(unknown_words(statement, model.tokenizer))
         kept.append(pair)
     if not kept:
         reason = f" The first reason: {dropped[0]}." if dropped else ""
@@ -222,6 +220,12 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
     chosen = [index for index in order if index in first_of_cue.values()]
     rest = [index for index in order if index not in chosen]
     return [*chosen, *rest][:_N_EXAMPLES]
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=180)
+    return data.getvalue()
 
 
 def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:

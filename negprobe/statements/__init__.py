@@ -8,7 +8,7 @@ from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers import LoadedPairs, load_pairs
 from negprobe.statements.roles import ROLES, roles
-from negprobe.statements.tokens import TokenizedStatement, tokenize
+from negprobe.statements.tokens import TokenizedStatement, tokenize, unknown_words
 
 __all__ = [
     "CUE_KINDS",
@@ -28,4 +28,5 @@ __all__ = [
     "load_pairs",
     "roles",
     "tokenize",
+    "unknown_words",
 ]

@@ -90,6 +90,15 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
     return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special)
 
 
+def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The pieces of a statement's text that the vocabulary does not hold, in order."""
+    return tuple(
+        statement.text[start:end]
+        for token, (start, end) in zip(statement.ids, statement.offsets, strict=True)
+        if token == tokenizer.unk_token_id
+    )
+
+
 def _with_own_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
     """The text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
     if MASK in text and tokenizer.mask_token is None:

@@ -3,7 +3,6 @@
 import numpy as np
 import xarray as xr
 
-from negprobe.models.config import Head
 from negprobe.patching import mean_effect
 from negprobe.results import StudyResults
 
@@ -83,44 +82,34 @@ def carriers(results: StudyResults) -> list[str]:
     """The positions and heads whose activations move the answer when they are swapped."""
     if not results.patching:
         return []
-    effect = mean_effect(results.patching["resid_pre", "denoising"])
-    return [*_cue_story(effect), *_answer_story(effect, results.cfg.head), _head_story(results)]
+    return [*_path_story(mean_effect(results.patching["resid_pre", "denoising"])), _head_story(results)]
 
 
-def _cue_story(effect: xr.DataArray) -> list[str]:
-    cue = effect.sel(role="cue").values
+def _path_story(effect: xr.DataArray) -> list[str]:
+    """Where the answer stands before each layer: the role whose residual stream alone moves it most."""
     n_pairs = int(effect["n_pairs"].sel(role="cue").max())
-    if n_pairs == 0:
-        return ["The cue has no partner in any original, so its own activation could not be swapped."]
-    sentence = (
-        f"Swapping the residual stream at the cue alone brings back {_percent(cue[0])} of the original's answer before "
-        f"layer 0 ({n_pairs} pairs, denoising)"
-    )
-    below = np.flatnonzero(cue < 0.5)
-    if cue[0] >= 0.5 and below.size:
-        sentence += f", and less than half from layer {below[0]} on ({_percent(cue[below[0]])})"
-    elif cue[0] >= 0.5:
-        sentence += ", and at least half before every later layer"
-    return [f"{sentence}."]
+    story = [] if n_pairs else ["The cue has no partner in any original, so its own activation could not be swapped."]
+    steps = []
+    for layer in effect["layer"].values:
+        here = effect.sel(layer=layer)
+        role = str(here["role"].values[int(np.nanargmax(here.values))])
+        steps.append(f"before layer {layer} at {_ROLE_NAMES[role]} ({_percent(float(here.sel(role=role)))})")
+    return [
+        *story,
+        "Swapping the residual stream at the tokens of one role brings back the original's answer (denoising) most "
+        f"{', '.join(steps)}.",
+    ]
 
 
-def _answer_story(effect: xr.DataArray, head: Head) -> list[str]:
-    """When the answer stands where the head reads it; a mean over all tokens has no such place."""
-    places: dict[Head, tuple[str, str]] = {
-        "masked_lm": ("mask", "the masked position"),
-        "classification": ("cls", "the first token"),
-    }
-    if head not in places:
-        return []
-    role, name = places[head]
-    there = effect.sel(role=role).values
-    above = np.flatnonzero(there >= 0.5)
-    story = (
-        f"at least half of the answer first stands there before layer {above[0]} ({_percent(there[above[0]])})"
-        if above.size
-        else f"less than half of the answer stands there before any layer; the most is {_percent(np.nanmax(there))}"
-    )
-    return [f"At {name}, which the head reads, {story}; before the last layer it is {_percent(there[-1])}."]
+_ROLE_NAMES = {
+    "cue": "the cue",
+    "affected": "the affected word",
+    "target": "the target word",
+    "mask": "[MASK]",
+    "cls": "the first token",
+    "sep": "the separator",
+    "other": "all other tokens",
+}
 
 
 def _head_story(results: StudyResults) -> str:
@@ -128,11 +117,14 @@ def _head_story(results: StudyResults) -> str:
     away = mean_effect(results.patching["z", "noising"])
     order = np.argsort(back.values, axis=None)[::-1][:_N_HEADS_NAMED]
     named = "; ".join(
-        f"head {layer}.{head} brings back {_percent(back.values[layer, head])} (and takes away "
-        f"{_percent(away.values[layer, head])} when the counterfactual's output is put into the original's run)"
+        f"head {layer}.{head} brings back {_percent(back.values[layer, head])} and takes away "
+        f"{_percent(away.values[layer, head])}"
         for layer, head in zip(*np.unravel_index(order, back.shape), strict=True)
     )
-    return f"Swapping one head's output z at all aligned tokens: {named}."
+    return (
+        "Swapping one head's output z at all aligned tokens brings the original's answer back into the "
+        f"counterfactual's run (denoising), or takes it away from the original's (noising): {named}."
+    )
 
 
 def _percent(value: float) -> str:

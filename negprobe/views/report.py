@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -73,12 +72,12 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
     return figures
 
 
-def study_report(results: StudyResults, figures: Mapping[str, Figure], manifest: Mapping[str, Any]) -> str:
+def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
     """The report as one self-contained HTML page.
 
     Args:
         results: What the study found.
-        figures: `study_figures` of it.
+        figures: `study_figures` of it, as PNG.
         manifest: How it was made, for the last section.
 
     Raises:
@@ -183,7 +182,7 @@ def _answers_section(results: StudyResults) -> str:
     return f"<h2>What the model answers</h2>{_table(by_cue, caption, decimals=2)}"
 
 
-def _patching_section(figures: Mapping[str, Figure]) -> str:
+def _patching_section(figures: Mapping[str, bytes]) -> str:
     if not any(name.startswith("patching") for name in figures):
         return "<p>Nothing was patched, because no pair has an answer that could be read.</p>"
     wanted = [f"patching-{site}-{way}" for site in (*PATCHED_BY_ROLE, "z") for way in ("denoising", "noising")]
@@ -235,25 +234,19 @@ def _cell(value: object, decimals: int) -> str:
 
 
 def _figures(
-    figures: Mapping[str, Figure], names: Iterable[str], captions: Iterable[str], *, small: bool = False
+    figures: Mapping[str, bytes], names: Iterable[str], captions: Iterable[str], *, small: bool = False
 ) -> str:
     drawn = [
-        f"<figure><img src='data:image/png;base64,{_png(figures[name])}' alt='{html.escape(_alt(name), quote=True)}'>"
-        f"{f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''}</figure>"
-        for name, caption in zip(names, captions, strict=True)
-        if name in figures
+        _figure(figures[name], name, caption) for name, caption in zip(names, captions, strict=True) if name in figures
     ]
     return f"<div class='{'grid' if small else 'stack'}'>{''.join(drawn)}</div>"
 
 
-def _alt(name: str) -> str:
-    return f"Figure {name.replace('-', ' ')}; its numbers are in the tables of this report and beside it."
-
-
-def _png(figure: Figure) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=150)
-    return base64.b64encode(data.getvalue()).decode()
+def _figure(png: bytes, name: str, caption: str) -> str:
+    data = base64.b64encode(png).decode()
+    alt = html.escape(f"{name.replace('-', ' ')}; its numbers are in the tables of this report and beside it")
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f"<figure><img src='data:image/png;base64,{data}' alt='{alt}'>{below}</figure>"
 
 
 def _list(sentences: Iterable[str]) -> str:

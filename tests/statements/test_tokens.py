@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from negprobe.errors import StatementError
-from negprobe.statements import tokenize
+from negprobe.statements import tokenize, unknown_words
 
 TEXT = "The door isn't  open. So the door is [MASK], I know."
 
@@ -143,3 +143,9 @@ def test_a_mask_without_a_mask_token_is_an_error(minilm_path):
     maskless.mask_token = None
     with pytest.raises(StatementError, match="no mask token"):
         tokenize("It is [MASK]", maskless)
+
+
+def test_words_outside_the_vocabulary_are_named_as_they_are_written(bert):
+    statement = tokenize("The ☃ is not open, ☂ ☃!", bert)
+    assert unknown_words(statement, bert) == ("☃", "☂", "☃")
+    assert unknown_words(tokenize("The Zebra is open.", bert), bert) == ()
