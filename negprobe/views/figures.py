@@ -303,7 +303,7 @@ def _thinned(labels: Sequence[str]) -> str:
 def _label_tokens(axes: Axes, which: str, labels: Sequence[str], marked: Collection[int] = ()) -> None:
     """Labels along one axis; the marked ones stand out and are never left out."""
     step = _label_step(labels)
-    crowded = {i + j for i in marked for j in range(1 - step, step)} - set(marked)
+    crowded = {i + j for i in marked for j in range(1 - step, step)}
     shown = sorted(set(marked) | set(range(0, len(labels), step)) - crowded)
     rotation = 90 if which == "x" and max(map(len, labels)) > 2 else 0
     ticks = axes.xaxis if which == "x" else axes.yaxis

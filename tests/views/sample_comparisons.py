@@ -1,0 +1,62 @@
+"""Comparisons made of random numbers, in the shapes that a model gives them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from negprobe.attention import Comparison, StatementAttention
+from negprobe.statements import Alignment, StatementPair, TokenizedStatement
+
+LAYERS, HEADS, D_HEAD = 3, 4, 8
+ORIGINAL = ("[CLS]", "the", "door", "is", "open", ".", "[SEP]")
+CUE = 4
+
+
+def tokenized(tokens: Sequence[str]) -> TokenizedStatement:
+    n = len(tokens)
+    special = tuple(token.startswith("[") for token in tokens)
+    return TokenizedStatement(" ".join(tokens), tuple(tokens), tuple(range(n)), ((0, 0),) * n, special)
+
+
+def attention_of(tokens: Sequence[str], seed: int = 0, layers: int = LAYERS, heads: int = HEADS) -> StatementAttention:
+    random = torch.Generator().manual_seed(seed)
+    n = len(tokens)
+    raw = (2 * torch.randn(layers, heads, n, n, generator=random)).softmax(-1)
+    value = torch.randn(layers, heads, n, D_HEAD, generator=random)
+    z = raw @ value
+    unit = z / z.norm(dim=-1, keepdim=True)
+    norm = raw * value.norm(dim=-1)[..., None, :]
+    return StatementAttention(tokenized(tokens), raw, unit @ unit.mT, norm, value, z)
+
+
+def metrics_of(layers: int = LAYERS, heads: int = HEADS) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    layer, head = (grid.ravel() for grid in np.mgrid[:layers, :heads])
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "head": head,
+            "max_attention_diff": random.uniform(0, 0.8, layers * heads),
+            "mean_attention_diff": random.uniform(0, 0.05, layers * heads),
+            "attention_pattern_correlation": random.uniform(0.5, 1, layers * heads),
+            "value_output_correlation": random.uniform(-0.2, 1, layers * heads),
+        }
+    )
+
+
+def comparison_of(
+    original: Sequence[str], cue: str = "not", at: int = CUE, layers: int = LAYERS, heads: int = HEADS
+) -> Comparison:
+    """The comparison of a statement with the same statement that has `cue` put in at token `at`."""
+    counterfactual = (*original[:at], cue, *original[at:])
+    kept = tuple(i for i in range(len(counterfactual)) if i != at)
+    return Comparison(
+        pair=StatementPair(" ".join(original), " ".join(counterfactual), cue=cue),
+        original=attention_of(original, 1, layers, heads),
+        counterfactual=attention_of(counterfactual, 2, layers, heads),
+        alignment=Alignment(tuple(range(len(original))), kept, (), (at,)),
+        metrics=metrics_of(layers, heads),
+        cue_positions=(at,),
+    )
