@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.errors import InputError, PatchingError
+from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
+from negprobe.patching.objectives import answer_id
 from negprobe.statements import StatementPair, tokenize
 
 
@@ -58,8 +59,8 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
         return "the pair names no target and foil"
     for word in (pair.target, pair.foil):
         try:
-            model.to_single_token(word)
-        except InputError:
+            answer_id(model, word)
+        except PatchingError:
             return f"{word!r} is not one token of the model's vocabulary"
     for text in (pair.original, pair.counterfactual, pair.control):
         if text is None:

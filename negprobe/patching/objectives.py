@@ -112,6 +112,18 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     return read
 
 
+def answer_id(model: HookedEncoder, word: str) -> int:
+    """Token id of a word inside a sentence, which byte-level tokenizers write with the space before it.
+
+    Raises:
+        PatchingError: if the word is not a single token of the vocabulary.
+    """
+    try:
+        return model.to_single_token(f" {word.strip()}")
+    except InputError as error:
+        raise PatchingError(f"No logit at [MASK] stands for {word!r} alone: {error}") from error
+
+
 def answer_ids(
     model: HookedEncoder, pairs: tuple[StatementPair, ...]
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
@@ -126,9 +138,6 @@ def answer_ids(
             raise PatchingError(
                 f"{pair.original!r} has no {'foil' if pair.target else 'target'}; a logit difference needs both words."
             )
-        try:
-            ids.append((model.to_single_token(pair.target), model.to_single_token(pair.foil)))
-        except InputError as error:
-            raise PatchingError(f"{pair.original!r} cannot be answered: {error}") from error
+        ids.append((answer_id(model, pair.target), answer_id(model, pair.foil)))
     targets, foils = zip(*ids, strict=True)
     return torch.tensor(targets, device=model.device), torch.tensor(foils, device=model.device)

@@ -5,10 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sample_pairs import EQUAL, LONGER
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
 from negprobe import HookedEncoder
 from negprobe.errors import PatchingError
 from negprobe.patching import answerable, objective_values, patch
+from negprobe.patching.objectives import answer_id
 from negprobe.statements import StatementPair
 
 LABELLED = StatementPair(
@@ -83,3 +86,23 @@ def test_a_classifiers_own_labels_stand_in_for_missing_ones(classifier):
         else:
             assert (sorted_out.pairs[index].target, sorted_out.pairs[index].foil) == (target, foil)
     assert 1 in sorted_out.unanswerable
+
+
+def test_a_byte_level_answer_is_the_token_with_the_space_before_it():
+    texts = ["the door is open", "open the door", "the door is closed", "closed"] * 20
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(special_tokens=["<pad>", "<unk>", "<mask>"]))
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+    inside, alone = fast.convert_tokens_to_ids(["Ġopen", "open"])
+    assert inside != alone
+    config = RobertaConfig(
+        vocab_size=len(fast),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        pad_token_id=0,
+    )
+    model = HookedEncoder.from_pretrained(RobertaForMaskedLM(config), tokenizer=fast, device="cpu")
+    assert answer_id(model, "open") == inside
