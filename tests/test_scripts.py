@@ -1,0 +1,43 @@
+"""The scripts for cluster jobs run, and write what they say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from negprobe import HookedEncoder, builtin_pairs, mean_effect, patch
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_patch_pairs_saves_what_patch_returns(tmp_path):
+    done = run("patch_pairs.py", "tiny-negation", "--limit", 3, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.nc"))) == 10
+    saved = xr.open_dataset(tmp_path / "z-head-denoising.nc")
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    expected = patch(model, builtin_pairs()[:3], "z", by="head", direction="denoising")
+    np.testing.assert_allclose(saved["patched"], expected["patched"], atol=1e-4)
+    table = pd.read_parquet(tmp_path / "effects.parquet").query("site == 'z' and by == 'head'")
+    rows = table.query("direction == 'denoising' and layer == 2")["effect"]
+    np.testing.assert_allclose(rows, mean_effect(expected).sel(layer=2), atol=1e-4)
+
+
+def test_study_runs_as_a_script(tmp_path):
+    done = run("study.py", "--limit", 2, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_wrong_model_is_one_line(tmp_path):
+    done = run("patch_pairs.py", "./no-such-folder", "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no model folder")
