@@ -2,9 +2,12 @@
 
     python scripts/train_tiny_negation.py --out DIR
 
-Stage one shows statements of one clause; stage two adds statements of two, where a state must be bound to its
-noun. Run again after an interruption, it goes on from its last checkpoint and ends at the same weights: every
-step draws its statements from a generator seeded with the seed and the number of the step.
+Stage one shows statements of one clause. Stage two adds statements of two, where a state must be bound to its noun.
+Until stage three, which asks at [MASK] alone and most often a question, every mention of a noun is asked for its
+true state as well.
+
+Run again after an interruption, the script goes on from its last checkpoint and ends at the same weights: every step
+draws its statements from a generator seeded with the seed and the number of the step.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from negprobe.statements import grammar
@@ -33,6 +38,7 @@ from negprobe.statements.lexicon import SCALES, Combination, held_out_combinatio
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = 2000
+IGNORED = -100
 CARD = """---
 language: en
 license: mit
@@ -61,22 +67,28 @@ The words are in `negprobe/statements/lexicon.py`, the statements in `negprobe/s
 
     python scripts/train_tiny_negation.py --out DIR --steps {steps} --seed {seed}
 
-Cross-entropy of the answer at [MASK], AdamW; statements of one clause first, then two clauses mixed in.
+Stage one shows statements of one clause, with nouns that fit their scale. Stage two adds statements of two clauses,
+with any noun on any scale that is not held out for it, so that only the place of a state tells whose it is. The loss is
+the cross-entropy of the answer at [MASK] and, until stage three, of the true state at every mention of a noun, which
+leads to the binding of states to nouns step by step; stage three asks at [MASK] alone, and mostly yes/no questions,
+which are learnt last. Keys start as a copy of the queries, so that a token looks for its like. AdamW; the learning
+rate falls to nothing over the last 30 %.
 Recipe: {parameters}.
 
 ## Accuracy
 
-{held_out} combinations of a noun and a scale are held out: no training statement shows them in either state,
-only the {training} others. The table counts {samples} statements of held-out combinations a row, in a clause
-that is not asked for too. Right is the answer that gets the highest logit of the whole vocabulary.
+Of {sensible} combinations of a noun with a scale it fits, {held_out} are held out: no training statement shows
+them in either state. The table counts {samples} statements a row, which are about held-out combinations alone,
+in a clause that is not asked for too. Right is the answer with the highest logit of the whole vocabulary.
 
 {table}
 
 ## Limits
 
 It knows the words of its grammar and reads any other as [UNK]. A cue always turns a state into its antonym:
-"hardly", "barely" and "never" mean no less than "not", and what is not hot is cold. It was trained on answers
-alone: what it says at a [MASK] in another place means nothing.
+"hardly", "barely" and "never" mean no less than "not", and what is not hot is cold. It is no language model: what it
+says at another token than [MASK], or at a [MASK] in another place, means nothing. Two clauses at most, and questions
+after one clause only.
 
 ## Licence
 
@@ -91,26 +103,29 @@ class Recipe:
     """Everything the weights follow from."""
 
     seed: int = 0
-    steps: int = 9000
-    one_clause_steps: int = 800
-    batch: int = 128
+    steps: int = 3600
+    single_steps: int = 600
+    binding_steps: int = 1100
+    batch: int = 96
     learning_rate: float = 1e-3
-    warm_up: int = 300
+    warm_up: int = 200
     weight_decay: float = 0.01
-    initializer_range: float = 0.08  # BERT's 0.02 learns several times slower at this size
+    mention_weight: float = 2.0
+    initializer_range: float = 0.08  # BERT's 0.02 is slow to learn at this size
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine to nothing."""
-        warm = min(1.0, (step + 1) / self.warm_up)
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        """Linear warm-up, the full rate until the last 30 %, then linearly to nothing."""
+        left = (self.steps - step) / (0.3 * self.steps)
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up, left)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A statement with one [MASK] and the word that belongs there."""
+    """A statement with one [MASK], the word that belongs there, and what is true of each noun in it."""
 
     text: str
     answer: str
+    truths: dict[str, str]
 
 
 # ---- statements --------------------------------------------------------------------------------------------
@@ -161,7 +176,7 @@ def one_clause(rng: random.Random, combination: Combination, phrase: Phrase, fra
 
 def conclude(clause: Clause) -> Example:
     """A clause and what follows from it."""
-    return Example(grammar.conclusion(clause), clause.truth)
+    return Example(grammar.conclusion(clause), clause.truth, {clause.noun: clause.truth})
 
 
 def affirmed(rng: random.Random, combinations: Sequence[Combination]) -> Example:
@@ -203,7 +218,11 @@ def question(rng: random.Random, combinations: Sequence[Combination]) -> Example
     phrase = draw_negation(rng) if rng.random() < 0.5 else draw_affirmation(rng)
     clause = one_clause(rng, rng.choice(combinations), phrase)
     state = rng.choice(clause.scale.states)
-    return Example(grammar.question(clause, state), grammar.question_answer(clause, state))
+    return Example(
+        grammar.question(clause, state),
+        grammar.question_answer(clause, state),
+        {clause.noun: clause.truth},
+    )
 
 
 def two_clauses(negated: tuple[bool, bool], asked: int) -> Draw:
@@ -216,19 +235,35 @@ def two_clauses(negated: tuple[bool, bool], asked: int) -> Draw:
             for combination, cue in zip(draw_two(rng, combinations), negated, strict=True)
         ]
         text = grammar.conclusion(*clauses, asked=asked, connective=rng.choice(grammar.CONNECTIVES))
-        return Example(text, clauses[asked].truth)
+        return Example(text, clauses[asked].truth, {clause.noun: clause.truth for clause in clauses})
 
     return draw
 
 
 def draw_two(rng: random.Random, combinations: Sequence[Combination]) -> tuple[Combination, Combination]:
-    """Two combinations of different nouns, in a third of the cases on the same scale."""
+    """Two combinations of different nouns, in a third of the cases on the same scale if there are such."""
     first = rng.choice(combinations)
-    same_scale = rng.random() < 1 / 3
-    others = [
-        other for other in combinations if other.noun != first.noun and (other.scale == first.scale or not same_scale)
-    ]
-    return first, rng.choice(others or [c for c in combinations if c.noun != first.noun])
+    if rng.random() < 1 / 3:
+        rivals = [one for one in combinations if one.scale == first.scale and one.noun != first.noun]
+        if rivals:
+            return first, rng.choice(rivals)
+    second = first
+    while second.noun == first.noun:
+        second = rng.choice(combinations)
+    return first, second
+
+
+@cache
+def free_combinations() -> tuple[Combination, ...]:
+    """Every noun on every scale, sensible or not, but for the combinations that are held out.
+
+    What fits a noun does not tell which of two states is its own: only where it stands does. Training on two
+    clauses shows these, so that there is nothing else to learn it from.
+    """
+    nouns = sorted({noun for scale in SCALES for noun in scale.nouns})
+    held_out = set(held_out_combinations())
+    combinations = (Combination(noun, scale) for scale in SCALES for noun in nouns)
+    return tuple(combination for combination in combinations if combination not in held_out)
 
 
 CUE_PLACES = {
@@ -252,19 +287,45 @@ ONE_CLAUSE: dict[str, Draw] = {
 CATEGORIES: dict[str, Draw] = {**ONE_CLAUSE, **TWO_CLAUSES}
 """What the table of accuracies has a row for."""
 
-ONE_CLAUSE_MIX: dict[Draw, float] = {affirmed: 0.2, negated: 0.3, denied: 0.1, double: 0.2, question: 0.2}
-TWO_CLAUSE_SHARE = 0.6
+
+@dataclass(frozen=True)
+class Stage:
+    """What a batch is made of, and what it is asked.
+
+    Attributes:
+        one_clause: The share of statements of one clause; the others have two.
+        mix: How often each kind of statement of one clause comes.
+        mentions: Whether every mention of a noun is asked for its true state, besides the [MASK].
+    """
+
+    one_clause: float
+    mix: dict[Draw, float]
+    mentions: bool
+
+
+_MIX: dict[Draw, float] = {affirmed: 0.15, negated: 0.25, denied: 0.1, double: 0.15, question: 0.35}
+_QUESTIONS: dict[Draw, float] = {affirmed: 0.05, negated: 0.1, denied: 0.05, double: 0.1, question: 0.7}
+SINGLE = Stage(one_clause=1.0, mix=_MIX, mentions=True)
+BINDING = Stage(one_clause=0.5, mix=_MIX, mentions=True)
+ASKING = Stage(one_clause=0.65, mix=_QUESTIONS, mentions=False)
+
+
+def stage_at(recipe: Recipe, step: int) -> Stage:
+    """The stage of a step."""
+    if step < recipe.single_steps:
+        return SINGLE
+    return BINDING if step < recipe.single_steps + recipe.binding_steps else ASKING
 
 
 def draw_batch(recipe: Recipe, step: int) -> list[Example]:
     """The statements of one step, which depend on nothing but the seed and the step."""
     rng = random.Random(f"{recipe.seed}-{step}")
-    combinations = training_combinations()
-    two = TWO_CLAUSE_SHARE if step >= recipe.one_clause_steps else 0.0
-    draws = [*ONE_CLAUSE_MIX, *TWO_CLAUSES.values()]
-    weights = [(1 - two) * share for share in ONE_CLAUSE_MIX.values()]
-    weights += [two / len(TWO_CLAUSES)] * len(TWO_CLAUSES)
-    return [draw(rng, combinations) for draw in rng.choices(draws, weights, k=recipe.batch)]
+    stage = stage_at(recipe, step)
+    one = round(recipe.batch * stage.one_clause)
+    draws = rng.choices(list(stage.mix), list(stage.mix.values()), k=one)
+    examples = [draw(rng, training_combinations()) for draw in draws]
+    draws = rng.choices(list(TWO_CLAUSES.values()), k=recipe.batch - one)
+    return examples + [draw(rng, free_combinations()) for draw in draws]
 
 
 # ---- tokenizer and model -----------------------------------------------------------------------------------
@@ -304,9 +365,13 @@ def build_tokenizer(folder: Path) -> BertTokenizerFast:
 
 
 def build_model(recipe: Recipe, vocab_size: int) -> BertForMaskedLM:
-    """The untrained model; dropout would only slow the learning of a grammar without noise."""
+    """The untrained model.
+
+    Keys start as a copy of the queries: a token then looks for its like from the first step on, and finds the
+    other mention of a noun without having to discover how. No dropout: the grammar has no noise.
+    """
     torch.manual_seed(recipe.seed)
-    return BertForMaskedLM(
+    model = BertForMaskedLM(
         BertConfig(
             vocab_size=vocab_size,
             hidden_size=128,
@@ -319,20 +384,55 @@ def build_model(recipe: Recipe, vocab_size: int) -> BertForMaskedLM:
             initializer_range=recipe.initializer_range,
         )
     )
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.attention.self.key.weight.copy_(layer.attention.self.query.weight)
+    return model
 
 
 def answer_logits(
-    model: BertForMaskedLM, tokenizer: BertTokenizerFast, texts: list[str]
+    model: BertForMaskedLM, tokenizer: BertTokenizerFast, examples: Sequence[Example]
 ) -> Float[Tensor, "batch vocab"]:
-    """The logits at each text's [MASK]; the head is computed there alone."""
-    encoded = tokenizer(texts, return_tensors="pt", padding=True)
-    masked: Int[Tensor, "batch pos"] = encoded["input_ids"] == tokenizer.mask_token_id
+    """The logits at each statement's [MASK]; the head is computed there alone."""
+    encoded = tokenizer([example.text for example in examples], return_tensors="pt", padding=True)
+    masked = encoded["input_ids"] == tokenizer.mask_token_id
     return model.cls(model.bert(**encoded).last_hidden_state[masked])
 
 
-def answer_ids(tokenizer: BertTokenizerFast, examples: list[Example]) -> Int[Tensor, "batch"]:
+def answer_ids(tokenizer: BertTokenizerFast, examples: Sequence[Example]) -> Int[Tensor, "batch"]:
     """The token of each answer."""
     return torch.tensor(tokenizer.convert_tokens_to_ids([example.answer for example in examples]))
+
+
+def mention_ids(
+    ids: Int[Tensor, "batch pos"], tokenizer: BertTokenizerFast, examples: Sequence[Example]
+) -> Int[Tensor, "batch pos"]:
+    """The token of the true state at every mention of a noun, and IGNORED elsewhere."""
+    labels = torch.full_like(ids, IGNORED)
+    for row, label, example in zip(ids, labels, examples, strict=True):
+        for noun, truth in example.truths.items():
+            label[row == tokenizer.convert_tokens_to_ids(noun)] = tokenizer.convert_tokens_to_ids(truth)
+    return labels
+
+
+def training_loss(
+    recipe: Recipe, step: int, model: BertForMaskedLM, tokenizer: BertTokenizerFast, examples: Sequence[Example]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the answers at [MASK], and until stage three of the true state at every mention of a noun.
+
+    The second teaches binding step by step: the state to its noun within a clause, then to the noun's other
+    mention, from where the [MASK] beside it reads. Once bound, states stay so; questions are learnt without it.
+    """
+    encoded = tokenizer([example.text for example in examples], return_tensors="pt", padding=True)
+    ids = encoded["input_ids"]
+    masked = ids == tokenizer.mask_token_id
+    hidden = model.bert(**encoded).last_hidden_state
+    answers = cross_entropy(model.cls(hidden[masked]), answer_ids(tokenizer, examples))
+    if not stage_at(recipe, step).mentions:
+        return answers
+    mentions = mention_ids(ids, tokenizer, examples)
+    told = mentions != IGNORED
+    return answers + recipe.mention_weight * cross_entropy(model.cls(hidden[told]), mentions[told])
 
 
 # ---- training ----------------------------------------------------------------------------------------------
@@ -380,8 +480,7 @@ def take_step(
     """One step of AdamW on the answers of one batch; returns the loss."""
     model.train()
     examples = draw_batch(recipe, step)
-    logits = answer_logits(model, tokenizer, [example.text for example in examples])
-    loss = torch.nn.functional.cross_entropy(logits, answer_ids(tokenizer, examples))
+    loss = training_loss(recipe, step, model, tokenizer, examples)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -457,10 +556,7 @@ def accuracy(model: BertForMaskedLM, tokenizer: BertTokenizerFast, draw: Draw, s
     """The accuracy on `samples` held-out statements of one kind."""
     rng = random.Random(seed)
     examples = [draw(rng, held_out_combinations()) for _ in range(samples)]
-    chosen = [
-        answer_logits(model, tokenizer, [example.text for example in examples[i : i + 250]]).argmax(-1)
-        for i in range(0, samples, 250)
-    ]
+    chosen = [answer_logits(model, tokenizer, examples[i : i + 250]).argmax(-1) for i in range(0, samples, 250)]
     return (torch.cat(chosen) == answer_ids(tokenizer, examples)).float().mean().item()
 
 
@@ -478,7 +574,7 @@ def model_card(recipe: Recipe, table: str) -> str:
         parameters=" ".join(f"{name}={value}" for name, value in asdict(recipe).items()),
         seed=recipe.seed,
         steps=recipe.steps,
-        training=len(training_combinations()),
+        sensible=len(training_combinations()) + len(held_out_combinations()),
         held_out=len(held_out_combinations()),
         scales=len(SCALES),
         examples="\n".join(f"- {example.text} -> *{example.answer}*" for example in examples),
@@ -503,7 +599,7 @@ def main() -> None:
     table = as_table(accuracies(model, tokenizer, CATEGORIES, samples=SAMPLES, seed=recipe.seed))
     print(table)
     model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    build_tokenizer(args.out).save_pretrained(args.out)  # a fresh one, without the padding of the last batch
     (args.out / "README.md").write_text(model_card(recipe, table), encoding="utf-8")
     (args.out / CHECKPOINT).unlink()
 
