@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from negprobe.attention import AttentionProbe
-from negprobe.errors import NegprobeError
+from negprobe.errors import NegprobeError, PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, SITES, effect, patch
+from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch
 from negprobe.statements import LoadedPairs, StatementPair, builtin_pairs, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
@@ -47,7 +47,7 @@ def study(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     with _clear_errors():
@@ -83,8 +83,9 @@ def compare(
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
-        comparison = AttentionProbe(encoder).compare(StatementPair(original, counterfactual))
+        probe = AttentionProbe(encoder)
         _warn_of_unknown_words(encoder, original, counterfactual)
+        comparison = probe.compare(StatementPair(original, counterfactual))
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
         _print_table(strongest.head(10), "The heads whose attention changes most")
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
@@ -110,6 +111,10 @@ def patch_pair(
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
         pair = StatementPair(original, counterfactual, target, foil)
+        asked = answerable(encoder, [pair])
+        if asked.unanswerable:
+            raise PatchingError(f"This pair has no answer to move: {asked.unanswerable[0]}.")
+        pair = asked.pairs[0]
         _warn_of_unknown_words(encoder, original, counterfactual)
         _make_folder(out)
         results = {}
@@ -124,6 +129,8 @@ def patch_pair(
             f"{heads.attrs['objective']}: {float(heads['source'][0]):.3f} on the original, "
             f"{float(heads['base'][0]):.3f} on the counterfactual."
         )
+        if effect(heads).attrs["near_zero_gap"]:
+            console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
         table = effect(heads).squeeze("pair", drop=True).to_dataframe("effect").reset_index()
         _print_table(
             table.sort_values("effect", ascending=False).head(10), "Heads that bring the original's answer back"
@@ -133,10 +140,10 @@ def patch_pair(
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Show an error of ours as one line instead of a traceback."""
+    """Show an error of ours, or of the file system, as one line instead of a traceback."""
     try:
         yield
-    except NegprobeError as error:
+    except (NegprobeError, OSError) as error:
         Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

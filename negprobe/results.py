@@ -22,15 +22,17 @@ class StudyResults:
         cfg: The model's configuration.
         source: Where the pairs came from.
         pairs: The measured pairs, with cues and controls found; everything below counts them from 0.
-        dropped: For each pair that was left out, why.
+        dropped: For each pair, or control, that was left out, why; numbered as the input was.
         unpatched: For each measured pair that has no objective, and so was not patched, why.
         unknown_words: Words of the statements that the tokenizer does not know.
-        metrics: Columns `pair`, `compared` ("counterfactual" or "control", each against the original), `layer`, `head`,
-            the four metrics and `undefined`.
-        effects: `statistics.negation_effect` of each metric, with the metric's name in `metric`.
+        metrics: `AttentionProbe.metrics` of the pairs.
+        control_metrics: `AttentionProbe.control_metrics` of those that have a control.
+        effects: `statistics.negation_effect` of each metric of the latter, with the metric's name in `metric`.
         answers: For each patched pair the objective of its `original`, `counterfactual` and `control` (NaN if none).
+        own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
         patching: Results of `patching.patch` by site and direction; "z" by head, the others by role. Empty if no pair
-            has an objective. Their pairs are the rows of `answers`.
+            has an objective. In `from_control` pairs the control takes the original's place.
+        from_control: How many of the patched pairs swap between control and counterfactual.
         positions: The residual stream of `examples[0]` patched by position, in both directions.
         examples: Some pairs with all their maps, for the interactive views.
         seconds: How long the study took.
@@ -44,9 +46,12 @@ class StudyResults:
     unpatched: tuple[str, ...]
     unknown_words: tuple[str, ...]
     metrics: pd.DataFrame
+    control_metrics: pd.DataFrame
     effects: pd.DataFrame
     answers: pd.DataFrame
+    own_labels: bool
     patching: dict[tuple[str, Direction], xr.Dataset]
+    from_control: int
     positions: dict[Direction, xr.Dataset]
     examples: tuple[Comparison, ...]
     seconds: float

@@ -11,6 +11,8 @@ def negation_effect(metrics: pd.DataFrame, metric: str, seed: int = 0) -> pd.Dat
     Per pair, layer and head the effect is the metric of original against counterfactual minus that of original against
     control; reported are its mean over pairs and the percentile bootstrap interval.
 
+    Both comparisons are to be taken on the same tokens, as `AttentionProbe.control_metrics` does.
+
     Args:
         metrics: Columns `pair`, `compared` ("counterfactual" or "control"), `layer`, `head` and the metric.
         metric: The metric's column.

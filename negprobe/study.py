@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -61,17 +60,23 @@ def run_study(
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
-    metrics = _metrics(probe, kept, progress)
-    effects = pd.concat([negation_effect(metrics, name, seed).assign(metric=name) for name in METRICS])
+    progress("comparing with the counterfactuals", 0, len(kept))
+    metrics = probe.metrics(kept)
+    progress("comparing with the counterfactuals", len(kept), len(kept))
+    n_controls = sum(pair.control is not None for pair in kept)
+    progress("comparing with the controls", 0, n_controls)
+    control_metrics = probe.control_metrics(kept)
+    progress("comparing with the controls", n_controls, n_controls)
+    effects = pd.concat([negation_effect(control_metrics, name, seed).assign(metric=name) for name in METRICS])
 
     asked = answerable(model, kept)
-    patched = [_with_control_as_base(model, pair) for pair in asked.pairs.values()]
+    patched = [_from_control(pair) for pair in asked.pairs.values()]
     results: dict[tuple[str, Direction], xr.Dataset] = {}
     if patched:
         for site in (*PATCHED_BY_ROLE, "z"):
             for direction in DIRECTIONS:
                 step = f"patching {site}, {direction}"
-                results[site, direction] = patch(
+                swept = patch(
                     model,
                     patched,
                     site,
@@ -79,11 +84,13 @@ def run_study(
                     direction=direction,
                     progress=lambda done, step=step: progress(step, done, len(patched)),  # type: ignore[misc]
                 )
+                # The pairs' own numbers, as in every other table.
+                results[site, direction] = swept.assign_coords(pair=list(asked.pairs))
     answers = _answers(model, asked.pairs)
     shown = _examples(kept, list(asked.pairs), answers)
     positions: dict[Direction, xr.Dataset] = {}
     if patched:
-        example = _with_control_as_base(model, asked.pairs[shown[0]])
+        example = _from_control(asked.pairs[shown[0]])
         positions = {
             direction: patch(model, example, "resid_pre", by="position", direction=direction)
             for direction in DIRECTIONS
@@ -96,9 +103,12 @@ def run_study(
         unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
         unknown_words=unknown,
         metrics=metrics,
+        control_metrics=control_metrics,
         effects=effects.reset_index(drop=True),
         answers=answers,
+        own_labels=bool(asked.own_labels),
         patching=results,
+        from_control=sum(pair.control is not None for pair in asked.pairs.values()),
         positions=positions,
         examples=tuple(probe.compare([kept[index] for index in shown])),
         seconds=time.perf_counter() - start,
@@ -122,6 +132,7 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
         "metrics": results.metrics,
+        "control_metrics": results.control_metrics,
         "negation_effects": results.effects,
         "answers": results.answers,
         "patching": patching_table(results.patching),
@@ -150,17 +161,26 @@ def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.D
 def _readable(
     model: HookedEncoder, pairs: Sequence[StatementPair]
 ) -> tuple[list[StatementPair], list[str], tuple[str, ...]]:
-    """Pairs with cue and control found, what does not fit the model, and the words it does not know."""
+    """Pairs with cue and length-matched control, what was left out, and the words the model does not know."""
     if model.tokenizer is None:
         raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
     kept, dropped, unknown = [], [], set[str]()
     for index, pair in enumerate(pairs):
         pair = complete(pair, model.tokenizer)
-        statements = [tokenize(text, model.tokenizer) for text in (pair.original, pair.counterfactual)]
-        longest = max(len(statement) for statement in statements)
+        original, counterfactual = (tokenize(text, model.tokenizer) for text in (pair.original, pair.counterfactual))
+        longest = max(len(original), len(counterfactual))
         if longest > model.cfg.n_ctx:
-            dropped.append(f"pair {index}: {longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+            dropped.append(f"input pair {index}: {longest} tokens, more than the {model.cfg.n_ctx} the model reads")
             continue
+        statements = [original, counterfactual]
+        if pair.control is not None:
+            control = tokenize(pair.control, model.tokenizer)
+            if len(control) == len(counterfactual):
+                statements.append(control)
+            else:
+                why = f"{len(control)} tokens, not the counterfactual's {len(counterfactual)}"
+                dropped.append(f"the control of input pair {index}: {why}")
+                pair = replace(pair, control=None)
         for statement in statements:
             unknown |= set(unknown_words(statement, model.tokenizer))
         kept.append(pair)
@@ -170,30 +190,9 @@ def _readable(
     return kept, dropped, tuple(sorted(unknown))
 
 
-def _metrics(probe: AttentionProbe, pairs: Sequence[StatementPair], progress: Progress) -> pd.DataFrame:
-    progress("comparing with the counterfactuals", 0, len(pairs))
-    tables = [probe.metrics(pairs).assign(compared="counterfactual")]
-    controlled = [index for index, pair in enumerate(pairs) if pair.control]
-    if controlled:
-        progress("comparing with the controls", 0, len(controlled))
-        against_control = [_with_control_as_counterfactual(pairs[index]) for index in controlled]
-        table = probe.metrics(against_control).assign(compared="control")
-        tables.append(table.assign(pair=np.array(controlled)[table["pair"]]))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _with_control_as_counterfactual(pair: StatementPair) -> StatementPair:
-    assert pair.control is not None
-    return StatementPair(pair.original, pair.control, pair.target, pair.foil, category=pair.category)
-
-
-def _with_control_as_base(model: HookedEncoder, pair: StatementPair) -> StatementPair:
-    """The pair from its control to its counterfactual if the two have the same length, else the pair itself."""
-    if pair.control is None:
-        return pair
-    assert model.tokenizer is not None
-    control, counterfactual = (tokenize(text, model.tokenizer) for text in (pair.control, pair.counterfactual))
-    return replace(pair, original=pair.control) if len(control) == len(counterfactual) else pair
+def _from_control(pair: StatementPair) -> StatementPair:
+    """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
+    return pair if pair.control is None else replace(pair, original=pair.control)
 
 
 def _answers(model: HookedEncoder, pairs: dict[int, StatementPair]) -> pd.DataFrame:

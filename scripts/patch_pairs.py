@@ -4,7 +4,7 @@
 
 For each of resid_pre, attn_out, mlp_out and z (by role) and z (by head), in both directions, OUT gets
 `SITE-BY-DIRECTION.nc` with the objective of every patched run, to be opened with xarray, and `effects.parquet` with the
-effect over all pairs as a tidy table.
+effect over all pairs as a tidy table. Activations are swapped between original and counterfactual at aligned tokens.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.progress import Progress
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, SITES, By, answerable, mean_effect, patch
-from negprobe.statements import builtin_pairs, load_pairs
+from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
 
 
 def main(
@@ -31,10 +31,12 @@ def main(
     console = Console()
     try:
         encoder = HookedEncoder.from_pretrained(model)
-        loaded = builtin_pairs() if pairs == "builtin" else list(load_pairs(pairs).pairs)
-        asked = answerable(encoder, loaded[:limit])
+        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == "builtin" else load_pairs(pairs)
+        for reason in loaded.dropped:
+            console.print(f"left out {reason}", highlight=False, markup=False)
+        asked = answerable(encoder, loaded.pairs[:limit])
         for index, reason in asked.unanswerable.items():
-            console.print(f"left out pair {index}: {reason}", highlight=False)
+            console.print(f"left out pair {index}: {reason}", highlight=False, markup=False)
         out.mkdir(parents=True, exist_ok=True)
         tables = []
         sweeps: list[tuple[str, By]] = [*((site, "role") for site in SITES), ("z", "head")]
@@ -50,12 +52,13 @@ def main(
                         direction=direction,
                         progress=lambda done, task=task: bars.update(task, completed=done),
                     )
+                    results = results.assign_coords(pair=list(asked.pairs))
                     results.to_netcdf(out / f"{site}-{by}-{direction}.nc", engine="scipy")
                     table = mean_effect(results).to_dataframe("effect").reset_index().rename(columns={by: "part"})
                     tables.append(table.assign(site=site, by=by, direction=direction, part=table["part"].astype(str)))
         pd.concat(tables).to_parquet(out / "effects.parquet", index=False)
         console.print(f"Wrote {len(sweeps) * len(DIRECTIONS)} sweeps over {len(asked.pairs)} pairs to {out}.")
-    except NegprobeError as error:
+    except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error
 
 

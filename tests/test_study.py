@@ -16,6 +16,13 @@ from negprobe.study import patching_table, run_study, write_study
 from negprobe.views.findings import findings
 
 TOO_LONG = StatementPair("The door is open. " * 40, "The door is not open. " * 40)
+WRONG_CONTROL = StatementPair(
+    "The door is open. So the door is [MASK].",
+    "The door is not open. So the door is [MASK].",
+    "open",
+    "closed",
+    control="The door is now really still always truly open. So the door is [MASK].",
+)
 NO_ANSWER = StatementPair("The door is open.", "The door is not open.")
 STRANGER = StatementPair("The zebra is [MASK].", "The zebra is not [MASK].", "open", "closed")
 
@@ -27,7 +34,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return [*builtin_pairs()[::30], TOO_LONG, NO_ANSWER, STRANGER]
+    # The pair without an answer stands early, so that a table that numbers pairs its own way is found out.
+    return [WRONG_CONTROL, NO_ANSWER, *builtin_pairs()[::30], TOO_LONG, STRANGER]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,9 @@ def folder(results, tmp_path_factory):
 def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
     assert len(results.pairs) == len(pairs) - 1
     assert results.dropped[0] == "line 3: no counterfactual"
-    assert re.search(rf"pair {pairs.index(TOO_LONG)}: \d+ tokens, more than the 64", results.dropped[1])
+    assert re.search(rf"^input pair {pairs.index(TOO_LONG)}: \d+ tokens, more than the 64", results.dropped[2])
+    assert results.dropped[1] == "the control of input pair 0: 18 tokens, not the counterfactual's 14"
+    assert len(results.dropped) == 3
     assert [re.sub(r"pair \d+: ", "", reason) for reason in results.unpatched] == ["the pair names no target and foil"]
     assert results.unknown_words == ("zebra",)
 
@@ -53,26 +63,23 @@ def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
 def test_metrics_are_the_probes_own(results, model):
     kept = list(results.pairs)
     expected = AttentionProbe(model).metrics(kept)
-    here = results.metrics[results.metrics["compared"] == "counterfactual"].reset_index(drop=True)
-    np.testing.assert_allclose(here[list(METRICS)], expected[list(METRICS)], atol=1e-5)
-    control = results.metrics[results.metrics["compared"] == "control"]
+    np.testing.assert_allclose(results.metrics[list(METRICS)], expected[list(METRICS)], atol=1e-5)
     controlled = [index for index, pair in enumerate(kept) if pair.control]
-    assert sorted(control["pair"].unique()) == controlled
-    one = controlled[0]
-    alone = AttentionProbe(model).compare(StatementPair(kept[one].original, kept[one].control)).metrics
-    np.testing.assert_allclose(control[control["pair"] == one][list(METRICS)], alone[list(METRICS)], atol=1e-5)
+    assert sorted(results.control_metrics["pair"].unique()) == controlled
 
 
 def test_the_cue_itself_is_swapped_against_its_control(results):
     effect = mean_effect(results.patching["resid_pre", "denoising"])
     # A control differs from its counterfactual in the cue alone, so before the first block that swap is all of it.
     with_cue = effect["n_pairs"].sel(role="cue").values[0]
-    assert with_cue >= len(results.answers) - 1
+    assert with_cue == results.from_control == len(results.answers) - 1
     assert effect.sel(role="cue", layer=0).item() == pytest.approx(1, abs=0.02)
 
 
 def test_patching_rows_are_the_answers_rows(results):
+    assert 1 not in results.answers["pair"].values
     for patched in results.patching.values():
+        assert list(patched["pair"].values) == list(results.answers["pair"])
         np.testing.assert_allclose(
             patched["base" if patched.attrs["direction"] == "denoising" else "source"],
             results.answers["counterfactual"],
@@ -89,12 +96,15 @@ def test_the_same_seed_gives_the_same_numbers(model, pairs, results):
 
 def test_the_folder_holds_every_number(folder, results):
     tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
-    assert set(tables) == {"pairs", "metrics", "negation_effects", "answers", "patching"}
+    assert set(tables) == {"pairs", "metrics", "control_metrics", "negation_effects", "answers", "patching"}
     pd.testing.assert_frame_equal(tables["metrics"], results.metrics)
     assert list(tables["pairs"]["counterfactual"]) == [pair.counterfactual for pair in results.pairs]
     one = results.patching["z", "noising"]
-    rows = tables["patching"].query("site == 'z' and direction == 'noising' and pair == 0 and layer == 2")
-    np.testing.assert_allclose(rows["patched"], one["patched"].sel(pair=0, layer=2))
+    rows = tables["patching"].query("site == 'z' and direction == 'noising' and pair == 3 and layer == 2")
+    np.testing.assert_allclose(rows["patched"], one["patched"].sel(pair=3, layer=2))
+    assert tables["answers"].set_index("pair").loc[3, "counterfactual"] == pytest.approx(
+        rows["source"].iloc[0], abs=1e-4
+    )
     assert list(rows["part"]) == [str(head) for head in one["head"].values]
     assert not tables["patching"]["patched"].isna().any()
 

@@ -159,6 +159,49 @@ class AttentionProbe:
         table = pd.concat(tables).sort_values(["pair", "layer", "head"], ignore_index=True)
         return table[["pair", "layer", "head", *METRICS, "attention_to_cue", "undefined"]]
 
+    def control_metrics(self, pairs: Sequence[StatementPair]) -> pd.DataFrame:
+        """The four metrics of original against counterfactual and against control, for pairs that have a control.
+
+        Both are taken on the same tokens, those of the original that have a partner in the counterfactual and in the
+        control, so that their difference is down to the words and not to what is averaged.
+
+        Returns:
+            A row per pair, side, layer and head: `pair` (its index), `compared` ("counterfactual" or "control"),
+            `layer`, `head`, the metrics and `undefined`. Pairs without a control have no rows.
+
+        Raises:
+            InputError: for a statement that is longer than the model reads.
+        """
+        tables = []
+        controlled = [index for index, pair in enumerate(pairs) if pair.control]
+        originals = [self._tokenize(pairs[index].original) for index in controlled]
+        counterfactuals = [self._tokenize(pairs[index].counterfactual) for index in controlled]
+        controls = [self._tokenize(str(pairs[index].control)) for index in controlled]
+        for batch in self._batches([len(statement) for statement in controls]):
+            first = [originals[i] for i in batch]
+            original = self._activations(first)
+            sides = {
+                "counterfactual": [counterfactuals[i] for i in batch],
+                "control": [controls[i] for i in batch],
+            }
+            alignments = [
+                _on_common_tokens([align(originals[i], counterfactuals[i]), align(originals[i], controls[i])])
+                for i in batch
+            ]
+            for column, (name, statements) in enumerate(sides.items()):
+                other = self._activations(statements)
+                metrics = comparison_metrics(
+                    original.pattern, other.pattern, original.z, other.z, [both[column] for both in alignments]
+                )
+                tables += [
+                    table.assign(pair=controlled[i], compared=name)
+                    for i, table in zip(batch, _tables(metrics), strict=True)
+                ]
+        columns = ["pair", "compared", "layer", "head", *METRICS, "undefined"]
+        if not tables:
+            return pd.DataFrame(columns=columns)
+        return pd.concat(tables).sort_values(["pair", "compared", "layer", "head"], ignore_index=True)[columns]
+
     def _tokenize(self, text: str) -> TokenizedStatement:
         statement = tokenize(text, self.model.tokenizer)
         if len(statement) > self.model.cfg.n_ctx:
@@ -170,9 +213,10 @@ class AttentionProbe:
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         cfg = self.model.cfg
-        longest = max(lengths, default=1)
-        fit = _PATTERN_BUDGET // (cfg.n_layers * cfg.n_heads * longest**2)
-        return length_batches(lengths, max(1, min(self.batch_size, fit)))
+        for batch in length_batches(lengths, self.batch_size):
+            longest = max(lengths[index] for index in batch)
+            fit = max(1, _PATTERN_BUDGET // (cfg.n_layers * cfg.n_heads * longest**2))
+            yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
     def _pair_batches(self, pairs: Sequence[StatementPair]) -> "Iterator[_PairBatch]":
         completed = [complete(pair, self.model.tokenizer) for pair in pairs]
@@ -242,6 +286,25 @@ class _PairBatch:
     alignments: list[Alignment]
     cue_positions: list[tuple[int, ...]]
     metrics: dict[str, Float[Tensor, "batch layer head"]]
+
+
+def _on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
+    """Alignments of the same original, cut down to the original's tokens that every one of them matches."""
+    common = set.intersection(*(set(alignment.original) for alignment in alignments))
+    cut = []
+    for alignment in alignments:
+        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
+        kept = [(i, j) for i, j in links if i in common]
+        left = [(i, j) for i, j in links if i not in common]
+        cut.append(
+            Alignment(
+                original=tuple(i for i, _ in kept),
+                counterfactual=tuple(j for _, j in kept),
+                unmatched_original=tuple(sorted([*alignment.unmatched_original, *(i for i, _ in left)])),
+                unmatched_counterfactual=tuple(sorted([*alignment.unmatched_counterfactual, *(j for _, j in left)])),
+            )
+        )
+    return cut
 
 
 def _tables(metrics: dict[str, Float[Tensor, "batch layer head"]]) -> list[pd.DataFrame]:

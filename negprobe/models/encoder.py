@@ -121,7 +121,11 @@ class HookedEncoder(HookedRootModule):
         except RuntimeError as error:
             raise ModelError(f"The weights of {name!r} do not fit its configuration: {error}") from error
         model.eval()
-        return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return model.to(device)
+        except RuntimeError as error:
+            raise ModelError(f"The model cannot be put on {str(device)!r}: {error}") from error
 
     def forward(
         self,

@@ -124,7 +124,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch query head d_head"]:
         q, k, v = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k, v))
         if _is_hooked(self.hook_attn_scores) or _is_hooked(self.hook_pattern):
-            scores = self.hook_attn_scores(q @ k.mT / self.cfg.d_head**0.5)
+            # Scaling the queries and not the scores saves a pass over the larger of the two.
+            scores = self.hook_attn_scores((q / self.cfg.d_head**0.5) @ k.mT)
             pattern = self.hook_pattern((scores if mask is None else scores + mask).softmax(dim=-1))
             z = pattern @ v
         else:

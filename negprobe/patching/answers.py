@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.objectives import answer_id
+from negprobe.patching.runs import last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, tokenize
 
 
@@ -16,20 +18,23 @@ class Answerable:
     """The pairs that have an objective.
 
     Attributes:
-        pairs: The pairs by their index in what was asked for, with a classifier's labels filled in.
+        pairs: The pairs by their index in what was asked for, with a classifier's labels where a pair had none.
         unanswerable: For each other index, the reason.
+        own_labels: The indices whose labels are the classifier's own and not the pair's, so that they say nothing about
+            whether it is right.
     """
 
     pairs: dict[int, StatementPair]
     unanswerable: dict[int, str]
+    own_labels: tuple[int, ...] = ()
 
 
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
     """Sort out the pairs whose objective (see `default_objective`) can be read.
 
     A masked LM needs target and foil, each one token, and one [MASK] in every statement. A classifier needs two labels:
-    those of the pair, or else the ones it gives the original and the counterfactual, if they differ. Without a head
-    every pair has its embeddings.
+    those of the pair, or, if it names neither, the ones the model gives the original and the counterfactual. Without a
+    head every pair has its embeddings.
 
     Raises:
         PatchingError: for a model without a tokenizer.
@@ -38,34 +43,48 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
         raise PatchingError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
     kept: dict[int, StatementPair] = {}
     reasons: dict[int, str] = {}
+    own_labels = []
     for index, pair in enumerate(pairs):
-        if model.cfg.head == "classification" and not {pair.target, pair.foil} <= set(model.cfg.labels):
-            target, foil = model([pair.original, pair.counterfactual], return_type="predictions")
+        if model.cfg.head == "classification" and pair.target is None and pair.foil is None:
+            target, foil = _predicted_labels(model, pair)
+            if target == foil:
+                reasons[index] = f"the model labels both statements {target!r}"
+                continue
             pair = replace(pair, target=target, foil=foil)
+            own_labels.append(index)
         reason = _reason(model, model.tokenizer, pair)
         if reason:
             reasons[index] = reason
         else:
             kept[index] = pair
-    return Answerable(kept, reasons)
+    return Answerable(kept, reasons, tuple(own_labels))
+
+
+@torch.no_grad()
+def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, str]:
+    """The labels a classifier gives the original and the counterfactual."""
+    resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
+    original, counterfactual = model.classifier(resid).argmax(dim=-1).tolist()
+    return model.cfg.labels[original], model.cfg.labels[counterfactual]
 
 
 def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:
     if model.cfg.head == "none":
         return ""
-    if model.cfg.head == "classification":
-        return f"the model labels both statements {pair.target!r}" if pair.target == pair.foil else ""
     if not pair.target or not pair.foil:
         return "the pair names no target and foil"
+    if pair.target == pair.foil:
+        return f"target and foil are both {pair.target!r}"
+    if model.cfg.head == "classification":
+        unknown = {pair.target, pair.foil} - set(model.cfg.labels)
+        return f"{sorted(unknown)[0]!r} is not a label of the model" if unknown else ""
     for word in (pair.target, pair.foil):
         try:
             answer_id(model, word)
         except PatchingError:
             return f"{word!r} is not one token of the model's vocabulary"
     for text in (pair.original, pair.counterfactual, pair.control):
-        if text is None:
-            continue
-        masks = tokenize(text, tokenizer).ids.count(tokenizer.mask_token_id)
+        masks = 1 if text is None else tokenize(text, tokenizer).ids.count(tokenizer.mask_token_id)
         if masks != 1:
             return f"a statement has {masks} mask tokens, not one"
     return ""

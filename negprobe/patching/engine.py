@@ -15,13 +15,14 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.objectives import Objective, Readout, default_objective
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, Run, pair_runs, tokenized_run
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, Run, last_hidden_states, pair_runs, tokenized_run
 from negprobe.patching.sites import By, Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
-# Pairs prepared together, and patched runs in one forward pass.
+# Pairs prepared together; patched runs in one forward pass, and the most floats one layer's patterns of them may take.
 _PAIRS_AT_ONCE = 32
 _RUNS_AT_ONCE = 256
+_PATTERN_BUDGET = 2**27
 
 Progress = Callable[[int], None]
 """Told after each batch how many pairs are done."""
@@ -104,15 +105,11 @@ def objective_values(
         sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
         rows = torch.arange(len(indices), device=model.device)
         for side, run in sides.items():
-            table.loc[indices, side] = objective(model, runs, run)(_last_hidden_states(model, run), rows).cpu().numpy()
+            table.loc[indices, side] = (
+                objective(model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
+            )
     table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
     return table
-
-
-def _last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
-    resid = model(run.tokens, one_zero_attention_mask=run.mask, stop_at_layer=model.cfg.n_layers)
-    assert isinstance(resid, Tensor)
-    return resid
 
 
 def _patch_batch(
@@ -125,12 +122,15 @@ def _patch_batch(
     choice = _choices(model, runs, by)
     exists = rearrange(choice, "pair part ... -> pair part (...)").any(dim=-1)
     pair, part = exists.nonzero(as_tuple=True)
-    patched = torch.full((len(runs.pairs), model.cfg.n_layers, choice.shape[1]), torch.nan, device=model.device)
+    patched = torch.full(
+        (len(runs.pairs), model.cfg.n_layers, choice.shape[1]), torch.nan, device=model.device, dtype=base_metric.dtype
+    )
     # Which entries of [run pos] or [run pos head] a patch replaces, with an axis for the vector's entries.
     chosen = choice[pair, part][..., None]
+    fit = max(1, _PATTERN_BUDGET // (model.cfg.n_heads * runs.base.tokens.shape[1] ** 2))
     for layer in range(model.cfg.n_layers):
         replacement = _onto_base(activations[layer], runs.source_of)
-        for some in torch.arange(len(pair), device=model.device).split(_RUNS_AT_ONCE):
+        for some in torch.arange(len(pair), device=model.device).split(min(_RUNS_AT_ONCE, fit)):
             rows = pair[some]
             values = _run_patched(
                 model,
@@ -141,7 +141,7 @@ def _patch_batch(
                 replacement[rows],
                 chosen[some],
             )
-            patched[rows, layer, part[some]] = read_base(values, rows).to(patched.dtype)
+            patched[rows, layer, part[some]] = read_base(values, rows)
     return patched, base_metric, source_metric
 
 

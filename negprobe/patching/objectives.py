@@ -15,7 +15,7 @@ from torch import Tensor
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
-from negprobe.patching.runs import PairRuns, Run
+from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair
 
 Readout = Callable[[Float[Tensor, "run pos d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
@@ -101,8 +101,14 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     """
     if model.cfg.head != "none":
         raise PatchingError(f"{model.cfg.model_name!r} has a head; the embedding contrast is for models without.")
-    originals = model([pair.original for pair in runs.pairs])
-    counterfactuals = model([pair.counterfactual for pair in runs.pairs])
+    # Tokenized as the runs are, so that a [MASK] is the model's own mask token here too.
+    originals, counterfactuals = (
+        pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
+        for run in (
+            tokenized_run(model, [pair.original for pair in runs.pairs]),
+            tokenized_run(model, [pair.counterfactual for pair in runs.pairs]),
+        )
+    )
 
     def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         embedding = pool(resid, side.mask[pair], model.cfg.pooling, normalize=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from negprobe.errors import PatchingError
@@ -105,6 +105,13 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
     statements = tuple(tokenize(text, model.tokenizer) for text in texts)
     tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
     return Run(statements, tokens, mask)
+
+
+def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
+    """What the head reads, of an unpatched run."""
+    resid = model(run.tokens, one_zero_attention_mask=run.mask, stop_at_layer=model.cfg.n_layers)
+    assert isinstance(resid, Tensor)
+    return resid
 
 
 def _roles(

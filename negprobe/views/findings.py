@@ -7,6 +7,8 @@ from negprobe.patching import mean_effect
 from negprobe.results import StudyResults
 
 _N_HEADS_NAMED = 3
+# Below this a sign-flip test over pairs cannot reach p < 0.05, whatever the numbers (2 / 2^5 = 0.0625).
+_FEW_PAIRS = 6
 
 
 def findings(results: StudyResults) -> list[str]:
@@ -33,6 +35,9 @@ def behaviour(results: StudyResults) -> list[str]:
             f"{sentence} The control, which has a neutral word where the cue is, lies nearer to the original than to "
             f"the counterfactual in {right_control} of {len(controlled)} pairs."
         ]
+    if results.own_labels:
+        n_asked = n + sum("labels both statements" in reason for reason in results.unpatched)
+        return [f"The model gives original and counterfactual different labels on {n} of {n_asked} pairs."]
     right, changed = int((answers["original"] > 0).sum()), int((answers["counterfactual"] < 0).sum())
     both = int(((answers["original"] > 0) & (answers["counterfactual"] < 0)).sum())
     what = "word" if results.cfg.head == "masked_lm" else "label"
@@ -62,6 +67,18 @@ def responding_heads(results: StudyResults) -> list[str]:
             "No pair has a control of the same length, so negation cannot be told from an inserted word here. The "
             f"heads whose attention changes most (mean |ΔA|) are {named}."
         ]
+    n = int(effects["n"].max())
+    if n < _FEW_PAIRS:
+        strongest = effects.sort_values("effect", ascending=False).head(_N_HEADS_NAMED)
+        named = "; ".join(
+            f"head {row['layer']:.0f}.{row['head']:.0f} by {row['counterfactual']:.4f} and {row['control']:.4f}"
+            for _, row in strongest.iterrows()
+        )
+        return [
+            f"With {n} controlled {'pair' if n == 1 else 'pairs'} there is nothing to test: five pairs or fewer can "
+            "never be significant at 0.05. Under the cue and under its control, attention changes most (mean |ΔA|) in "
+            f"{named}."
+        ]
     above = int((effects["low"] > 0).sum())
     strongest = effects.sort_values("effect", ascending=False).head(_N_HEADS_NAMED)
     named = "; ".join(
@@ -70,7 +87,6 @@ def responding_heads(results: StudyResults) -> list[str]:
         f"95 % interval {row['low']:.4f} to {row['high']:.4f})"
         for _, row in strongest.iterrows()
     )
-    n = int(effects["n"].max())
     return [
         f"Attention changes more for the negation than for a neutral word of the same length in {above} of "
         f"{len(effects)} heads (the interval of the difference lies above 0; not corrected for the number of heads). "
@@ -82,13 +98,28 @@ def carriers(results: StudyResults) -> list[str]:
     """The positions and heads whose activations move the answer when they are swapped."""
     if not results.patching:
         return []
-    return [*_path_story(mean_effect(results.patching["resid_pre", "denoising"])), _head_story(results)]
+    effect = mean_effect(results.patching["resid_pre", "denoising"])
+    if not np.isfinite(effect).any():
+        return ["No patched pair's two runs differ in the answer, so there is nothing for a swap to move."]
+    return [_swap_story(results), *_path_story(effect), _head_story(results)]
+
+
+def _swap_story(results: StudyResults) -> str:
+    n, k = len(results.answers), results.from_control
+    if k == 0:
+        return f"Activations were swapped between original and counterfactual in all {n} pairs."
+    rest = f", and between original and counterfactual in the other {n - k}" if n > k else ""
+    return (
+        f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue has a "
+        f"partner to be swapped with{rest}; control or original is the affirmative run below."
+    )
 
 
 def _path_story(effect: xr.DataArray) -> list[str]:
     """Where the answer stands before each layer: the role whose residual stream alone moves it most."""
     n_pairs = int(effect["n_pairs"].sel(role="cue").max())
-    story = [] if n_pairs else ["The cue has no partner in any original, so its own activation could not be swapped."]
+    no_cue = "No pair has a control and no cue has a partner in an original, so none could be swapped by itself."
+    story = [] if n_pairs else [no_cue]
     steps = []
     for layer in effect["layer"].values:
         here = effect.sel(layer=layer)
@@ -96,8 +127,8 @@ def _path_story(effect: xr.DataArray) -> list[str]:
         steps.append(f"before layer {layer} at {_ROLE_NAMES[role]} ({_percent(float(here.sel(role=role)))})")
     return [
         *story,
-        "Swapping the residual stream at the tokens of one role brings back the original's answer (denoising) most "
-        f"{', '.join(steps)}.",
+        "Swapping the residual stream at the tokens of one role brings back the affirmative run's answer (denoising) "
+        f"most {', '.join(steps)}.",
     ]
 
 
@@ -122,8 +153,8 @@ def _head_story(results: StudyResults) -> str:
         for layer, head in zip(*np.unravel_index(order, back.shape), strict=True)
     )
     return (
-        "Swapping one head's output z at all aligned tokens brings the original's answer back into the "
-        f"counterfactual's run (denoising), or takes it away from the original's (noising): {named}."
+        "Swapping one head's output z at all aligned tokens brings the affirmative run's answer back into the "
+        f"counterfactual's (denoising), or takes it away from the affirmative run (noising): {named}."
     )
 
 

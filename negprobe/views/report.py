@@ -26,8 +26,8 @@ from negprobe.views.page import page_parts
 
 _READING = {
     "effects": "How much more each metric changes for the negation than for a neutral word of the same length: the "
-    "mean over pairs of (original against counterfactual) minus (original against control). Zero, in the middle of the "
-    "scale, is a head for which negation is just another word.",
+    "mean over pairs of (original against counterfactual) minus (original against control), both on the tokens that "
+    "all three share. Zero, in the middle of the scale, is a head for which negation is just another word.",
     "metrics": "The four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
     "heatmaps": "The head whose attention responds most, on one pair: attention before the values (top) and the cosine "
     "between the head's outputs after them (bottom), for the original, the counterfactual and their difference on "
@@ -35,8 +35,9 @@ _READING = {
     "values": "The same head on the counterfactual: attention weights, attention weighted by the norm of the "
     "transformed values, and the cosine between its outputs.",
     "patching": "Normalised effect of swapping one activation between the two runs, as a ratio of means over "
-    "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the original's "
-    "activation into the counterfactual's run, noising the other way round.",
+    "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the "
+    "affirmative run's activation into the counterfactual's run, noising the other way round; the affirmative run is "
+    "the control where a pair has one, and the original where it has not.",
     "positions": "One pair, every token: the effect of swapping the residual stream before each layer.",
 }
 
@@ -130,8 +131,7 @@ def strongest_head(results: StudyResults) -> tuple[int, int]:
 
 
 def _mean_metrics(results: StudyResults) -> pd.DataFrame:
-    against_counterfactual = results.metrics[results.metrics["compared"] == "counterfactual"]
-    return against_counterfactual.groupby(["layer", "head"], as_index=False)[[*METRICS, "attention_to_cue"]].mean()
+    return results.metrics.groupby(["layer", "head"], as_index=False)[[*METRICS, "attention_to_cue"]].mean()
 
 
 def _effect_figure(results: StudyResults) -> Figure:
@@ -147,10 +147,19 @@ def _effect_figure(results: StudyResults) -> Figure:
 def _notes(results: StudyResults) -> list[str]:
     """What was left out, and what weakens the result; nothing is dropped in silence."""
     notes = []
-    for what, reasons in (("left out", results.dropped), ("measured but not patched", results.unpatched)):
+    for what, reasons in (
+        ("pairs or controls were left out", results.dropped),
+        ("pairs were measured but not patched", results.unpatched),
+    ):
         if reasons:
             more = f" (and {len(reasons) - 1} more, in manifest.json)" if len(reasons) > 1 else ""
-            notes.append(f"{len(reasons)} pairs were {what}: {reasons[0]}{more}.")
+            notes.append(f"{len(reasons)} {what}: {reasons[0]}{more}.")
+    for what, missing in (
+        ("negation cue", sum(pair.cue_span is None for pair in results.pairs)),
+        ("control of the counterfactual's length", sum(pair.control is None for pair in results.pairs)),
+    ):
+        if missing:
+            notes.append(f"{missing} of {len(results.pairs)} pairs have no {what}.")
     if results.unknown_words:
         words = ", ".join(results.unknown_words[:12])
         more = ", …" if len(results.unknown_words) > 12 else ""
@@ -163,7 +172,7 @@ def _notes(results: StudyResults) -> list[str]:
 
 def _answers_section(results: StudyResults) -> str:
     answers = results.answers
-    if answers.empty or results.cfg.head == "none":
+    if answers.empty or results.cfg.head == "none" or results.own_labels:
         return ""
     shares = pd.DataFrame(
         {

@@ -1,5 +1,7 @@
 """The probe measures pairs of any length, in batches, in one forward pass a side."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,9 @@ LONGER = StatementPair(
     "The soup on the old table was warm and good.", "The soup on the old table wasn't warm and good."
 )
 INSERTED = StatementPair("Dogs like cats.", "Dogs no longer like cats.")
+LONGER_CONTROLLED = StatementPair(
+    "The soup was warm.", "The soup wasn't warm.", control="The soup was now really warm."
+)
 PAIRS = [LONGER, EQUAL, INSERTED, EQUAL]
 
 
@@ -119,3 +124,17 @@ def test_unusable_input_is_a_clear_error(probe):
     untokenized = HookedEncoder(probe.model.cfg)
     with pytest.raises(InputError, match="tokenizer"):
         AttentionProbe(untokenized)
+
+
+def test_control_metrics_compare_both_sides_on_the_same_tokens(probe):
+    controlled = [replace(EQUAL, original="The door is open.", control="The door is now open."), LONGER_CONTROLLED]
+    table = probe.control_metrics([INSERTED, *controlled])
+    assert sorted(table["pair"].unique()) == [1, 2]
+    # [CLS] the soup was warm . [SEP] / wasn ' t / was now really: "was" has a partner in the control alone.
+    here, there = [0, 1, 2, 4, 5, 6], [0, 1, 2, 6, 7, 8]
+    original = probe.run(LONGER_CONTROLLED.original).raw.numpy()[:, :, here][..., here]
+    for compared in ("counterfactual", "control"):
+        other = probe.run(getattr(LONGER_CONTROLLED, compared)).raw.numpy()[:, :, there][..., there]
+        rows = table.query("pair == 2 and compared == @compared")
+        expected = np.abs(original - other).mean(axis=(2, 3)).ravel()
+        np.testing.assert_allclose(rows["mean_attention_diff"], expected, atol=1e-10)

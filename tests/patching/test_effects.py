@@ -30,6 +30,7 @@ def test_the_effect_is_zero_at_the_base_and_one_at_the_source():
 
 def test_the_mean_effect_is_a_ratio_of_means_over_the_pairs_that_have_the_part(random_results):
     mean = mean_effect(random_results)
+    assert (random_results["source"] > random_results["base"]).all()
     for layer in range(3):
         for column, role in enumerate(("cue", "mask")):
             moved, gap = [], []
@@ -42,6 +43,12 @@ def test_the_mean_effect_is_a_ratio_of_means_over_the_pairs_that_have_the_part(r
             assert mean.sel(layer=layer, role=role).item() == pytest.approx(np.mean(moved) / np.mean(gap))
     assert mean["n_pairs"].sel(role="cue").values.tolist() == [4, 4, 4]
     assert mean["n_pairs"].sel(role="mask").values.tolist() == [5, 5, 5]
+
+
+def test_swings_in_opposite_directions_do_not_cancel():
+    # Half of a swing up and half of a swing down are half of the swing, whichever way most pairs go.
+    data = results([[[0.5, 1.0]], [[-0.5, -1.0]], [[0.49, 0.0]]], [0.0, 0.0, 0.0], [1.0, -1.0, 0.98])
+    np.testing.assert_allclose(mean_effect(data).sel(layer=0), [0.5, 2 / 2.98])
 
 
 def test_pairs_without_a_gap_are_left_out_and_named(random_results):

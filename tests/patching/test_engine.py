@@ -161,13 +161,12 @@ def test_a_batch_of_pairs_of_different_length_gives_each_what_it_gets_alone(mask
             np.testing.assert_allclose(together[name].sel(pair=index), alone[name], atol=1e-9, err_msg=name)
 
 
-def test_swapping_the_whole_residual_stream_gives_the_source_run(masked_lm):
-    # With one aligned token left out of no patch, swapping each role in turn cannot be the whole; the mask token's last
-    # state is, because the answer is read from it alone.
+def test_swapping_all_that_differs_gives_the_source_run_and_swapping_nothing_the_base_run(masked_lm):
     _, model = masked_lm
-    pair = StatementPair("A [MASK].", "No [MASK].", "dog", "cat")
-    result = patch(model, pair, "resid_pre", by="position", direction="noising")
-    assert not np.allclose(result["base"], result["source"])
+    # Before the first block the two runs differ in the cue's embedding alone.
+    result = patch(model, EQUAL, "resid_pre", by="role", direction="noising")
+    assert abs(result["base"] - result["source"]).item() > 1e-3
+    assert result["patched"].sel(role="cue", layer=0).item() == pytest.approx(result["source"].item(), abs=1e-9)
     untouched = patch(model, StatementPair("A [MASK].", "A [MASK].", "dog", "cat"), "resid_pre", by="position")
     np.testing.assert_allclose(untouched["patched"].squeeze("pair"), untouched["base"].item(), atol=1e-12)
 
