@@ -209,7 +209,7 @@ def _answers(model: HookedEncoder, pairs: dict[int, StatementPair]) -> pd.DataFr
 
 
 def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.DataFrame) -> list[int]:
-    """Pairs to show: one a kind of cue, those with the largest swing where there is an objective."""
+    """Pairs to show: one a kind of cue, "not" before the others, with the largest swing where there is an objective."""
     if answered:
         swing = (answers["original"] - answers["counterfactual"]).abs()
         order = [answered[row] for row in swing.sort_values(ascending=False).index]
@@ -217,6 +217,7 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
         order = list(range(len(pairs)))
     first_of_cue = {pairs[index].cue: index for index in reversed(order)}
     chosen = [index for index in order if index in first_of_cue.values()]
+    chosen.sort(key=lambda index: pairs[index].cue != "not")
     rest = [index for index in order if index not in chosen]
     return [*chosen, *rest][:_N_EXAMPLES]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -29,9 +30,9 @@ _READING = {
     "mean over pairs of (original against counterfactual) minus (original against control), both on the tokens that "
     "all three share. Zero, in the middle of the scale, is a head for which negation is just another word.",
     "metrics": "The four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
-    "heatmaps": "The head whose attention responds most, on one pair: attention before the values (top) and the cosine "
-    "between the head's outputs after them (bottom), for the original, the counterfactual and their difference on "
-    "aligned tokens.",
+    "heatmaps": "The head whose output carries most of the answer, on one pair: attention before the values (top) and "
+    "the cosine between the head's outputs after them (bottom), for the original, the counterfactual and their "
+    "difference on aligned tokens.",
     "values": "The same head on the counterfactual: attention weights, attention weighted by the norm of the "
     "transformed values, and the cosine between its outputs.",
     "patching": "Normalised effect of swapping one activation between the two runs, as a ratio of means over "
@@ -61,7 +62,7 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
     if not results.effects.empty:
         figures["negation-effects"] = _effect_figure(results)
     example = results.examples[0]
-    layer, head = strongest_head(results)
+    layer, head = carrying_head(results)
     figures["heatmaps"] = four_heatmaps(example, layer, head)
     figures["before-and-after-values"] = raw_beside_value_weighted(example.counterfactual, layer, head)
     for (site, direction), patched in results.patching.items():
@@ -85,7 +86,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         ViewError: for results that cannot be drawn.
     """
     parts = page_parts(results.examples)
-    layer, head = strongest_head(results)
+    layer, head = carrying_head(results)
     return Template(_asset("report.html")).substitute(
         head=parts.head,
         style=_asset("page.css") + _asset("report.css"),
@@ -128,6 +129,16 @@ def strongest_head(results: StudyResults) -> tuple[int, int]:
         table, column = effects, "effect"
     strongest = table.sort_values(column, ascending=False).iloc[0]
     return int(strongest["layer"]), int(strongest["head"])
+
+
+def carrying_head(results: StudyResults) -> tuple[int, int]:
+    """Layer and head whose output alone brings back most of the answer; `strongest_head` where nothing was patched."""
+    if ("z", "denoising") in results.patching:
+        effects = mean_effect(results.patching["z", "denoising"]).values
+        if np.isfinite(effects).any():
+            layer, head = np.unravel_index(np.nanargmax(effects), effects.shape)
+            return int(layer), int(head)
+    return strongest_head(results)
 
 
 def _mean_metrics(results: StudyResults) -> pd.DataFrame:
