@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_five_lines_of_python_run(capsys):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert code is not None
-    assert len(code[1].strip().splitlines()) <= 7
+    assert len(code[1].strip().splitlines()) <= 6
     exec(compile(code[1], "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "attention_to_cue" in printed

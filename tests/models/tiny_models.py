@@ -170,4 +170,4 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def largest_difference(a: Tensor, b: Tensor) -> float:
     """The largest absolute difference; refuses shapes that would broadcast."""
     assert a.shape == b.shape, f"{list(a.shape)} is not {list(b.shape)}"
-    return float((a - b).abs().max())
+    return float((a - b).detach().abs().max())
