@@ -87,7 +87,7 @@ def compare(
         _warn_of_unknown_words(encoder, original, counterfactual)
         comparison = probe.compare(StatementPair(original, counterfactual))
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
-        _print_table(strongest.head(10), "The heads whose attention changes most")
+        _print_table(strongest.head(10).drop(columns="undefined"), "The heads whose attention changes most")
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
         comparison.metrics.to_csv(out / "metrics.csv", index=False)
@@ -180,7 +180,8 @@ def _warn_of_unknown_words(model: HookedEncoder, *texts: str) -> None:
 def _print_table(frame: pd.DataFrame, title: str) -> None:
     table = Table(title=title)
     for column in frame.columns:
-        table.add_column(str(column), justify="right")
+        # Spaces let long names break over lines where the terminal is narrow.
+        table.add_column(str(column).replace("_", " "), justify="right")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     console.print(table)

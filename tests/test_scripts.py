@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from negprobe import HookedEncoder, builtin_pairs, mean_effect, patch
+from negprobe import AttentionProbe, HookedEncoder, builtin_pairs, mean_effect, patch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -29,6 +29,17 @@ def test_patch_pairs_saves_what_patch_returns(tmp_path):
     table = pd.read_parquet(tmp_path / "effects.parquet").query("site == 'z' and by == 'head'")
     rows = table.query("direction == 'denoising' and layer == 2")["effect"]
     np.testing.assert_allclose(rows, mean_effect(expected).sel(layer=2), atol=1e-4)
+
+
+def test_compare_pairs_saves_what_the_probe_measures(tmp_path):
+    done = run("compare_pairs.py", "--limit", 3, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
+    for name, expected in (
+        ("metrics", probe.metrics(builtin_pairs()[:3])),
+        ("control_metrics", probe.control_metrics(builtin_pairs()[:3])),
+    ):
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{name}.parquet"), expected, atol=1e-5)
 
 
 def test_study_runs_as_a_script(tmp_path):
