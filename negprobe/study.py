@@ -122,13 +122,7 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     Raises:
         NegprobeError: if the folder cannot be written to.
     """
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
-    figures = {name: _png(figure) for name, figure in study_figures(results).items()}
-    for name, png in figures.items():
-        (out / "figures" / f"{name}.png").write_bytes(png)
+    manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
         "metrics": results.metrics,
@@ -137,12 +131,20 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         "answers": results.answers,
         "patching": patching_table(results.patching),
     }
-    for name, table in tables.items():
-        _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
-    manifest = _manifest(results, command or " ".join(sys.argv))
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     report = out / "report.html"
-    report.write_text(study_report(results, figures, manifest), encoding="utf-8")
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        # The numbers first: whatever may go wrong with a figure, they are safe.
+        for name, table in tables.items():
+            _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        figures = {name: _png(figure) for name, figure in study_figures(results).items()}
+        for name, png in figures.items():
+            (out / "figures" / f"{name}.png").write_bytes(png)
+        report.write_text(study_report(results, figures, manifest), encoding="utf-8")
+    except OSError as error:
+        raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
     return report
 
 
