@@ -15,7 +15,7 @@ from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.metrics import METRICS, attention_to_cue, comparison_metrics
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import length_batches, pad_tokens
+from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.statements import Alignment, StatementPair, TokenizedStatement, align, complete, tokenize
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
@@ -229,7 +229,7 @@ class AttentionProbe:
             one, other = self._activations(first), self._activations(second)
             members = [completed[i] for i in indices]
             cues = [
-                statement.positions(pair.cue_span) if pair.cue_span else ()
+                tuple(position for span in pair.cue_spans for position in statement.positions(span))
                 for pair, statement in zip(members, second, strict=True)
             ]
             metrics = comparison_metrics(one.pattern, other.pattern, one.z, other.z, alignments)
@@ -240,8 +240,10 @@ class AttentionProbe:
     def _activations(self, statements: Sequence[TokenizedStatement]) -> _Activations:
         cfg = self.model.cfg
         tokens, mask = pad_tokens([s.ids for s in statements], cfg.pad_token_id, self.model.device)
+        types = pad_token_types([s.token_types for s in statements], [*map(len, statements)], self.model.device)
         _, cache = self.model.run_with_cache(
             tokens,
+            token_type_ids=types,
             one_zero_attention_mask=mask,
             stop_at_layer=cfg.n_layers,
             names_filter=lambda name: name.endswith(("hook_pattern", "attn.hook_v", "attn.hook_z")),

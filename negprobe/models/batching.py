@@ -22,3 +22,13 @@ def pad_tokens(
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return tokens.to(device), mask.to(device)
+
+
+def pad_token_types(
+    types: Sequence[Sequence[int]], lengths: Sequence[int], device: torch.device
+) -> Int[Tensor, "batch pos"]:
+    """Token types padded with 0 to the longest text; 0 for texts that have none."""
+    padded = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, of_row in enumerate(types):
+        padded[row, : len(of_row)] = torch.tensor(of_row, dtype=torch.long)
+    return padded.to(device)

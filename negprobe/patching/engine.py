@@ -154,6 +154,7 @@ def _unpatched(
     hooks = [site.hook.format(layer=layer) for layer in layers]
     resid, cache = model.run_with_cache(
         run.tokens,
+        token_type_ids=run.token_types,
         one_zero_attention_mask=run.mask,
         stop_at_layer=model.cfg.n_layers,
         names_filter=[*starts, *hooks],

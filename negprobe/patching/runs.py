@@ -10,7 +10,7 @@ from torch import Tensor
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import pad_tokens
+from negprobe.models.batching import pad_token_types, pad_tokens
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -35,11 +35,13 @@ class Run:
         statements: The statements, unpadded.
         tokens: Their token ids, padded on the right.
         mask: 1 for real tokens.
+        token_types: Which of two texts each token belongs to; 0 throughout for a single text.
     """
 
     statements: tuple[TokenizedStatement, ...]
     tokens: Int[Tensor, "pair pos"]
     mask: Int[Tensor, "pair pos"]
+    token_types: Int[Tensor, "pair pos"]
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,18 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
         raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
     statements = tuple(tokenize(text, model.tokenizer) for text in texts)
     tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
-    return Run(statements, tokens, mask)
+    types = pad_token_types([statement.token_types for statement in statements], [*map(len, statements)], model.device)
+    return Run(statements, tokens, mask, types)
 
 
 def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
     """What the head reads, of an unpatched run."""
-    resid = model(run.tokens, one_zero_attention_mask=run.mask, stop_at_layer=model.cfg.n_layers)
+    resid = model(
+        run.tokens,
+        token_type_ids=run.token_types,
+        one_zero_attention_mask=run.mask,
+        stop_at_layer=model.cfg.n_layers,
+    )
     assert isinstance(resid, Tensor)
     return resid
 
@@ -126,8 +134,8 @@ def _roles(
     there = roles(
         counterfactual,
         model.tokenizer,
-        cue_span=pair.cue_span,
-        affected_span=pair.affected_span,
+        cue_spans=pair.cue_spans,
+        affected_spans=pair.affected_spans,
         target=pair.target,
     )
     here = roles(original, model.tokenizer, target=pair.target)

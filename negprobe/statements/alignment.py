@@ -54,10 +54,24 @@ def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
 
     The matches are those of a cheapest way to edit one sequence into the other by putting in, taking out and
     replacing items; of several cheapest ones that with the fewest separate stretches of edits, and of those
-    the one that matches earliest. Swapping the sequences swaps the matches.
+    the one that matches what both end with, and then earliest. Swapping the sequences swaps the matches.
     """
     if (len(first), tuple(first)) > (len(second), tuple(second)):
         return [(i, j) for j, i in match_equal(second, first)]
+    # What both begin and end with is matched by one of the cheapest ways, and is most of a minimal pair.
+    shortest = min(len(first), len(second))
+    begin = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    end = next((k for k in range(shortest - begin) if first[-1 - k] != second[-1 - k]), shortest - begin)
+    n, m = len(first) - end, len(second) - end
+    middle = _cheapest_matches(first[begin:n], second[begin:m])
+    return [
+        *((i, i) for i in range(begin)),
+        *((begin + i, begin + j) for i, j in middle),
+        *((n + k, m + k) for k in range(end)),
+    ]
+
+
+def _cheapest_matches(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
     cost = _edit_costs(first, second)
     matches, i, j, editing = [], 0, 0, False
     while i < len(first) and j < len(second):

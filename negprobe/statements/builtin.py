@@ -104,8 +104,8 @@ def _pair(
         foil=counterfactual.truth,
         control=write(control),
         cue=cue,
-        cue_span=_span(start + cue_start, cue),
-        affected_span=_span(start + state_start, counterfactual.state),
+        cue_spans=(_span(start + cue_start, cue),),
+        affected_spans=(_span(start + state_start, counterfactual.state),),
         category=counterfactual.scale.name,
     )
 

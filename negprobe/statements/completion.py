@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.statements.controls import length_matched_controls
 from negprobe.statements.cues import Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.tokens import MASK
+from negprobe.statements.tokens import MASK, SEPARATOR
 
 # Words a negation reaches through: it acts on what they lead to.
 _FUNCTION_WORDS = """
@@ -19,18 +19,18 @@ _FUNCTION_WORDS = """
     very really quite so too yet also just only now always ever even still at particularly
 """
 
-_WORD = re.compile(rf"{re.escape(MASK)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
+_WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
 
 
 def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = None) -> StatementPair:
-    """The pair with `cue`, `cue_span`, `affected_span` and `control` where it leaves them None.
+    """The pair with `cue`, `cue_spans`, `affected_spans` and `control` where it leaves them out.
 
-    The cue is the first that the counterfactual has and the original lacks, and of the kind `pair.cue` if
-    that is given; the control replaces all of those cues, one after the other, and never is the original
-    itself. A control needs a tokenizer. What cannot be found stays None: a pair whose counterfactual is the
+    The cues are those that the counterfactual has and the original lacks, and of the kind `pair.cue` if that is
+    given; `cue` is the kind of the first. The control replaces all of them, one after the other, and never is the
+    original itself; it needs a tokenizer. What cannot be found is left out: a pair whose counterfactual is the
     affirmative gets nothing.
     """
-    cues = _marked_cue(pair) if pair.cue_span else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
+    cues = _marked_cues(pair) if pair.cue_spans else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
     if not cues:
         return pair
     control = pair.control
@@ -39,8 +39,8 @@ def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = No
     return replace(
         pair,
         cue=pair.cue or cues[0].kind,
-        cue_span=cues[0].span,
-        affected_span=pair.affected_span or affected_word(pair.counterfactual, cues[0]),
+        cue_spans=tuple(cue.span for cue in cues),
+        affected_spans=pair.affected_spans or _affected_words(pair.counterfactual, cues),
         control=control,
     )
 
@@ -53,7 +53,7 @@ def affected_word(text: str, cue: Cue) -> Span | None:
     """
     first = None
     for word in _WORD.finditer(text, cue.span[1]):
-        if word[0] in ".?!;":
+        if word[0] in (*".?!;", SEPARATOR):
             break
         first = first or word
         if word[0].lower() not in _FUNCTION_WORDS.split():
@@ -61,14 +61,21 @@ def affected_word(text: str, cue: Cue) -> Span | None:
     return first.span() if first else None
 
 
-def _marked_cue(pair: StatementPair) -> tuple[Cue, ...]:
-    """The cue at the pair's own span, of a known kind or of the one the pair names."""
-    assert pair.cue_span is not None
-    start, end = pair.cue_span
-    text = pair.counterfactual[start:end]
-    found = [cue.kind for cue in find_cues(pair.counterfactual) if start <= cue.span[0] and cue.span[1] <= end]
-    kind = pair.cue or (found[0] if found else text.lower())
-    return (Cue(text, kind, pair.cue_span),)
+def _affected_words(text: str, cues: tuple[Cue, ...]) -> tuple[Span, ...]:
+    """The words that cues act on, each once: "neither" and "nor" may share one."""
+    words = (affected_word(text, cue) for cue in cues)
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def _marked_cues(pair: StatementPair) -> tuple[Cue, ...]:
+    """The cues at the pair's own spans, of a known kind or of the one the pair names, from left to right."""
+    known = find_cues(pair.counterfactual)
+    cues = []
+    for start, end in sorted(pair.cue_spans):
+        text = pair.counterfactual[start:end]
+        found = [cue.kind for cue in known if start <= cue.span[0] and cue.span[1] <= end]
+        cues.append(Cue(text, pair.cue or (found[0] if found else text.lower()), (start, end)))
+    return tuple(cues)
 
 
 def _of_kind(kind: str | None, cues: tuple[Cue, ...]) -> tuple[Cue, ...]:

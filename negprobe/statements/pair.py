@@ -12,6 +12,8 @@ Span = tuple[int, int]
 class StatementPair:
     """An original statement and its counterfactual, which differ by a negation.
 
+    A statement of two texts, such as a premise and a hypothesis, is written with ` [SEP] ` between them.
+
     Attributes:
         original: The statement as it is.
         counterfactual: The statement with its negation changed, usually with a cue put in.
@@ -22,8 +24,9 @@ class StatementPair:
         control: The counterfactual with its cue replaced by neutral words of the same number of tokens
             ("not" -> "now"): it shares every position with the counterfactual and the meaning of the original.
         cue: The kind of negation that was changed: "not", "n't", "no longer", ...
-        cue_span: Where that cue stands, in characters of the counterfactual.
-        affected_span: Where the word the cue acts on stands, in characters of the counterfactual.
+        cue_spans: Where the cues that were put in stand, in characters of the counterfactual: one, or one each in a
+            premise and a hypothesis.
+        affected_spans: Where the words these cues act on stand, in characters of the counterfactual.
         category: What the pair is about, for grouping.
 
     Raises:
@@ -36,8 +39,8 @@ class StatementPair:
     foil: str | None = None
     control: str | None = None
     cue: str | None = None
-    cue_span: Span | None = None
-    affected_span: Span | None = None
+    cue_spans: tuple[Span, ...] = ()
+    affected_spans: tuple[Span, ...] = ()
     category: str = ""
 
     def __post_init__(self) -> None:
@@ -45,10 +48,10 @@ class StatementPair:
             text = getattr(self, name)
             if text is not None and not text.strip():
                 raise StatementError(f"The {name} of a pair is empty; give it at least one word.")
-        for name in ("cue_span", "affected_span"):
-            span = getattr(self, name)
-            if span is not None and not 0 <= span[0] < span[1] <= len(self.counterfactual):
-                raise StatementError(
-                    f"{name} {span} is not a range inside the counterfactual, which has "
-                    f"{len(self.counterfactual)} characters: {self.counterfactual!r}."
-                )
+        for name in ("cue_spans", "affected_spans"):
+            for span in getattr(self, name):
+                if not 0 <= span[0] < span[1] <= len(self.counterfactual):
+                    raise StatementError(
+                        f"{span} of {name} is not a range inside the counterfactual, which has "
+                        f"{len(self.counterfactual)} characters: {self.counterfactual!r}."
+                    )

@@ -164,8 +164,8 @@ def _pair(row: Row) -> StatementPair:
         foil=_label(row, "foil"),
         control=_text(row, "control"),
         cue=_label(row, "cue"),
-        cue_span=_span(row, "cue"),
-        affected_span=_span(row, "affected"),
+        cue_spans=_spans(row, "cue"),
+        affected_spans=_spans(row, "affected"),
         category=_label(row, "category") or "",
     )
 
@@ -182,17 +182,17 @@ def _label(row: Row, name: str) -> str | None:
     return text.strip() if text else None
 
 
-def _span(row: Row, name: str) -> Span | None:
+def _spans(row: Row, name: str) -> tuple[Span, ...]:
     edges = [row.get(f"{name}_start"), row.get(f"{name}_end")]
     if all(edge in (None, "") for edge in edges):
-        return None
+        return ()
     try:
         start, end = (int(str(edge)) for edge in edges)
     except ValueError as error:
         raise StatementError(
             f"{name}_start and {name}_end are {edges[0]!r} and {edges[1]!r}; give two whole numbers, or neither."
         ) from error
-    return start, end
+    return ((start, end),)
 
 
 def _neg136_pair(row: Row) -> StatementPair:

@@ -1,6 +1,7 @@
 """What part each token plays, so that results over many pairs can be indexed by role and not by position."""
 
 import re
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,8 +15,8 @@ def roles(
     statement: TokenizedStatement,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    cue_span: Span | None = None,
-    affected_span: Span | None = None,
+    cue_spans: Sequence[Span] = (),
+    affected_spans: Sequence[Span] = (),
     target: str | None = None,
 ) -> tuple[str, ...]:
     """One of `ROLES` for each token.
@@ -30,9 +31,10 @@ def roles(
     for span in _word_spans(statement.text, target):
         for position in statement.positions(span):
             role[position] = "target"
-    for name, marked in (("affected", affected_span), ("cue", cue_span)):
-        for position in statement.positions(marked) if marked else ():
-            role[position] = name
+    for name, spans in (("affected", affected_spans), ("cue", cue_spans)):
+        for span in spans:
+            for position in statement.positions(span):
+                role[position] = name
     named = {tokenizer.mask_token_id: "mask", tokenizer.sep_token_id: "sep", tokenizer.cls_token_id: "cls"}
     return tuple(named.get(token, role[position]) for position, token in enumerate(statement.ids))
 

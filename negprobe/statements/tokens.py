@@ -11,6 +11,9 @@ from negprobe.statements.pair import Span
 MASK = "[MASK]"
 """How a statement writes the masked position, whatever the tokenizer calls its own mask token."""
 
+SEPARATOR = "[SEP]"
+"""How a statement of two texts, such as a premise and a hypothesis, writes the border between them."""
+
 SPACE = "▁"
 """How a token that holds nothing but the space before a word is shown."""
 
@@ -26,6 +29,7 @@ class TokenizedStatement:
         offsets: The characters of `text` each token stands for, without spaces; `(0, 0)` for special tokens.
         special: Whether the tokenizer put the token there itself, as it does with [CLS] and [SEP]. A mask
             token is part of the statement.
+        token_types: Which of two texts each token belongs to, for models that are told; empty if this one is not.
     """
 
     text: str
@@ -33,6 +37,7 @@ class TokenizedStatement:
     ids: tuple[int, ...]
     offsets: tuple[Span, ...]
     special: tuple[bool, ...]
+    token_types: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """The number of tokens, special ones included."""
@@ -60,15 +65,16 @@ class TokenizedStatement:
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatement:
     """Tokenize one statement, special tokens included, nothing cut and nothing padded.
 
-    A literal `[MASK]` in the text becomes the tokenizer's own mask token. The shown tokens follow BERT's
+    A literal `[MASK]` in the text becomes the tokenizer's own mask token. A literal `[SEP]` between two texts makes
+    them a pair, with the separators and token types that the tokenizer gives a pair. The shown tokens follow BERT's
     convention for every tokenizer: a piece that starts a word is plain, one that goes on in it begins with
     `##`, a piece that is the space before a word and nothing else is `▁`. WordPiece tokens are shown as they
     are in the vocabulary, others by the characters they stand for, so that every byte of a split character
     shows that character.
 
     Raises:
-        StatementError: for an empty text, one of which the tokenizer leaves nothing, a `[MASK]` that the
-            tokenizer has no token for, or a tokenizer without offsets.
+        StatementError: for an empty text, one of which the tokenizer leaves nothing, more than one `[SEP]`, a `[MASK]`
+            that the tokenizer has no token for, or a tokenizer without offsets.
     """
     if not text.strip():
         raise StatementError("The statement is empty; give it at least one word.")
@@ -77,17 +83,20 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
             f"{type(tokenizer).__name__} does not say which characters a token stands for; load the model's "
             "fast tokenizer (AutoTokenizer.from_pretrained, with its tokenizer.json)."
         )
-    written, origin = _with_own_mask(text, tokenizer)
-    encoding = tokenizer(written, return_offsets_mapping=True, return_special_tokens_mask=True)
+    parts = _parts(text)
+    written, origins = zip(*(_with_own_mask(text, part, tokenizer) for part in parts), strict=True)
+    encoding = tokenizer(*written, return_offsets_mapping=True, return_special_tokens_mask=True)
     ids = tuple(encoding["input_ids"])
     special = tuple(bool(flag) for flag in encoding["special_tokens_mask"])
-    if all(special):
-        raise StatementError(f"The tokenizer leaves nothing of {text!r}; give a statement with words.")
+    of_part = encoding.sequence_ids()
+    if set(of_part) - {None} != set(range(len(parts))):
+        raise StatementError(f"The tokenizer leaves nothing of {text!r}, or of one side of it; give words.")
     offsets = tuple(
-        (0, 0) if is_special else _without_spaces(text, (origin[start], origin[end]))
-        for (start, end), is_special in zip(encoding["offset_mapping"], special, strict=True)
+        (0, 0) if is_special else _without_spaces(text, (origins[part][start], origins[part][end]))
+        for (start, end), is_special, part in zip(encoding["offset_mapping"], special, of_part, strict=True)
     )
-    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special)
+    types = tuple(encoding.get("token_type_ids", ()))
+    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special, types)
 
 
 def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -99,14 +108,27 @@ def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerB
     )
 
 
-def _with_own_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
-    """The text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
+def _parts(text: str) -> list[Span]:
+    """The characters of the one text of a statement, or of the two that a `[SEP]` stands between."""
+    before, separator, after = text.partition(SEPARATOR)
+    if not separator:
+        return [(0, len(text))]
+    if SEPARATOR in after or not before.strip() or not after.strip():
+        raise StatementError(
+            f"{text!r} is not two texts with one {SEPARATOR} between them; write 'premise {SEPARATOR} hypothesis'."
+        )
+    return [(0, len(before.rstrip())), (len(text) - len(after.lstrip()), len(text))]
+
+
+def _with_own_mask(text: str, span: Span, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+    """A part of the text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
     if MASK in text and tokenizer.mask_token is None:
         raise StatementError(
             f"{text!r} has a {MASK} and the tokenizer has no mask token; use the tokenizer of a masked language model."
         )
-    parts = text.split(MASK)
-    written, origin, at = parts[0], list(range(len(parts[0]) + 1)), len(parts[0])
+    parts = text[slice(*span)].split(MASK)
+    at = span[0] + len(parts[0])
+    written, origin = parts[0], list(range(span[0], at + 1))
     for part in parts[1:]:
         # A boundary inside the mask token belongs to where the [MASK] begins.
         origin += [at] * (len(tokenizer.mask_token) - 1)

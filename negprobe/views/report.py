@@ -166,7 +166,7 @@ def _notes(results: StudyResults) -> list[str]:
             more = f" (and {len(reasons) - 1} more, in manifest.json)" if len(reasons) > 1 else ""
             notes.append(f"{len(reasons)} {what}: {reasons[0]}{more}.")
     for what, missing in (
-        ("negation cue", sum(pair.cue_span is None for pair in results.pairs)),
+        ("negation cue", sum(not pair.cue_spans for pair in results.pairs)),
         ("control of the counterfactual's length", sum(pair.control is None for pair in results.pairs)),
     ):
         if missing:

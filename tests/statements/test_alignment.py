@@ -2,6 +2,7 @@
 
 from difflib import SequenceMatcher
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,34 @@ def test_no_cheaper_edit_exists(a, b):
         cost += max(matched[0] - i, matched[1] - j)
         i, j = matched[0] + 1, matched[1] + 1
     assert cost == edits(a, b)
+
+
+def stretches(matches, n, m):
+    """How many separate runs of edits lie between the matches."""
+    edges = [(-1, -1), *matches, (n, m)]
+    return sum((i + 1, j + 1) != after for (i, j), after in pairwise(edges))
+
+
+def all_matchings(a, b):
+    """Every way to match equal items in order."""
+    if not a or not b:
+        return [[]]
+    shifted = [[(i + 1, j) for i, j in way] for way in all_matchings(a[1:], b)]
+    for j, item in enumerate(b):
+        if item == a[0]:
+            rest = all_matchings(a[1:], b[j + 1 :])
+            shifted += [[(0, j), *((i + 1, k + j + 1) for i, k in way)] for way in rest]
+    return shifted
+
+
+@given(st.lists(st.integers(2, 4), max_size=5), st.lists(st.integers(2, 4), max_size=5))
+def test_no_equally_cheap_edit_has_fewer_stretches(a, b):
+    def cost(matches):
+        edges = [(-1, -1), *matches, (len(a), len(b))]
+        n_edits = sum(max(x[0] - i, x[1] - j) - 1 for (i, j), x in pairwise(edges))
+        return n_edits, stretches(matches, len(a), len(b))
+
+    assert cost(match_equal(a, b)) == min(map(cost, all_matchings(a, b)))
 
 
 @given(st.permutations(range(2, 9)), st.integers(0, 7), st.integers(1, 3))

@@ -73,7 +73,7 @@ def test_every_statement_asks_once():
 
 def test_spans_hold_the_cue_that_was_added_and_the_state_it_acts_on():
     for pair in PAIRS:
-        cue, affected = pair.cue_span, pair.affected_span
+        (cue,), (affected,) = pair.cue_spans, pair.affected_spans
         assert pair.counterfactual[slice(*cue)] == pair.cue
         assert pair.counterfactual[slice(*affected)] in pair.category.split("/")
         assert cue[1] < affected[0]
@@ -86,7 +86,7 @@ def test_spans_hold_the_cue_that_was_added_and_the_state_it_acts_on():
 def test_the_affected_state_is_in_the_clause_that_is_asked():
     for pair in PAIRS:
         asked = pair.counterfactual.split(". So the ")[1].split()[0]
-        said = words(pair.counterfactual[: pair.affected_span[0]])
+        said = words(pair.counterfactual[: pair.affected_spans[0][0]])
         assert [word for word in said if word in NOUNS][-1] == asked
 
 
@@ -100,13 +100,13 @@ def test_a_control_differs_from_the_counterfactual_in_the_tokens_of_the_cue_alon
             for offsets, one, other in zip(encoded["offset_mapping"], encoded["input_ids"], control, strict=True)
             if one != other
         ]
-        verb = pair.counterfactual.rfind(" ", 0, pair.cue_span[0])  # "isn't" is split as isn ' t
-        assert differing and all(verb <= start and end <= pair.cue_span[1] for start, end in differing)
+        verb = pair.counterfactual.rfind(" ", 0, pair.cue_spans[0][0])  # "isn't" is split as isn ' t
+        assert differing and all(verb <= start and end <= pair.cue_spans[0][1] for start, end in differing)
 
 
 def test_some_have_two_clauses_and_some_a_second_negation():
     premises = [pair.counterfactual.split(".")[0] for pair in PAIRS]
     assert sum(f" {word} " in premise for premise in premises for word in ("and", "but", "while")) >= 20
     assert sum(premise.startswith("It ") for premise in premises) >= 20
-    double = [pair for pair in PAIRS if pair.counterfactual[slice(*pair.affected_span)] == pair.foil]
+    double = [pair for pair in PAIRS if pair.counterfactual[slice(*pair.affected_spans[0])] == pair.foil]
     assert len(double) >= 10

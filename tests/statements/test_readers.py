@@ -14,8 +14,8 @@ PAIR = StatementPair(
     foil="closed",
     control='The "big" door, is now open.',
     cue="not",
-    cue_span=(19, 22),
-    affected_span=(23, 27),
+    cue_spans=((19, 22),),
+    affected_spans=((23, 27),),
     category="open/closed",
 )
 PLAIN = StatementPair("It is café.", "It is none.", target="none", foil="NA")
@@ -83,7 +83,7 @@ def test_a_tsv_is_read_by_tabs(write):
         ("a.csv", "original,counterfactual\n", "no pairs"),
         ("a.csv", "", "no pairs"),
         ("a.csv", "original,counterfactual,cue_start,cue_end\nx,y z,1,\n", "line 2: cue_start and cue_end are '1'"),
-        ("a.csv", "original,counterfactual,cue_start,cue_end\nx,y z,1,9\n", "line 2: cue_span .1, 9. is not a range"),
+        ("a.csv", "original,counterfactual,cue_start,cue_end\nx,y z,1,9\n", "line 2: .1, 9. of cue_spans is not"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original"\n', "line 2: not JSON"),
         ("a.jsonl", '["x", "y"]\n', "line 1: .* is not an object"),
         ("a.jsonl", '\n{"original": "x"}\n', "line 2 lacks column.*'counterfactual'"),
@@ -146,7 +146,7 @@ def test_neg136_is_read_from_its_folder(shared_datasets, bert):
     for pair in loaded.pairs:
         found = complete(pair, bert)
         assert found.cue in ("not", "n't") and found.control is not None
-        assert found.counterfactual[slice(*found.affected_span)] == "[MASK]"
+        assert found.counterfactual[slice(*found.affected_spans[0])] == "[MASK]"
         assert "(a|an)" not in pair.original + pair.counterfactual
 
 

@@ -21,7 +21,9 @@ def test_each_role_is_at_its_words(tokenizer):
     statement = tokenize(TEXT, tokenizer)
     cue, _ = find_cues(TEXT)
     affected = (TEXT.index("open"), TEXT.index("open") + 4)
-    words = by_role(statement, roles(statement, tokenizer, cue_span=cue.span, affected_span=affected, target="Closed"))
+    words = by_role(
+        statement, roles(statement, tokenizer, cue_spans=[cue.span], affected_spans=[affected], target="Closed")
+    )
     assert {role: "".join(texts) for role, texts in words.items() if role in ("affected", "mask", "target")} == {
         "affected": "open",
         "mask": "[MASK]",
@@ -34,7 +36,7 @@ def test_each_role_is_at_its_words(tokenizer):
 
 def test_roles_of_berts_tokens_one_by_one(bert):
     statement = tokenize("It is not open. So open is [MASK]", bert)
-    assert roles(statement, bert, cue_span=(6, 9), affected_span=(10, 14), target="open") == (
+    assert roles(statement, bert, cue_spans=[(6, 9)], affected_spans=[(10, 14)], target="open") == (
         *("cls", "other", "other", "cue", "affected", "other", "other", "target", "other", "mask", "sep"),
     )
 
@@ -42,9 +44,9 @@ def test_roles_of_berts_tokens_one_by_one(bert):
 def test_where_roles_meet_the_first_is_taken(bert):
     statement = tokenize("not open [MASK]", bert)
     everything = (0, len(statement.text))
-    assert roles(statement, bert, cue_span=everything, target="open") == ("cls", "cue", "cue", "mask", "sep")
-    assert roles(statement, bert, cue_span=(0, 8), affected_span=everything, target="open")[1:3] == ("cue", "cue")
-    assert roles(statement, bert, affected_span=everything, target="open")[1:3] == ("affected", "affected")
+    assert roles(statement, bert, cue_spans=[everything], target="open") == ("cls", "cue", "cue", "mask", "sep")
+    assert roles(statement, bert, cue_spans=[(0, 8)], affected_spans=[everything], target="open")[1:3] == ("cue", "cue")
+    assert roles(statement, bert, affected_spans=[everything], target="open")[1:3] == ("affected", "affected")
 
 
 def test_without_anything_marked_words_are_other(tokenizer):
@@ -63,4 +65,4 @@ def test_a_target_is_a_whole_word_and_taken_literally(bert):
 def test_a_span_without_a_token_is_an_error(bert):
     statement = tokenize("not open", bert)
     with pytest.raises(StatementError, match="No token stands"):
-        roles(statement, bert, cue_span=(3, 4))
+        roles(statement, bert, cue_spans=[(3, 4)])

@@ -149,3 +149,28 @@ def test_words_outside_the_vocabulary_are_named_as_they_are_written(bert):
     statement = tokenize("The ☃ is not open, ☂ ☃!", bert)
     assert unknown_words(statement, bert) == ("☃", "☂", "☃")
     assert unknown_words(tokenize("The Zebra is open.", bert), bert) == ()
+
+
+def test_a_separator_makes_a_pair_as_the_tokenizer_does(bert):
+    text = "A man is not [MASK].  [SEP] A man isn't out."
+    statement = tokenize(text, bert)
+    expected = bert("A man is not [MASK].", "A man isn't out.")
+    assert list(statement.ids) == expected["input_ids"]
+    assert list(statement.token_types) == expected["token_type_ids"]
+    assert statement.special == tuple(token in (bert.cls_token_id, bert.sep_token_id) for token in statement.ids)
+    assert [covered(statement, i) for i in statement.positions((text.index("isn't"), text.index(" out")))] == [
+        *("isn", "'", "t"),
+    ]
+
+
+def test_both_sides_of_a_separator_are_covered_whatever_the_tokenizer(tokenizer):
+    statement = tokenize(TEXT + " [SEP] " + TEXT, tokenizer)
+    seen = {at for start, end in statement.offsets for at in range(start, end)}
+    both = {*range(len(TEXT)), *range(len(TEXT) + 7, 2 * len(TEXT) + 7)}
+    assert seen == {at for at in both if not statement.text[at].isspace()}
+
+
+@pytest.mark.parametrize("text", ["[SEP]", "a [SEP]", " [SEP] b", "a [SEP] b [SEP] c", "a [SEP] [SEP]"])
+def test_a_separator_without_two_texts_is_an_error(bert, text):
+    with pytest.raises(StatementError, match="not two texts with one"):
+        tokenize(text, bert)
