@@ -28,6 +28,7 @@ class StatementPair:
             premise and a hypothesis.
         affected_spans: Where the words these cues act on stand, in characters of the counterfactual.
         category: What the pair is about, for grouping.
+        source: The data set it is from, so that results can be compared over data sets; "" if it has no name.
 
     Raises:
         StatementError: for an empty statement, or a span that is not inside the counterfactual.
@@ -42,6 +43,7 @@ class StatementPair:
     cue_spans: tuple[Span, ...] = ()
     affected_spans: tuple[Span, ...] = ()
     category: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         for name in ("original", "counterfactual", "control"):

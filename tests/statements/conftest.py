@@ -1,5 +1,6 @@
 """Tokenizers of each kind: BERT's real one, and byte-level and SentencePiece-like ones trained here."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,15 @@ def xlm_roberta() -> PreTrainedTokenizerBase:
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
     """Each of the three in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file and says where it is."""
+
+    def write(name: str, text: str, encoding: str = "utf-8") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write

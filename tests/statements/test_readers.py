@@ -1,11 +1,20 @@
-"""Files of pairs are read whole, or the line that is wrong is named."""
+"""A file's good rows are read whole, and each broken one is named with its line and the reason.
+
+Bad input: a file that is missing, a folder or of another kind, an empty file or one with a header alone, columns
+missing, unknown or twice, a row with too many or too few cells, empty cells, a quote that is never closed, bad JSON,
+JSON that is no object or no text, spans of one number or outside the text, bytes that are not UTF-8, a file in which no
+row is usable, and folders with nothing to read.
+"""
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from negprobe.errors import StatementError
-from negprobe.statements import LoadedPairs, StatementPair, complete, load_pairs
+from negprobe.statements import LoadedPairs, StatementPair, load_pairs
 
 PAIR = StatementPair(
     original='The "big" door, is open.',
@@ -17,8 +26,9 @@ PAIR = StatementPair(
     cue_spans=((19, 22),),
     affected_spans=((23, 27),),
     category="open/closed",
+    source="a",
 )
-PLAIN = StatementPair("It is café.", "It is none.", target="none", foil="NA")
+PLAIN = StatementPair("It is café.", "It is none.", target="none", foil="NA", source="a")
 
 COLUMNS = "original,counterfactual,target,foil,control,cue,cue_start,cue_end,affected_start,affected_end,category"
 CSV = (
@@ -45,16 +55,6 @@ ROWS = [
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name, text, encoding="utf-8"):
-        path = tmp_path / name
-        path.write_bytes(text.encode(encoding))
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize(
@@ -66,7 +66,80 @@ def test_a_file_gives_its_pairs_whole(write, name, text, newline, encoding):
 
 def test_a_tsv_is_read_by_tabs(write):
     path = write("a.tsv", "original\tcounterfactual\nIt is red, blue.\tIt isn't red, blue.\n")
-    assert load_pairs(str(path)).pairs == (StatementPair("It is red, blue.", "It isn't red, blue."),)
+    assert load_pairs(str(path)).pairs == (StatementPair("It is red, blue.", "It isn't red, blue.", source="a"),)
+
+
+HEADER = "original,counterfactual\n"
+SPANS = "original,counterfactual,cue_start,cue_end\n"
+GOOD = StatementPair("x", "y", source="a")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", HEADER + "x,y\nx,\n", "line 3: The counterfactual of a pair is empty"),
+        ("a.csv", HEADER + " , \nx,y\n", "line 2: The original of a pair is empty"),
+        ("a.csv", HEADER + "x,y,z\nx,y\n", "line 2: 3 cells under 2 columns"),
+        ("a.csv", HEADER + "x\nx,y\n", "line 2: 1 cells under 2 columns"),
+        ("a.csv", HEADER + 'q,"y\nx,y\n', "line 2: .*quotes"),
+        ("a.csv", HEADER + '"q"q,y\nx,y\n', "line 2: .*quotes"),
+        ("a.csv", HEADER + 'x,y\nq,"y\n', "line 3: .*quotes"),
+        ("a.csv", HEADER + "\n\"x\nx\",y,z\nx,y\n", "lines 3, 4: 3 cells"),
+        ("a.csv", SPANS + "x,y z,1,\nx,y,,\n", "line 2: cue_start and cue_end are '1'"),
+        ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: .1, 9. of cue_spans is not"),
+        ("a.csv", SPANS + "x,y z,1.0,2\nx,y,,\n", "line 2: .*two whole numbers"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original"\n', "line 2: not JSON"),
+        ("a.jsonl", '["x", "y"]\n{"original": "x", "counterfactual": "y"}\n', "line 1: .* is not an object"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n\n{"original": "x"}\n', "line 3: .*'counterfactual'"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "y", "note": 1}',
+         "line 2: .*unknown column.*'note'"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": 3}\n',
+         "line 2: The counterfactual is 3; it has to be text"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": null}\n',
+         "line 2: The counterfactual of a pair is empty"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "\\ud800"}\n',
+         "line 2: .*not UTF-8"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n' + "[" * 100_000 + "\n", "line 2: not JSON"),
+    ],
+)  # fmt: skip
+def test_a_broken_row_costs_no_good_one_and_is_named_with_its_line(write, name, text, reason):
+    path = write(name, text)
+    loaded = load_pairs(path)
+    assert GOOD in loaded.pairs
+    assert str(loaded.dropped[0]).startswith(f"{path}, ")
+    assert re.search(reason, loaded.dropped[0], re.DOTALL), loaded.dropped[0]
+
+
+def test_a_row_that_is_not_utf8_is_left_out_alone(write):
+    loaded = load_pairs(write("a.csv", CSV, "latin-1"))
+    assert loaded.pairs == (PAIR,)
+    assert "line 3" in loaded.dropped[0] and "UTF-8" in loaded.dropped[0]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["good", "x,", 'x,"y', 'x"y",z,', "x,y,z", '"x"y,z', "", '"', '"a\nb",c,d', ",", "\x00,\x00"]),
+        max_size=12,
+    )
+)
+def test_the_good_rows_are_read_whatever_stands_between_them(tmp_path_factory, lines):
+    rows = [f"It is {i}.,It is not {i}." if line == "good" else line for i, line in enumerate(lines)]
+    path = tmp_path_factory.mktemp("rows") / "a.csv"
+    path.write_text(HEADER + "first,one\n" + "\n".join(rows), encoding="utf-8", newline="")
+    pairs = load_pairs(path).pairs
+    wanted = [f"It is {i}." for i, line in enumerate(lines) if line == "good"]
+    # A quote that is opened in one row and closed in a later one takes in the good rows between, as it should.
+    quoted = any('"' in line for line in lines)
+    found = [pair.original for pair in pairs if pair.original.startswith("It is")]
+    assert set(found) <= set(wanted) if quoted else found == wanted
+
+
+def test_rows_dropped_for_one_reason_are_named_together(write):
+    path = write("a.csv", HEADER + "x,y\n" + "x,\n" * 12)
+    assert load_pairs(path).dropped == (
+        f"{path}, lines 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 2 more: The counterfactual of a pair is empty; "
+        "give it at least one word.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,82 +148,41 @@ def test_a_tsv_is_read_by_tabs(write):
         ("a.csv", "original,target\nx,y\n", "lacks column.*'counterfactual'.*it needs original, counterfactual"),
         ("a.csv", "original,counterfactual,note\nx,y,z\n", "unknown column.*'note'"),
         ("a.csv", "original,counterfactual,original\nx,y,z\n", "twice the column.*'original'"),
-        ("a.csv", "original,counterfactual\nx,y\nx,\n", "line 3: The counterfactual of a pair is empty"),
-        ("a.csv", "original,counterfactual\n , \n", "line 2: The original of a pair is empty"),
-        ("a.csv", "original,counterfactual\nx,y,z\n", "line 2: 3 cells under 2 columns"),
-        ("a.csv", "original,counterfactual\nx\n", "line 2: 1 cells under 2 columns"),
-        ("a.csv", 'original,counterfactual\nx,"y\n', "line 2: .*quotes"),
-        ("a.csv", "original,counterfactual\n", "no pairs"),
-        ("a.csv", "", "no pairs"),
-        ("a.csv", "original,counterfactual,cue_start,cue_end\nx,y z,1,\n", "line 2: cue_start and cue_end are '1'"),
-        ("a.csv", "original,counterfactual,cue_start,cue_end\nx,y z,1,9\n", "line 2: .1, 9. of cue_spans is not"),
-        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original"\n', "line 2: not JSON"),
-        ("a.jsonl", '["x", "y"]\n', "line 1: .* is not an object"),
-        ("a.jsonl", '\n{"original": "x"}\n', "line 2 lacks column.*'counterfactual'"),
-        ("a.jsonl", '{"original": "x", "counterfactual": 3}\n', "line 1: The counterfactual is 3; it has to be text"),
-        ("a.jsonl", '{"original": "x", "counterfactual": null}\n', "line 1: The counterfactual of a pair is empty"),
-        ("a.txt", "x", "give a .csv, .tsv or .jsonl file"),
+        ("a.csv", "origin\u00e4l,counterfactual\nx,y\n", "not UTF-8"),
+        ("a.csv", HEADER, "no usable pair in 0 rows"),
+        ("a.csv", HEADER + "x,\n", "no usable pair in 1 rows; line 2: The counterfactual"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", "\n \n", "is empty"),
+        ("a.csv", '"original\nx,y\n', "line 1: .*quotes"),
+        ("a.jsonl", "", "no pairs"),
+        ("a.jsonl", "{\n", "Line 1: not JSON"),
+        ("a.jsonl", '{"original": "x"}\n', "lacks column.*'counterfactual'"),
+        ("a.xlsx", "x", "give a .csv, .tsv, .jsonl, .txt file"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_its_line(write, name, text, message):
-    path = write(name, text)
+def test_a_file_of_no_use_is_an_error_that_names_it(write, name, text, message):
+    path = write(name, text, "latin-1")
     with pytest.raises(StatementError, match=message) as raised:
         load_pairs(path)
     assert str(raised.value).startswith(str(path))
     assert str(raised.value).count(str(path)) == 1
 
 
-def test_lines_are_counted_as_an_editor_counts_them(write):
-    path = write("a.csv", 'original,counterfactual\n\n"x\nx",y\nx,\n')
-    with pytest.raises(StatementError, match="line 5:"):
-        load_pairs(path)
-
-
-def test_a_file_that_is_not_there_or_not_text_is_an_error(tmp_path, write):
-    with pytest.raises(StatementError, match="cannot be read"):
+def test_a_path_that_is_not_there_or_has_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(StatementError, match=r"none\.csv cannot be read"):
         load_pairs(tmp_path / "none.csv")
-    with pytest.raises(StatementError, match="not UTF-8"):
-        load_pairs(write("a.csv", CSV, "latin-1"))
-    with pytest.raises(StatementError, match=r"folder without NEG-136-\*\.tsv"):
-        load_pairs(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StatementError, match=r"has no \.csv, \.tsv, \.jsonl, \.txt file"):
+        load_pairs(tmp_path / "empty")
+    (tmp_path / "empty" / "a.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(StatementError, match=r"without a file of use.*a\.csv lacks"):
+        load_pairs(tmp_path / "empty")
 
 
-SIMP = "item\tcontext_aff\tcontext_neg\ttarget_aff\ttarget_neg\n"
-
-
-def test_neg136_items_become_masked_statements_with_one_article(write):
-    contexts = "A cat is (a|an)\tA cat is not (a|an)"
-    loaded = load_pairs(write("simp.tsv", f"{SIMP}0\t{contexts}\tanimal\tinsect\n1\t{contexts}\tpet\tinsect\n"))
-    assert loaded.pairs == (
-        StatementPair("A cat is an [MASK].", "A cat is not an [MASK].", "animal", "insect", category="SIMP"),
-    )
-    (reason,) = loaded.dropped
-    assert "simp.tsv, line 3: " in reason and "'pet' wants 'a' and the foil 'insect' 'an'" in reason
-
-
-def test_a_neg136_item_with_a_gap_is_an_error(write):
-    with pytest.raises(StatementError, match="line 2: A context or target"):
-        load_pairs(write("simp.tsv", SIMP + "0\tA cat is (a|an)\tA cat is not (a|an)\tanimal\t\n"))
-
-
-def test_neg136_is_read_from_its_folder(shared_datasets, bert):
-    folder = shared_datasets / "neg136"
-    loaded = load_pairs(folder)
-    categories = [pair.category for pair in loaded.pairs]
-    # 18 simple items, 4 of which need another article for the foil, and 16 natural ones.
-    assert (categories.count("SIMP"), categories.count("NAT"), len(loaded.dropped)) == (14, 16, 4)
-    assert all("insect" in reason for reason in loaded.dropped)
-    assert loaded.pairs[16] == StatementPair(
-        "A trout is a [MASK].", "A trout is not a [MASK].", "fish", "tool", category="SIMP"
-    )
-    for pair in loaded.pairs:
-        found = complete(pair, bert)
-        assert found.cue in ("not", "n't") and found.control is not None
-        assert found.counterfactual[slice(*found.affected_spans[0])] == "[MASK]"
-        assert "(a|an)" not in pair.original + pair.counterfactual
-
-
-def test_both_neg136_files_are_read_alone(shared_datasets):
-    folder = shared_datasets / "neg136"
-    alone = [load_pairs(folder / f"NEG-136-{part}.tsv") for part in ("NAT", "SIMP")]
-    assert alone[0].pairs + alone[1].pairs == load_pairs(folder).pairs
+def test_several_paths_and_folders_give_pairs_that_know_their_data_set(write, tmp_path):
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    first, second = write("first.csv", HEADER + "x,y\n"), write("more/deep/second.csv", HEADER + "x,z\n")
+    write("more/notes.csv", "a,b\n1,2\n")
+    loaded = load_pairs(first, second.parents[1])
+    assert [pair.source for pair in loaded.pairs] == ["first", "second"]
+    assert len(loaded.dropped) == 1 and "notes.csv lacks column" in loaded.dropped[0]

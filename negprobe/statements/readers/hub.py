@@ -1,0 +1,49 @@
+"""Data sets by their name on the Hugging Face hub."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from negprobe.errors import StatementError
+from negprobe.statements.readers.records import Record, Table
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is written as the hub writes it, "owner/name", with ":configuration" behind it if it has any."""
+    return _NAME.fullmatch(name) is not None
+
+
+def hub_tables(name: str) -> list[Table]:
+    """Each split of a data set of the hub, such as "nyu-mll/blimp:sentential_negation_npi_licensor_present".
+
+    Lines are counted from 1, as in the file that Hugging Face read.
+
+    Raises:
+        StatementError: without Hugging Face's `datasets`, or for a data set that it cannot load.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise StatementError(
+            f"{name} is not a file or folder here, and reading it from the Hugging Face hub needs another package: "
+            "pip install 'negprobe[datasets]'."
+        ) from error
+    repository, _, configuration = name.partition(":")
+    try:
+        splits: Mapping[str, Any] = datasets.load_dataset(repository, configuration or None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StatementError(
+            f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: {error}"
+        ) from error
+    called = configuration or repository.rpartition("/")[2]
+    return [
+        Table(
+            f"{name}, {split}",
+            called,
+            tuple(rows.column_names),
+            tuple(Record(number, row) for number, row in enumerate(rows, start=1)),
+        )
+        for split, rows in splits.items()
+    ]
