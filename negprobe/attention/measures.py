@@ -1,4 +1,4 @@
-"""Attention before and after the values: three maps of the same head, as pure functions on tensors.
+"""Attention before and after the values: maps of a single head, as pure functions on tensors.
 
 The value bias `b_V` reaches every output, because the rows of a pattern sum to one; `include_bias` says whether it
 counts.
@@ -49,8 +49,7 @@ def norm_weighted(
     Raises:
         InputError: if the bias is to be left out and is not given.
     """
-    if not include_bias:
-        v = v - _given(b_V)
+    v = counted_values(v, b_V, include_bias)
     return pattern * rearrange(value_norms(v, W_O), "... key head -> ... head 1 key")
 
 
@@ -61,6 +60,17 @@ def value_norms(
     gram = einsum(W_O, W_O, "head d m, head e m -> head d e")
     squared = einsum(v, gram, v, "... key head d, head d e, ... key head e -> ... key head")
     return torch.sqrt(squared.clamp(min=0))
+
+
+def counted_values(
+    v: Float[Tensor, "... key head d_head"], b_V: Float[Tensor, "head d_head"] | None, include_bias: bool
+) -> Float[Tensor, "... key head d_head"]:
+    """The values as they are, or without the bias every token shares.
+
+    Raises:
+        InputError: if the bias is to be left out and is not given.
+    """
+    return v if include_bias else v - _given(b_V)
 
 
 def _given(b_V: Float[Tensor, "head d_head"] | None) -> Float[Tensor, "head d_head"]:

@@ -1,0 +1,100 @@
+"""What each token contributes to each other in every layer of a model, by any of several measures."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
+from negprobe.attention.rollout import globenc, rollout
+from negprobe.errors import InputError
+from negprobe.models import HookedEncoder
+from negprobe.models.layers import Block
+
+# What each measure reads of a block.
+_ACTIVATIONS = {
+    "all_heads_norm": ("attn.hook_pattern", "attn.hook_v"),
+    "residual": ("attn.hook_pattern", "attn.hook_v", "hook_resid_pre", "hook_resid_mid"),
+    "zeroing": ("attn.hook_pattern", "attn.hook_v", "hook_resid_mid"),
+    "rollout": ("attn.hook_pattern",),
+    "globenc": ("attn.hook_pattern", "attn.hook_v", "hook_resid_pre", "hook_resid_mid", "hook_resid_post"),
+}
+CONTRIBUTIONS = tuple(_ACTIVATIONS)
+"""The measures `contributions` knows."""
+
+# Those in which a token's whole value vector counts, or none of it.
+_BIAS_STAYS = ("zeroing", "rollout")
+
+
+@torch.no_grad()
+def contributions(
+    model: HookedEncoder,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"] | None,
+    measure: str,
+    *,
+    token_type_ids: Int[Tensor, "batch pos"] | None = None,
+    include_bias: bool = True,
+) -> Float[Tensor, "batch layer query key"]:
+    """Run the model once and measure what token `key` contributes to token `query`, in every layer.
+
+    Args:
+        model: The encoder.
+        tokens: Token ids.
+        mask: 1 for tokens, 0 for padding; by default every `pad_token_id` is padding.
+        measure: One of `CONTRIBUTIONS`:
+            "all_heads_norm", what attention writes (`layer_measures.all_heads_norm`);
+            "residual", with the residual and the first LayerNorm (`layer_measures.residual_norm`);
+            "zeroing", the effect on the block's output (`layer_measures.value_zeroing`);
+            "rollout" and "globenc", from the input tokens up to each layer (`rollout.rollout`, `rollout.globenc`).
+        token_type_ids: Segment of each token; by default 0.
+        include_bias: Whether the values' bias counts.
+
+    Returns:
+        Maps on the model's device; rows and columns of padding are exactly 0.
+
+    Raises:
+        InputError: for an unknown measure, tokens the model cannot take, or `include_bias=False` with a measure that
+            has no bias to leave out.
+    """
+    if measure not in CONTRIBUTIONS:
+        raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
+    if not include_bias and measure in _BIAS_STAYS:
+        raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if mask is None:
+        mask = (tokens != model.cfg.pad_token_id).long()
+    _, cache = model.run_with_cache(
+        tokens,
+        token_type_ids=token_type_ids,
+        one_zero_attention_mask=mask,
+        stop_at_layer=model.cfg.n_layers,
+        names_filter=lambda name: name.endswith(_ACTIVATIONS[measure]),
+        return_cache_object=False,
+    )
+    mask = mask.to(model.device)
+    activations = [
+        {name: cache[f"blocks.{layer}.{name}"] for name in _ACTIVATIONS[measure]} for layer in range(model.cfg.n_layers)
+    ]
+    if measure == "rollout":
+        return rollout(torch.stack([layer["attn.hook_pattern"] for layer in activations], dim=1), mask)
+    blocks = zip(cast(Sequence[Block], model.blocks), activations, strict=True)
+    maps = torch.stack([_layer_map(measure, block, layer, mask, include_bias) for block, layer in blocks], dim=1)
+    return globenc(maps) if measure == "globenc" else maps
+
+
+def _layer_map(
+    measure: str, block: Block, activations: dict[str, Tensor], mask: Int[Tensor, "batch pos"], include_bias: bool
+) -> Float[Tensor, "batch query key"]:
+    pattern, v = activations["attn.hook_pattern"], activations["attn.hook_v"]
+    if measure == "zeroing":
+        return value_zeroing(pattern, v, activations["hook_resid_mid"], block, mask=mask)
+    W_O, b_V = block.attn.W_O, block.attn.b_V
+    if measure == "all_heads_norm":
+        return all_heads_norm(pattern, v, W_O, b_V, mask=mask, include_bias=include_bias)
+    layer_norms = [FrozenLayerNorm.at(block.ln1, activations["hook_resid_mid"])]
+    if measure == "globenc":
+        layer_norms.append(FrozenLayerNorm.at(block.ln2, activations["hook_resid_post"]))
+    x = activations["hook_resid_pre"]
+    return residual_norm(pattern, v, W_O, x, layer_norms, b_V, mask=mask, include_bias=include_bias)

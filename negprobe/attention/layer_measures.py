@@ -1,0 +1,274 @@
+"""What each token contributes to each other in one layer, all heads together, as pure functions on tensors.
+
+`A` is the pattern, `f_h(x_k) = v_kh W_O[h]` the value as head h writes it, and `T_qk = Σ_h A_hqk f_h(x_k)` what token k
+writes into token q; summed over k, plus `b_O`, that is what attention writes. `T` has a vector for every two tokens and
+is never formed whole: its norms need only the products of the heads' vectors, `f_h(x_k) · f_g(x_k)`.
+
+A mask is 1 for tokens and 0 for padding; what has to do with padding is exactly 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from negprobe.attention.measures import counted_values
+from negprobe.models.layers import Block, LayerNorm
+
+# The most floats the widest tensor of value zeroing may take, but for the result: 8 MB in float32.
+_CHUNK_BUDGET = 2**21
+
+
+@dataclass(frozen=True)
+class FrozenLayerNorm:
+    """A LayerNorm at one input, where it is linear: centre, times the gain, over that input's deviation.
+
+    `g(y_j) = (y_j - mean(y_j)) / std(y) * γ` for each summand `y_j` of an input `y`; all of them together, plus the
+    LayerNorm's bias, are its output. Kobayashi et al. 2021, section 3.2.
+
+    Attributes:
+        gain: γ.
+        std: Standard deviation of the input, over the width, with the LayerNorm's epsilon.
+    """
+
+    gain: Float[Tensor, " d_model"]
+    std: Float[Tensor, "*batch query"]
+
+    @classmethod
+    def at(cls, layer_norm: LayerNorm, y: Float[Tensor, "*batch query d_model"]) -> "FrozenLayerNorm":
+        """The linear map that `layer_norm` is at its input `y`."""
+        return cls(layer_norm.w, torch.sqrt(y.var(dim=-1, correction=0) + layer_norm.eps))
+
+    def scaled(self, summand: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:
+        """`g` of a summand times `std`, which is the same for all summands of one token."""
+        return (summand - summand.mean(dim=-1, keepdim=True)) * self.gain
+
+
+def all_heads_norm(
+    pattern: Float[Tensor, "*batch head query key"],
+    v: Float[Tensor, "*batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    b_V: Float[Tensor, "head d_head"] | None = None,
+    *,
+    mask: Int[Tensor, "*batch key"] | None = None,
+    include_bias: bool = True,
+) -> Float[Tensor, "*batch query key"]:
+    """Norm of what a token writes into another through all heads: `‖T_qk‖ = ‖Σ_h A_hqk f_h(x_k)‖`.
+
+    The layer's attention of Kobayashi et al. 2020, "Attention is Not Only a Weight"; N of Modarressi et al. 2022, with
+    their equation 4. In units of the residual stream, never negative. Heads that write against each other cancel, so
+    that it is at most the sum over heads of `measures.norm_weighted`.
+
+    Raises:
+        InputError: if the bias is to be left out and is not given.
+    """
+    norms = _summed_norms(pattern, counted_values(v, b_V, include_bias), W_O)
+    return without_padding(norms, mask)
+
+
+def residual_norm(
+    pattern: Float[Tensor, "*batch head query key"],
+    v: Float[Tensor, "*batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    x: Float[Tensor, "*batch query d_model"],
+    layer_norms: Sequence[FrozenLayerNorm],
+    b_V: Float[Tensor, "head d_head"] | None = None,
+    *,
+    mask: Int[Tensor, "*batch key"] | None = None,
+    include_bias: bool = True,
+) -> Float[Tensor, "*batch query key"]:
+    """Norm of a token's part in another once the residual and the LayerNorms after it count: `‖g(T_qk + δ_qk x_q)‖`.
+
+    With `layer_norms` the block's first, at `resid_mid`, this is Kobayashi et al. 2021, "Incorporating Residual and
+    Normalization Layers into Analysis of Masked Language Models", the norm of a term of equation 16 (N_ResLN). With the
+    second one too, at `resid_post`, it is N_Enc of Modarressi et al. 2022, "GlobEnc", equation 11, which takes in the
+    second residual and leaves out what the MLP itself writes. With none it is N_Res, their equation 5. `b_O` and the
+    LayerNorms' biases belong to no token and do not count.
+
+    Args:
+        pattern: Attention weights.
+        v: Values, with their bias.
+        W_O: Output projection of each head.
+        x: The block's input.
+        layer_norms: The LayerNorms that follow, in order.
+        b_V: Bias of the values; needed to leave it out.
+        mask: 1 for tokens, 0 for padding.
+        include_bias: Whether the values' bias counts.
+
+    Raises:
+        InputError: if the bias is to be left out and is not given.
+    """
+    v = counted_values(v, b_V, include_bias)
+    W_O, x = _through(layer_norms, W_O), _through(layer_norms, x)
+    own = torch.linalg.vector_norm(_own(pattern, v, W_O) + x, dim=-1)
+    norms = torch.diagonal_scatter(_summed_norms(pattern, v, W_O), own, dim1=-2, dim2=-1)
+    for layer_norm in layer_norms:
+        norms = norms / rearrange(layer_norm.std, "... query -> ... query 1")
+    return without_padding(norms, mask)
+
+
+def mixing_ratio(
+    pattern: Float[Tensor, "*batch head query key"],
+    v: Float[Tensor, "*batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    x: Float[Tensor, "*batch query d_model"],
+    layer_norms: Sequence[FrozenLayerNorm],
+    b_V: Float[Tensor, "head d_head"] | None = None,
+    *,
+    mask: Int[Tensor, "*batch query"] | None = None,
+    include_bias: bool = True,
+) -> Float[Tensor, "*batch query"]:
+    """How much of a token's new representation comes from the other tokens, from 0 (none) to 1 (all).
+
+    `r_q = ‖context‖ / (‖context‖ + ‖preserved‖)` with `context = Σ_{k≠q} g(T_qk)` and `preserved = g(T_qq + x_q)`:
+    Kobayashi et al. 2021, equation 18, with the first LayerNorm; Modarressi et al. 2022, equation 14, with both.
+    Arguments are those of `residual_norm`.
+
+    Raises:
+        InputError: if the bias is to be left out and is not given.
+    """
+    v = counted_values(v, b_V, include_bias)
+    W_O, x = _through(layer_norms, W_O), _through(layer_norms, x)
+    others = pattern - torch.diag_embed(pattern.diagonal(dim1=-2, dim2=-1))
+    z = einsum(others, v, "... head query key, ... key head e -> ... query head e")
+    context = torch.linalg.vector_norm(einsum(z, W_O, "... query head e, head e m -> ... query m"), dim=-1)
+    preserved = torch.linalg.vector_norm(_own(pattern, v, W_O) + x, dim=-1)
+    ratio = context / (context + preserved)
+    return ratio if mask is None else ratio.masked_fill(mask == 0, 0)
+
+
+@torch.no_grad()
+def value_zeroing(
+    pattern: Float[Tensor, "batch head query key"],
+    v: Float[Tensor, "batch key head d_head"],
+    resid_mid: Float[Tensor, "batch query d_model"],
+    block: Block,
+    *,
+    mask: Int[Tensor, "batch key"] | None = None,
+) -> Float[Tensor, "batch query key"]:
+    """How far a token's output turns when another's value vectors are set to zero: `1 - cos(h'_q, h_q)`, from 0 to 2.
+
+    Mohebbi et al. 2023, "Quantifying Context Mixing in Transformers", section 3. The values of token t are zeroed, bias
+    included, in all heads of this block alone, and the pattern stays. For that the block need not run again:
+    `h' = LN2(h1 + MLP(h1))` with `h1 = LN1(resid_mid_q - T_qt)`. The authors go on to divide each row by its sum, which
+    is `rollout.normalized_rows`.
+
+    The MLP and the LayerNorms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
+    weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
+    a fixed size, so that nothing made on the way is larger than the pattern of one text.
+    """
+    if mask is None:
+        mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)
+    distances = resid_mid.new_zeros(len(v), v.shape[1], v.shape[1])
+    for row, real in enumerate(mask.bool()):
+        tokens = real.nonzero().flatten()
+        one = _text_zeroing(pattern[row][:, tokens][:, :, tokens], v[row, tokens], resid_mid[row, tokens], block)
+        distances[row, tokens[:, None], tokens] = one
+    return distances
+
+
+def without_padding(
+    pairs: Float[Tensor, "*batch query key"], mask: Int[Tensor, "*batch key"] | None
+) -> Float[Tensor, "*batch query key"]:
+    """A map with 0 wherever the query or the key is padding, whatever stood there."""
+    if mask is None:
+        return pairs
+    real = mask.bool()
+    return pairs.masked_fill(~(real[..., :, None] & real[..., None, :]), 0)
+
+
+def _through(
+    layer_norms: Sequence[FrozenLayerNorm], vectors: Float[Tensor, "*any d_model"]
+) -> Float[Tensor, "*any d_model"]:
+    # A LayerNorm's deviation is one number a token, so all of them can be divided by at the end.
+    for layer_norm in layer_norms:
+        vectors = layer_norm.scaled(vectors)
+    return vectors
+
+
+def _own(
+    pattern: Float[Tensor, "*batch head query key"],
+    v: Float[Tensor, "*batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+) -> Float[Tensor, "*batch query d_model"]:
+    """`T_qq`, what a token writes into itself."""
+    weights = rearrange(pattern.diagonal(dim1=-2, dim2=-1), "... head query -> ... query head 1")
+    return einsum(weights * v, W_O, "... query head e, head e m -> ... query m")
+
+
+def _summed_norms(
+    pattern: Float[Tensor, "*batch head query key"],
+    v: Float[Tensor, "*batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+) -> Float[Tensor, "*batch query key"]:
+    """`‖T_qk‖` by the Gram form `‖Σ_h A_h f_h‖² = Σ_hg A_h A_g (f_h · f_g)`."""
+    weights = rearrange(pattern, "... head query key -> ... key query head")
+    squared = ((weights @ _gram(v, W_O)) * weights).sum(dim=-1)
+    return torch.sqrt(rearrange(squared, "... key query -> ... query key").clamp(min=0))
+
+
+def _gram(
+    v: Float[Tensor, "*batch key head d_head"], W_O: Float[Tensor, "head d_head d_model"]
+) -> Float[Tensor, "*batch key head other"]:
+    """`f_h(x_k) · f_g(x_k)` of every two heads, as `v_h (W_O[h] W_O[g]ᵀ) v_gᵀ`."""
+    projections = einsum(W_O, W_O, "head d m, other e m -> other head d e")
+    # One head at a time: all together would be as large as the heads' vectors themselves.
+    columns = [
+        (einsum(v, projection, "... key head d, head d e -> ... key head e") * v[..., other : other + 1, :]).sum(dim=-1)
+        for other, projection in enumerate(projections)
+    ]
+    return torch.stack(columns, dim=-1)
+
+
+def _text_zeroing(
+    pattern: Float[Tensor, "head query key"],
+    v: Float[Tensor, "key head d_head"],
+    resid_mid: Float[Tensor, "query d_model"],
+    block: Block,
+) -> Float[Tensor, "query key"]:
+    W_O, W_in, ln1 = block.attn.W_O, block.mlp.W_in, FrozenLayerNorm.at(block.ln1, resid_mid)
+    h1 = _normalized(resid_mid, block.ln1)[0]
+    h = _output_direction(h1, h1 @ W_in + block.mlp.b_in, block)
+    # LN1, but for its deviation, and W_in are linear: they act on what each head writes, once, not on every pair's h1.
+    resid_in = ln1.scaled(resid_mid) @ W_in
+    b_in = block.ln1.b @ W_in + block.mlp.b_in
+    distances = resid_mid.new_empty(pattern.shape[1:])
+    for queries, keys in _chunks(len(v), max(1, _CHUNK_BUDGET // max(W_in.shape))):
+        weights = rearrange(pattern[:, queries, keys], "head query key -> key query head")
+        f = einsum(v[keys], W_O, "key head e, head e m -> key head m")
+        h1, inverse_std = _normalized(resid_mid[queries] - weights @ f, block.ln1)
+        pre = (resid_in[queries] - weights @ (ln1.scaled(f) @ W_in)) * inverse_std + b_in
+        # Half the squared distance of unit vectors is 1 - cos, without its loss of digits where cos is near 1.
+        turned = _output_direction(h1, pre, block) - h[queries]
+        distances[queries, keys] = rearrange(0.5 * turned.square().sum(dim=-1), "key query -> query key")
+    return distances
+
+
+def _chunks(length: int, pairs: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of queries and of keys that together cover every pair, of at most `pairs` pairs each."""
+    n_queries = max(1, min(length, pairs))
+    n_keys = pairs // n_queries
+    for query in range(0, length, n_queries):
+        for key in range(0, length, n_keys):
+            yield slice(query, query + n_queries), slice(key, key + n_keys)
+
+
+def _output_direction(
+    h1: Float[Tensor, "*any d_model"], pre: Float[Tensor, "*any d_mlp"], block: Block
+) -> Float[Tensor, "*any d_model"]:
+    """The block's output as a unit vector, from the MLP's input and what stands before its activation."""
+    mlp_out = F.linear(block.mlp.act_fn(pre), block.mlp.W_out.T, block.mlp.b_out)
+    return F.normalize(_normalized(h1 + mlp_out, block.ln2)[0], dim=-1)
+
+
+def _normalized(
+    x: Float[Tensor, "*any d_model"], layer_norm: LayerNorm
+) -> tuple[Float[Tensor, "*any d_model"], Float[Tensor, "*any 1"]]:
+    """What a LayerNorm makes of its input, and the inverse of that input's deviation."""
+    output, _, inverse_std = torch.native_layer_norm(x, layer_norm.w.shape, layer_norm.w, layer_norm.b, layer_norm.eps)
+    # In half precision it comes in float32.
+    return output, inverse_std.to(x.dtype)

@@ -1,0 +1,126 @@
+"""The measures of a whole layer, computed slowly from Hugging Face's own weights, activations and submodules."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SlowLayer:
+    """One layer of one text, without padding: what goes in, what comes out, and a vector for every two tokens.
+
+    `T[q, k]` is what token k writes into token q through all heads, `x` the layer's input, `resid_mid` and `resid_post`
+    what its two LayerNorms get, `out` its output.
+    """
+
+    module: nn.Module
+    A: Tensor
+    T: Tensor
+    x: Tensor
+    resid_mid: Tensor
+    resid_post: Tensor
+    out: Tensor
+
+    @property
+    def ln1(self):
+        return self.module.attention.output.LayerNorm
+
+    @property
+    def ln2(self):
+        return self.module.output.LayerNorm
+
+
+@torch.no_grad()
+def slow_layers(model, inputs, include_bias=True):
+    """Every layer of a BERT of Hugging Face's on one text, its linear maps cut into heads by hand."""
+    out = model(**inputs, output_attentions=True, output_hidden_states=True)
+    layers = []
+    for index, module in enumerate(model.encoder.layer):
+        x, A = out.hidden_states[index][0], out.attentions[index][0]
+        attention = module.attention
+        v = attention.self.value(x) - (0 if include_bias else attention.self.value.bias)
+        size = v.shape[-1] // len(A)
+        T = torch.zeros(len(x), len(x), x.shape[-1], dtype=x.dtype)
+        z = []
+        for head in range(len(A)):
+            part = slice(head * size, (head + 1) * size)
+            f = v[:, part] @ attention.output.dense.weight[:, part].T
+            T += A[head][:, :, None] * f[None]
+            z.append(A[head] @ attention.self.value(x)[:, part])
+        resid_mid = x + attention.output.dense(torch.cat(z, dim=-1))
+        h1 = attention.output.LayerNorm(resid_mid)
+        resid_post = h1 + module.output.dense(module.intermediate(h1))
+        layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, out.hidden_states[index + 1][0]))
+    return layers
+
+
+def g(layer_norm, summand, whole):
+    """One summand's part in a LayerNorm's output at the input `whole` (Kobayashi et al. 2021), without the bias."""
+    deviation = torch.sqrt(((whole - whole.mean()) ** 2).mean() + layer_norm.eps)
+    return (summand - summand.mean()) / deviation * layer_norm.weight.detach()
+
+
+def slow_all_heads_norm(layer):
+    return layer.T.norm(dim=-1)
+
+
+def parts(layer, both=False):
+    """`g(T_qk + δ_qk x_q)` of every two tokens, through the first LayerNorm or through both."""
+    n = len(layer.x)
+    vectors = torch.zeros_like(layer.T)
+    for q in range(n):
+        for k in range(n):
+            part = g(layer.ln1, layer.T[q, k] + (layer.x[q] if q == k else 0), layer.resid_mid[q])
+            vectors[q, k] = g(layer.ln2, part, layer.resid_post[q]) if both else part
+    return vectors
+
+
+def slow_residual(layer, both=False):
+    return parts(layer, both).norm(dim=-1)
+
+
+def slow_mixing_ratio(layer, both=False):
+    ratios = []
+    for q, row in enumerate(parts(layer, both)):
+        context = torch.stack([part for k, part in enumerate(row) if k != q]).sum(dim=0).norm()
+        ratios.append(context / (context + row[q].norm()))
+    return torch.stack(ratios)
+
+
+@torch.no_grad()
+def slow_zeroing(layer):
+    """The layer run again for every token, its output for that token's values replaced by zeros."""
+    columns = []
+    for t in range(len(layer.x)):
+
+        def zero(module, args, values, t=t):
+            values = values.clone()
+            values[:, t] = 0
+            return values
+
+        handle = layer.module.attention.self.value.register_forward_hook(zero)
+        output = layer.module(layer.x[None])
+        handle.remove()
+        output = output[0] if isinstance(output, Tensor) else output[0][0]
+        columns.append(1 - F.cosine_similarity(output, layer.out, dim=-1))
+    return torch.stack(columns, dim=-1)
+
+
+def slow_rollout(layers):
+    product = torch.eye(len(layers[0].x), dtype=layers[0].x.dtype)
+    products = []
+    for layer in layers:
+        product = (0.5 * layer.A.mean(dim=0) + 0.5 * torch.eye(len(product))) @ product
+        products.append(product)
+    return torch.stack(products)
+
+
+def slow_globenc(layers):
+    product = torch.eye(len(layers[0].x), dtype=layers[0].x.dtype)
+    products = []
+    for layer in layers:
+        product = slow_residual(layer, both=True) @ product
+        products.append(product / product.sum(dim=-1, keepdim=True))
+    return torch.stack(products)
