@@ -9,16 +9,28 @@ from negprobe.views.figures import (
     raw_beside_value_weighted,
 )
 from negprobe.views.page import PageParts, comparison_page, page_parts, write_page
+from negprobe.views.statistics_figures import (
+    attention_distance_by_layer,
+    diffusion_by_role,
+    effect_by_group,
+    effect_map,
+    raw_against_norm,
+)
 
 __all__ = [
     "PageParts",
+    "attention_distance_by_layer",
     "by_layer_and_head",
     "comparison_page",
+    "diffusion_by_role",
+    "effect_by_group",
+    "effect_map",
     "four_heatmaps",
     "layer_head_map",
     "metric_overview",
     "page_parts",
     "patching_map",
+    "raw_against_norm",
     "raw_beside_value_weighted",
     "write_page",
 ]

@@ -126,7 +126,7 @@ def layer_head_map(
     axes = axes or _cell_axes(table)
     _draw_cells(axes, table, label, diverging, limits)
     _name_axes(axes, "head", "layer")
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def metric_overview(comparison: Comparison | pd.DataFrame) -> Figure:
@@ -194,7 +194,7 @@ def patching_map(effect: xr.DataArray) -> Figure:
     _name_axes(axes, by, "layer")
     named = [str(effect.attrs[key]) for key in ("site", "direction") if key in effect.attrs]
     axes.set_title(", ".join(named), fontsize=9)
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def _head_map(attention: StatementAttention, measure: str, layer: int, head: int) -> _Map:
@@ -270,7 +270,7 @@ def _map_figure(columns: Sequence[Sequence[str]], n_rows: int) -> Figure:
 def _draw_token_map(
     axes: Axes, values: _Map, labels: Sequence[str], diverging: bool, limits: _Limits, marked: Collection[int] = ()
 ) -> AxesImage:
-    image = _draw(axes, values, diverging, limits)
+    image = draw_map(axes, values, diverging, limits)
     for which in ("x", "y"):
         _label_tokens(axes, which, labels, marked)
     _name_axes(axes, "key" + _thinned(labels), "query")
@@ -282,9 +282,10 @@ def _name_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=8)
 
 
-def _draw(
+def draw_map(
     axes: Axes, values: _Map, diverging: bool, limits: _Limits, aspect: Literal["equal", "auto"] = "equal"
 ) -> AxesImage:
+    """Values as colours, those that are NaN hatched."""
     # What lies under a missing cell: NaN is drawn as nothing.
     axes.patch.set(facecolor="#e4e4e4", edgecolor="#a0a0a0", hatch="////")
     low, high = limits
@@ -330,7 +331,8 @@ def _cell_axes(table: _Map) -> Axes:
     return Figure(figsize=_cell_size(table), layout="constrained").subplots()
 
 
-def _figure_of(axes: Axes) -> Figure:
+def figure_of(axes: Axes) -> Figure:
+    """The whole figure that axes are in, subfigures or not."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # only axes that were taken out of their figure have none
     return figure
@@ -339,7 +341,7 @@ def _figure_of(axes: Axes) -> Figure:
 def _draw_cells(axes: Axes, table: _Map, label: str, diverging: bool, limits: _Limits | None = None) -> None:
     if limits is None:
         limits = _symmetric(table) if diverging else (float(np.nanmin(table, initial=0.0)), _largest(table))
-    image = _draw(axes, table, diverging, limits, aspect="auto")
+    image = draw_map(axes, table, diverging, limits, aspect="auto")
     axes.tick_params(labelsize=7)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(24, integer=True))
@@ -351,7 +353,7 @@ def _write_numbers(axes: Axes, table: _Map, image: AxesImage) -> None:
     """The numbers in the cells, if a cell is wide enough, to two figures of the largest."""
     rows, columns = table.shape
     box = axes.get_window_extent()
-    dpi = _figure_of(axes).dpi
+    dpi = figure_of(axes).dpi
     if box.width / dpi / columns < 0.3 or box.height / dpi / rows < 0.14:
         return
     decimals = int(np.clip(1 - np.floor(np.log10(_largest(table))), 0, 3))
