@@ -1,6 +1,16 @@
 """Attention before and after the values, and how two runs of a model compare."""
 
-from negprobe.attention.metrics import METRICS
+from negprobe.attention.metrics import MAP_METRICS, METRICS
+from negprobe.attention.pair_metrics import BY_ROLE, COMPARED, DISTANCES
 from negprobe.attention.probe import AttentionProbe, Comparison, StatementAttention
 
-__all__ = ["METRICS", "AttentionProbe", "Comparison", "StatementAttention"]
+__all__ = [
+    "BY_ROLE",
+    "COMPARED",
+    "DISTANCES",
+    "MAP_METRICS",
+    "METRICS",
+    "AttentionProbe",
+    "Comparison",
+    "StatementAttention",
+]

@@ -1,87 +1,81 @@
-"""How much two runs of a head differ: the four metrics of a comparison, on aligned tokens, for all heads at once."""
+"""How much two runs of a head differ, and what they do at the cue: pure functions on tensors, all heads at once.
+
+A row is what one query gives to the keys. Rows of two runs are compared on aligned tokens; `valid` marks those, so that
+padding never counts.
+"""
+
+import math
 
 import torch
-from einops import einsum, rearrange, reduce
-from jaxtyping import Bool, Float, Int
+from einops import reduce
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from negprobe.statements import Alignment
-
-METRICS = (
+MAP_METRICS = (
     "max_attention_diff",
     "mean_attention_diff",
     "attention_pattern_correlation",
     "value_output_correlation",
 )
+"""The metrics of two whole maps, special tokens included."""
+
+WORD_METRICS = (
+    "js_divergence",
+    "entropy_change",
+    "attention_to_cue",
+    "attention_from_cue",
+    "norm_js_divergence",
+    "norm_entropy_change",
+    "norm_to_cue",
+    "norm_from_cue",
+    "output_change",
+    "diffusion",
+    "diffusion_distance",
+)
+"""The metrics of words: the special tokens that a tokenizer puts around a statement do not count."""
+
+METRICS = (*MAP_METRICS, *WORD_METRICS)
+"""The metrics of a comparison; `side_metrics` says what each one is."""
 
 
-def comparison_metrics(
-    pattern_original: Float[Tensor, "batch layer head query key"],
-    pattern_counterfactual: Float[Tensor, "batch layer head query2 key2"],
-    z_original: Float[Tensor, "batch layer query head d_head"],
-    z_counterfactual: Float[Tensor, "batch layer query2 head d_head"],
-    alignments: list[Alignment],
-) -> dict[str, Float[Tensor, "batch layer head"]]:
-    """The four metrics of each pair, layer and head.
+def map_metrics(
+    A: Float[Tensor, "... head query key"],
+    B: Float[Tensor, "... head query key"],
+    z: Float[Tensor, "... head query d_head"],
+    y: Float[Tensor, "... head query d_head"],
+    valid: Bool[Tensor, "... query"],
+) -> dict[str, Float[Tensor, "... head"]]:
+    """The four metrics of two patterns `A` and `B` and two outputs `z` and `y`, at aligned tokens.
 
-    With `A` a head's pattern and `z` its output, both at aligned tokens only:
-
-    - `max_attention_diff`, `mean_attention_diff`: of `|A_original - A_counterfactual|`, from 0 to 1;
-    - `attention_pattern_correlation`: Pearson correlation of the two flattened `A`, from -1 to 1;
-    - `value_output_correlation`: Pearson correlation of the two flattened `z`, from -1 to 1.
+    - `max_attention_diff`, `mean_attention_diff`: of `|A - B|`, from 0 to 1;
+    - `attention_pattern_correlation`: Pearson correlation of the flattened `A` and `B`, from -1 to 1;
+    - `value_output_correlation`: Pearson correlation of the flattened `z` and `y`, from -1 to 1.
 
     A correlation is NaN where one of its sides is constant. Where all tokens are aligned, these are the plain
     definitions on the whole maps.
     """
-    device = pattern_original.device
-    at_original, valid = _positions([a.original for a in alignments], device)
-    at_counterfactual, _ = _positions([a.counterfactual for a in alignments], device)
-    A = _aligned_map(pattern_original, at_original)
-    B = _aligned_map(pattern_counterfactual, at_counterfactual)
-    both = rearrange(valid, "batch query -> batch 1 1 query 1") & rearrange(valid, "batch key -> batch 1 1 1 key")
-    difference = (A - B).abs() * both
-    n_cells = reduce(both, "batch 1 1 query key -> batch 1 1", "sum")
-    z, y = _aligned_output(z_original, at_original), _aligned_output(z_counterfactual, at_counterfactual)
+    queries = valid[..., None, :, None]
+    cells = queries & valid[..., None, None, :]
+    difference = (A - B).abs() * cells
+    n_cells = cells.sum(dim=(-2, -1))
     return {
-        "max_attention_diff": reduce(difference, "batch layer head query key -> batch layer head", "max"),
-        "mean_attention_diff": reduce(difference, "batch layer head query key -> batch layer head", "sum") / n_cells,
-        "attention_pattern_correlation": pearson(A, B, both),
-        "value_output_correlation": pearson(z, y, rearrange(valid, "batch query -> batch 1 1 query 1")),
+        "max_attention_diff": reduce(difference, "... query key -> ...", "max"),
+        "mean_attention_diff": reduce(difference, "... query key -> ...", "sum") / n_cells,
+        "attention_pattern_correlation": pearson(A, B, cells),
+        "value_output_correlation": pearson(z, y, queries),
     }
 
 
-def attention_to_cue(
-    pattern: Float[Tensor, "batch layer head query key"],
-    cue_positions: list[tuple[int, ...]],
-    lengths: list[int],
-) -> Float[Tensor, "batch layer head"]:
-    """How much of their attention the other tokens give to the cue: the mean over them of the cue's share, 0 to 1.
-
-    The aligned metrics leave an inserted cue out, so its own mass is told here. NaN for a statement without a cue.
-    """
-    batch, n = pattern.shape[0], pattern.shape[-1]
-    is_cue = torch.zeros(batch, n, dtype=torch.bool)
-    for row, positions in enumerate(cue_positions):
-        is_cue[row, list(positions)] = True
-    is_other = (torch.arange(n) < torch.tensor(lengths)[:, None]) & ~is_cue
-    keys, queries = is_cue.to(pattern), is_other.to(pattern)
-    mass = einsum(pattern, keys, "batch layer head query key, batch key -> batch layer head query")
-    total = einsum(mass, queries, "batch layer head query, batch query -> batch layer head")
-    share = total / rearrange(queries.sum(dim=1), "batch -> batch 1 1")
-    return share.masked_fill(rearrange(~is_cue.any(dim=1), "batch -> batch 1 1").to(share.device), torch.nan)
-
-
 def pearson(
-    x: Float[Tensor, "batch layer head row column"],
-    y: Float[Tensor, "batch layer head row column"],
-    where: Bool[Tensor, "batch 1 1 row #column"],
-) -> Float[Tensor, "batch layer head"]:
+    x: Float[Tensor, "... head row column"],
+    y: Float[Tensor, "... head row column"],
+    where: Bool[Tensor, "... 1 row #column"],
+) -> Float[Tensor, "... head"]:
     """Pearson correlation over the last two axes, counting only cells `where` it is true.
 
     NaN where a side is constant to within rounding, because its correlation would be that of rounding errors.
     """
-    where = where.expand_as(x[:, :1, :1])
-    n = where.sum(dim=(-2, -1), keepdim=True)
+    n = where.sum(dim=(-2, -1), keepdim=True) * (x.shape[-1] // where.shape[-1])
     # Float64, because a pattern's variance is often far smaller than its mean squared.
     x, y = x.double() * where, y.double() * where
     centred_x = (x - x.sum(dim=(-2, -1), keepdim=True) / n) * where
@@ -96,29 +90,73 @@ def pearson(
 _ROUNDING = 1e-6
 
 
-def _size(x: Float[Tensor, "batch layer head row column"]) -> Float[Tensor, "batch layer head"]:
+def _size(x: Float[Tensor, "... head row column"]) -> Float[Tensor, "... head"]:
     return x.square().sum(dim=(-2, -1)).sqrt()
 
 
-def _positions(
-    positions: list[tuple[int, ...]], device: torch.device
-) -> tuple[Int[Tensor, "batch aligned"], Bool[Tensor, "batch aligned"]]:
-    """Aligned positions padded to one length, and which of them are real."""
-    rows = [torch.tensor(row, dtype=torch.long, device=device) for row in positions]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+def to_distribution(rows: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
+    """Rows scaled to sum to 1; a row of zeros stays one."""
+    return rows / rows.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
-def _aligned_map(
-    pattern: Float[Tensor, "batch layer head query key"], at: Int[Tensor, "batch aligned"]
-) -> Float[Tensor, "batch layer head aligned aligned"]:
-    rows = torch.take_along_dim(pattern, rearrange(at, "batch query -> batch 1 1 query 1"), dim=3)
-    return torch.take_along_dim(rows, rearrange(at, "batch key -> batch 1 1 1 key"), dim=4)
+def entropy(p: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
+    """Shannon entropy `-Σ p log2 p` of each row, in bits."""
+    return torch.special.entr(p).sum(dim=-1) / math.log(2)
 
 
-def _aligned_output(
-    z: Float[Tensor, "batch layer pos head d_head"], at: Int[Tensor, "batch aligned"]
-) -> Float[Tensor, "batch layer head aligned d_head"]:
-    rows = torch.take_along_dim(z, rearrange(at, "batch query -> batch 1 query 1 1"), dim=2)
-    return rearrange(rows, "batch layer query head d_head -> batch layer head query d_head")
+def js_divergence(p: Float[Tensor, "... key"], q: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
+    """Jensen-Shannon divergence of two rows that sum to 1, in bits: 0 if they agree, 1 if they share no key.
+
+    Lin 1991, "Divergence Measures Based on the Shannon Entropy", equation 4.1 with equal weights:
+    `½ KL(p‖m) + ½ KL(q‖m)` with `m = (p + q) / 2`.
+    """
+    m = (p + q) / 2
+    # With t = (p - m) / m each term is m [(1 + t) log(1 + t) + (1 - t) log(1 - t)] / 2: nothing cancels between rows
+    # that are nearly equal, as it would between entropies.
+    t = (p - q) / 2 / m.clamp(min=torch.finfo(m.dtype).tiny)
+    # At t = 1 or -1 one of the logarithms is infinite, and its factor 0.
+    t = t.clamp(min=torch.finfo(m.dtype).eps - 1, max=1 - torch.finfo(m.dtype).eps)
+    terms = (1 + t) * t.log1p() + (1 - t) * (-t).log1p()
+    return (m * terms).sum(dim=-1) / (2 * math.log(2))
+
+
+def relative_change(z: Float[Tensor, "... d_head"], y: Float[Tensor, "... d_head"]) -> Float[Tensor, "..."]:
+    """How much an output changes, beside its size: `‖y - z‖ / sqrt((‖z‖² + ‖y‖²) / 2)`.
+
+    0 if nothing changes, √2 for orthogonal outputs of one length, 2 for opposite ones; NaN if both are zero.
+    """
+    size = ((z.square().sum(dim=-1) + y.square().sum(dim=-1)) / 2).sqrt()
+    return (y - z).norm(dim=-1) / size
+
+
+def spread(change: Float[Tensor, "... pos"], where: Bool[Tensor, "... pos"]) -> Float[Tensor, "..."]:
+    """Over how large a share of the tokens a change is spread: the participation ratio `(Σ c)² / (n Σ c²)`.
+
+    1 if all n tokens change alike, 1/n if one does; NaN if none does.
+    """
+    change = change * where
+    return change.sum(dim=-1).square() / (where.sum(dim=-1) * change.square().sum(dim=-1))
+
+
+def relative_distance(
+    change: Float[Tensor, "... pos"], distance: Float[Tensor, "... pos"], where: Bool[Tensor, "... pos"]
+) -> Float[Tensor, "..."]:
+    """Mean distance of a change from the cue, in units of the tokens' mean distance from it.
+
+    `(Σ c d / Σ c) / (Σ d / n)`: below 1 the change is near the cue, 1 is a change that is everywhere the same. NaN if
+    nothing changes.
+    """
+    change, distance = change * where, distance * where
+    mean = distance.sum(dim=-1) / where.sum(dim=-1)
+    return (change * distance).sum(dim=-1) / change.sum(dim=-1) / mean
+
+
+def attention_distance(rows: Float[Tensor, "... query key"], where: Bool[Tensor, "... pos"]) -> Float[Tensor, "..."]:
+    """How far a head looks: the mean of `|q - k|` in tokens, weighted by its attention, over the tokens `where` true.
+
+    Attention to other tokens, such as [SEP], is left out, and the rest scaled to sum to 1.
+    """
+    position = torch.arange(rows.shape[-1], device=rows.device, dtype=rows.dtype)
+    steps = (position[:, None] - position).abs()
+    weights = to_distribution(rows * where[..., None, :])
+    return ((weights * steps).sum(dim=-1) * where).sum(dim=-1) / where.sum(dim=-1)

@@ -1,25 +1,32 @@
 """`AttentionProbe`: a model's attention before and after the values, for statements and for pairs of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import overload
 
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
-from negprobe.attention.metrics import METRICS, attention_to_cue, comparison_metrics
+from negprobe.attention.metrics import METRICS
+from negprobe.attention.pair_metrics import LayerMetrics, empty_dataset, fill, side_metrics
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import Alignment, StatementPair, TokenizedStatement, align, complete, tokenize
+from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
 _PATTERN_BUDGET = 2**26
+
+# Pairs that are tokenized at once, so that batches can be sorted by length.
+_WINDOW = 1024
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,8 @@ class Comparison:
         original: The original's attention.
         counterfactual: The counterfactual's attention.
         alignment: Which token of one is which of the other.
-        metrics: One row per layer and head with the four metrics (see `metrics.comparison_metrics`), the share of
-            attention that goes to the cue itself (`attention_to_cue`, NaN where no cue is known), and in `undefined`
-            why a correlation is NaN, empty where none is.
+        metrics: One row per layer and head with each of `METRICS` (see `pair_metrics.side_metrics`), and in `undefined`
+            why some are NaN, empty where none is.
         cue_positions: Where the cue stands in the counterfactual; empty where no cue is known.
     """
 
@@ -68,11 +74,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Activations:
-    """A padded batch's activations, all layers stacked, on the model's device."""
+    """A padded batch's activations, layer by layer, on the model's device."""
 
-    pattern: Float[Tensor, "batch layer head query key"]
-    v: Float[Tensor, "batch layer key head d_head"]
-    z: Float[Tensor, "batch layer query head d_head"]
+    pattern: list[Float[Tensor, "batch head query key"]]
+    v: list[Float[Tensor, "batch key head d_head"]]
+    z: list[Float[Tensor, "batch query head d_head"]]
 
 
 class AttentionProbe:
@@ -123,84 +129,76 @@ class AttentionProbe:
             InputError: for a statement that is longer than the model reads.
         """
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+        tokenized = [self._tokenized_pair(pair, control=False) for pair in chosen]
         results: dict[int, Comparison] = {}
-        for batch in self._pair_batches(chosen):
-            tables = _tables(batch.metrics)
-            originals = self._unpadded(batch.originals, batch.original)
-            counterfactuals = self._unpadded(batch.counterfactuals, batch.counterfactual)
-            for row, index in enumerate(batch.indices):
+        for batch in self._side_batches(tokenized):
+            members = [tokenized[index] for index in batch]
+            sides = [[pair.sides[side] for pair in members] for side in (0, 1)]
+            activations = self._activations([*sides[0], *sides[1]])
+            tables = _tables(self._layer_metrics(activations, members))
+            attention = self._unpadded([*sides[0], *sides[1]], activations)
+            for row, index in enumerate(batch):
                 results[index] = Comparison(
-                    pair=batch.pairs[row],
-                    original=originals[row],
-                    counterfactual=counterfactuals[row],
-                    alignment=batch.alignments[row],
+                    pair=members[row].pair,
+                    original=attention[row],
+                    counterfactual=attention[len(batch) + row],
+                    alignment=members[row].alignments[0],
                     metrics=tables[row],
-                    cue_positions=batch.cue_positions[row],
+                    cue_positions=members[row].cue,
                 )
         in_order = [results[index] for index in range(len(chosen))]
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
 
-    def metrics(self, pairs: Sequence[StatementPair]) -> pd.DataFrame:
-        """The four metrics of many pairs: one row per pair, layer and head; nothing else is kept.
+    def metrics(
+        self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
+    ) -> xr.Dataset:
+        """Every metric of many pairs, each statement run once; nothing else is kept.
 
-        Columns are `pair` (its index), `layer`, `head`, the metrics, `attention_to_cue`, and `undefined` (why a
-        correlation is NaN).
+        The original is compared with the counterfactual and, for pairs that have a control of the counterfactual's
+        length, with the control, both on the tokens of the original that have a partner in all of them, so that the
+        difference of the two comparisons is down to the words and not to what is averaged.
 
-        Raises:
-            InputError: for a statement that is longer than the model reads.
-        """
-        tables = [
-            table.assign(pair=index)
-            for batch in self._pair_batches(pairs)
-            for index, table in zip(batch.indices, _tables(batch.metrics), strict=True)
-        ]
-        if not tables:
-            raise InputError("There are no pairs to measure; give at least one.")
-        table = pd.concat(tables).sort_values(["pair", "layer", "head"], ignore_index=True)
-        return table[["pair", "layer", "head", *METRICS, "attention_to_cue", "undefined"]]
-
-    def control_metrics(self, pairs: Sequence[StatementPair]) -> pd.DataFrame:
-        """The four metrics of original against counterfactual and against control, for pairs that have a control.
-
-        Both are taken on the same tokens, those of the original that have a partner in the counterfactual and in the
-        control, so that their difference is down to the words and not to what is averaged.
+        Args:
+            pairs: The pairs.
+            progress: Told how many are done.
 
         Returns:
-            A row per pair, side, layer and head: `pair` (its index), `compared` ("counterfactual" or "control"),
-            `layer`, `head`, the metrics and `undefined`. Pairs without a control have no rows.
+            Float32, NaN where undefined:
+
+            - `METRICS` `[pair compared layer head]`, see `pair_metrics.side_metrics`; `compared` is "counterfactual" or
+              "control";
+            - `BY_ROLE` `[pair compared role layer head]`, NaN for a role that no token has;
+            - `attention_distance` and `norm_distance` `[pair layer head]`, of the original, in tokens (see
+              `metrics.attention_distance`), and `uniform_distance` `[pair]`, which uniform attention would have.
+
+            Along `pair` stand `cue` (its kind), `category`, and in `missing` why metrics are NaN (no cue, no control).
+            A correlation is NaN as well where a pattern or an output is constant over the aligned tokens.
 
         Raises:
-            InputError: for a statement that is longer than the model reads.
+            InputError: for no pairs, or a statement that is longer than the model reads.
+            StatementError: for a pair whose spans hold no token.
         """
-        tables = []
-        controlled = [index for index, pair in enumerate(pairs) if pair.control]
-        originals = [self._tokenize(pairs[index].original) for index in controlled]
-        counterfactuals = [self._tokenize(pairs[index].counterfactual) for index in controlled]
-        controls = [self._tokenize(str(pairs[index].control)) for index in controlled]
-        for batch in self._batches([len(statement) for statement in controls]):
-            first = [originals[i] for i in batch]
-            original = self._activations(first)
-            sides = {
-                "counterfactual": [counterfactuals[i] for i in batch],
-                "control": [controls[i] for i in batch],
-            }
-            alignments = [
-                _on_common_tokens([align(originals[i], counterfactuals[i]), align(originals[i], controls[i])])
-                for i in batch
+        if not pairs:
+            raise InputError("There are no pairs to measure; give at least one.")
+        cfg = self.model.cfg
+        results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads)
+        along_pair: list[tuple[str, str, str, float]] = []
+        for start in range(0, len(pairs), _WINDOW):
+            window = [self._tokenized_pair(pair, control=True) for pair in pairs[start : start + _WINDOW]]
+            done = start
+            for batch in self._side_batches(window):
+                members = [window[index] for index in batch]
+                fill(results, [start + index for index in batch], self._side_metrics(members))
+                done += len(batch)
+                progress(done)
+            along_pair += [
+                (pair.pair.cue or "", pair.pair.category, pair.missing, uniform_distance(pair.sides[0]))
+                for pair in window
             ]
-            for column, (name, statements) in enumerate(sides.items()):
-                other = self._activations(statements)
-                metrics = comparison_metrics(
-                    original.pattern, other.pattern, original.z, other.z, [both[column] for both in alignments]
-                )
-                tables += [
-                    table.assign(pair=controlled[i], compared=name)
-                    for i, table in zip(batch, _tables(metrics), strict=True)
-                ]
-        columns = ["pair", "compared", "layer", "head", *METRICS, "undefined"]
-        if not tables:
-            return pd.DataFrame(columns=columns)
-        return pd.concat(tables).sort_values(["pair", "compared", "layer", "head"], ignore_index=True)[columns]
+        cue, category, missing, uniform = zip(*along_pair, strict=True)
+        coords = {"cue": cue, "category": category, "missing": missing}
+        results["uniform_distance"] = ("pair", np.array(uniform, dtype=np.float32))
+        return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
 
     def _tokenize(self, text: str) -> TokenizedStatement:
         statement = tokenize(text, self.model.tokenizer)
@@ -211,30 +209,42 @@ class AttentionProbe:
             )
         return statement
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+    def _batches(self, lengths: Sequence[int], n_sides: int = 1) -> Iterator[list[int]]:
         cfg = self.model.cfg
         for batch in length_batches(lengths, self.batch_size):
             longest = max(lengths[index] for index in batch)
-            fit = max(1, _PATTERN_BUDGET // (cfg.n_layers * cfg.n_heads * longest**2))
+            fit = max(1, _PATTERN_BUDGET // (n_sides * cfg.n_layers * cfg.n_heads * longest**2))
             yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
-    def _pair_batches(self, pairs: Sequence[StatementPair]) -> "Iterator[_PairBatch]":
-        completed = [complete(pair, self.model.tokenizer) for pair in pairs]
-        originals = [self._tokenize(pair.original) for pair in completed]
-        counterfactuals = [self._tokenize(pair.counterfactual) for pair in completed]
-        lengths = [max(len(a), len(b)) for a, b in zip(originals, counterfactuals, strict=True)]
-        for indices in self._batches(lengths):
-            first, second = [originals[i] for i in indices], [counterfactuals[i] for i in indices]
-            alignments = [align(a, b) for a, b in zip(first, second, strict=True)]
-            one, other = self._activations(first), self._activations(second)
-            members = [completed[i] for i in indices]
-            cues = [
-                tuple(position for span in pair.cue_spans for position in statement.positions(span))
-                for pair, statement in zip(members, second, strict=True)
-            ]
-            metrics = comparison_metrics(one.pattern, other.pattern, one.z, other.z, alignments)
-            metrics["attention_to_cue"] = attention_to_cue(other.pattern, cues, [len(s) for s in second])
-            yield _PairBatch(indices, members, first, second, one, other, alignments, cues, metrics)
+    def _tokenized_pair(self, pair: StatementPair, *, control: bool) -> Tokenized:
+        tokenizer = self.model.tokenizer
+        pair = complete(pair, tokenizer)
+        texts = [pair.original, pair.counterfactual, *([pair.control] if control and pair.control else [])]
+        return tokenized_pair(pair, [self._tokenize(text) for text in texts], tokenizer)
+
+    def _side_batches(self, pairs: Sequence[Tokenized]) -> Iterator[list[int]]:
+        """Batches of pairs with as many sides, of similar length."""
+        for n_sides in (2, 3):
+            chosen = [index for index, pair in enumerate(pairs) if len(pair.sides) == n_sides]
+            for batch in self._batches([len(pairs[index]) for index in chosen], n_sides):
+                yield [chosen[index] for index in batch]
+
+    def _side_metrics(self, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
+        """The metrics of each layer, all sides in one forward pass."""
+        sides = [[pair.sides[side] for pair in pairs] for side in range(len(pairs[0].sides))]
+        return self._layer_metrics(self._activations(list(chain(*sides))), pairs)
+
+    @torch.no_grad()
+    def _layer_metrics(self, activations: _Activations, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
+        in_frame = frame(pairs, self.model.device, self.model.cfg.dtype)
+        metrics = []
+        for layer, of_layer in enumerate(zip(activations.pattern, activations.v, activations.z, strict=True)):
+            pattern, v, z = (
+                rearrange(t, "(side batch) ... -> side batch ...", side=len(pairs[0].sides)) for t in of_layer
+            )
+            W_O = self.model.blocks[layer].get_parameter("attn.W_O")
+            metrics.append(side_metrics(pattern, v, z, W_O, in_frame))
+        return metrics
 
     @torch.no_grad()
     def _activations(self, statements: Sequence[TokenizedStatement]) -> _Activations:
@@ -248,16 +258,13 @@ class AttentionProbe:
             stop_at_layer=cfg.n_layers,
             names_filter=lambda name: name.endswith(("hook_pattern", "attn.hook_v", "attn.hook_z")),
         )
-        stacked = (
-            torch.stack([cache[name, layer] for layer in range(cfg.n_layers)], dim=1) for name in ("pattern", "v", "z")
-        )
-        return _Activations(*stacked)
+        return _Activations(*([cache[name, layer] for layer in range(cfg.n_layers)] for name in ("pattern", "v", "z")))
 
     @torch.no_grad()
     def _unpadded(
         self, statements: Sequence[TokenizedStatement], activations: _Activations
     ) -> list[StatementAttention]:
-        pattern, v, z = activations.pattern, activations.v, activations.z
+        pattern, v, z = (torch.stack(t, dim=1) for t in (activations.pattern, activations.v, activations.z))
         norm = torch.stack([norm_weighted(pattern[:, i], v[:, i], W_O) for i, W_O in enumerate(self.model.W_O)], dim=1)
         maps = {"raw": pattern, "similarity": similarity(z), "norm": norm}
         vectors = {
@@ -275,52 +282,19 @@ class AttentionProbe:
         ]
 
 
-@dataclass(frozen=True)
-class _PairBatch:
-    """A batch of pairs, both sides run."""
-
-    indices: list[int]
-    pairs: list[StatementPair]
-    originals: list[TokenizedStatement]
-    counterfactuals: list[TokenizedStatement]
-    original: _Activations
-    counterfactual: _Activations
-    alignments: list[Alignment]
-    cue_positions: list[tuple[int, ...]]
-    metrics: dict[str, Float[Tensor, "batch layer head"]]
-
-
-def _on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
-    """Alignments of the same original, cut down to the original's tokens that every one of them matches."""
-    common = set.intersection(*(set(alignment.original) for alignment in alignments))
-    cut = []
-    for alignment in alignments:
-        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
-        kept = [(i, j) for i, j in links if i in common]
-        left = [(i, j) for i, j in links if i not in common]
-        cut.append(
-            Alignment(
-                original=tuple(i for i, _ in kept),
-                counterfactual=tuple(j for _, j in kept),
-                unmatched_original=tuple(sorted([*alignment.unmatched_original, *(i for i, _ in left)])),
-                unmatched_counterfactual=tuple(sorted([*alignment.unmatched_counterfactual, *(j for _, j in left)])),
-            )
-        )
-    return cut
-
-
-def _tables(metrics: dict[str, Float[Tensor, "batch layer head"]]) -> list[pd.DataFrame]:
-    """One table a pair of the batch."""
-    arrays = {name: values.double().cpu().numpy() for name, values in metrics.items()}
-    n_layers, n_heads = next(iter(arrays.values())).shape[1:]
-    layers, heads = np.indices((n_layers, n_heads))
+def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
+    """Original against counterfactual: one table a pair of the batch."""
+    arrays = {
+        name: rearrange([layer.compared[name][0] for layer in layers], "layer batch head -> batch (layer head)")
+        for name in METRICS
+    }
+    n_layers, n_heads = len(layers), layers[0].compared[METRICS[0]].shape[-1]
+    layer, head = (index.ravel() for index in np.indices((n_layers, n_heads)))
     tables = []
-    for row in range(len(next(iter(arrays.values())))):
-        table = pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel()})
-        for name, values in arrays.items():
-            table[name] = values[row].ravel()
-        table["undefined"] = _reasons(table)
-        tables.append(table)
+    for row in range(len(arrays[METRICS[0]])):
+        values = {name: array[row].double().cpu().numpy() for name, array in arrays.items()}
+        table = pd.DataFrame({"layer": layer, "head": head, **values})
+        tables.append(table.assign(undefined=_reasons(table)))
     return tables
 
 

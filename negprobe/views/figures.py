@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from negprobe.attention import METRICS, Comparison, StatementAttention
+from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.errors import ViewError
 from negprobe.views.labels import aligned_label, tick_label
 
@@ -141,8 +141,8 @@ def metric_overview(comparison: Comparison | pd.DataFrame) -> Figure:
         ViewError: if the table is empty or lacks a column.
     """
     metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
-    tables = {name: by_layer_and_head(metrics, name) for name in METRICS}
-    width, height = _cell_size(tables[METRICS[0]])
+    tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
+    width, height = _cell_size(tables[MAP_METRICS[0]])
     figure = Figure(figsize=(2 * width, 2 * height), layout="constrained")
     for axes, (name, table) in zip(figure.subplots(2, 2).flat, tables.items(), strict=True):
         limits = (_least(table), 1.0) if name.endswith("correlation") else None

@@ -1,6 +1,4 @@
-"""The probe measures pairs of any length, in batches, in one forward pass a side."""
-
-from dataclasses import replace
+"""The probe measures statements and pairs of any length, in batches, and gives them back one for one."""
 
 import numpy as np
 import pytest
@@ -17,9 +15,6 @@ LONGER = StatementPair(
     "The soup on the old table was warm and good.", "The soup on the old table wasn't warm and good."
 )
 INSERTED = StatementPair("Dogs like cats.", "Dogs no longer like cats.")
-LONGER_CONTROLLED = StatementPair(
-    "The soup was warm.", "The soup wasn't warm.", control="The soup was now really warm."
-)
 PAIRS = [LONGER, EQUAL, INSERTED, EQUAL]
 
 
@@ -59,7 +54,7 @@ def test_an_inserted_cue_is_left_out_of_the_metrics_and_reported(probe):
     B = comparison.counterfactual.raw.numpy()[:, :, there][:, :, :, there]
     expected = np.abs(A - B).mean(axis=(2, 3)).ravel()
     np.testing.assert_allclose(comparison.metrics["mean_attention_diff"], expected, atol=1e-12)
-    to_cue = comparison.counterfactual.raw.numpy()[:, :, there][..., [2, 3]].sum(axis=-1).mean(axis=-1).ravel()
+    to_cue = comparison.counterfactual.raw.numpy()[:, :, [1, 4, 5, 6]][..., [2, 3]].sum(axis=-1).mean(axis=-1).ravel()
     np.testing.assert_allclose(comparison.metrics["attention_to_cue"], to_cue, atol=1e-12)
     assert probe.compare(StatementPair("Dogs like cats.", "Dogs like mice.")).metrics["attention_to_cue"].isna().all()
 
@@ -76,20 +71,13 @@ def test_a_batch_gives_every_pair_what_it_gets_alone_in_the_order_given(probe):
                 torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
 
 
-def test_the_table_of_many_pairs_holds_what_each_comparison_holds(probe):
-    table = probe.metrics(PAIRS)
-    assert len(table) == len(PAIRS) * 6 * 12
-    for index, comparison in enumerate(probe.compare(PAIRS)):
-        rows = table[table["pair"] == index].reset_index(drop=True)
-        np.testing.assert_allclose(rows[list(METRICS)], comparison.metrics[list(METRICS)], atol=1e-12)
-
-
-def test_every_batch_takes_one_forward_pass_a_side(probe, monkeypatch):
-    calls = []
-    original = HookedEncoder.forward
-    monkeypatch.setattr(HookedEncoder, "forward", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))
-    AttentionProbe(probe.model, batch_size=2).metrics(PAIRS)
-    assert len(calls) == 2 * 2
+def test_the_metrics_of_many_pairs_hold_what_each_comparison_holds(probe):
+    # In these every aligned token has a partner in the control as well.
+    pairs = [INSERTED, EQUAL]
+    many = probe.metrics(pairs).sel(compared="counterfactual")
+    for index, comparison in enumerate(probe.compare(pairs)):
+        found = many[list(METRICS)].sel(pair=index).to_array().values.reshape(len(METRICS), -1).T
+        np.testing.assert_allclose(found, comparison.metrics[list(METRICS)], rtol=1e-6, atol=1e-6)
 
 
 def test_statements_come_back_one_for_one(probe):
@@ -124,17 +112,3 @@ def test_unusable_input_is_a_clear_error(probe):
     untokenized = HookedEncoder(probe.model.cfg)
     with pytest.raises(InputError, match="tokenizer"):
         AttentionProbe(untokenized)
-
-
-def test_control_metrics_compare_both_sides_on_the_same_tokens(probe):
-    controlled = [replace(EQUAL, original="The door is open.", control="The door is now open."), LONGER_CONTROLLED]
-    table = probe.control_metrics([INSERTED, *controlled])
-    assert sorted(table["pair"].unique()) == [1, 2]
-    # [CLS] the soup was warm . [SEP] / wasn ' t / was now really: "was" has a partner in the control alone.
-    here, there = [0, 1, 2, 4, 5, 6], [0, 1, 2, 6, 7, 8]
-    original = probe.run(LONGER_CONTROLLED.original).raw.numpy()[:, :, here][..., here]
-    for compared in ("counterfactual", "control"):
-        other = probe.run(getattr(LONGER_CONTROLLED, compared)).raw.numpy()[:, :, there][..., there]
-        rows = table.query("pair == 2 and compared == @compared")
-        expected = np.abs(original - other).mean(axis=(2, 3)).ravel()
-        np.testing.assert_allclose(rows["mean_attention_diff"], expected, atol=1e-10)

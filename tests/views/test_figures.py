@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, attention_of, comparison_of, metrics_of, tokenized
 
-from negprobe.attention import METRICS, Comparison
+from negprobe.attention import MAP_METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import (
@@ -179,7 +179,7 @@ def test_what_is_not_a_table_is_an_error(values: np.ndarray) -> None:
 
 def test_a_column_becomes_layer_by_head_whatever_the_order_of_rows() -> None:
     metrics = metrics_of()
-    table = by_layer_and_head(metrics.sample(frac=1, random_state=0), METRICS[0])
+    table = by_layer_and_head(metrics.sample(frac=1, random_state=0), MAP_METRICS[0])
     for row in metrics.itertuples():
         assert table[row.layer, row.head] == row.max_attention_diff
 
@@ -187,9 +187,9 @@ def test_a_column_becomes_layer_by_head_whatever_the_order_of_rows() -> None:
 def test_the_overview_shows_the_four_metrics(comparison: Comparison) -> None:
     metrics = comparison.metrics
     for overview in (metric_overview(comparison), metric_overview(metrics)):
-        for axes, name in zip(maps(overview), METRICS, strict=True):
+        for axes, name in zip(maps(overview), MAP_METRICS, strict=True):
             np.testing.assert_array_equal(drawn(axes), by_layer_and_head(metrics, name))
-        names = [name.replace("_", " ") for name in METRICS]
+        names = [name.replace("_", " ") for name in MAP_METRICS]
         assert colour_bars(overview) == names
         assert [axes.images[0].get_clim()[1] for axes in maps(overview)][2:] == [1, 1]
 

@@ -1,0 +1,210 @@
+"""Every metric of a batch of pairs in one layer, and of a whole data set as one labelled array."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import einsum, rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from negprobe.attention.frames import Frame
+from negprobe.attention.measures import value_norms
+from negprobe.attention.metrics import (
+    METRICS,
+    attention_distance,
+    entropy,
+    js_divergence,
+    map_metrics,
+    relative_change,
+    relative_distance,
+    spread,
+    to_distribution,
+)
+from negprobe.statements import ROLES
+
+COMPARED = ("counterfactual", "control")
+"""What the original is compared with."""
+
+# Metrics of rows or of single tokens, which can be averaged over the tokens of a role.
+_ALIGNED_ROWS = (
+    "attention_diff",
+    "output_change",
+    "js_divergence",
+    "norm_js_divergence",
+    "entropy_change",
+    "norm_entropy_change",
+)
+_CUE_ROWS = ("attention_to_cue", "norm_to_cue", "attention_from_cue", "norm_from_cue")
+BY_ROLE = tuple(f"{name}_by_role" for name in (*_ALIGNED_ROWS, *_CUE_ROWS))
+"""The metrics of a comparison that are also told role by role."""
+
+DISTANCES = ("attention_distance", "norm_distance")
+"""What is told of the original alone."""
+
+# How many units of rounding two runs of the same statement may be apart.
+_ROUNDING = 64
+
+
+@dataclass(frozen=True)
+class LayerMetrics:
+    """The metrics of one layer.
+
+    Attributes:
+        compared: Each of `METRICS`, of each compared side.
+        by_role: Each of `BY_ROLE`, in the order of `ROLES`.
+        original: Each of `DISTANCES`, of the original.
+    """
+
+    compared: dict[str, Float[Tensor, "compared batch head"]]
+    by_role: dict[str, Float[Tensor, "compared batch role head"]]
+    original: dict[str, Float[Tensor, "batch head"]]
+
+
+def side_metrics(
+    pattern: Float[Tensor, "side batch head query key"],
+    v: Float[Tensor, "side batch key head d_head"],
+    z: Float[Tensor, "side batch query head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    frame: Frame,
+) -> LayerMetrics:
+    """Compare the original, side 0, with every other side, in one layer.
+
+    On the aligned tokens, with `A` the pattern and `z` the output of a head:
+
+    - `max_attention_diff`, `mean_attention_diff`, `attention_pattern_correlation`, `value_output_correlation`: see
+      `metrics.map_metrics`;
+    - `js_divergence`, `entropy_change`: Jensen-Shannon divergence of each query's row, and its entropy minus the
+      original's, in bits; rows scaled to sum to 1 over the aligned keys; mean over words;
+    - `output_change`: relative change of z, mean over words (see `metrics.relative_change`);
+    - `diffusion`: over how large a share of the words z changes (see `metrics.spread`), 0 to 1;
+    - `diffusion_distance`: how far from the cue (see `metrics.relative_distance`).
+
+    On all tokens of the compared side:
+
+    - `attention_to_cue`: the share of its attention that a word gives the cue, mean over words, 0 to 1;
+    - `attention_from_cue`: the share of its attention that the cue gives to words, mean over the cue's tokens.
+
+    The names with `norm_` are the same on the norm-weighted map `A ‖v W_O‖`, its rows scaled to sum to 1. Words are the
+    tokens that are neither cue nor special; special tokens have their own roles. By role, rows are those of the
+    role's queries, but `attention_from_cue` and `norm_from_cue` tell how much goes to the role's keys. In a control the
+    cue is the neutral words in its place.
+
+    Numbers are NaN where there is nothing to average: no cue, no token of the role, no change to be spread.
+    """
+    norms = rearrange(value_norms(v, W_O), "side batch key head -> side batch head 1 key")
+    # Sides first, so that a slice of sides is contiguous and a product with it copies nothing.
+    maps = torch.stack([pattern, to_distribution(pattern * norms)], dim=1)
+    aligned = _at_aligned(maps, frame)
+    z = _outputs_at_aligned(z, frame)
+    metrics = map_metrics(aligned[:1, 0], aligned[1:, 0], z[:1], z[1:], frame.valid)
+
+    rows = to_distribution(aligned)
+    bits = entropy(rows)
+    valid = rearrange(frame.valid, "batch query -> batch 1 query")
+    moved = relative_change(z[:1], z[1:]).masked_fill(~valid, 0)
+    by_query = torch.stack(
+        [
+            (aligned[1:, 0] - aligned[:1, 0]).abs().sum(dim=-1) / valid.sum(dim=-1, keepdim=True),
+            moved,
+            *js_divergence(rows[:1], rows[1:]).unbind(dim=1),
+            *(bits[1:] - bits[:1]).unbind(dim=1),
+        ]
+    )
+    to_cue = (maps[1:] @ rearrange(frame.cue, "batch key -> batch 1 key 1")).squeeze(-1)
+    cue_mean = frame.cue / frame.cue.sum(dim=1, keepdim=True)
+    from_cue = (rearrange(cue_mean, "batch query -> batch 1 1 query") @ maps[1:]).squeeze(-2)
+    groups = torch.cat(
+        [
+            _grouped(by_query, frame.mean_aligned),
+            _grouped(rearrange(to_cue, "side map ... -> map side ..."), frame.mean_own),
+            _grouped(rearrange(from_cue, "side map ... -> map side ..."), frame.sum_own),
+        ]
+    )
+    # What rounding moves has not changed, and is spread over nothing.
+    change = (z[1:] - z[:1]).norm(dim=-1) * (moved > _ROUNDING * torch.finfo(z.dtype).eps)
+    words = rearrange(frame.words, "batch pos -> batch 1 pos")
+    distance = rearrange(frame.distance, "side batch pos -> side batch 1 pos")
+    metrics |= {name: groups[i, :, :, -1] for i, name in enumerate((*_ALIGNED_ROWS, *_CUE_ROWS)) if name in METRICS}
+    metrics["diffusion"] = spread(change, words)
+    metrics["diffusion_distance"] = relative_distance(change, distance, words)
+    original_words = rearrange(frame.original_words, "batch pos -> batch 1 pos")
+    return LayerMetrics(
+        compared={name: metrics[name] for name in METRICS},
+        by_role={name: groups[i, :, :, :-1] for i, name in enumerate(BY_ROLE)},
+        original=dict(zip(DISTANCES, attention_distance(maps[0], original_words), strict=True)),
+    )
+
+
+def _grouped(
+    rows: Float[Tensor, "name side batch head pos"], weights: Float[Tensor, "batch pos group"]
+) -> Float[Tensor, "name side batch group head"]:
+    return einsum(rows, weights, "name side batch head pos, batch pos group -> name side batch group head")
+
+
+def _at_aligned(
+    maps: Float[Tensor, "side map batch head query key"], frame: Frame
+) -> Float[Tensor, "side map batch head aligned aligned"]:
+    """The maps at aligned queries and keys; 0 beyond a pair's own."""
+    n_maps, n_heads, n_keys, n_aligned = maps.shape[1], maps.shape[3], maps.shape[5], frame.at.shape[-1]
+    at = partial(repeat, frame.at, map=n_maps, head=n_heads)
+    rows = maps.gather(-2, at("side batch query -> side map batch head query key", key=n_keys))
+    both = rows.gather(-1, at("side batch key -> side map batch head query key", query=n_aligned))
+    queries, keys = (
+        rearrange(frame.valid, pattern) for pattern in ("batch query -> batch 1 query 1", "batch key -> batch 1 1 key")
+    )
+    return both * (queries & keys)
+
+
+def _outputs_at_aligned(
+    z: Float[Tensor, "side batch query head d_head"], frame: Frame
+) -> Float[Tensor, "side batch head aligned d_head"]:
+    at = repeat(frame.at, "side batch query -> side batch query head e", head=z.shape[3], e=z.shape[4])
+    return rearrange(z.gather(2, at), "side batch query head e -> side batch head query e")
+
+
+def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
+    """The metrics of a data set before anything is measured: NaN throughout, in float32."""
+    shapes = {
+        **dict.fromkeys(METRICS, ("pair", "compared", "layer", "head")),
+        **dict.fromkeys(BY_ROLE, ("pair", "compared", "role", "layer", "head")),
+        **dict.fromkeys(DISTANCES, ("pair", "layer", "head")),
+    }
+    sizes = {
+        "pair": n_pairs,
+        "compared": len(COMPARED),
+        "role": len(ROLES),
+        "layer": n_layers,
+        "head": n_heads,
+    }
+    return xr.Dataset(
+        {
+            name: (dims, np.full([sizes[dim] for dim in dims], np.nan, dtype=np.float32))
+            for name, dims in shapes.items()
+        },
+        coords={
+            "pair": np.arange(n_pairs),
+            "compared": list(COMPARED),
+            "role": list(ROLES),
+            "layer": np.arange(n_layers),
+            "head": np.arange(n_heads),
+        },
+    )
+
+
+def fill(dataset: xr.Dataset, pairs: Sequence[int], layers: Sequence[LayerMetrics]) -> None:
+    """Write the metrics of a batch of pairs, layer by layer, into their places."""
+    for name in METRICS:
+        values = rearrange([layer.compared[name] for layer in layers], "layer side batch head -> batch side layer head")
+        dataset[name].values[pairs, : values.shape[1]] = values.float().cpu().numpy()
+    for name in BY_ROLE:
+        values = rearrange(
+            [layer.by_role[name] for layer in layers], "layer side batch role head -> batch side role layer head"
+        )
+        dataset[name].values[pairs, : values.shape[1]] = values.float().cpu().numpy()
+    for name in DISTANCES:
+        values = rearrange([layer.original[name] for layer in layers], "layer batch head -> batch layer head")
+        dataset[name].values[pairs] = values.float().cpu().numpy()
