@@ -122,6 +122,13 @@ def test_tied_sums_count_as_ties(values):
     np.testing.assert_allclose(heads(tests, "p"), [exact_p(column) for column in values.T], rtol=1e-12)
 
 
+def test_sums_that_cancel_are_zero_and_not_their_rounding_error():
+    # Whole numbers that sum to zero: every flip is as extreme, though the scaled sum is some 1e-17.
+    values = np.random.default_rng(0).integers(-3, 4, size=(9, 2000))
+    values = values[:, (values.sum(axis=0) == 0) & values.any(axis=0)]
+    assert heads(effect_tests(dataset(metric=values), n_resamples=512), "p").tolist() == [1.0] * values.shape[1]
+
+
 def test_with_many_pairs_p_is_that_of_random_sign_flips():
     values = noise(0, 40, 6) + np.array([0, 0.2, 0.4, 0.6, 0.8, -0.4])
     tests = effect_tests(dataset(metric=values), n_resamples=9999)
@@ -555,6 +562,8 @@ def test_a_group_that_misses_a_head_does_not_count_there():
     assert result["replicated"].values.tolist() == [3, 2]
     p = np.sort(result["p"].sel(group=["b", "c"], head=1))
     assert result["p_partial"].values[1] == pytest.approx(p[1])
+    in_three = replication(effects, groups, at_least=3).isel(metric=0, layer=0)["p_partial"]
+    assert np.isnan(in_three).values.tolist() == [False, True]
 
 
 def test_one_group_for_each_pair_is_asked_for():
