@@ -1,4 +1,4 @@
-"""The command line: `negprobe study`, `negprobe compare` and `negprobe patch`."""
+"""The command line: `negprobe study`, `negprobe compare`, `negprobe patch` and `negprobe evaluate`."""
 
 import shlex
 import sys
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError, PatchingError
+from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch
 from negprobe.statements import LoadedPairs, StatementPair, builtin_pairs, load_pairs, tokenize, unknown_words
@@ -136,6 +137,56 @@ def patch_pair(
             table.sort_values("effect", ascending=False).head(10), "Heads that bring the original's answer back"
         )
         console.print(f"Maps and numbers: [bold]{out}[/bold]", soft_wrap=True)
+
+
+@app.command(name="evaluate")
+def evaluate_model(
+    dataset: Annotated[
+        str, typer.Argument(help="'builtin', a file or folder of a public data set, or its name on the hub.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="'tiny-negation' (bundled, the default), a model folder, or a hub name.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Instead of a model: its most probable words, a list a line for each statement.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A .csv or .parquet file to write the scores to.")] = None,
+    device: Device = None,
+) -> None:
+    """Score what a model answers on NEG-136, NEG-1500, ScoNe, MoNLI, BLiMP or pairs with a [MASK]."""
+    with _clear_errors():
+        # Before the work, so that a file that cannot be written costs nothing.
+        if out is not None:
+            if out.suffix not in (".csv", ".parquet"):
+                raise NegprobeError(f"{out} is neither a .csv nor a .parquet file; choose another with --out.")
+            _make_folder(out.parent)
+        sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
+        words = read_predictions(predictions) if predictions is not None else None
+        name = model or ("tiny-negation" if words is None else None)
+        encoder = HookedEncoder.from_pretrained(name, device=device) if name is not None else None
+        with _progress() as report_progress:
+            evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
+        shares = evaluation.shares
+        shown = pd.DataFrame(
+            {
+                "data": (shares["data_set"] + " " + shares["condition"]).str.strip(),
+                "score": shares["score"],
+                "share": [f"{share:.3f}" for share in shares["share"]],
+                "95 % interval": [
+                    f"{low:.2f}–{high:.2f}" for low, high in zip(shares["low"], shares["high"], strict=True)
+                ],
+                "counts": [f"{hits}/{n}" for hits, n in zip(shares["hits"], shares["n"], strict=True)],
+            }
+        )
+        _print_table(shown, f"{name or predictions} on {dataset}")
+        for note in (*evaluation.notes, *useless):
+            console.print(f"• {escape(note)}", highlight=False, soft_wrap=True)
+        if out is not None:
+            if out.suffix == ".csv":
+                shares.to_csv(out, index=False)
+            else:
+                shares.to_parquet(out, index=False)
+            console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
 
 
 @contextmanager

@@ -1,0 +1,180 @@
+"""Scores on statements with a gap, affirmative and negated (Ettinger 2020; Shivagunde et al. 2023)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from negprobe.errors import InputError
+from negprobe.evaluation.masked import read_gaps, token_id, tokenizer_of_masked_lm, unreadable
+from negprobe.evaluation.scores import Share, Shares, Words, preference, sensitivity, top_k_accuracy
+from negprobe.evaluation.sets import ScoredSet
+from negprobe.models import HookedEncoder
+from negprobe.statements import tokenize, unknown_words
+from negprobe.statements.readers.cloze import Cloze
+
+TOP = (1, 5)
+"""Among how many of the most probable words a target is looked for."""
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """An item with what was said to it.
+
+    Attributes:
+        cloze: The item.
+        affirmative: The most probable words for the affirmative.
+        negated: Those for the negation.
+        in_affirmative: Log-probabilities of the target and of the foil in the affirmative; None if not known.
+        in_negated: The same in the negation.
+    """
+
+    cloze: Cloze
+    affirmative: Words
+    negated: Words
+    in_affirmative: tuple[float, float] | None = None
+    in_negated: tuple[float, float] | None = None
+
+
+def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, list[str]]:
+    """Ask a masked LM for the words in the gaps.
+
+    - "top-1", "top-5": the share of affirmatives whose target is among the most probable words, with the target's
+      article before the gap (Ettinger 2020, word prediction accuracy: NEG-136 is scored on affirmatives alone).
+    - "sensitivity": the share of pairs whose most probable word changes under the negation, with the target's article
+      in the affirmative and the foil's in the negation, as the lines were published (Shivagunde et al. 2023). Where
+      the articles differ they alone may change the word: "sensitivity, one article" leaves those pairs out.
+    - "true over false, affirmative" and "..., negated": the share in which the word that makes the statement true is
+      more probable than the one that makes it false, each behind its own article (Ettinger 2020, sensitivity of
+      completions). Both have to be single tokens.
+
+    NEG-136-NAT is also scored by how natural it is to say its negations.
+
+    Returns:
+        The shares by condition and score, and what was left out or weakens them.
+
+    Raises:
+        InputError: without a masked-LM head or a tokenizer.
+    """
+    clozes, notes = _readable(_clozes(part), model)
+    asked: dict[str, set[str]] = {}
+    for cloze in clozes:
+        for text in _statements(cloze):
+            asked.setdefault(text, set()).update((cloze.target, cloze.foil))
+    found = read_gaps(model, list(asked), [sorted(words) for words in asked.values()], k=max(TOP))
+    gaps = dict(zip(asked, found, strict=True))
+    answered = []
+    for cloze in clozes:
+        target_in_affirmative, foil_in_affirmative, target_in_negated, foil_in_negated = (
+            gaps[text] for text in _statements(cloze)
+        )
+        scores = [
+            (target.log_probabilities[cloze.target], foil.log_probabilities[cloze.foil])
+            if cloze.target in target.log_probabilities and cloze.foil in foil.log_probabilities
+            else None
+            for target, foil in (
+                (target_in_affirmative, foil_in_affirmative),
+                (target_in_negated, foil_in_negated),
+            )
+        ]
+        answered.append(_Answered(cloze, target_in_affirmative.words, foil_in_negated.words, *scores))
+    split = {word for cloze in clozes for word in (cloze.target, cloze.foil) if token_id(model, word) is None}
+    n_split = sum(one.in_affirmative is None for one in answered)
+    if n_split:
+        notes.append(
+            f"{n_split} of {len(answered)} items are left out of true over false, for a word that is not one token of "
+            f"the model: {_some(sorted(split))}"
+        )
+    return _shares(part, answered), notes
+
+
+def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
+    """Score the words that a model predicted earlier, as `score_model_on_clozes`, true over false apart.
+
+    Args:
+        part: The data set.
+        predictions: The most probable words for each of its statements, affirmatives and negations in turn.
+
+    Raises:
+        InputError: if there are more or fewer predictions than statements.
+    """
+    if len(predictions) != part.n_statements:
+        raise InputError(
+            f"There are {len(predictions)} predictions, but {part.name} has {part.n_statements} statements, "
+            "affirmatives and negations in turn; give a list of words for each."
+        )
+    answered = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in _clozes(part)]
+    shortest = min(len(words) for one in answered for words in (one.affirmative, one.negated))
+    notes = ["true over false is not scored, for predicted words come without probabilities"]
+    if shortest < max(TOP):
+        notes.append(f"some predictions have only {shortest} words, so top-{max(TOP)} may be too low")
+    return _shares(part, answered), notes
+
+
+def _shares(part: ScoredSet, answered: Sequence[_Answered]) -> Shares:
+    groups = {part.condition: answered}
+    if part.by_category:
+        for category in dict.fromkeys(one.cloze.category for one in answered):
+            groups[category] = [one for one in answered if one.cloze.category == category]
+    return {
+        (condition, score): share
+        for condition, group in groups.items()
+        for score, share in _shares_of_group(group).items()
+    }
+
+
+def _shares_of_group(answered: Sequence[_Answered]) -> dict[str, Share]:
+    targets = [one.cloze.target for one in answered]
+    affirmative, negated = [one.affirmative for one in answered], [one.negated for one in answered]
+    shares = {f"top-{k}": top_k_accuracy(affirmative, targets, k) for k in TOP}
+    shares["sensitivity"] = sensitivity(affirmative, negated)
+    alike = [one for one in answered if one.cloze.one_article]
+    if len(alike) < len(answered):
+        shares["sensitivity, one article"] = sensitivity(
+            [one.affirmative for one in alike], [one.negated for one in alike]
+        )
+    in_affirmative = [one.in_affirmative for one in answered if one.in_affirmative is not None]
+    in_negated = [one.in_negated for one in answered if one.in_negated is not None]
+    shares["true over false, affirmative"] = preference(*_columns(in_affirmative))
+    # Under the negation the foil is the word that makes the statement true.
+    shares["true over false, negated"] = preference(*reversed(_columns(in_negated)))
+    return shares
+
+
+def _columns(scores: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [target for target, _ in scores], [foil for _, foil in scores]
+
+
+def _readable(clozes: Sequence[Cloze], model: HookedEncoder) -> tuple[list[Cloze], list[str]]:
+    """The items whose statements the model can read, and what was left out or holds words it does not know."""
+    tokenizer = tokenizer_of_masked_lm(model)
+    kept, notes, unknown, n_unknown = [], [], set[str](), 0
+    for cloze in clozes:
+        statements = [tokenize(text, tokenizer) for text in _statements(cloze)]
+        reason = next((reason for reason in (unreadable(one, model) for one in statements) if reason), "")
+        if reason:
+            notes.append(f"left out {cloze.affirmative!r}: a statement {reason}")
+            continue
+        words = {word for statement in statements for word in unknown_words(statement, tokenizer)}
+        unknown |= words
+        n_unknown += bool(words)
+        kept.append(cloze)
+    if unknown:
+        notes.append(f"{n_unknown} of {len(kept)} items have words the model does not know: {_some(sorted(unknown))}")
+    return kept, notes
+
+
+def _statements(cloze: Cloze) -> tuple[str, str, str, str]:
+    """The affirmative and the negation, each with the target's and with the foil's article."""
+    return (
+        cloze.for_target(cloze.affirmative),
+        cloze.for_foil(cloze.affirmative),
+        cloze.for_target(cloze.negated),
+        cloze.for_foil(cloze.negated),
+    )
+
+
+def _clozes(part: ScoredSet) -> list[Cloze]:
+    return [item for item in part.items if isinstance(item, Cloze)]
+
+
+def _some(words: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(words[:shown]) + (f" and {len(words) - shown} more" if len(words) > shown else "")

@@ -1,0 +1,103 @@
+"""What a masked language model says at the `[MASK]` of a statement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.errors import InputError
+from negprobe.models import HookedEncoder
+from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.statements import TokenizedStatement, tokenize
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a model says at one `[MASK]`.
+
+    Attributes:
+        words: Its most probable words, the best first.
+        log_probabilities: Of the words that were asked for, as far as they are single tokens.
+    """
+
+    words: tuple[str, ...]
+    log_probabilities: Mapping[str, float]
+
+
+@torch.no_grad()
+def read_gaps(
+    model: HookedEncoder, texts: Sequence[str], asked: Sequence[Sequence[str]], k: int = 5, batch_size: int = 64
+) -> list[Gap]:
+    """Read the `[MASK]` of each text.
+
+    Args:
+        model: A masked language model with a tokenizer.
+        texts: Statements with one `[MASK]` each.
+        asked: For each of them, the words whose log-probabilities are wanted.
+        k: How many of the most probable words are kept.
+        batch_size: How many texts are run together.
+
+    Raises:
+        InputError: without a masked-LM head or tokenizer, or for a text without exactly one `[MASK]` or too long.
+        StatementError: for a text that cannot be tokenized.
+    """
+    tokenizer = tokenizer_of_masked_lm(model)
+    statements = [tokenize(text, tokenizer) for text in texts]
+    for statement in statements:
+        reason = unreadable(statement, model)
+        if reason:
+            raise InputError(f"{statement.text!r} {reason}.")
+    ids = [{word: token_id(model, word) for word in words} for words in asked]
+    gaps: list[Gap | None] = [None] * len(texts)
+    for rows in length_batches([len(statement) for statement in statements], batch_size):
+        batch = [statements[row] for row in rows]
+        tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
+        types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
+        resid = model(tokens, token_type_ids=types, one_zero_attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+        at_mask = resid[tokens == tokenizer.mask_token_id]
+        log_probabilities = model.unembed(model.mlm_head(at_mask)).log_softmax(dim=-1)
+        best = log_probabilities.topk(min(k, model.cfg.d_vocab), dim=-1).indices.tolist()
+        for row, top, of_row in zip(rows, best, log_probabilities, strict=True):
+            gaps[row] = Gap(
+                tuple(tokenizer.decode([token]).strip() for token in top),
+                {word: float(of_row[token]) for word, token in ids[row].items() if token is not None},
+            )
+    return [gap for gap in gaps if gap is not None]
+
+
+def unreadable(statement: TokenizedStatement, model: HookedEncoder) -> str:
+    """Why the model cannot read a statement's one gap; empty if it can."""
+    assert model.tokenizer is not None
+    masks = statement.ids.count(model.tokenizer.mask_token_id)
+    if masks != 1:
+        return f"has {masks} mask tokens, not one"
+    return too_long(statement, model)
+
+
+def too_long(statement: TokenizedStatement, model: HookedEncoder) -> str:
+    """Why a statement is too long for the model; empty if it is not."""
+    if len(statement) <= model.cfg.n_ctx:
+        return ""
+    return f"has {len(statement)} tokens, more than the {model.cfg.n_ctx} the model reads"
+
+
+def token_id(model: HookedEncoder, word: str) -> int | None:
+    """The token of a word inside a sentence, or None if it is not a single one."""
+    try:
+        # Byte-level tokenizers write a word inside a sentence with the space before it.
+        return model.to_single_token(f" {word}")
+    except InputError:
+        return None
+
+
+def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
+    """The tokenizer of a masked language model.
+
+    Raises:
+        InputError: if the model is another kind, or was loaded without a tokenizer.
+    """
+    if model.cfg.head != "masked_lm" or model.tokenizer is None:
+        lack = "masked-LM head" if model.cfg.head != "masked_lm" else "tokenizer"
+        raise InputError(f"{model.cfg.model_name!r} has no {lack}; words are predicted by a masked LM with one.")
+    return model.tokenizer

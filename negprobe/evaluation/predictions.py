@@ -1,0 +1,36 @@
+"""Words that a model predicted earlier, so that it can be scored without its weights."""
+
+import ast
+from pathlib import Path
+
+from negprobe.errors import InputError
+
+
+def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
+    """Read the most probable words for each statement of a data set, a line a statement in the data set's order.
+
+    A line is a list of words, the most probable first, as JSON or as Python writes it: `['fish', 'trout', 'bird']`.
+    This is how Shivagunde et al. 2023 released their models' predictions. Empty words, which some tokenizers put
+    before a word, are skipped.
+
+    Raises:
+        InputError: for a file that cannot be read, or with its number for a line that is not a list of words.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The predictions {path} cannot be read as text: {error}.") from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise InputError(f"The predictions {path} are empty; give a list of words for each statement.")
+    return [_words(line, f"{path}, line {number}") for number, line in lines]
+
+
+def _words(line: str, where: str) -> tuple[str, ...]:
+    try:
+        words = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise InputError(f"{where}: not a list of words ({error}); write ['first', 'second'].") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{where}: not a list of words but {line.strip()[:60]}; write ['first', 'second'].")
+    return tuple(word.strip() for word in words if word.strip())
