@@ -26,8 +26,9 @@ class StudyResults:
         unpatched: For each measured pair that has no objective, and so was not patched, why.
         unknown_words: Words of the statements that the tokenizer does not know.
         metrics: `AttentionProbe.metrics` of the pairs.
-        control_metrics: `AttentionProbe.control_metrics` of those that have a control.
-        effects: `statistics.negation_effect` of each metric of the latter, with the metric's name in `metric`.
+        tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
+        replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
+            those of which no group, or only one, has enough pairs.
         answers: For each patched pair the objective of its `original`, `counterfactual` and `control` (NaN if none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
         patching: Results of `patching.patch` by site and direction; "z" by head, the others by role. Empty if no pair
@@ -45,9 +46,9 @@ class StudyResults:
     dropped: tuple[str, ...]
     unpatched: tuple[str, ...]
     unknown_words: tuple[str, ...]
-    metrics: pd.DataFrame
-    control_metrics: pd.DataFrame
-    effects: pd.DataFrame
+    metrics: xr.Dataset
+    tests: xr.Dataset | None
+    replications: dict[str, xr.Dataset]
     answers: pd.DataFrame
     own_labels: bool
     patching: dict[tuple[str, Direction], xr.Dataset]

@@ -15,6 +15,9 @@ from negprobe.errors import InputError, StatementError
 ALPHA = 0.05
 """The level at which a head counts as found, unless asked otherwise."""
 
+MIN_PAIRS = 6
+"""The fewest pairs with which a sign-flip test can reach p < 0.05: 2 / 2^5 is 0.0625."""
+
 _NULL_SIZE = 2**24
 """How many numbers of a null or bootstrap distribution (resamples times heads) are held at once: 128 MiB of float64."""
 
@@ -142,7 +145,7 @@ def replication(
     effects: xr.Dataset,
     groups: Sequence[str] | xr.DataArray,
     *,
-    min_pairs: int = 6,
+    min_pairs: int = MIN_PAIRS,
     at_least: int = 2,
     alpha: float = ALPHA,
     n_resamples: int = 9999,
@@ -432,52 +435,3 @@ def _blocks(values: Float[np.ndarray, "pair cell"], n_resamples: int) -> list[np
 def _or_one(scale: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
     """The scale, or 1 where there is nothing to scale."""
     return np.where(scale > 0, scale, 1.0)
-
-
-def negation_effect(metrics: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
-    """How much more a head changes for the negation than for a neutral word of the same length.
-
-    Per pair, layer and head the effect is the metric of original against counterfactual minus that of original against
-    control; reported are its mean over pairs and the percentile bootstrap interval.
-
-    Both comparisons are to be taken on the same tokens, as `AttentionProbe.control_metrics` does.
-
-    Args:
-        metrics: Columns `pair`, `compared` ("counterfactual" or "control"), `layer`, `head` and the metric.
-        metric: The metric's column.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        One row per layer and head: `counterfactual` and `control` (the means), `effect`, `low`, `high` (95 % interval)
-        and `n`, the pairs that have both. `low` and `high` are NaN with fewer than two pairs.
-    """
-    wide = metrics.pivot_table(index=["layer", "head", "pair"], columns="compared", values=metric)
-    wide = wide.reindex(columns=["counterfactual", "control"]).dropna().reset_index()
-    rows = []
-    for (layer, head), group in wide.groupby(["layer", "head"]):
-        difference = (group["counterfactual"] - group["control"]).to_numpy()
-        low, high = _interval(difference, seed)
-        rows.append(
-            {
-                "layer": layer,
-                "head": head,
-                "counterfactual": group["counterfactual"].mean(),
-                "control": group["control"].mean(),
-                "effect": difference.mean(),
-                "low": low,
-                "high": high,
-                "n": len(group),
-            }
-        )
-    columns = ["layer", "head", "counterfactual", "control", "effect", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    result = stats.bootstrap(
-        (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed), batch=200
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -15,13 +15,13 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from negprobe.attention import METRICS, AttentionProbe
+from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, StatementError
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
 from negprobe.statements import StatementPair, complete, tokenize, unknown_words
-from negprobe.statistics import negation_effect
+from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views.report import study_figures, study_report
 
 Progress = Callable[[str, int, int], None]
@@ -60,14 +60,12 @@ def run_study(
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
-    progress("comparing with the counterfactuals", 0, len(kept))
-    metrics = probe.metrics(kept)
-    progress("comparing with the counterfactuals", len(kept), len(kept))
-    n_controls = sum(pair.control is not None for pair in kept)
-    progress("comparing with the controls", 0, n_controls)
-    control_metrics = probe.control_metrics(kept)
-    progress("comparing with the controls", n_controls, n_controls)
-    effects = pd.concat([negation_effect(control_metrics, name, seed).assign(metric=name) for name in METRICS])
+    step = "measuring every head"
+    progress(step, 0, len(kept))
+    metrics = probe.metrics(kept, progress=lambda done: progress(step, done, len(kept)))
+    progress("testing every head", 0, 1)
+    tests, replications = _tested(metrics, seed)
+    progress("testing every head", 1, 1)
 
     asked = answerable(model, kept)
     patched = [_from_control(pair) for pair in asked.pairs.values()]
@@ -103,8 +101,8 @@ def run_study(
         unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
         unknown_words=unknown,
         metrics=metrics,
-        control_metrics=control_metrics,
-        effects=effects.reset_index(drop=True),
+        tests=tests,
+        replications=replications,
         answers=answers,
         own_labels=bool(asked.own_labels),
         patching=results,
@@ -125,9 +123,9 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
-        "metrics": results.metrics,
-        "control_metrics": results.control_metrics,
-        "negation_effects": results.effects,
+        **metrics_tables(results.metrics),
+        "negation_effects": negation_effects_table(results),
+        "replication": replication_table(results.replications),
         "answers": results.answers,
         "patching": patching_table(results.patching),
     }
@@ -137,6 +135,8 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         # The numbers first: whatever may go wrong with a figure, they are safe.
         for name, table in tables.items():
             _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
+        if results.tests is not None:
+            results.tests.to_netcdf(out / "negation_effects.nc", engine="scipy")
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
         figures = {name: _png(figure) for name, figure in study_figures(results).items()}
@@ -158,6 +158,55 @@ def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.D
         tables.append(table.dropna(subset=["patched"]))
     columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def metrics_tables(metrics: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """The metrics as tidy tables, without the rows in which nothing is defined.
+
+    Returns:
+        `metrics` (a row per pair, compared, layer and head), `metrics_by_role` (and role), `distances` (a row per pair,
+        layer and head, of the original).
+    """
+    names = {"metrics": METRICS, "metrics_by_role": BY_ROLE, "distances": DISTANCES}
+    along_pair = [name for name, coord in metrics.coords.items() if coord.dims == ("pair",) and name != "pair"]
+    bare = metrics.drop_vars(along_pair)
+    return {
+        table: bare[list(columns)].to_dataframe().dropna(how="all").reset_index() for table, columns in names.items()
+    }
+
+
+def negation_effects_table(results: StudyResults) -> pd.DataFrame:
+    """`statistics.effects_table` of the study's tests, with the mean of each metric under the cue and its control."""
+    columns = ["metric", "layer", "head", "counterfactual", "control"]
+    if results.tests is None:
+        return pd.DataFrame(columns=columns)
+    both = results.metrics[list(METRICS)].where(results.metrics[list(METRICS)].notnull().all("compared"))
+    means = both.mean("pair").to_array("metric").to_dataset("compared").to_dataframe().reset_index()
+    return means[columns].merge(effects_table(results.tests), on=columns[:3], how="right")
+
+
+def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """All replications as one tidy table: a row per kind of group, group, metric, layer and head."""
+    tables = [found.to_dataframe().reset_index().assign(by=by) for by, found in replications.items()]
+    columns = ["by", "group", "metric", "layer", "head"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*columns, *(name for name in table.columns if name not in columns)]]
+
+
+def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
+    """The tests of every metric and head over the pairs that have a control, all together and group by group."""
+    effects = negation_effects(metrics[list(METRICS)])
+    if not bool(effects.to_array().notnull().any()):
+        return None, {}
+    replications = {}
+    controlled = effects.isel(pair=effects[METRICS[0]].notnull().any(("layer", "head")).values)
+    for by in ("cue", "source"):
+        sizes = pd.Series(controlled[by].values).value_counts()
+        if (sizes >= MIN_PAIRS).sum() > 1:
+            replications[by] = replication(effects, effects[by], seed=seed)
+    return effect_tests(effects, seed=seed), replications
 
 
 def _readable(
@@ -182,7 +231,8 @@ def _readable(
             else:
                 why = f"{len(control)} tokens, not the counterfactual's {len(counterfactual)}"
                 dropped.append(f"the control of input pair {index}: {why}")
-                pair = replace(pair, control=None)
+                # One that is found takes its place, if there is one.
+                pair = complete(replace(pair, control=None), model.tokenizer)
         for statement in statements:
             unknown |= set(unknown_words(statement, model.tokenizer))
         kept.append(pair)

@@ -2,8 +2,9 @@
 
     python scripts/compare_pairs.py tiny-negation --pairs pairs.csv --out results/metrics
 
-OUT gets `metrics.parquet`, a row per pair, layer and head, and `control_metrics.parquet`, the same against the
-length-matched controls of the pairs that have one.
+OUT gets `metrics.parquet`, a row per pair, layer and head, against the counterfactual and against the length-matched
+control of the pairs that have one; `metrics_by_role.parquet`; and `distances.parquet`, how far the heads look in the
+originals.
 """
 
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.console import Console
 from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
-from negprobe.statements import LoadedPairs, builtin_pairs, complete, load_pairs
+from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
+from negprobe.study import metrics_tables
 
 
 def main(
@@ -28,14 +30,13 @@ def main(
     console = Console()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        encoder = HookedEncoder.from_pretrained(model)
-        probe = AttentionProbe(encoder)
+        probe = AttentionProbe(HookedEncoder.from_pretrained(model))
         loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == "builtin" else load_pairs(pairs)
         for reason in loaded.dropped:
             console.print(f"left out {reason}", highlight=False, markup=False)
-        chosen = [complete(pair, encoder.tokenizer) for pair in loaded.pairs[:limit]]
-        probe.metrics(chosen).to_parquet(out / "metrics.parquet", index=False)
-        probe.control_metrics(chosen).to_parquet(out / "control_metrics.parquet", index=False)
+        chosen = loaded.pairs[:limit]
+        for name, table in metrics_tables(probe.metrics(chosen)).items():
+            table.to_parquet(out / f"{name}.parquet", index=False)
         console.print(f"Wrote the metrics of {len(chosen)} pairs to {out}.", highlight=False, markup=False)
     except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error

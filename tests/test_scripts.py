@@ -35,11 +35,12 @@ def test_compare_pairs_saves_what_the_probe_measures(tmp_path):
     done = run("compare_pairs.py", "--limit", 3, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
-    for name, expected in (
-        ("metrics", probe.metrics(builtin_pairs()[:3])),
-        ("control_metrics", probe.control_metrics(builtin_pairs()[:3])),
-    ):
-        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{name}.parquet"), expected, atol=3e-5)
+    expected = probe.metrics(builtin_pairs()[:3])
+    table = pd.read_parquet(tmp_path / "metrics.parquet").set_index(["pair", "compared", "layer", "head"])
+    for name in METRICS:
+        found = table[name].to_xarray().reindex_like(expected[name])
+        np.testing.assert_allclose(found, expected[name], atol=3e-5, err_msg=name)
+    assert {path.stem for path in tmp_path.glob("*.parquet")} == {"metrics", "metrics_by_role", "distances"}
 
 
 def test_study_runs_as_a_script(tmp_path):

@@ -2,16 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from negprobe import HookedEncoder, study
 from negprobe.attention import METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, StatementError, ViewError
 from negprobe.patching import mean_effect
 from negprobe.statements import StatementPair, builtin_pairs
+from negprobe.statistics import effect_tests, negation_effects, survivors
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views.findings import findings
 
@@ -22,6 +25,9 @@ WRONG_CONTROL = StatementPair(
     "open",
     "closed",
     control="The door is now really still always truly open. So the door is [MASK].",
+    # Of no known kind, so that no other control is found for it.
+    cue="a cue of its own",
+    cue_spans=((12, 15),),
 )
 NO_ANSWER = StatementPair("The door is open.", "The door is not open.")
 STRANGER = StatementPair("The zebra is [MASK].", "The zebra is not [MASK].", "open", "closed")
@@ -62,10 +68,28 @@ def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
 
 def test_metrics_are_the_probes_own(results, model):
     kept = list(results.pairs)
-    expected = AttentionProbe(model).metrics(kept)
-    np.testing.assert_allclose(results.metrics[list(METRICS)], expected[list(METRICS)], atol=5e-6)
-    controlled = [index for index, pair in enumerate(kept) if pair.control]
-    assert sorted(results.control_metrics["pair"].unique()) == controlled
+    xr.testing.assert_allclose(results.metrics, AttentionProbe(model).metrics(kept), atol=5e-6)
+    controlled = [pair.control is not None for pair in kept]
+    has_control = results.metrics["mean_attention_diff"].sel(compared="control").notnull().all(("layer", "head"))
+    assert has_control.values.tolist() == controlled
+
+
+def test_tests_are_those_of_the_pairs_that_have_a_control(results):
+    controlled = [index for index, pair in enumerate(results.pairs) if pair.control]
+    effects = negation_effects(results.metrics[list(METRICS)]).isel(pair=controlled)
+    xr.testing.assert_identical(results.tests, effect_tests(effects, seed=1))
+    assert set(results.tests["n"].sel(metric="mean_attention_diff").values.ravel()) == {len(controlled)}
+    assert results.replications == {}
+
+
+def test_effects_are_replicated_over_cues_and_data_sets_where_there_are_several(model):
+    pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
+    results = run_study(model, pairs)
+    assert list(results.replications["source"]["group"].values) == ["a", "b"]
+    assert set(results.replications["cue"]["group"].values) <= {pair.cue for pair in pairs}
+    sentences = " ".join(findings(results))
+    assert "Tested in each of 2 data sets by itself" in sentences
+    assert re.search(r"Tested in each of \d kinds of cue by itself", sentences)
 
 
 def test_the_cue_itself_is_swapped_against_its_control(results):
@@ -89,15 +113,30 @@ def test_patching_rows_are_the_answers_rows(results):
 
 def test_the_same_seed_gives_the_same_numbers(model, pairs, results):
     again = run_study(model, pairs, source="a test", seed=1)
-    pd.testing.assert_frame_equal(again.effects, results.effects)
+    xr.testing.assert_identical(again.tests, results.tests)
     pd.testing.assert_frame_equal(again.answers, results.answers)
     pd.testing.assert_frame_equal(patching_table(again.patching), patching_table(results.patching))
 
 
 def test_the_folder_holds_every_number(folder, results):
     tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
-    assert set(tables) == {"pairs", "metrics", "control_metrics", "negation_effects", "answers", "patching"}
-    pd.testing.assert_frame_equal(tables["metrics"], results.metrics)
+    assert set(tables) == {
+        *("pairs", "metrics", "metrics_by_role", "distances"),
+        *("negation_effects", "replication", "answers", "patching"),
+    }
+    for table, dims, name in (
+        ("metrics", ["pair", "compared", "layer", "head"], "js_divergence"),
+        ("metrics_by_role", ["pair", "compared", "role", "layer", "head"], "norm_to_cue_by_role"),
+        ("distances", ["pair", "layer", "head"], "norm_distance"),
+        ("negation_effects", ["metric", "layer", "head"], "q"),
+    ):
+        found = tables[table].set_index(dims)[name].to_xarray()
+        source = results.tests if table == "negation_effects" else results.metrics
+        np.testing.assert_array_equal(found, source[name].reindex_like(found))
+    effects = tables["negation_effects"]
+    np.testing.assert_allclose(effects["counterfactual"] - effects["control"], effects["effect"], atol=1e-6)
+    with xr.open_dataset(folder / "negation_effects.nc", engine="scipy") as stored:
+        np.testing.assert_array_equal(stored["p"], results.tests["p"])
     assert list(tables["pairs"]["counterfactual"]) == [pair.counterfactual for pair in results.pairs]
     one = results.patching["z", "noising"]
     rows = tables["patching"].query("site == 'z' and direction == 'noising' and pair == 3 and layer == 2")
@@ -125,7 +164,7 @@ def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
     for sentence in findings(results):
         assert re.sub(r"\s+", " ", sentence).replace("'", "&#x27;") in text
     figures = list((folder / "figures").glob("*.png"))
-    assert len(figures) == 2 + 2 + 8 + 2
+    assert len(figures) == 6 + 4 + 2 + 8 + 2
     assert report.count("data:image/png;base64,") == len(figures)
     assert "http" not in re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL).replace("http-equiv", "")
     assert "line 3: no counterfactual" in report
@@ -134,10 +173,11 @@ def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
 
 def test_the_findings_name_the_heads_the_tables_name(results):
     sentences = " ".join(findings(results))
-    effects = results.effects.query("metric == 'mean_attention_diff'")
-    top = effects.sort_values("effect").iloc[-1]
-    assert f"head {int(top['layer'])}.{int(top['head'])} by {top['counterfactual']:.4f} under the cue" in sentences
-    assert f"in {int((effects['low'] > 0).sum())} of {len(effects)} heads" in sentences
+    passing = survivors(results.tests)
+    top = passing.iloc[0]
+    assert f"{int(top['layer'])}.{int(top['head'])} by {top['metric']} {top['effect']:+.3g}" in sentences
+    n_heads = len(passing[passing["passes_q"]].drop_duplicates(["layer", "head"]))
+    assert f"{n_heads} of 16 heads respond to the negation" in sentences
     back = mean_effect(results.patching["z", "denoising"])
     layer, head = np.unravel_index(back.values.argmax(), back.shape)
     assert f"head {layer}.{head} brings back {back.values.max():.0%}" in sentences
@@ -161,7 +201,7 @@ def test_the_numbers_are_kept_when_a_figure_cannot_be_drawn(results, tmp_path, m
     monkeypatch.setattr(study, "study_figures", broken)
     with pytest.raises(ViewError):
         write_study(results, tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 6
+    assert len(list(tmp_path.glob("*.parquet"))) == 8
     assert (tmp_path / "manifest.json").exists()
 
 

@@ -171,8 +171,8 @@ class AttentionProbe:
             - `attention_distance` and `norm_distance` `[pair layer head]`, of the original, in tokens (see
               `metrics.attention_distance`), and `uniform_distance` `[pair]`, which uniform attention would have.
 
-            Along `pair` stand `cue` (its kind), `category`, and in `missing` why metrics are NaN (no cue, no control).
-            A correlation is NaN as well where a pattern or an output is constant over the aligned tokens.
+            Along `pair` stand `cue` (its kind), `category`, `source`, and in `missing` why metrics are NaN (no cue, no
+            control). A correlation is NaN as well where a pattern or an output is constant over the aligned tokens.
 
         Raises:
             InputError: for no pairs, or a statement that is longer than the model reads.
@@ -182,7 +182,7 @@ class AttentionProbe:
             raise InputError("There are no pairs to measure; give at least one.")
         cfg = self.model.cfg
         results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads)
-        along_pair: list[tuple[str, str, str, float]] = []
+        along_pair: list[tuple[str, str, str, str, float]] = []
         for start in range(0, len(pairs), _WINDOW):
             window = [self._tokenized_pair(pair, control=True) for pair in pairs[start : start + _WINDOW]]
             done = start
@@ -192,12 +192,13 @@ class AttentionProbe:
                 done += len(batch)
                 progress(done)
             along_pair += [
-                (pair.pair.cue or "", pair.pair.category, pair.missing, uniform_distance(pair.sides[0]))
-                for pair in window
+                (member.pair.cue or "", member.pair.category, member.pair.source, member.missing, uniform)
+                for member in window
+                for uniform in [uniform_distance(member.sides[0])]
             ]
-        cue, category, missing, uniform = zip(*along_pair, strict=True)
-        coords = {"cue": cue, "category": category, "missing": missing}
-        results["uniform_distance"] = ("pair", np.array(uniform, dtype=np.float32))
+        cue, category, source, missing, distance = zip(*along_pair, strict=True)
+        coords = {"cue": cue, "category": category, "source": source, "missing": missing}
+        results["uniform_distance"] = ("pair", np.array(distance, dtype=np.float32))
         return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
 
     def _tokenize(self, text: str) -> TokenizedStatement:

@@ -1,14 +1,15 @@
 """What a study found, in sentences with the numbers that stand in its figures and tables."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from negprobe.attention import COMPARED
 from negprobe.patching import mean_effect
 from negprobe.results import StudyResults
+from negprobe.statistics import ALPHA, agreement, survivors
 
 _N_HEADS_NAMED = 3
-# Below this a sign-flip test over pairs cannot reach p < 0.05, whatever the numbers (2 / 2^5 = 0.0625).
-_FEW_PAIRS = 6
 
 
 def findings(results: StudyResults) -> list[str]:
@@ -54,44 +55,99 @@ def behaviour(results: StudyResults) -> list[str]:
 
 
 def responding_heads(results: StudyResults) -> list[str]:
-    """The heads whose attention changes more for the negation than for a neutral word of the same length."""
-    effects = results.effects[results.effects["metric"] == "mean_attention_diff"]
-    if effects.empty:
-        means = results.metrics.groupby(["layer", "head"])[["mean_attention_diff"]].mean().reset_index()
-        strongest = means.sort_values("mean_attention_diff", ascending=False).head(_N_HEADS_NAMED)
-        named = "; ".join(
-            f"{row['layer']:.0f}.{row['head']:.0f} by {row['mean_attention_diff']:.4f}"
-            for _, row in strongest.iterrows()
-        )
+    """The heads that do something else at the negation than at a neutral word of the same length."""
+    tests = results.tests
+    if tests is None:
+        change = results.metrics["mean_attention_diff"].sel(compared="counterfactual").mean("pair")
+        named = "; ".join(f"{_head(cell)} by {float(cell):.4f}" for cell in _largest(change))
         return [
             "No pair has a control of the same length, so negation cannot be told from an inserted word here. The "
             f"heads whose attention changes most (mean |ΔA|) are {named}."
         ]
-    n = int(effects["n"].max())
-    if n < _FEW_PAIRS:
-        strongest = effects.sort_values("effect", ascending=False).head(_N_HEADS_NAMED)
+    if "untestable" in tests.attrs:
+        both = results.metrics["mean_attention_diff"].dropna("pair", how="any").mean("pair")
+        cue, control = (both.sel(compared=name, drop=True) for name in COMPARED)
         named = "; ".join(
-            f"head {row['layer']:.0f}.{row['head']:.0f} by {row['counterfactual']:.4f} and {row['control']:.4f}"
-            for _, row in strongest.iterrows()
+            f"head {_head(cell)} by {float(cell):.4f} and {float(control.sel(layer=cell['layer'], head=cell['head'])):.4f}"
+            for cell in _largest(cue)
         )
         return [
-            f"With {n} controlled {'pair' if n == 1 else 'pairs'} there is nothing to test: five pairs or fewer can "
-            "never be significant at 0.05. Under the cue and under its control, attention changes most (mean |ΔA|) in "
+            f"{tests.attrs['untestable']} Under the cue and under its control, attention changes most (mean |ΔA|) in "
             f"{named}."
         ]
-    above = int((effects["low"] > 0).sum())
-    strongest = effects.sort_values("effect", ascending=False).head(_N_HEADS_NAMED)
-    named = "; ".join(
-        f"head {row['layer']:.0f}.{row['head']:.0f} by {row['counterfactual']:.4f} under the cue and "
-        f"{row['control']:.4f} under the control (difference {row['effect']:.4f}, "
-        f"95 % interval {row['low']:.4f} to {row['high']:.4f})"
-        for _, row in strongest.iterrows()
+    return [_how_many_pass(tests), *_strongest(tests), _raw_and_norm(tests), *_replicated(results)]
+
+
+def _how_many_pass(tests: xr.Dataset) -> str:
+    """How many heads survive the corrections on any metric."""
+    n_heads, n_tests = tests.sizes["layer"] * tests.sizes["head"], int((tests["n"] > 0).sum())
+    by_q, by_max_t = (int((tests[name] <= ALPHA).any("metric").sum()) for name in ("q", "p_max_t"))
+    coarse = f" {tests.attrs['resolution']}" if "resolution" in tests.attrs else ""
+    return (
+        f"Held against a neutral word of the same length in {int(tests['n'].max())} pairs, {by_q} of {n_heads} heads "
+        f"respond to the negation on one metric at least (Benjamini-Hochberg q ≤ {ALPHA:g} over {n_tests} tests of "
+        f"{tests.sizes['metric']} metrics); {by_max_t} of them by the stricter max-T.{coarse}"
     )
-    return [
-        f"Attention changes more for the negation than for a neutral word of the same length in {above} of "
-        f"{len(effects)} heads (the interval of the difference lies above 0; not corrected for the number of heads). "
-        f"Most, over {n} pairs, in terms of mean |ΔA|: {named}."
-    ]
+
+
+def _strongest(tests: xr.Dataset) -> list[str]:
+    """The heads that pass, each by the metric on which its effect is the most regular."""
+    passing = survivors(tests).drop_duplicates(["layer", "head"]).head(_N_HEADS_NAMED)
+    if passing.empty:
+        return []
+    named = "; ".join(
+        f"{row['layer']:.0f}.{row['head']:.0f} by {row['metric']} {row['effect']:+.3g} (95 % interval "
+        f"{row['low']:.3g} to {row['high']:.3g}, d_z {row['effect_size']:.2f}, {_q_and_p(row)})"
+        for _, row in passing.iterrows()
+    )
+    return [f"The heads with the most regular effects (largest |d_z|), with the metric that shows it: {named}."]
+
+
+def _q_and_p(row: pd.Series) -> str:
+    return f"q {row['q']:.2g}, max-T p {row['p_max_t']:.2g}"
+
+
+def _raw_and_norm(tests: xr.Dataset) -> str:
+    """Whether attention to the cue before and after the values tells the same story."""
+    found = agreement(tests, "attention_to_cue", "norm_to_cue")
+    rank = "cannot be ranked" if np.isnan(found.correlation) else f"a rank correlation of {found.correlation:.2f}"
+    apart = found.disagreeing.head(_N_HEADS_NAMED)
+    named = ", ".join(f"{row['layer']:.0f}.{row['head']:.0f}" for _, row in apart.iterrows())
+    where = (
+        f"they point opposite ways in {len(found.disagreeing)} (first {named})"
+        if len(apart)
+        else "in no head do they point opposite ways with one of them significant"
+    )
+    return (
+        f"The effect on attention to the cue and on norm-weighted attention to it have {rank} over the heads; {where}."
+    )
+
+
+def _replicated(results: StudyResults) -> list[str]:
+    """In how many kinds of cue, and data sets, the heads' effects come back."""
+    sentences = []
+    for by, found in results.replications.items():
+        what = {"cue": "kinds of cue", "source": "data sets"}[by]
+        n_heads = found.sizes["layer"] * found.sizes["head"]
+        several = int((found["q_partial"] <= ALPHA).any("metric").sum())
+        everywhere = int(((found["replicated"] == found["n_groups"]) & (found["n_groups"] > 1)).any("metric").sum())
+        sentences.append(
+            f"Tested in each of {found.sizes['group']} {what} by itself, {several} of {n_heads} heads have an effect "
+            f"in two or more (partial conjunction, q ≤ {ALPHA:g}), and {everywhere} have the same one in all "
+            f"(p < {ALPHA:g} in each)."
+        )
+    return sentences
+
+
+def _largest(change: xr.DataArray) -> list[xr.DataArray]:
+    """The cells of the largest values, the largest first."""
+    cells = change.stack(cell=("layer", "head"))
+    order = np.argsort(-cells.fillna(-np.inf).values, kind="stable")[:_N_HEADS_NAMED]
+    return [change.sel(layer=layer, head=head) for layer, head in cells["cell"].values[order]]
+
+
+def _head(cell: xr.DataArray) -> str:
+    return f"{int(cell['layer'])}.{int(cell['head'])}"
 
 
 def carriers(results: StudyResults) -> list[str]:

@@ -10,26 +10,43 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
 from negprobe.patching import effect, mean_effect
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.statistics import effects_table
 from negprobe.views.figures import (
     four_heatmaps,
-    layer_head_map,
     metric_overview,
     patching_map,
     raw_beside_value_weighted,
 )
 from negprobe.views.findings import behaviour, carriers, responding_heads
 from negprobe.views.page import page_parts
+from negprobe.views.statistics_figures import (
+    attention_distance_by_layer,
+    diffusion_by_role,
+    effect_by_group,
+    effect_map,
+    raw_against_norm,
+)
 
 _READING = {
     "effects": "How much more each metric changes for the negation than for a neutral word of the same length: the "
     "mean over pairs of (original against counterfactual) minus (original against control), both on the tokens that "
-    "all three share. Zero, in the middle of the scale, is a head for which negation is just another word.",
-    "metrics": "The four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
+    "all three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
+    "are over all heads and all metrics of this study together.",
+    "raw-against-norm": "Each head's effect on attention to the cue, before the values and with them: on the diagonal "
+    "the values change nothing.",
+    "attention-distance": "How far the heads look in the originals, before the values and with them.",
+    "diffusion-by-role": "How much the heads' outputs change at the other tokens, by their role. A cue has a column "
+    "where it took another word's place in the original.",
+    "effect-by-cue": "The metric with the largest effect size, by kind of cue: an effect of negation should be there "
+    "for more than one.",
+    "effect-by-source": "The same by data set.",
+    "metrics": "Four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
     "heatmaps": "The head whose output carries most of the answer, on one pair: attention before the values (top) and "
     "the cosine between the head's outputs after them (bottom), for the original, the counterfactual and their "
     "difference on aligned tokens.",
@@ -46,10 +63,16 @@ _LIMITS = (
     "A swapped activation shows what the model's answer depends on in these statements; it does not show that the "
     "model uses it the same way elsewhere.",
     "Attention that changes is not attention that matters: compare the first figure with the patching maps.",
-    "Intervals are per head and not corrected for the number of heads.",
+    "Intervals are of one head and one metric each, not corrected; q and max-T p are corrected.",
     "Correlations and attention differences are taken on aligned tokens; attention to the inserted cue itself is "
     "outside them.",
 )
+
+
+_MAPPED = ("mean_attention_diff", "js_divergence", "attention_to_cue", "norm_to_cue", "output_change", "diffusion")
+"""The metrics whose effects are drawn; the tables have all of them."""
+
+_HALF_PAGE = 4.6  # inches
 
 
 def study_figures(results: StudyResults) -> dict[str, Figure]:
@@ -59,8 +82,16 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
         ViewError: for results that cannot be drawn.
     """
     figures = {"metrics": metric_overview(_mean_metrics(results))}
-    if not results.effects.empty:
-        figures["negation-effects"] = _effect_figure(results)
+    if results.tests is not None:
+        figures |= {f"effect-{name}": effect_map(results.tests, name, width=_HALF_PAGE) for name in _MAPPED}
+        if bool(results.tests["effect"].sel(metric=["attention_to_cue", "norm_to_cue"]).notnull().all("metric").any()):
+            figures["raw-against-norm"] = raw_against_norm(results.tests)
+        for by, found in results.replications.items():
+            figures[f"effect-by-{by}"] = effect_by_group(found, _clearest(results.tests), overall=results.tests)
+    if bool(results.metrics[["attention_distance", "norm_distance"]].to_array().notnull().any()):
+        figures["attention-distance"] = attention_distance_by_layer(results.metrics)
+    if bool(results.metrics["output_change_by_role"].sel(compared="counterfactual").notnull().any()):
+        figures["diffusion-by-role"] = diffusion_by_role(results.metrics)
     example = results.examples[0]
     layer, head = carrying_head(results)
     figures["heatmaps"] = four_heatmaps(example, layer, head)
@@ -101,7 +132,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         responding=_list(responding_heads(results)),
         carriers=_list(carriers(results)),
         answers=_answers_section(results),
-        effects=_figures(figures, ["negation-effects", "metrics"], [_READING["effects"], _READING["metrics"]]),
+        effects=_effects_section(figures),
         heatmaps=_figures(
             figures,
             ["heatmaps", "before-and-after-values"],
@@ -122,13 +153,12 @@ def _short_name(model_name: str) -> str:
 
 def strongest_head(results: StudyResults) -> tuple[int, int]:
     """Layer and head whose attention changes most for the negation, beyond the control where there is one."""
-    effects = results.effects[results.effects["metric"] == "mean_attention_diff"]
-    if effects.empty:
-        table, column = _mean_metrics(results), "mean_attention_diff"
+    if results.tests is None:
+        effect = results.metrics["mean_attention_diff"].sel(compared="counterfactual").mean("pair")
     else:
-        table, column = effects, "effect"
-    strongest = table.sort_values(column, ascending=False).iloc[0]
-    return int(strongest["layer"]), int(strongest["head"])
+        effect = results.tests["effect"].sel(metric="mean_attention_diff")
+    layer, head = np.unravel_index(np.nanargmax(effect.values), effect.shape)
+    return int(layer), int(head)
 
 
 def carrying_head(results: StudyResults) -> tuple[int, int]:
@@ -142,17 +172,15 @@ def carrying_head(results: StudyResults) -> tuple[int, int]:
 
 
 def _mean_metrics(results: StudyResults) -> pd.DataFrame:
-    return results.metrics.groupby(["layer", "head"], as_index=False)[[*METRICS, "attention_to_cue"]].mean()
+    """Each metric of original against counterfactual, averaged over pairs: a row per layer and head."""
+    counterfactual = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True)
+    return counterfactual.mean("pair").to_dataframe().reset_index()
 
 
-def _effect_figure(results: StudyResults) -> Figure:
-    figure = Figure(figsize=(9, 2.4 + 0.5 * results.cfg.n_layers), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
-        table = results.effects[results.effects["metric"] == name]
-        values = table.pivot(index="layer", columns="head", values="effect")
-        whole = values.reindex(index=range(results.cfg.n_layers), columns=range(results.cfg.n_heads))
-        layer_head_map(whole.to_numpy(), label=f"{name}\nnegation − neutral word", diverging=True, axes=axes)
-    return figure
+def _clearest(tests: xr.Dataset) -> str:
+    """The metric with the largest effect size of any head."""
+    size = abs(tests["effect_size"]).max(("layer", "head"))
+    return str(size["metric"].values[int(np.nanargmax(size.values))])
 
 
 def _notes(results: StudyResults) -> list[str]:
@@ -202,6 +230,17 @@ def _answers_section(results: StudyResults) -> str:
     return f"<h2>What the model answers</h2>{_table(by_cue, caption, decimals=2)}"
 
 
+def _effects_section(figures: Mapping[str, bytes]) -> str:
+    maps = [f"effect-{name}" for name in _MAPPED if f"effect-{name}" in figures]
+    reading = f"<p>{html.escape(_READING['effects'])}</p>" if maps else ""
+    rest = [
+        *("raw-against-norm", "effect-by-cue", "effect-by-source"),
+        *("diffusion-by-role", "attention-distance", "metrics"),
+    ]
+    drawn = _figures(figures, maps, [""] * len(maps), small=True)
+    return f"{reading}{drawn}{_figures(figures, rest, [_READING[name] for name in rest])}"
+
+
 def _patching_section(figures: Mapping[str, bytes]) -> str:
     if not any(name.startswith("patching") for name in figures):
         return "<p>Nothing was patched, because no pair has an answer that could be read.</p>"
@@ -215,15 +254,31 @@ def _patching_section(figures: Mapping[str, bytes]) -> str:
 
 def _numbers(results: StudyResults) -> str:
     table = _mean_metrics(results)
-    effects = results.effects[results.effects["metric"] == "mean_attention_diff"]
-    if not effects.empty:
-        renamed = effects.rename(columns={"effect": "negation − control", "low": "95 % from", "high": "95 % to"})
-        table = table.merge(renamed[["layer", "head", "negation − control", "95 % from", "95 % to", "n"]])
+    if results.tests is not None:
+        strongest = effects_table(results.tests).sort_values("effect_size", key=lambda size: -size.abs())
+        strongest = strongest.drop_duplicates(["layer", "head"]).rename(columns=_COLUMNS)
+        table = table.merge(strongest[["layer", "head", *_COLUMNS.values()]], how="left")
     for direction in ("denoising", "noising"):
         if ("z", direction) in results.patching:
             moved = mean_effect(results.patching["z", direction]).to_dataframe(f"z {direction}").reset_index()
             table = table.merge(moved[["layer", "head", f"z {direction}"]])
-    return _table(table, "Every head: metrics averaged over pairs, and the effect of swapping its output", decimals=4)
+    caption = (
+        "Every head: metrics of original against counterfactual averaged over pairs, the metric with its largest |d_z| "
+        "against the control, and the effect of swapping its output"
+    )
+    return _table(table, caption, decimals=4)
+
+
+_COLUMNS = {
+    "metric": "most regular effect",
+    "effect": "negation − control",
+    "low": "95 % from",
+    "high": "95 % to",
+    "effect_size": "d_z",
+    "q": "q",
+    "p_max_t": "max-T p",
+    "n": "n",
+}
 
 
 def _manifest_table(manifest: Mapping[str, Any]) -> str:
