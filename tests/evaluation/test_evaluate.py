@@ -16,7 +16,15 @@ from typer.testing import CliRunner
 from negprobe import HookedEncoder
 from negprobe.cli import app
 from negprobe.errors import InputError, StatementError
-from negprobe.evaluation import SHARES, builtin_set, evaluate, read_predictions, scored_sets
+from negprobe.evaluation import (
+    SHARES,
+    Gap,
+    builtin_set,
+    evaluate,
+    pseudo_log_likelihoods,
+    read_predictions,
+    scored_sets,
+)
 
 NEG1500 = """\
 A trout is a fish,
@@ -114,6 +122,16 @@ def test_a_masked_lm_is_asked_each_word_behind_its_own_article(write, masked_lm,
     assert found["top-5"] == (sum(top_5), 2)
 
 
+def test_sensitivity_is_that_of_the_statements_as_published(write, masked_lm, monkeypatch):
+    # A model that says the article before the gap: only published articles tell the lines apart.
+    def read(model, texts, asked, k):
+        return [Gap((text.split()[-2],), {}) for text in texts]
+
+    monkeypatch.setattr("negprobe.evaluation.cloze.read_gaps", read)
+    found = scores(evaluate(scored_sets(write("simp.txt", NEG1500))[0], masked_lm[1]))
+    assert found["simp", "", "sensitivity"] == (1, 3) and found["simp", "", "sensitivity, one article"] == (0, 2)
+
+
 def test_the_built_in_pairs_are_scored_and_the_bundled_model_knows_them():
     evaluation = evaluate([builtin_set()], HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
     found = scores(evaluation)
@@ -158,8 +176,6 @@ BLIMP = (
 
 
 def test_acceptable_sentences_are_preferred_by_pseudo_log_likelihood(write, masked_lm):
-    from negprobe.evaluation import pseudo_log_likelihoods
-
     evaluation = evaluate(scored_sets(write("npi.jsonl", BLIMP))[0], masked_lm[1])
     good, bad = pseudo_log_likelihoods(masked_lm[1], ["He did not ever go.", "He did really ever go."]).tolist()
     assert scores(evaluation) == {("BLiMP", "npi", "acceptable over unacceptable"): (int(good > bad), 1)}

@@ -37,6 +37,7 @@ SENTENCES = [
     "Teresa had not ever sold a movie theater.",
     "No.",
     "Even every cashier had clearly found out who hasn't sung.",
+    "A man is not running. [SEP] A man is not jogging.",
     "Teresa had probably ever sold a movie theater.",
 ]
 
@@ -46,13 +47,17 @@ def test_pseudo_log_likelihoods_are_a_slow_loop_over_hugging_face(masked_lm, tok
     theirs, ours = masked_lm
     expected = []
     for text in SENTENCES:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        inputs = tokenizer(*text.split(" [SEP] "), return_tensors="pt")
+        ids = inputs["input_ids"]
         total = 0.0
-        for at in range(1, ids.shape[1] - 1):
+        for at, word in enumerate(ids[0].tolist()):
+            if word in (tokenizer.cls_token_id, tokenizer.sep_token_id):
+                continue
             masked = ids.clone()
             masked[0, at] = tokenizer.mask_token_id
             with torch.no_grad():
-                total += float(theirs(input_ids=masked).logits[0, at].log_softmax(dim=-1)[ids[0, at]])
+                logits = theirs(input_ids=masked, token_type_ids=inputs["token_type_ids"]).logits
+            total += float(logits[0, at].log_softmax(dim=-1)[word])
         expected.append(total)
     found = pseudo_log_likelihoods(ours, SENTENCES, batch_size=batch_size)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-10)
