@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from negprobe.attention import AttentionProbe
+from negprobe.attention import MAP_METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, PatchingError
 from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
 from negprobe.models import HookedEncoder
@@ -88,7 +88,8 @@ def compare(
         _warn_of_unknown_words(encoder, original, counterfactual)
         comparison = probe.compare(StatementPair(original, counterfactual))
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
-        _print_table(strongest.head(10).drop(columns="undefined"), "The heads whose attention changes most")
+        shown = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
+        _print_table(strongest[shown].head(10), "The heads whose attention changes most (metrics.csv has every metric)")
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
         comparison.metrics.to_csv(out / "metrics.csv", index=False)

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from negprobe import AttentionProbe, HookedEncoder, builtin_pairs, mean_effect, patch
+from negprobe.attention import METRICS
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

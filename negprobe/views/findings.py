@@ -68,8 +68,9 @@ def responding_heads(results: StudyResults) -> list[str]:
         both = results.metrics["mean_attention_diff"].dropna("pair", how="any").mean("pair")
         cue, control = (both.sel(compared=name, drop=True) for name in COMPARED)
         named = "; ".join(
-            f"head {_head(cell)} by {float(cell):.4f} and {float(control.sel(layer=cell['layer'], head=cell['head'])):.4f}"
+            f"head {_head(cell)} by {float(cell):.4f} and {float(neutral):.4f}"
             for cell in _largest(cue)
+            for neutral in [control.sel(layer=cell["layer"], head=cell["head"])]
         )
         return [
             f"{tests.attrs['untestable']} Under the cue and under its control, attention changes most (mean |ΔA|) in "
