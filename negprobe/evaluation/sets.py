@@ -80,7 +80,7 @@ def _scored_set(table: Table) -> ScoredSet:
     if columns >= nli.MONLI_COLUMNS:
         return _of(table, nli.monli_inferences(table), "inference", "MoNLI", table.name)
     if columns >= nli.SCONE_COLUMNS:
-        return _of(table, nli.scone_inferences(table), "inference", "ScoNe", table.name)
+        return _of(table, nli.scone_inferences(table), "inference", nli.scone_source(table), table.name)
     check_columns(table.where, table.columns)
     number = {record.line: number for number, record in enumerate(table.records)}
     read = plain_pairs(table)

@@ -294,13 +294,13 @@ def test_items_are_those_that_were_published(shared_datasets):
         ("NEG-136-SIMP", ""): (18, 36),
         ("NEG-1500-SIMP-TEMP", ""): (770, 1540),
         **{("BLiMP", name): (1000, 1000) for name in blimp},
-        **{("ScoNe", name): (1002 - broken.get(name, 0), 1002) for name in train},
+        **{("ScoNe train", name): (1002 - broken.get(name, 0), 1002) for name in train},
     }
     for name in broken:
-        assert len(sets["ScoNe", name].dropped) == broken[name]
-    words = " ".join(sets["ScoNe", "two_scoped"].dropped + sets["ScoNe", "two_not_scoped"].dropped)
+        assert len(sets["ScoNe train", name].dropped) == broken[name]
+    words = " ".join(sets["ScoNe train", "two_scoped"].dropped + sets["ScoNe train", "two_not_scoped"].dropped)
     assert words.count("sunhat there") >= 1 and "tfedora" in words and "tbowler" in words and "tsombrero" in words
-    for part in (sets["ScoNe", name] for name in train):
+    for part in (sets["ScoNe train", name] for name in train):
         text = " ".join(item.text for item in part.items)
         assert not any(word in text for word in ("tsunhat", "tfedora", "tbowler", "tsombrero", "woadult", "woperson"))
 

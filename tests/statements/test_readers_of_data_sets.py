@@ -266,7 +266,7 @@ def test_every_data_set_at_once(shared_datasets):
         "NEG-136-NAT": 16,
         "NEG-136-SIMP": 14,
         "NEG-1500-SIMP-TEMP": 627,
-        "ScoNe": 1002,
+        "ScoNe train": 1002,
     }
 
 

@@ -8,6 +8,7 @@ one of affirmative ones (pmonli.jsonl).
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from negprobe.errors import StatementError
 from negprobe.statements.cues import Cue, find_cues
@@ -42,6 +43,12 @@ class Inference:
         return f"{self.premise} {SEPARATOR} {self.hypothesis}"
 
 
+def scone_source(table: Table) -> str:
+    """ "ScoNe", with "train" or "test" behind it if the file stands in the folder of that name, as published."""
+    folder = Path(table.where).parent.name
+    return f"ScoNe {folder}" if folder in ("train", "test") else "ScoNe"
+
+
 def scone_inferences(table: Table) -> Read[Inference]:
     """The items of a file's own condition: the edited ones, or in one_scoped.csv the only ones.
 
@@ -57,7 +64,7 @@ def scone_pairs(table: Table) -> Read[StatementPair]:
     The category is "minimal" where "not" is all that was put in, in premise and hypothesis, and "reworded" where more
     had to change ("likes", "did not like") or did ("shakily", "confidently not").
     """
-    return each(table, lambda row, _: _scone_pair(row))
+    return each(table, lambda row, _: _scone_pair(row, scone_source(table)))
 
 
 def monli_inferences(table: Table) -> Read[Inference]:
@@ -85,7 +92,7 @@ def _scone_own(row: Row) -> Inference:
     return edited
 
 
-def _scone_pair(row: Row) -> StatementPair:
+def _scone_pair(row: Row, source: str) -> StatementPair:
     if "sentence1_edited" not in row:
         raise StatementError("ScoNe's affirmatives stand in no_negation.csv, and pairs are made from that file alone.")
     if find_cues(_inference(row, "_edited").text):
@@ -95,7 +102,7 @@ def _scone_pair(row: Row) -> StatementPair:
     if negated.label != _TURNED[affirmative.label]:
         raise StatementError(f"the label stays {negated.label!r} under the negation.")
     minimal = _without(negated.text, find_cues(negated.text)).lower() == affirmative.text.lower()
-    return _pair(affirmative, negated, "minimal" if minimal else "reworded", "ScoNe")
+    return _pair(affirmative, negated, "minimal" if minimal else "reworded", source)
 
 
 def _monli_pair(row: Row) -> StatementPair:
