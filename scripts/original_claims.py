@@ -1,0 +1,500 @@
+"""The claims of the study negprobe grew from, each as a quantity that is measured, tested and judged.
+
+That study looked at heatmaps of five sentences. Here each claim is one number over many pairs with its 95 % interval,
+and it holds, does not hold, or cannot be told. Everything is a function of a data set of metrics, so that it can be
+tried on data that were made up. It serves `reproduce_bert_tiny.py`, and stays out of the package because it is about
+one study; whatever is of general use in it comes from there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.attention import AttentionProbe, StatementAttention
+from negprobe.attention.metrics import pearson
+from negprobe.statements import StatementPair, complete, roles, tokenize
+from negprobe.statistics import ALPHA, MIN_PAIRS, agreement, effect_tests, effects_table, negation_effects
+
+STRONG = 2.0
+"""Attention to a word is strong from this many times an even share on, a share of 1/n of n tokens."""
+
+APART = 0.05
+"""Raw and norm-weighted attention disagree about a word from a twentieth of a query's weight on."""
+
+HALF_EXPLAINED = 0.5**0.5
+"""Two maps disagree below this correlation: one explains less than half of the other's variance."""
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+
+_STATEMENTS_AT_ONCE = 64
+_HEADS_NAMED = 4
+_ORIGINALS = "Pairs that share their original count once."
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim as something to be measured.
+
+    Attributes:
+        number: The claim and its part, such as "1a".
+        claim: What the study says.
+        quantity: What is measured for it.
+        unit: In which unit; empty for a correlation or a ratio.
+        values: The quantity, dimensions `pair` and, where heads have it one by one, `layer` and `head`.
+        border: Beyond which value the claim holds.
+        side: 1 if it holds above the border, -1 if below.
+        some_head: Whether it is about some head (the strongest is told, corrected for the choice) and not about the
+            mean over heads.
+        beside: What the quantity was made of, by name, to be told beside it.
+        lacks: Why there is nothing to measure; empty if there is.
+        note: What else there is to say.
+    """
+
+    number: str
+    claim: str
+    quantity: str
+    unit: str
+    values: xr.DataArray
+    border: float = 0.0
+    side: Literal[1, -1] = 1
+    some_head: bool = False
+    beside: dict[str, xr.DataArray] = field(default_factory=dict)
+    lacks: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and what became of it.
+
+    Attributes:
+        number: The claim and its part.
+        claim: What the study says.
+        quantity: What was measured.
+        unit: The unit of `value`, `low`, `high` and `border`; empty for a correlation or a ratio.
+        value: The mean over pairs; NaN where nothing could be measured.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        border: What `value` is held against.
+        p: Two-sided sign-flip test against the border; by max-T over the heads where the strongest head is told.
+        n: Pairs.
+        head: The head that is told, as "layer.head"; empty for a mean over heads.
+        verdict: Whether the claim holds.
+        reason: Why it cannot be told; empty if it can.
+        detail: What the value is made of, and which heads and layers it is about.
+    """
+
+    number: str
+    claim: str
+    quantity: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    border: float
+    p: float
+    n: int
+    head: str
+    verdict: Verdict
+    reason: str
+    detail: str
+
+    def sentence(self) -> str:
+        """The claim, its verdict and its number in words."""
+        if np.isnan(self.value):
+            return f"{self.claim}: {self.verdict}. {self.reason}"
+        where = f" in head {self.head}" if self.head else ""
+        interval = "" if np.isnan(self.low) else f" [{self.low:.3g}, {self.high:.3g}]"
+        unit = f" {self.unit}" if self.unit else ""
+        number = f"{self.quantity}{where}: {self.value:.3g}{interval}{unit} against {self.border:.3g}"
+        test = f"p = {self.p:.2g}, {self.n} pairs"
+        return " ".join(filter(None, [f"{self.claim}: {self.verdict}. {number}; {test}.", self.reason, self.detail]))
+
+
+def with_references(
+    metrics: xr.Dataset, pairs: Sequence[StatementPair], tokenizer: PreTrainedTokenizerBase
+) -> xr.Dataset:
+    """The metrics, with what they are held against.
+
+    Args:
+        metrics: What `AttentionProbe.metrics` returns for `pairs`.
+        pairs: The pairs.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        The same with, along `pair`, the coordinate `original` (its text) and the variables `even_cue` and
+        `even_affected`: the share that the cue and the affected word would get of attention that is the same to every
+        token of the counterfactual.
+    """
+    even = []
+    for pair in (complete(pair, tokenizer) for pair in pairs):
+        statement = tokenize(pair.counterfactual, tokenizer)
+        of_token = roles(statement, tokenizer, cue_spans=pair.cue_spans, affected_spans=pair.affected_spans)
+        even.append([of_token.count(name) / len(of_token) for name in ("cue", "affected")])
+    cue, affected = zip(*even, strict=True)
+    return metrics.assign(even_cue=("pair", list(cue)), even_affected=("pair", list(affected))).assign_coords(
+        original=("pair", [pair.original for pair in pairs])
+    )
+
+
+def map_correlations(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    """How alike the raw and the value-weighted maps of each counterfactual are, special tokens included.
+
+    Returns:
+        Pearson correlations over all queries and keys, NaN where a map is constant, dims `pair`, `layer`, `head`:
+        `raw_norm_correlation` with the norm-weighted map, `raw_similarity_correlation` with the similarity of outputs.
+    """
+    found = []
+    for start in range(0, len(pairs), _STATEMENTS_AT_ONCE):
+        found += [
+            _correlations(attention)
+            for attention in probe.run([pair.counterfactual for pair in pairs[start : start + _STATEMENTS_AT_ONCE]])
+        ]
+    arrays = np.stack(found)
+    names = ("raw_norm_correlation", "raw_similarity_correlation")
+    return xr.Dataset({name: (("pair", "layer", "head"), arrays[:, i]) for i, name in enumerate(names)})
+
+
+def _correlations(attention: StatementAttention) -> np.ndarray:
+    """Of the raw map with the norm-weighted one and the similarities, [map, layer, head]."""
+    everywhere = torch.ones(1, len(attention.statement), 1, dtype=torch.bool)
+    cells = everywhere & everywhere.transpose(-1, -2)
+    return torch.stack(
+        [pearson(attention.raw, other, cells) for other in (attention.norm, attention.similarity)]
+    ).numpy()
+
+
+def questions(metrics: xr.Dataset) -> list[Question]:
+    """All claims of the study, of metrics with their references and the correlations of the maps."""
+    return [
+        *_reach(metrics),
+        *_strong_attention(metrics),
+        *_patterns(metrics),
+        *_diffusion(metrics),
+        *_disagreement(metrics),
+    ]
+
+
+def _reach(metrics: xr.Dataset) -> list[Question]:
+    """Claim 1: layer 0 attends locally and layer 1 more broadly."""
+    # Pairs can share their original, which is one observation all the same.
+    of_originals = metrics.isel(pair=np.unique(metrics["original"].values, return_index=True)[1])
+    uniform = of_originals["uniform_distance"]
+    kinds = {"": of_originals["attention_distance"], ", norm-weighted": of_originals["norm_distance"]}
+    asked = []
+    for letter, (kind, distance) in zip("ab", kinds.items(), strict=True):
+        first = distance.isel(layer=[0])
+        asked.append(
+            Question(
+                f"1{letter}",
+                f"Layer 0 attends locally{kind}",
+                "mean |query − key| in layer 0, minus that of uniform attention over the words",
+                "tokens",
+                first - uniform,
+                side=-1,
+                beside={"layer 0": first, "uniform": uniform},
+                note=_ORIGINALS,
+            )
+        )
+    for letter, (kind, distance) in zip("cd", kinds.items(), strict=True):
+        by_layer = distance.mean("head")
+        two = distance.sizes["layer"] > 1
+        first, second = (by_layer.isel(layer=index, drop=True) for index in (0, int(two)))
+        asked.append(
+            Question(
+                f"1{letter}",
+                f"Layer 1 attends more broadly than layer 0{kind}",
+                "mean |query − key| in layer 1, minus that in layer 0",
+                "tokens",
+                second - first,
+                beside={"layer 0": first, "layer 1": second, "uniform": uniform},
+                note=_ORIGINALS,
+                lacks="" if two else "The model has a single layer.",
+            )
+        )
+    return asked
+
+
+def _strong_attention(metrics: xr.Dataset) -> list[Question]:
+    """Claim 2: strong attention between negation and affected word, in both directions."""
+    ways = {
+        "The affected word attends strongly to the negation": ("to_cue_by_role", "even_cue"),
+        "The negation attends strongly to the affected word": ("from_cue_by_role", "even_affected"),
+    }
+    asked: list[Question] = []
+    for claim, (name, even_name) in ways.items():
+        for kind, prefix in (("", "attention"), (", norm-weighted", "norm")):
+            at_affected = metrics[f"{prefix}_{name}"].sel(role="affected", drop=True)
+            negation, control = (at_affected.sel(compared=side, drop=True) for side in ("counterfactual", "control"))
+            even = metrics[even_name]
+            asked.append(
+                Question(
+                    f"2{'abcd'[len(asked)]}",
+                    f"{claim}{kind}",
+                    f"its share, minus the larger of a neutral word's in the same place and {STRONG:g} even shares",
+                    "of the query's weight",
+                    negation - np.maximum(control, STRONG * even),
+                    some_head=True,
+                    beside={"negation": negation, "neutral word": control, "even share": even},
+                    lacks=""
+                    if (negation - control).notnull().any()
+                    else "No pair has a negation, an affected word and a control of the same length.",
+                )
+            )
+    return asked
+
+
+def _patterns(metrics: xr.Dataset) -> list[Question]:
+    """Claim 3: value-weighted patterns differ in negated contexts."""
+    return [
+        _beyond_control(
+            metrics,
+            "norm_js_divergence",
+            "3a",
+            "Norm-weighted attention changes more with the negation than with a neutral word",
+            "divergence from the original's, minus that of a neutral word",
+            "bits",
+        ),
+        _beyond_control(
+            metrics,
+            "value_output_correlation",
+            "3b",
+            "The heads' outputs change more with the negation than with a neutral word",
+            "correlation with the original's outputs, minus that of a neutral word",
+            "",
+            side=-1,
+        ),
+    ]
+
+
+def _diffusion(metrics: xr.Dataset) -> list[Question]:
+    """Claim 4: value-weighted vectors diffuse around the negation."""
+    distance = metrics["diffusion_distance"].sel(compared="counterfactual", drop=True)
+    return [
+        _beyond_control(
+            metrics,
+            "output_change",
+            "4a",
+            "The negation changes the outputs at the other words, beyond a neutral word",
+            "relative change, minus that of a neutral word",
+            "of the output's size",
+        ),
+        _beyond_control(
+            metrics,
+            "diffusion",
+            "4b",
+            "The change is spread over more of the other words than a neutral word's",
+            "share of the words it is spread over, minus that of a neutral word",
+            "of the words",
+        ),
+        Question(
+            "4c",
+            "The change is nearer to the negation than an even spread",
+            "its mean distance from the negation, over the words' mean distance",
+            "",
+            distance,
+            border=1.0,
+            side=-1,
+            beside={"neutral word": metrics["diffusion_distance"].sel(compared="control", drop=True)},
+            lacks="" if distance.notnull().any() else "No pair has a known negation.",
+        ),
+    ]
+
+
+def _disagreement(metrics: xr.Dataset) -> list[Question]:
+    """Claim 5: raw and value-weighted maps disagree, in some heads more than in others."""
+    raw, norm = (
+        metrics[name].sel(compared="counterfactual", drop=True) for name in ("attention_to_cue", "norm_to_cue")
+    )
+    return [
+        Question(
+            "5a",
+            "Raw and norm-weighted maps disagree",
+            "correlation of the two maps of the counterfactual",
+            "",
+            metrics["raw_norm_correlation"],
+            border=HALF_EXPLAINED,
+            side=-1,
+        ),
+        Question(
+            "5b",
+            "Raw attention and the similarity of outputs disagree",
+            "correlation of the two maps of the counterfactual",
+            "",
+            metrics["raw_similarity_correlation"],
+            border=HALF_EXPLAINED,
+            side=-1,
+        ),
+        Question(
+            "5c",
+            "Raw and norm-weighted attention disagree about the negation",
+            "|norm-weighted − raw| share that the negation gets from the other words",
+            "of a query's weight",
+            abs(norm - raw),
+            border=APART,
+            some_head=True,
+            beside={"raw": raw, "norm-weighted": norm},
+            lacks="" if raw.notnull().any() else "No pair has a known negation.",
+            note=_agreement_of_effects(metrics),
+        ),
+    ]
+
+
+def _beyond_control(
+    metrics: xr.Dataset, name: str, number: str, claim: str, quantity: str, unit: str, side: Literal[1, -1] = 1
+) -> Question:
+    negation, control = (metrics[name].sel(compared=compared, drop=True) for compared in ("counterfactual", "control"))
+    effect = negation - control
+    lacks = "" if effect.notnull().any() else "No pair has a control of the counterfactual's length."
+    beside = {"negation": negation, "neutral word": control}
+    return Question(number, claim, quantity, unit, effect, side=side, beside=beside, lacks=lacks)
+
+
+def _agreement_of_effects(metrics: xr.Dataset) -> str:
+    """Whether negation's effects on the cue's raw and norm-weighted share tell the same story about the heads."""
+    effects = negation_effects(metrics[["attention_to_cue", "norm_to_cue"]])
+    if not any(effect.notnull().any() for effect in effects.values()):
+        return ""
+    found = agreement(effect_tests(effects), "attention_to_cue", "norm_to_cue")
+    heads = [f"{row.layer}.{row.head}" for row in found.disagreeing.itertuples()]
+    rank = "" if np.isnan(found.correlation) else f"with rank correlation {found.correlation:.2f} over the heads"
+    signs = f"of opposite sign in {_some(heads)}" if heads else "nowhere of opposite signs that survive correction"
+    return f"Negation's effects on the two shares: {', '.join(filter(None, [rank, signs]))}."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A claim, and the same quantity head by head.
+
+    Attributes:
+        claim: What became of it.
+        heads: Columns `number`, `layer`, `head`, `value`, `low`, `high`, `effect_size`, `n`, `p`, `q`, `p_max_t`, all
+            tested against the border; empty where the quantity is not one of heads.
+    """
+
+    claim: Claim
+    heads: pd.DataFrame
+
+
+def answer(question: Question, seed: int = 0) -> Answer:
+    """Measure, test and judge one claim.
+
+    A mean over heads holds if it is beyond the border with p at most `ALPHA` and with its whole interval, and does not
+    hold if it is so on the other side. A claim about some head holds if a head passes with its p corrected by max-T
+    over all heads. It does not hold if every head's interval is on the other side, which needs no correction, as all of
+    them have to be there (the intersection-union test of Berger 1982). Anything else cannot be told.
+    """
+    nothing = dict.fromkeys(("value", "low", "high", "p"), float("nan"))
+    if question.lacks or not question.values.notnull().any():
+        reason = question.lacks or "The quantity is undefined for every pair."
+        return Answer(_claim(question, nothing, 0, "", "cannot be told", reason, ""), pd.DataFrame())
+    beyond = question.side * (question.values - question.border)
+    has_heads = "head" in question.values.dims
+    heads = effects_table(_tested(beyond, seed)) if has_heads else pd.DataFrame()
+    if question.some_head:
+        passing = heads[(heads["effect"] > 0) & (heads["low"] > 0) & (heads["p_max_t"] <= ALPHA)]
+        told = (heads if passing.empty else passing).sort_values("effect").iloc[-1]
+        here = {"layer": int(told["layer"]), "head": int(told["head"])}
+        p, name = float(told["p_max_t"]), "{layer}.{head}".format(**here)
+        against = bool((heads["high"] < 0).all() and (heads["n"] >= MIN_PAIRS).all())
+    else:
+        over = [dim for dim in ("layer", "head") if dim in question.values.dims]
+        told = effects_table(_tested(beyond.mean(over), seed)).iloc[0]
+        here, p, name = {}, float(told["p"]), ""
+        against = bool(told["high"] < 0 and p <= ALPHA)
+    numbers = {"p": p, **_in_units(question, told)}
+    n = int(told["n"])
+    verdict, reason = _verdict(told, p, n, against)
+    shown = _beside(question, here)
+    detail = " ".join(filter(None, [shown, _which_heads(question, heads), question.note]))
+    table = heads.drop(columns=["metric", "effect"], errors="ignore")
+    if has_heads:
+        in_units = pd.DataFrame([_in_units(question, row) for _, row in heads.iterrows()], index=heads.index)
+        table = table.assign(number=question.number, **in_units)
+    return Answer(_claim(question, numbers, n, name, verdict, reason, detail), table)
+
+
+def _tested(beyond: xr.DataArray, seed: int) -> xr.Dataset:
+    return effect_tests(beyond.reset_coords(drop=True).to_dataset(name="beyond"), seed=seed)
+
+
+def _verdict(told: pd.Series, p: float, n: int, against: bool) -> tuple[Verdict, str]:
+    """The verdict on how far beyond the border the quantity is, and why there is none."""
+    if n < MIN_PAIRS:
+        few = "One pair is" if n == 1 else f"{n} pairs are"
+        return "cannot be told", f"{few} too few: it takes {MIN_PAIRS} to reach p = {ALPHA:g}."
+    if told["low"] > 0 and p <= ALPHA:
+        return "holds", ""
+    if against:
+        return "does not hold", ""
+    if told["low"] <= 0 <= told["high"]:
+        return "cannot be told", "The interval contains the border."
+    if told["high"] < 0 and p <= ALPHA:
+        return "cannot be told", "This head is short of the border, but not every head certainly is."
+    return "cannot be told", f"The interval misses the border, but p is above {ALPHA:g}."
+
+
+def _claim(
+    question: Question, numbers: dict[str, float], n: int, head: str, verdict: Verdict, reason: str, detail: str
+) -> Claim:
+    return Claim(
+        number=question.number,
+        claim=question.claim,
+        quantity=question.quantity,
+        unit=question.unit,
+        border=question.border,
+        n=n,
+        head=head,
+        verdict=verdict,
+        reason=reason,
+        detail=detail,
+        **numbers,
+    )
+
+
+def _in_units(question: Question, row: pd.Series) -> dict[str, float]:
+    """How far beyond the border a value and its interval are, as the quantity itself."""
+    ends = sorted(question.border + question.side * row[["low", "high"]].to_numpy(dtype=float))
+    value = question.border + question.side * float(row["effect"])
+    return {"value": value, "low": float(ends[0]), "high": float(ends[1])}
+
+
+def _beside(question: Question, here: dict[str, int]) -> str:
+    """The means of what the quantity was made of, over the same pairs and heads."""
+    measured = question.values.sel(here).notnull()
+    means = {
+        name: float(part.broadcast_like(question.values).sel(here).where(measured).mean())
+        for name, part in question.beside.items()
+    }
+    return f"({', '.join(f'{name} {mean:.3g}' for name, mean in means.items())})" if means else ""
+
+
+def _which_heads(question: Question, heads: pd.DataFrame) -> str:
+    """Which heads are beyond the border or on its other side, and which layer is furthest towards the claim."""
+    if len(heads) < 2:
+        return ""
+    surviving = heads[heads["p_max_t"] <= ALPHA]
+    told = []
+    for what, side in (("Beyond the border", 1), ("short of it", -1)):
+        there = surviving[np.sign(surviving["effect"]) == side]
+        there = there.sort_values("effect", key=np.abs, ascending=False)
+        named = f" ({_some([f'{row.layer}.{row.head}' for row in there.itertuples()])})" if len(there) else ""
+        told.append(f"{what}: {len(there)} of {len(heads)} heads{named}")
+    by_layer = heads.groupby("layer")["effect"].mean()
+    layer = (
+        f" Furthest towards the claim in layer {by_layer.idxmax()}."
+        if len(by_layer) > 1 and not question.some_head
+        else ""
+    )
+    return f"{'; '.join(told)}; p < {ALPHA:g} by max-T.{layer}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _HEADS_NAMED} more" if len(names) > _HEADS_NAMED else ""
+    return ", ".join(names[:_HEADS_NAMED]) + more
