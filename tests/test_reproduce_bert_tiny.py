@@ -20,6 +20,7 @@ from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 from negprobe.attention.pair_metrics import empty_dataset
 from negprobe.errors import ModelError
 from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
+from negprobe.statistics import effect_tests
 
 NUMBERS = ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3a", "3b", "4a", "4b", "4c", "5a", "5b", "5c"]
 OF_SOME_HEAD = {"2a", "2b", "2c", "2d", "5c"}
@@ -142,6 +143,34 @@ def test_one_head_that_cannot_be_told_keeps_the_others_from_settling_it():
     metrics["attention_to_cue_by_role"].loc[{"layer": 0, "head": 1}] = at_border
     claim = answered(metrics, "2a").claim
     assert (claim.verdict, claim.head) == ("cannot be told", "0.1")
+
+
+def question_of(values, **options):
+    dims = ("pair", "layer", "head")[: np.ndim(values)]
+    return claims.Question("0", "a claim", "a quantity", "", xr.DataArray(values, dims=dims), **options)
+
+
+def test_the_best_of_many_heads_of_noise_is_not_found():
+    values = np.random.default_rng(4).normal(size=(12, 6, 12))
+    found = claims.answer(question_of(values, some_head=True))
+    tests = effect_tests(xr.Dataset({"noise": (("pair", "layer", "head"), values)}))
+    layer, head = map(int, found.claim.head.split("."))
+    assert (values.mean(axis=0) <= values[:, layer, head].mean()).all()
+    here = tests.sel(metric="noise").isel(layer=layer, head=head)
+    # By itself it would pass.
+    assert here["low"] > 0 and here["p"] < 0.05
+    assert found.claim.p == float(here["p_max_t"]) > 0.05
+    assert found.claim.verdict == "cannot be told"
+    assert "p is above" in found.claim.reason
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_beyond_the_border_is_not_enough(sign):
+    # 4 of the 64 ways to flip signs have as large a sum: p is 0.0625.
+    values = sign * np.array([3, 2, 2, 1, 1, -0.5])
+    claim = claims.answer(question_of(values)).claim
+    assert min(sign * claim.low, sign * claim.high) > 0
+    assert (claim.p, claim.verdict) == (0.0625, "cannot be told")
 
 
 def test_five_pairs_are_too_few_for_any_verdict():
