@@ -164,6 +164,15 @@ def test_the_best_of_many_heads_of_noise_is_not_found():
     assert "p is above" in found.claim.reason
 
 
+def test_a_head_that_passes_is_told_before_one_that_only_has_a_larger_mean():
+    rng = np.random.default_rng(0)
+    # The first head's interval is above 0 and its p is not below 0.05, as in the test below.
+    erratic = np.array([30, 20, 20, 10, 10, -5])
+    values = np.stack([erratic, rng.normal(0.5, 0.01, size=6)], axis=1)[:, None]
+    claim = claims.answer(question_of(values, some_head=True)).claim
+    assert (claim.head, claim.verdict) == ("0.1", "holds")
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_interval_beyond_the_border_is_not_enough(sign):
     # 4 of the 64 ways to flip signs have as large a sum: p is 0.0625.
