@@ -7,14 +7,12 @@ A ratio is the median over rounds of ours / theirs, the two timed back to back i
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import paired
 from transformers import BertConfig, BertForMaskedLM
 
 from negprobe import HookedEncoder
@@ -22,30 +20,6 @@ from negprobe import HookedEncoder
 MODELS = {"2 x 128": (2, 128, 2), "12 x 768": (12, 768, 12)}
 BATCHES = {"16 x 16": (16, 16), "8 x 128": (8, 128)}
 TARGETS = {"forward": 1.15, "cache": 1.3}
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def compare(ours: Callable[[], object], theirs: Callable[[], object], budget: float) -> tuple[float, float, float]:
-    """Median seconds of ours and of theirs, and the median of the ratio of neighbouring runs."""
-    for _ in range(3):
-        ours(), theirs()
-    rounds: list[tuple[float, float]] = []
-    end = time.perf_counter() + budget
-    while time.perf_counter() < end or len(rounds) < 7:
-        # Whoever goes second finds warm caches, so the order changes from round to round.
-        if len(rounds) % 2:
-            rounds.append((seconds(ours), seconds(theirs)))
-        else:
-            rounds.append((seconds(theirs), seconds(ours))[::-1])
-    mine, other = zip(*rounds, strict=True)
-    ratio = statistics.median(a / b for a, b in rounds)
-    return statistics.median(mine), statistics.median(other), ratio
 
 
 def main() -> None:
@@ -81,7 +55,7 @@ def main() -> None:
             }
             for what, (mine, theirs) in pairs.items():
                 with torch.no_grad():
-                    a, b, ratio = compare(mine, theirs, arguments.seconds)
+                    a, b, ratio = paired(mine, theirs, arguments.seconds)
                 table.add_row(
                     model_name,
                     batch_name,

@@ -11,14 +11,13 @@ further run. The difference is that of both in float64, over the largest value.
 
 import argparse
 import gc
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import paired
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -197,28 +196,6 @@ def ways(layers: list[Layer]) -> dict[str, tuple[Callable[[], Tensor], Callable[
     }
 
 
-def seconds(function: Callable[[], Tensor]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def compare(ours: Callable[[], Tensor], naive: Callable[[], Tensor], budget: float) -> tuple[float, float, float]:
-    """Median seconds of ours and of the naive way, and the median of naive / ours in neighbouring runs."""
-    ours(), naive()
-    rounds: list[tuple[float, float]] = []
-    end = time.perf_counter() + budget
-    while time.perf_counter() < end or len(rounds) < 5:
-        # Whoever goes second finds warm caches, so the order changes from round to round.
-        if len(rounds) % 2:
-            rounds.append((seconds(ours), seconds(naive)))
-        else:
-            rounds.append((seconds(naive), seconds(ours))[::-1])
-    mine, other = zip(*rounds, strict=True)
-    return statistics.median(mine), statistics.median(other), statistics.median(b / a for a, b in rounds)
-
-
 def peak_megabytes(function: Callable[[], Tensor]) -> float:
     """The most that was alive at once of what a call made, in MB."""
     gc.collect()
@@ -250,7 +227,7 @@ def main() -> None:
     with torch.no_grad():
         exact = ways(random_layers(*size, dtype=torch.float64))
         for name, (ours, naive) in ways(random_layers(*size, dtype=torch.float32)).items():
-            fast, slow, ratio = compare(ours, naive, arguments.seconds)
+            slow, fast, ratio = paired(naive, ours, arguments.seconds, warm_up=1, least=5)
             a, b = (way() for way in exact[name])
             table.add_row(
                 name,

@@ -20,7 +20,7 @@ from negprobe.attention.pair_metrics import LayerMetrics, empty_dataset, fill, s
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize
+from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
 _PATTERN_BUDGET = 2**26
@@ -107,7 +107,7 @@ class AttentionProbe:
             InputError: for one that is longer than the model reads.
         """
         texts = [statements] if isinstance(statements, str) else list(statements)
-        tokenized = [self._tokenize(text) for text in texts]
+        tokenized = self._tokenized(texts)
         results: dict[int, StatementAttention] = {}
         for batch in self._batches([len(statement) for statement in tokenized]):
             members = [tokenized[index] for index in batch]
@@ -129,7 +129,7 @@ class AttentionProbe:
             InputError: for a statement that is longer than the model reads.
         """
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-        tokenized = [self._tokenized_pair(pair, control=False) for pair in chosen]
+        tokenized = self._tokenized_pairs(chosen, control=False)
         results: dict[int, Comparison] = {}
         for batch in self._side_batches(tokenized):
             members = [tokenized[index] for index in batch]
@@ -184,7 +184,7 @@ class AttentionProbe:
         results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads)
         along_pair: list[tuple[str, str, str, str, float]] = []
         for start in range(0, len(pairs), _WINDOW):
-            window = [self._tokenized_pair(pair, control=True) for pair in pairs[start : start + _WINDOW]]
+            window = self._tokenized_pairs(pairs[start : start + _WINDOW], control=True)
             done = start
             for batch in self._side_batches(window):
                 members = [window[index] for index in batch]
@@ -201,14 +201,15 @@ class AttentionProbe:
         results["uniform_distance"] = ("pair", np.array(distance, dtype=np.float32))
         return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
 
-    def _tokenize(self, text: str) -> TokenizedStatement:
-        statement = tokenize(text, self.model.tokenizer)
-        if len(statement) > self.model.cfg.n_ctx:
-            raise InputError(
-                f"A statement has {len(statement)} tokens, but the model reads at most {self.model.cfg.n_ctx}: "
-                f"{text[:60]!r}… Shorten it."
-            )
-        return statement
+    def _tokenized(self, texts: Sequence[str]) -> list[TokenizedStatement]:
+        statements = tokenize_all(texts, self.model.tokenizer)
+        for statement in statements:
+            if len(statement) > self.model.cfg.n_ctx:
+                raise InputError(
+                    f"A statement has {len(statement)} tokens, but the model reads at most {self.model.cfg.n_ctx}: "
+                    f"{statement.text[:60]!r}… Shorten it."
+                )
+        return statements
 
     def _batches(self, lengths: Sequence[int], n_sides: int = 1) -> Iterator[list[int]]:
         cfg = self.model.cfg
@@ -217,11 +218,18 @@ class AttentionProbe:
             fit = max(1, _PATTERN_BUDGET // (n_sides * cfg.n_layers * cfg.n_heads * longest**2))
             yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
-    def _tokenized_pair(self, pair: StatementPair, *, control: bool) -> Tokenized:
+    def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
         tokenizer = self.model.tokenizer
-        pair = complete(pair, tokenizer)
-        texts = [pair.original, pair.counterfactual, *([pair.control] if control and pair.control else [])]
-        return tokenized_pair(pair, [self._tokenize(text) for text in texts], tokenizer)
+        completed = [complete(pair, tokenizer) for pair in pairs]
+        sides = [
+            [pair.original, pair.counterfactual, *([pair.control] if control and pair.control else [])]
+            for pair in completed
+        ]
+        statements = iter(self._tokenized(list(chain(*sides))))
+        return [
+            tokenized_pair(pair, [next(statements) for _ in texts], tokenizer)
+            for pair, texts in zip(completed, sides, strict=True)
+        ]
 
     def _side_batches(self, pairs: Sequence[Tokenized]) -> Iterator[list[int]]:
         """Batches of pairs with as many sides, of similar length."""

@@ -8,7 +8,7 @@ from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers import LoadedPairs, load_pairs
 from negprobe.statements.roles import ROLES, roles
-from negprobe.statements.tokens import TokenizedStatement, tokenize, unknown_words
+from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
 
 __all__ = [
     "CUE_KINDS",
@@ -28,5 +28,6 @@ __all__ = [
     "load_pairs",
     "roles",
     "tokenize",
+    "tokenize_all",
     "unknown_words",
 ]

@@ -1,7 +1,9 @@
 """A statement as the tokenizer sees it: what each token says, and which characters it stands for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers import Encoding
 from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerBase
 
@@ -76,27 +78,58 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
         StatementError: for an empty text, one of which the tokenizer leaves nothing, more than one `[SEP]`, a `[MASK]`
             that the tokenizer has no token for, or a tokenizer without offsets.
     """
-    if not text.strip():
-        raise StatementError("The statement is empty; give it at least one word.")
+    return tokenize_all([text], tokenizer)[0]
+
+
+def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedStatement]:
+    """`tokenize` for many statements, in one call of the tokenizer for those of one text and one for those of two.
+
+    Raises:
+        StatementError: as `tokenize`.
+    """
     if not tokenizer.is_fast:
         raise StatementError(
             f"{type(tokenizer).__name__} does not say which characters a token stands for; load the model's "
             "fast tokenizer (AutoTokenizer.from_pretrained, with its tokenizer.json)."
         )
-    parts = _parts(text)
-    written, origins = zip(*(_with_own_mask(text, part, tokenizer) for part in parts), strict=True)
-    encoding = tokenizer(*written, return_offsets_mapping=True, return_special_tokens_mask=True)
-    ids = tuple(encoding["input_ids"])
-    special = tuple(bool(flag) for flag in encoding["special_tokens_mask"])
-    of_part = encoding.sequence_ids()
-    if set(of_part) - {None} != set(range(len(parts))):
+    parts = [_parts(text) for text in texts]
+    tokenized: dict[int, TokenizedStatement] = {}
+    for n_parts in set(map(len, parts)):
+        chosen = [index for index, of_text in enumerate(parts) if len(of_text) == n_parts]
+        written, origins = [], []
+        for index in chosen:
+            own = [_with_own_mask(texts[index], part, tokenizer) for part in parts[index]]
+            written.append([text for text, _ in own])
+            origins.append([origin for _, origin in own])
+        encoding = tokenizer(
+            *map(list, zip(*written, strict=True)),
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
+        types = encoding.get("token_type_ids", [()] * len(chosen))
+        for row, index in enumerate(chosen):
+            tokenized[index] = _statement(texts[index], encoding[row], types[row], origins[row], tokenizer)
+    return [tokenized[index] for index in range(len(texts))]
+
+
+def _statement(
+    text: str,
+    encoding: Encoding,
+    token_types: Sequence[int],
+    origins: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> TokenizedStatement:
+    """What the tokenizer made of one text; `origins` has for each part's boundaries the ones in `text`."""
+    ids, of_part = tuple(encoding.ids), encoding.sequence_ids
+    special = tuple(bool(flag) for flag in encoding.special_tokens_mask)
+    if {part for part in of_part if part is not None} != set(range(len(origins))):
         raise StatementError(f"The tokenizer leaves nothing of {text!r}, or of one side of it; give words.")
     offsets = tuple(
-        (0, 0) if is_special else _without_spaces(text, (origins[part][start], origins[part][end]))
-        for (start, end), is_special, part in zip(encoding["offset_mapping"], special, of_part, strict=True)
+        (0, 0) if is_special or part is None else _without_spaces(text, (origins[part][start], origins[part][end]))
+        for (start, end), is_special, part in zip(encoding.offsets, special, of_part, strict=True)
     )
-    types = tuple(encoding.get("token_type_ids", ()))
-    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special, types)
+    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special, tuple(token_types))
 
 
 def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -110,6 +143,8 @@ def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerB
 
 def _parts(text: str) -> list[Span]:
     """The characters of the one text of a statement, or of the two that a `[SEP]` stands between."""
+    if not text.strip():
+        raise StatementError("The statement is empty; give it at least one word.")
     before, separator, after = text.partition(SEPARATOR)
     if not separator:
         return [(0, len(text))]

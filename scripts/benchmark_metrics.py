@@ -1,0 +1,163 @@
+"""Time the metrics of a data set beside a loop over pairs, layers and heads, and beside the bare forward passes.
+
+Ours is `AttentionProbe.metrics` of the built-in pairs, from sentences to the labelled arrays: original, counterfactual
+and control, every metric, raw and norm-weighted, by role. The loop is how a notebook does it: one pair at a time, two
+forward passes for each layer and head, four metrics. The bare passes are those of our own batches, tokens given,
+without a head and without looking at anything. Their ratio to ours is the median over rounds in which both run.
+
+    python scripts/benchmark_metrics.py             # the speed
+    python scripts/benchmark_metrics.py --memory    # how memory grows with the number of pairs
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import paired, seconds
+from transformers import BertConfig, BertForMaskedLM
+
+from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
+
+AT_LEAST, AT_MOST = 50, 2.5
+
+
+def large(layers: int = 6, width: int = 768) -> HookedEncoder:
+    """A BERT of random weights that reads the bundled model's words."""
+    tokenizer = HookedEncoder.from_pretrained("tiny-negation", device="cpu").tokenizer
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+    )
+    return HookedEncoder.from_pretrained(BertForMaskedLM(config).eval(), tokenizer=tokenizer, device="cpu")
+
+
+@torch.no_grad()
+def notebook_loop(model: HookedEncoder, pairs: list[StatementPair]) -> dict[tuple[int, int, int], list[float]]:
+    """The four metrics of every pair, layer and head, each from two forward passes of its own."""
+    found = {}
+    for index, pair in enumerate(pairs):
+        for layer in range(model.cfg.n_layers):
+            for head in range(model.cfg.n_heads):
+                maps, outputs = [], []
+                for text in (pair.original, pair.counterfactual):
+                    _, cache = model.run_with_cache(text)
+                    maps.append(cache["pattern", layer][0, head].numpy())
+                    outputs.append(cache["z", layer][0, :, head].numpy())
+                n = min(map(len, maps))
+                a, b = (pattern[:n, :n] for pattern in maps)
+                y, z = (output[:n] for output in outputs)
+                difference = np.abs(a - b)
+                found[index, layer, head] = [
+                    float(difference.max()),
+                    float(difference.mean()),
+                    float(np.corrcoef(a.ravel(), b.ravel())[0, 1]),
+                    float(np.corrcoef(y.ravel(), z.ravel())[0, 1]),
+                ]
+    return found
+
+
+def bare_passes(probe: AttentionProbe, pairs: list[StatementPair]) -> Callable[[], None]:
+    """The forward passes that the metrics of these pairs take, and nothing else."""
+    model, batches = probe.model, []
+    run = model.run_with_cache
+
+    def remember(tokens: torch.Tensor, **options: object) -> object:
+        passed = {name: value for name, value in options.items() if name != "names_filter"}
+        batches.append((tokens, passed))
+        return run(tokens, **options)
+
+    model.run_with_cache = remember  # type: ignore[method-assign]
+    try:
+        probe.metrics(pairs)
+    finally:
+        del model.run_with_cache
+
+    @torch.no_grad()
+    def passes() -> None:
+        for tokens, options in batches:
+            model(tokens, **options)
+
+    return passes
+
+
+def print_speed(budget: float) -> None:
+    """A row for each model."""
+    table = Table(title=f"pairs per second, CPU, float32, {torch.get_num_threads()} threads")
+    ratios = (f"ours / loop (≥ {AT_LEAST})", f"bare / ours (≤ {AT_MOST})")
+    for column in ("model", "ours", "notebook loop", "bare passes", *ratios):
+        table.add_column(column, justify="right")
+    pairs = builtin_pairs()
+    for name, model, n_pairs, n_looped in (
+        ("tiny-negation, 4 x 128", HookedEncoder.from_pretrained("tiny-negation", device="cpu"), len(pairs), 4),
+        ("random BERT, 6 x 768", large(), 96, 1),
+    ):
+        probe, chosen = AttentionProbe(model), pairs[:n_pairs]
+        looped = pairs[:: len(pairs) // n_looped][:n_looped]
+        ours, bare, ratio = paired(
+            partial(probe.metrics, chosen), bare_passes(probe, chosen), budget, warm_up=1, least=3
+        )
+        loop = min(seconds(partial(notebook_loop, model, looped)) for _ in range(2)) / len(looped)
+        table.add_row(
+            name,
+            f"{len(chosen) / ours:.1f}",
+            f"{1 / loop:.3g}",
+            f"{len(chosen) / bare:.1f}",
+            f"{loop / (ours / len(chosen)):.0f}",
+            f"{ratio:.2f}",
+        )
+    Console().print(table)
+
+
+def print_memory(n_pairs: int) -> None:
+    """Measure a process with few pairs and one with ten times as many."""
+    table = Table(title="peak memory of AttentionProbe.metrics on tiny-negation, beyond a warmed-up process (MB)")
+    for column in ("pairs", "growth of the peak", "results", "rest"):
+        table.add_column(column, justify="right")
+    for n in (n_pairs, 10 * n_pairs):
+        done = subprocess.run([sys.executable, __file__, "--grow", str(n)], check=True, capture_output=True, text=True)
+        growth, results = (float(number) for number in done.stdout.split())
+        table.add_row(str(n), f"{growth:.1f}", f"{results:.1f}", f"{growth - results:.1f}")
+    Console().print(table)
+
+
+def grow(n_pairs: int) -> None:
+    """Print how much the peak grows from a first batch of every length to `n_pairs`, and the size of the results."""
+    probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
+    probe.metrics(builtin_pairs())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results = probe.metrics(list(islice(cycle(builtin_pairs()), n_pairs)))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((after - before) / 1e3, results.nbytes / 1e6)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="time spent on each model")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--memory", action="store_true", help="measure memory at 1,000 and 10,000 pairs instead")
+    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if arguments.grow:
+        grow(arguments.grow)
+    elif arguments.memory:
+        print_memory(1000)
+    else:
+        print_speed(arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
