@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -105,8 +105,9 @@ class Frame:
     what is neither cue nor put there by the tokenizer.
 
     Attributes:
-        at: Aligned positions in each side; 0 beyond the pair's own.
-        valid: Which aligned positions are the pair's own.
+        select: 1 where an aligned token is a token of a side: a product with it picks the aligned ones, and 0 beyond
+            the pair's own.
+        valid: Which aligned tokens are the pair's own.
         mean_aligned: Weights that average over the aligned tokens of a group; NaN for a group without any.
         mean_own: The same over all tokens of a compared side.
         sum_own: Weights that sum over all tokens of a compared side; NaN for a group without any.
@@ -116,7 +117,7 @@ class Frame:
         original_words: Which tokens of the original are words.
     """
 
-    at: Int[Tensor, "side batch aligned"]
+    select: Float[Tensor, "side batch aligned pos"]
     valid: Bool[Tensor, "batch aligned"]
     mean_aligned: Float[Tensor, "batch aligned group"]
     mean_own: Float[Tensor, "batch pos group"]
@@ -133,6 +134,7 @@ def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) 
     n_sides, n, n_groups = len(pairs[0].sides), max(map(len, pairs)), len(ROLES) + 1
     n_aligned = max(len(pair.alignments[0].original) for pair in pairs)
     at = np.zeros((n_sides, len(pairs), n_aligned), dtype=np.int64)
+    select = np.zeros((n_sides, len(pairs), n_aligned, n))
     valid = np.zeros((len(pairs), n_aligned), dtype=bool)
     own = np.zeros((len(pairs), n, n_groups))
     aligned = np.zeros((len(pairs), n_aligned, n_groups))
@@ -142,6 +144,7 @@ def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) 
     for row, pair in enumerate(pairs):
         k, n_tokens = len(pair.alignments[0].original), len(pair.sides[1])
         at[:, row, :k] = [pair.alignments[0].original, *(alignment.counterfactual for alignment in pair.alignments)]
+        select[np.arange(n_sides)[:, None], row, np.arange(k), at[:, row, :k]] = 1
         valid[row, :k] = True
         is_word = ~np.array(pair.sides[1].special)
         is_word[list(pair.cue)] = False
@@ -156,7 +159,7 @@ def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) 
             cue[row] = distance[:, row] = np.nan
     with np.errstate(invalid="ignore"):
         arrays = {
-            "at": at,
+            "select": select,
             "valid": valid,
             "mean_aligned": aligned / aligned.sum(axis=1, keepdims=True),
             "mean_own": own / own.sum(axis=1, keepdims=True),

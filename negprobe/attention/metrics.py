@@ -76,22 +76,17 @@ def pearson(
     NaN where a side is constant to within rounding, because its correlation would be that of rounding errors.
     """
     n = where.sum(dim=(-2, -1), keepdim=True) * (x.shape[-1] // where.shape[-1])
-    # Float64, because a pattern's variance is often far smaller than its mean squared.
-    x, y = x.double() * where, y.double() * where
-    centred_x = (x - x.sum(dim=(-2, -1), keepdim=True) / n) * where
-    centred_y = (y - y.sum(dim=(-2, -1), keepdim=True) / n) * where
-    size_x, size_y = _size(centred_x), _size(centred_y)
-    correlation = (centred_x * centred_y).sum(dim=(-2, -1)) / (size_x * size_y)
-    constant = (size_x <= _ROUNDING * _size(x)) | (size_y <= _ROUNDING * _size(y))
-    return correlation.clamp(-1, 1).masked_fill(constant, torch.nan)
+    # Centred before anything is squared, because a pattern's variance is often far smaller than its mean squared.
+    mean_x, mean_y = ((t * where).sum(dim=(-2, -1), keepdim=True) / n for t in (x, y))
+    x, y = (x - mean_x) * where, (y - mean_y) * where
+    size_x, size_y = (t.square().sum(dim=(-2, -1), keepdim=True) for t in (x, y))
+    correlation = (x * y).sum(dim=(-2, -1), keepdim=True) / (size_x * size_y).sqrt()
+    constant = (size_x <= _ROUNDING**2 * n * mean_x.square()) | (size_y <= _ROUNDING**2 * n * mean_y.square())
+    return correlation.clamp(-1, 1).masked_fill(constant, torch.nan)[..., 0, 0]
 
 
-# Relative spread below which a float32 map counts as constant.
+# Spread, relative to the mean, below which a float32 map counts as constant.
 _ROUNDING = 1e-6
-
-
-def _size(x: Float[Tensor, "... head row column"]) -> Float[Tensor, "... head"]:
-    return x.square().sum(dim=(-2, -1)).sqrt()
 
 
 def to_distribution(rows: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
@@ -101,7 +96,7 @@ def to_distribution(rows: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
 
 def entropy(p: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
     """Shannon entropy `-Σ p log2 p` of each row, in bits."""
-    return torch.special.entr(p).sum(dim=-1) / math.log(2)
+    return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(dim=-1) / math.log(2)
 
 
 def js_divergence(p: Float[Tensor, "... key"], q: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
@@ -151,12 +146,18 @@ def relative_distance(
     return (change * distance).sum(dim=-1) / change.sum(dim=-1) / mean
 
 
-def attention_distance(rows: Float[Tensor, "... query key"], where: Bool[Tensor, "... pos"]) -> Float[Tensor, "..."]:
+def attention_distance(
+    pattern: Float[Tensor, "... query key"],
+    key_weight: Float[Tensor, "... key"],
+    where: Bool[Tensor, "... pos"],
+) -> Float[Tensor, "..."]:
     """How far a head looks: the mean of `|q - k|` in tokens, weighted by its attention, over the tokens `where` true.
 
-    Attention to other tokens, such as [SEP], is left out, and the rest scaled to sum to 1.
+    Attention to other tokens, such as [SEP], is left out, and the rest scaled to sum to 1. `key_weight` is what
+    attention to a key counts: 1, or the norm of its transformed value.
     """
-    position = torch.arange(rows.shape[-1], device=rows.device, dtype=rows.dtype)
+    position = torch.arange(pattern.shape[-1], device=pattern.device, dtype=pattern.dtype)
     steps = (position[:, None] - position).abs()
-    weights = to_distribution(rows * where[..., None, :])
-    return ((weights * steps).sum(dim=-1) * where).sum(dim=-1) / where.sum(dim=-1)
+    counted = (key_weight * where).unsqueeze(-1)
+    mean = ((pattern * steps) @ counted / (pattern @ counted)).squeeze(-1)
+    return mean.masked_fill(~where, 0).sum(dim=-1) / where.sum(dim=-1)

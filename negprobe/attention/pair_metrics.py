@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
-from einops import einsum, rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -55,13 +54,13 @@ class LayerMetrics:
 
     Attributes:
         compared: Each of `METRICS`, of each compared side.
-        by_role: Each of `BY_ROLE`, in the order of `ROLES`.
+        by_role: Each of `BY_ROLE`, by each of `ROLES`.
         original: Each of `DISTANCES`, of the original.
     """
 
-    compared: dict[str, Float[Tensor, "compared batch head"]]
-    by_role: dict[str, Float[Tensor, "compared batch role head"]]
-    original: dict[str, Float[Tensor, "batch head"]]
+    compared: Float[Tensor, "metric compared batch head"]
+    by_role: Float[Tensor, "by_role compared batch head role"]
+    original: Float[Tensor, "distance batch head"]
 
 
 def side_metrics(
@@ -95,75 +94,59 @@ def side_metrics(
 
     Numbers are NaN where there is nothing to average: no cue, no token of the role, no change to be spread.
     """
-    norms = rearrange(value_norms(v, W_O), "side batch key head -> side batch head 1 key")
-    # Sides first, so that a slice of sides is contiguous and a product with it copies nothing.
-    maps = torch.stack([pattern, to_distribution(pattern * norms)], dim=1)
-    aligned = _at_aligned(maps, frame)
-    z = _outputs_at_aligned(z, frame)
-    metrics = map_metrics(aligned[:1, 0], aligned[1:, 0], z[:1], z[1:], frame.valid)
+    norms = rearrange(value_norms(v, W_O), "side batch key head -> side batch head key")
+    # What attention to a key counts: 1 in the raw map, the norm of its value in the norm-weighted one.
+    weight = torch.stack([torch.ones_like(norms), norms], dim=-1)
+    # A product with ones and zeros, which is exact, and on small maps faster than indexing.
+    select = rearrange(frame.select, "side batch aligned pos -> side batch 1 aligned pos")
+    A = select @ pattern @ select.mT
+    z = select @ rearrange(z, "side batch query head e -> side batch head query e")
+    norms = (select @ norms.unsqueeze(-1)).squeeze(-1)
+    metrics = map_metrics(A[:1], A[1:], z[:1], z[1:], frame.valid)
 
-    rows = to_distribution(aligned)
+    rows = to_distribution(torch.stack([A, A * rearrange(norms, "... head key -> ... head 1 key")], dim=1))
     bits = entropy(rows)
     valid = rearrange(frame.valid, "batch query -> batch 1 query")
     moved = relative_change(z[:1], z[1:]).masked_fill(~valid, 0)
     by_query = torch.stack(
         [
-            (aligned[1:, 0] - aligned[:1, 0]).abs().sum(dim=-1) / valid.sum(dim=-1, keepdim=True),
+            (A[1:] - A[:1]).abs().sum(dim=-1) / valid.sum(dim=-1, keepdim=True),
             moved,
             *js_divergence(rows[:1], rows[1:]).unbind(dim=1),
             *(bits[1:] - bits[:1]).unbind(dim=1),
         ]
     )
-    to_cue = (maps[1:] @ rearrange(frame.cue, "batch key -> batch 1 key 1")).squeeze(-1)
-    cue_mean = frame.cue / frame.cue.sum(dim=1, keepdim=True)
-    from_cue = (rearrange(cue_mean, "batch query -> batch 1 1 query") @ maps[1:]).squeeze(-2)
+    total = pattern[1:] @ weight[1:]
+    to_cue = pattern[1:] @ (weight[1:] * rearrange(frame.cue, "batch key -> batch 1 key 1")) / total
+    queries = rearrange(frame.cue / frame.cue.sum(dim=1, keepdim=True), "batch query -> batch 1 query 1") / total
+    from_cue = (pattern[1:].mT @ queries) * weight[1:]
     groups = torch.cat(
         [
             _grouped(by_query, frame.mean_aligned),
-            _grouped(rearrange(to_cue, "side map ... -> map side ..."), frame.mean_own),
-            _grouped(rearrange(from_cue, "side map ... -> map side ..."), frame.sum_own),
+            _grouped(rearrange(to_cue, "side batch head query map -> map side batch head query"), frame.mean_own),
+            _grouped(rearrange(from_cue, "side batch head key map -> map side batch head key"), frame.sum_own),
         ]
     )
     # What rounding moves has not changed, and is spread over nothing.
     change = (z[1:] - z[:1]).norm(dim=-1) * (moved > _ROUNDING * torch.finfo(z.dtype).eps)
     words = rearrange(frame.words, "batch pos -> batch 1 pos")
     distance = rearrange(frame.distance, "side batch pos -> side batch 1 pos")
-    metrics |= {name: groups[i, :, :, -1] for i, name in enumerate((*_ALIGNED_ROWS, *_CUE_ROWS)) if name in METRICS}
+    metrics |= {name: groups[i, ..., -1] for i, name in enumerate((*_ALIGNED_ROWS, *_CUE_ROWS)) if name in METRICS}
     metrics["diffusion"] = spread(change, words)
     metrics["diffusion_distance"] = relative_distance(change, distance, words)
     original_words = rearrange(frame.original_words, "batch pos -> batch 1 pos")
+    by_map = rearrange(weight[0], "batch head key map -> map batch head key")
     return LayerMetrics(
-        compared={name: metrics[name] for name in METRICS},
-        by_role={name: groups[i, :, :, :-1] for i, name in enumerate(BY_ROLE)},
-        original=dict(zip(DISTANCES, attention_distance(maps[0], original_words), strict=True)),
+        compared=torch.stack([metrics[name].to(z.dtype) for name in METRICS]),
+        by_role=groups[..., :-1],
+        original=attention_distance(pattern[0], by_map, original_words),
     )
 
 
 def _grouped(
     rows: Float[Tensor, "name side batch head pos"], weights: Float[Tensor, "batch pos group"]
-) -> Float[Tensor, "name side batch group head"]:
-    return einsum(rows, weights, "name side batch head pos, batch pos group -> name side batch group head")
-
-
-def _at_aligned(
-    maps: Float[Tensor, "side map batch head query key"], frame: Frame
-) -> Float[Tensor, "side map batch head aligned aligned"]:
-    """The maps at aligned queries and keys; 0 beyond a pair's own."""
-    n_maps, n_heads, n_keys, n_aligned = maps.shape[1], maps.shape[3], maps.shape[5], frame.at.shape[-1]
-    at = partial(repeat, frame.at, map=n_maps, head=n_heads)
-    rows = maps.gather(-2, at("side batch query -> side map batch head query key", key=n_keys))
-    both = rows.gather(-1, at("side batch key -> side map batch head query key", query=n_aligned))
-    queries, keys = (
-        rearrange(frame.valid, pattern) for pattern in ("batch query -> batch 1 query 1", "batch key -> batch 1 1 key")
-    )
-    return both * (queries & keys)
-
-
-def _outputs_at_aligned(
-    z: Float[Tensor, "side batch query head d_head"], frame: Frame
-) -> Float[Tensor, "side batch head aligned d_head"]:
-    at = repeat(frame.at, "side batch query -> side batch query head e", head=z.shape[3], e=z.shape[4])
-    return rearrange(z.gather(2, at), "side batch query head e -> side batch head query e")
+) -> Float[Tensor, "name side batch head group"]:
+    return rows @ weights
 
 
 def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
@@ -197,14 +180,16 @@ def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
 
 def fill(dataset: xr.Dataset, pairs: Sequence[int], layers: Sequence[LayerMetrics]) -> None:
     """Write the metrics of a batch of pairs, layer by layer, into their places."""
-    for name in METRICS:
-        values = rearrange([layer.compared[name] for layer in layers], "layer side batch head -> batch side layer head")
-        dataset[name].values[pairs, : values.shape[1]] = values.float().cpu().numpy()
-    for name in BY_ROLE:
-        values = rearrange(
-            [layer.by_role[name] for layer in layers], "layer side batch role head -> batch side role layer head"
-        )
-        dataset[name].values[pairs, : values.shape[1]] = values.float().cpu().numpy()
-    for name in DISTANCES:
-        values = rearrange([layer.original[name] for layer in layers], "layer batch head -> batch layer head")
-        dataset[name].values[pairs] = values.float().cpu().numpy()
+    compared = rearrange(
+        [layer.compared for layer in layers], "layer name side batch head -> name batch side layer head"
+    )
+    for name, values in zip(METRICS, compared.cpu().numpy(), strict=True):
+        dataset[name].values[pairs, : values.shape[1]] = values
+    by_role = rearrange(
+        [layer.by_role for layer in layers], "layer name side batch head role -> name batch side role layer head"
+    )
+    for name, values in zip(BY_ROLE, by_role.cpu().numpy(), strict=True):
+        dataset[name].values[pairs, : values.shape[1]] = values
+    original = rearrange([layer.original for layer in layers], "layer name batch head -> name batch layer head")
+    for name, values in zip(DISTANCES, original.cpu().numpy(), strict=True):
+        dataset[name].values[pairs] = values

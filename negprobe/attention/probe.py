@@ -84,8 +84,8 @@ class _Activations:
 class AttentionProbe:
     """Runs statements through a model in padded batches and measures every head at once."""
 
-    def __init__(self, model: HookedEncoder, batch_size: int = 32) -> None:
-        """Probe `model`, with at most `batch_size` statements in a forward pass (fewer where they are long).
+    def __init__(self, model: HookedEncoder, batch_size: int = 64) -> None:
+        """Probe `model`, with at most `batch_size` statements, or pairs, in a batch (fewer where they are long).
 
         Raises:
             InputError: if the model has no tokenizer.
@@ -293,16 +293,13 @@ class AttentionProbe:
 
 def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
     """Original against counterfactual: one table a pair of the batch."""
-    arrays = {
-        name: rearrange([layer.compared[name][0] for layer in layers], "layer batch head -> batch (layer head)")
-        for name in METRICS
-    }
-    n_layers, n_heads = len(layers), layers[0].compared[METRICS[0]].shape[-1]
-    layer, head = (index.ravel() for index in np.indices((n_layers, n_heads)))
+    arrays = rearrange([layer.compared[:, 0] for layer in layers], "layer name batch head -> batch (layer head) name")
+    layer, head = (index.ravel() for index in np.indices((len(layers), layers[0].compared.shape[-1])))
     tables = []
-    for row in range(len(arrays[METRICS[0]])):
-        values = {name: array[row].double().cpu().numpy() for name, array in arrays.items()}
-        table = pd.DataFrame({"layer": layer, "head": head, **values})
+    for values in arrays.double().cpu().numpy():
+        table = pd.DataFrame(values, columns=list(METRICS))
+        table.insert(0, "layer", layer)
+        table.insert(1, "head", head)
         tables.append(table.assign(undefined=_reasons(table)))
     return tables
 

@@ -1,6 +1,6 @@
 """Which token of a statement is which of its counterfactual, when words came, went or changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,16 @@ def align(original: TokenizedStatement, counterfactual: TokenizedStatement) -> A
     """
     matches = match_equal(_keys(original), _keys(counterfactual))
     aligned: list[Match] = []
-    for left, right, match in _runs(matches, len(original), len(counterfactual)):
-        same_kind = [original.special[i] for i in left] == [counterfactual.special[j] for j in right]
-        if same_kind:
-            aligned += zip(left, right, strict=True)
-        aligned += match
+    i, j = 0, 0
+    for match in [*matches, (len(original), len(counterfactual))]:
+        # What stands before the match on either side was replaced.
+        if (i, j) != match:
+            left, right = slice(i, match[0]), slice(j, match[1])
+            if original.special[left] == counterfactual.special[right]:
+                aligned += zip(range(i, match[0]), range(j, match[1]), strict=True)
+        aligned.append(match)
+        i, j = match[0] + 1, match[1] + 1
+    aligned.pop()  # the end of both
     of_original, of_counterfactual = {i for i, _ in aligned}, {j for _, j in aligned}
     return Alignment(
         original=tuple(i for i, _ in aligned),
@@ -63,7 +68,7 @@ def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
     begin = next((i for i in range(shortest) if first[i] != second[i]), shortest)
     end = next((k for k in range(shortest - begin) if first[-1 - k] != second[-1 - k]), shortest - begin)
     n, m = len(first) - end, len(second) - end
-    middle = _cheapest_matches(first[begin:n], second[begin:m])
+    middle = _cheapest_matches(first[begin:n], second[begin:m]) if n > begin and m > begin else []
     return [
         *((i, i) for i in range(begin)),
         *((begin + i, begin + j) for i, j in middle),
@@ -104,15 +109,6 @@ def _edit_costs(first: Sequence[Any], second: Sequence[Any]) -> list[list[list[t
             cost[True][i][j] = min(match, (edits + 1, stretches))
             cost[False][i][j] = min(match, (edits + 1, stretches + 1))
     return cost
-
-
-def _runs(matches: list[Match], n: int, m: int) -> Iterator[tuple[range, range, list[Match]]]:
-    """Each unmatched run on both sides, with the match that ends it."""
-    i, j = 0, 0
-    for match in matches:
-        yield range(i, match[0]), range(j, match[1]), [match]
-        i, j = match[0] + 1, match[1] + 1
-    yield range(i, n), range(j, m), []
 
 
 def _keys(statement: TokenizedStatement) -> list[tuple[bool, int]]:

@@ -150,7 +150,9 @@ def test_spread_is_1_for_a_change_everywhere_and_1_in_n_for_one_token():
 def test_attention_distance_equals_a_loop_over_the_words(seed, n, data):
     words = data.draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any))
     A = torch.randn(2, n, n, generator=torch.Generator().manual_seed(seed)).double().softmax(dim=-1)
-    found = attention_distance(A, torch.tensor(words))
+    weight = torch.rand(2, n, generator=torch.Generator().manual_seed(seed)).double() + 0.1
+    found = attention_distance(A, weight, torch.tensor(words))
+    A = A * weight[:, None]
     at = [i for i in range(n) if words[i]]
     for head in range(2):
         means = []
