@@ -19,7 +19,7 @@ from negprobe.errors import NegprobeError, PatchingError
 from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch
-from negprobe.statements import LoadedPairs, StatementPair, builtin_pairs, load_pairs, tokenize, unknown_words
+from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
 from negprobe.views.findings import findings
@@ -43,25 +43,31 @@ def study(
         str, typer.Argument(help="'tiny-negation' (bundled), a model folder, or a hub name.")
     ] = "tiny-negation",
     pairs: Annotated[
-        str, typer.Option(help="'builtin', a CSV, TSV or JSONL file of pairs, or NEG-136's folder.")
-    ] = BUILTIN,
+        list[str] | None,
+        typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each.")] = None,
+    patch_pairs: Annotated[
+        int | None, typer.Option(min=0, help="Patch at most so many pairs; by default as many as take minutes.")
+    ] = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and the sign flips.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     with _clear_errors():
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
-        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == BUILTIN else load_pairs(pairs)
+        names = pairs or [BUILTIN]
+        loaded = [load_pairs(name) for name in names]
         encoder = HookedEncoder.from_pretrained(model, device=device)
         with _progress() as report_progress:
             results = run_study(
                 encoder,
-                loaded.pairs[:limit],
-                source="the built-in pairs" if pairs == BUILTIN else pairs,
-                dropped=loaded.dropped,
+                [pair for part in loaded for pair in part.pairs[:limit]],
+                source=" and ".join("the built-in pairs" if name == BUILTIN else name for name in names),
+                dropped=[reason for part in loaded for reason in part.dropped],
+                patch_pairs=patch_pairs,
                 seed=seed,
                 progress=report_progress,
             )

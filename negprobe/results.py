@@ -29,10 +29,12 @@ class StudyResults:
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
             those of which no group, or only one, has enough pairs.
-        answers: For each patched pair the objective of its `original`, `counterfactual` and `control` (NaN if none).
+        answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
+            none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
         patching: Results of `patching.patch` by site and direction; "z" by head, the others by role. Empty if no pair
             has an objective. In `from_control` pairs the control takes the original's place.
+        patched: Which pairs were patched: those that have an objective, or an even sample of them.
         from_control: How many of the patched pairs swap between control and counterfactual.
         positions: The residual stream of `examples[0]` patched by position, in both directions.
         examples: Some pairs with all their maps, for the interactive views.
@@ -52,6 +54,7 @@ class StudyResults:
     answers: pd.DataFrame
     own_labels: bool
     patching: dict[tuple[str, Direction], xr.Dataset]
+    patched: tuple[int, ...]
     from_control: int
     positions: dict[Direction, xr.Dataset]
     examples: tuple[Comparison, ...]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +18,10 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, StatementError
-from negprobe.models import HookedEncoder
+from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
-from negprobe.statements import StatementPair, complete, tokenize, unknown_words
+from negprobe.statements import ROLES, StatementPair, complete, tokenize, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views.report import study_figures, study_report
 
@@ -29,6 +30,9 @@ Progress = Callable[[str, int, int], None]
 
 _N_EXAMPLES = 8
 
+# Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
+_PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
+
 
 def run_study(
     model: HookedEncoder,
@@ -36,6 +40,7 @@ def run_study(
     *,
     source: str = "pairs",
     dropped: Sequence[str] = (),
+    patch_pairs: int | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
 ) -> StudyResults:
@@ -51,7 +56,9 @@ def run_study(
         pairs: The pairs.
         source: Where they came from, for the report.
         dropped: Pairs that were left out before, with the reason, for the report.
-        seed: Seed of the bootstrap.
+        patch_pairs: Patch at most this many pairs, taken evenly from the kinds of cue and data sets; by default as many
+            as take minutes.
+        seed: Seed of the bootstrap and the sign flips.
         progress: Told what is going on.
 
     Raises:
@@ -68,7 +75,10 @@ def run_study(
     progress("testing every head", 1, 1)
 
     asked = answerable(model, kept)
-    patched = [_from_control(pair) for pair in asked.pairs.values()]
+    if patch_pairs is None:
+        patch_pairs = _affordable(model.cfg, max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept))
+    sample = _even_sample(asked.pairs, patch_pairs)
+    patched = [_from_control(asked.pairs[index]) for index in sample]
     results: dict[tuple[str, Direction], xr.Dataset] = {}
     if patched:
         for site in (*PATCHED_BY_ROLE, "z"):
@@ -83,7 +93,7 @@ def run_study(
                     progress=lambda done, step=step: progress(step, done, len(patched)),  # type: ignore[misc]
                 )
                 # The pairs' own numbers, as in every other table.
-                results[site, direction] = swept.assign_coords(pair=list(asked.pairs))
+                results[site, direction] = swept.assign_coords(pair=sample)
     answers = _answers(model, asked.pairs)
     shown = _examples(kept, list(asked.pairs), answers)
     positions: dict[Direction, xr.Dataset] = {}
@@ -106,7 +116,8 @@ def run_study(
         answers=answers,
         own_labels=bool(asked.own_labels),
         patching=results,
-        from_control=sum(pair.control is not None for pair in asked.pairs.values()),
+        patched=tuple(sample),
+        from_control=sum(asked.pairs[index].control is not None for index in sample),
         positions=positions,
         examples=tuple(probe.compare([kept[index] for index in shown])),
         seconds=time.perf_counter() - start,
@@ -242,6 +253,23 @@ def _readable(
     return kept, dropped, tuple(sorted(unknown))
 
 
+def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:
+    """How many pairs of so many tokens can be patched at every layer, role and head, both ways, in `_PATCHING_WORK`."""
+    patches = len(DIRECTIONS) * cfg.n_layers * (len(PATCHED_BY_ROLE) * len(ROLES) + cfg.n_heads)
+    # Half the layers on average, each of 12 d_model² weights, two operations a weight and token.
+    work = patches * tokens * cfg.n_layers / 2 * 12 * cfg.d_model**2 * 2
+    return max(1, int(_PATCHING_WORK.get(str(cfg.device), _PATCHING_WORK["other"]) / work))
+
+
+def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
+    """At most `n` of the pairs, in turn from every data set and kind of cue, in their order."""
+    groups: dict[tuple[str, str | None], list[int]] = {}
+    for index, pair in pairs.items():
+        groups.setdefault((pair.source, pair.cue), []).append(index)
+    in_turn = [index for turn in zip_longest(*groups.values()) for index in turn if index is not None]
+    return sorted(in_turn[:n])
+
+
 def _from_control(pair: StatementPair) -> StatementPair:
     """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
     return pair if pair.control is None else replace(pair, original=pair.control)
@@ -306,7 +334,8 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
         "data": {
             "source": results.source,
             "pairs": len(results.pairs),
-            "patched": len(results.answers),
+            "answered": len(results.answers),
+            "patched": len(results.patched),
             "dropped": list(results.dropped),
             "not_patched": list(results.unpatched),
             "unknown_words": list(results.unknown_words),

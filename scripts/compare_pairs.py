@@ -16,7 +16,7 @@ from rich.console import Console
 from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
-from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
+from negprobe.statements import load_pairs
 from negprobe.study import metrics_tables
 
 
@@ -31,7 +31,7 @@ def main(
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = AttentionProbe(HookedEncoder.from_pretrained(model))
-        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == "builtin" else load_pairs(pairs)
+        loaded = load_pairs(pairs)
         for reason in loaded.dropped:
             console.print(f"left out {reason}", highlight=False, markup=False)
         chosen = loaded.pairs[:limit]

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, SITES, By, answerable, mean_effect, patch
-from negprobe.statements import LoadedPairs, builtin_pairs, load_pairs
+from negprobe.statements import load_pairs
 
 
 def main(
@@ -31,7 +31,7 @@ def main(
     console = Console()
     try:
         encoder = HookedEncoder.from_pretrained(model)
-        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == "builtin" else load_pairs(pairs)
+        loaded = load_pairs(pairs)
         for reason in loaded.dropped:
             console.print(f"left out {reason}", highlight=False, markup=False)
         asked = answerable(encoder, loaded.pairs[:limit])

@@ -36,7 +36,7 @@ from negprobe.errors import ModelError, NegprobeError
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
-from negprobe.statements import LoadedPairs, StatementPair, builtin_pairs, complete, load_pairs
+from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import effect_tests, negation_effects
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
 from negprobe.views.statistics_figures import (
@@ -263,7 +263,7 @@ def main(
     console = Console()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        loaded = LoadedPairs(tuple(builtin_pairs())) if pairs == "builtin" else load_pairs(pairs)
+        loaded = load_pairs(pairs)
         problem = "" if model and distilbert else hub_problem()
         taken, second = chosen_model(model, problem), chosen_distilbert(distilbert, problem)
         said = [f"left out {reason}" for reason in loaded.dropped]

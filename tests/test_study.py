@@ -111,6 +111,27 @@ def test_patching_rows_are_the_answers_rows(results):
         )
 
 
+def test_a_sample_is_patched_evenly_and_said(model):
+    pairs = builtin_pairs()[:40]
+    results = run_study(model, pairs, patch_pairs=6)
+    assert len(results.patched) == 6 and len(results.answers) == 40
+    assert len({pairs[index].cue for index in results.patched}) == 6
+    for patched in results.patching.values():
+        assert tuple(patched["pair"].values) == results.patched
+    assert "Of 40 pairs, 6 were patched" in " ".join(findings(results))
+    assert run_study(model, pairs[:2], patch_pairs=0).patching == {}
+
+
+def test_what_can_be_patched_in_minutes_shrinks_with_the_model(model):
+    def affordable(layers, width):
+        cfg = replace(model.cfg, n_layers=layers, n_heads=width // 64, d_head=64, d_model=width)
+        return study._affordable(cfg, tokens=16)
+
+    assert affordable(4, 128) > 280
+    assert 5 < affordable(12, 768) < 50
+    assert affordable(48, 4096) == 1
+
+
 def test_the_same_seed_gives_the_same_numbers(model, pairs, results):
     again = run_study(model, pairs, source="a test", seed=1)
     xr.testing.assert_identical(again.tests, results.tests)

@@ -107,6 +107,7 @@ def _pair(
         cue_spans=(_span(start + cue_start, cue),),
         affected_spans=(_span(start + state_start, counterfactual.state),),
         category=counterfactual.scale.name,
+        source="built-in",
     )
 
 

@@ -162,13 +162,14 @@ def carriers(results: StudyResults) -> list[str]:
 
 
 def _swap_story(results: StudyResults) -> str:
-    n, k = len(results.answers), results.from_control
+    n, k, n_answered = len(results.patched), results.from_control, len(results.answers)
+    sample = f" Of {n_answered} pairs, {n} were patched, taken evenly from the kinds of cue." if n < n_answered else ""
     if k == 0:
-        return f"Activations were swapped between original and counterfactual in all {n} pairs."
+        return f"Activations were swapped between original and counterfactual in all {n} pairs.{sample}"
     rest = f", and between original and counterfactual in the other {n - k}" if n > k else ""
     return (
         f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue has a "
-        f"partner to be swapped with{rest}; control or original is the affirmative run below."
+        f"partner to be swapped with{rest}; control or original is the affirmative run below.{sample}"
     )
 
 

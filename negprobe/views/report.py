@@ -243,7 +243,7 @@ def _effects_section(figures: Mapping[str, bytes]) -> str:
 
 def _patching_section(figures: Mapping[str, bytes]) -> str:
     if not any(name.startswith("patching") for name in figures):
-        return "<p>Nothing was patched, because no pair has an answer that could be read.</p>"
+        return "<p>Nothing was patched: no pair has an answer that could be read, or none was to be patched.</p>"
     wanted = [f"patching-{site}-{way}" for site in (*PATCHED_BY_ROLE, "z") for way in ("denoising", "noising")]
     positions = [f"positions-resid_pre-{direction}" for direction in ("denoising", "noising")]
     whole = _figures(figures, wanted, [""] * len(wanted), small=True)

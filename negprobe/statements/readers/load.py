@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from negprobe.errors import StatementError
+from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.cloze import cloze_pair
@@ -13,6 +14,9 @@ from negprobe.statements.readers.hub import hub_tables, is_hub_name
 from negprobe.statements.readers.neg1500 import neg1500_clozes
 from negprobe.statements.readers.plain import check_columns, plain_pairs
 from negprobe.statements.readers.records import SUFFIXES, TEXT_COLUMN, Read, Table, explained, read_table
+
+BUILTIN = "builtin"
+"""What names the built-in pairs wherever a file could stand."""
 
 T = TypeVar("T")
 
@@ -32,6 +36,8 @@ class LoadedPairs:
 
 def load_pairs(*paths: str | Path) -> LoadedPairs:
     """Read statement pairs from files, from folders with all that is below them, or from the Hugging Face hub.
+
+    "builtin" stands for `builtin_pairs`.
 
     A `.csv`, `.tsv` or `.jsonl` file in UTF-8 has the columns (or keys) `original` and `counterfactual`, and
     may have `target`, `foil`, `control`, `cue`, `category`, `cue_start` and `cue_end`, `affected_start` and
@@ -124,6 +130,8 @@ def usable(table: Table, read: Read[Any], what: str) -> tuple[str, ...]:
 
 
 def _load(path: str | Path) -> LoadedPairs:
+    if path == BUILTIN:
+        return LoadedPairs(tuple(builtin_pairs()))
     parts, useless = read_each(path, _loaded)
     return LoadedPairs(
         tuple(pair for part in parts for pair in part.pairs),
