@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.attention import AttentionProbe, StatementAttention
 from negprobe.attention.metrics import pearson
-from negprobe.statements import StatementPair, complete, roles, tokenize
+from negprobe.statements import StatementPair, complete, roles, tokenize, tokenize_all
 from negprobe.statistics import ALPHA, MIN_PAIRS, agreement, effect_tests, effects_table, negation_effects
 
 STRONG = 2.0
@@ -35,6 +35,8 @@ Verdict = Literal["holds", "does not hold", "cannot be told"]
 _STATEMENTS_AT_ONCE = 64
 _HEADS_NAMED = 4
 _ORIGINALS = "Pairs that share their original count once."
+_NO_WORD = "where no attention is left for the words"
+_CONSTANT = "where a map is constant, such as the similarities of outputs that all point the same way"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Question:
             mean over heads.
         beside: What the quantity was made of, by name, to be told beside it.
         lacks: Why there is nothing to measure; empty if there is.
+        undefined: Where a head can lack the quantity in a pair that has it in others; empty if nowhere.
         note: What else there is to say.
     """
 
@@ -66,6 +69,7 @@ class Question:
     some_head: bool = False
     beside: dict[str, xr.DataArray] = field(default_factory=dict)
     lacks: str = ""
+    undefined: str = ""
     note: str = ""
 
 
@@ -82,7 +86,8 @@ class Claim:
         low: Lower end of its 95 % bootstrap interval.
         high: Upper end.
         border: What `value` is held against.
-        p: Two-sided sign-flip test against the border; by max-T over the heads where the strongest head is told.
+        p: Two-sided sign-flip test against the border. Where the strongest head is told it is by max-T over the heads;
+            where none of them holds, the largest of their own.
         n: Pairs.
         head: The head that is told, as "layer.head"; empty for a mean over heads.
         verdict: Whether the claim holds.
@@ -113,7 +118,7 @@ class Claim:
         interval = "" if np.isnan(self.low) else f" [{self.low:.3g}, {self.high:.3g}]"
         unit = f" {self.unit}" if self.unit else ""
         number = f"{self.quantity}{where}: {self.value:.3g}{interval}{unit} against {self.border:.3g}"
-        test = f"p = {self.p:.2g}, {self.n} pairs"
+        test = f"p = {self.p:.2g}, {_counted(self.n, 'pair')}"
         return " ".join(filter(None, [f"{self.claim}: {self.verdict}. {number}; {test}.", self.reason, self.detail]))
 
 
@@ -128,9 +133,9 @@ def with_references(
         tokenizer: The model's tokenizer.
 
     Returns:
-        The same with, along `pair`, the coordinate `original` (its text) and the variables `even_cue` and
-        `even_affected`: the share that the cue and the affected word would get of attention that is the same to every
-        token of the counterfactual.
+        The same with, along `pair`, the coordinate `original` (its text, or the first text with the same tokens) and
+        the variables `even_cue` and `even_affected`: the share that the cue and the affected word would get of
+        attention that is the same to every token of the counterfactual.
     """
     even = []
     for pair in (complete(pair, tokenizer) for pair in pairs):
@@ -138,9 +143,24 @@ def with_references(
         of_token = roles(statement, tokenizer, cue_spans=pair.cue_spans, affected_spans=pair.affected_spans)
         even.append([of_token.count(name) / len(of_token) for name in ("cue", "affected")])
     cue, affected = zip(*even, strict=True)
+    texts = [pair.original for pair in pairs]
+    first: dict[tuple[int, ...], str] = {}
+    originals = [first.setdefault(statement.ids, statement.text) for statement in tokenize_all(texts, tokenizer)]
     return metrics.assign(even_cue=("pair", list(cue)), even_affected=("pair", list(affected))).assign_coords(
-        original=("pair", [pair.original for pair in pairs])
+        original=("pair", originals)
     )
+
+
+def without_repeats(pairs: Sequence[StatementPair], tokenizer: PreTrainedTokenizerBase) -> list[StatementPair]:
+    """The pairs less those whose statements are, token for token, an earlier pair's.
+
+    To the model they are one observation: pairs given twice, or pairs that differ in words it does not know.
+    """
+    distinct: dict[tuple[tuple[int, ...], ...], StatementPair] = {}
+    for pair in pairs:
+        texts = [text for text in (pair.original, pair.counterfactual, pair.control) if text is not None]
+        distinct.setdefault(tuple(statement.ids for statement in tokenize_all(texts, tokenizer)), pair)
+    return list(distinct.values())
 
 
 def map_correlations(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> xr.Dataset:
@@ -199,12 +219,14 @@ def _reach(metrics: xr.Dataset) -> list[Question]:
                 first - uniform,
                 side=-1,
                 beside={"layer 0": first, "uniform": uniform},
+                undefined=_NO_WORD,
                 note=_ORIGINALS,
             )
         )
     for letter, (kind, distance) in zip("cd", kinds.items(), strict=True):
-        by_layer = distance.mean("head")
         two = distance.sizes["layer"] > 1
+        layers = distance.isel(layer=slice(2))
+        by_layer = _same_heads(layers).mean("head")
         first, second = (by_layer.isel(layer=index, drop=True) for index in (0, int(two)))
         asked.append(
             Question(
@@ -214,7 +236,7 @@ def _reach(metrics: xr.Dataset) -> list[Question]:
                 "tokens",
                 second - first,
                 beside={"layer 0": first, "layer 1": second, "uniform": uniform},
-                note=_ORIGINALS,
+                note=" ".join(filter(None, [_undefined(layers, _NO_WORD, some_head=False), _ORIGINALS])),
                 lacks="" if two else "The model has a single layer.",
             )
         )
@@ -269,6 +291,7 @@ def _patterns(metrics: xr.Dataset) -> list[Question]:
             "correlation with the original's outputs, minus that of a neutral word",
             "",
             side=-1,
+            undefined="where a head's outputs are constant",
         ),
     ]
 
@@ -284,6 +307,7 @@ def _diffusion(metrics: xr.Dataset) -> list[Question]:
             "The negation changes the outputs at the other words, beyond a neutral word",
             "relative change, minus that of a neutral word",
             "of the output's size",
+            undefined="where a head has no output",
         ),
         _beyond_control(
             metrics,
@@ -292,6 +316,7 @@ def _diffusion(metrics: xr.Dataset) -> list[Question]:
             "The change is spread over more of the other words than a neutral word's",
             "share of the words it is spread over, minus that of a neutral word",
             "of the words",
+            undefined="where nothing changes",
         ),
         Question(
             "4c",
@@ -303,6 +328,7 @@ def _diffusion(metrics: xr.Dataset) -> list[Question]:
             side=-1,
             beside={"neutral word": metrics["diffusion_distance"].sel(compared="control", drop=True)},
             lacks="" if distance.notnull().any() else "No pair has a known negation.",
+            undefined="where nothing changes",
         ),
     ]
 
@@ -321,6 +347,7 @@ def _disagreement(metrics: xr.Dataset) -> list[Question]:
             metrics["raw_norm_correlation"],
             border=HALF_EXPLAINED,
             side=-1,
+            undefined=_CONSTANT,
         ),
         Question(
             "5b",
@@ -330,6 +357,7 @@ def _disagreement(metrics: xr.Dataset) -> list[Question]:
             metrics["raw_similarity_correlation"],
             border=HALF_EXPLAINED,
             side=-1,
+            undefined=_CONSTANT,
         ),
         Question(
             "5c",
@@ -347,13 +375,20 @@ def _disagreement(metrics: xr.Dataset) -> list[Question]:
 
 
 def _beyond_control(
-    metrics: xr.Dataset, name: str, number: str, claim: str, quantity: str, unit: str, side: Literal[1, -1] = 1
+    metrics: xr.Dataset,
+    name: str,
+    number: str,
+    claim: str,
+    quantity: str,
+    unit: str,
+    side: Literal[1, -1] = 1,
+    undefined: str = "",
 ) -> Question:
     negation, control = (metrics[name].sel(compared=compared, drop=True) for compared in ("counterfactual", "control"))
     effect = negation - control
     lacks = "" if effect.notnull().any() else "No pair has a control of the counterfactual's length."
     beside = {"negation": negation, "neutral word": control}
-    return Question(number, claim, quantity, unit, effect, side=side, beside=beside, lacks=lacks)
+    return Question(number, claim, quantity, unit, effect, side=side, beside=beside, lacks=lacks, undefined=undefined)
 
 
 def _agreement_of_effects(metrics: xr.Dataset) -> str:
@@ -386,38 +421,95 @@ def answer(question: Question, seed: int = 0) -> Answer:
     """Measure, test and judge one claim.
 
     A mean over heads holds if it is beyond the border with p at most `ALPHA` and with its whole interval, and does not
-    hold if it is so on the other side. A claim about some head holds if a head passes with its p corrected by max-T
-    over all heads. It does not hold if every head's interval is on the other side, which needs no correction, as all of
-    them have to be there (the intersection-union test of Berger 1982). Anything else cannot be told.
+    hold if it is so on the other side. It is over the heads that have the quantity in every pair (in which any has it),
+    so that a pair does not differ from another by its heads. A claim about some head holds if a head passes with its p
+    corrected by max-T over all heads. It does not hold if every head is on the other side with its interval and its own
+    p, which needs no correction, as all of them have to be there (the intersection-union test of Berger 1982).
+    Anything else cannot be told.
     """
     nothing = dict.fromkeys(("value", "low", "high", "p"), float("nan"))
     if question.lacks or not question.values.notnull().any():
         reason = question.lacks or "The quantity is undefined for every pair."
         return Answer(_claim(question, nothing, 0, "", "cannot be told", reason, ""), pd.DataFrame())
-    beyond = question.side * (question.values - question.border)
     has_heads = "head" in question.values.dims
-    heads = effects_table(_tested(beyond, seed)) if has_heads else pd.DataFrame()
+    heads = effects_table(_tested(_beyond(question, question.values), seed)) if has_heads else pd.DataFrame()
+    used = _same_heads(question.values) if has_heads and not question.some_head else question.values
+    undefined = _undefined(question.values, question.undefined, question.some_head) if has_heads else ""
+    if not used.notnull().any():
+        reason = f"No head has it in every pair. {undefined}"
+        return Answer(_claim(question, nothing, 0, "", "cannot be told", reason, ""), _head_table(question, heads))
     if question.some_head:
         passing = heads[(heads["effect"] > 0) & (heads["low"] > 0) & (heads["p_max_t"] <= ALPHA)]
         told = (heads if passing.empty else passing).sort_values("effect").iloc[-1]
         here = {"layer": int(told["layer"]), "head": int(told["head"])}
         p, name = float(told["p_max_t"]), "{layer}.{head}".format(**here)
-        against = bool((heads["high"] < 0).all() and (heads["n"] >= MIN_PAIRS).all())
+        against = bool(((heads["high"] < 0) & (heads["p"] <= ALPHA)).all())
+        if against:
+            p = float(heads["p"].max())
     else:
-        over = [dim for dim in ("layer", "head") if dim in question.values.dims]
-        told = effects_table(_tested(beyond.mean(over), seed)).iloc[0]
+        over = [dim for dim in ("layer", "head") if dim in used.dims]
+        told = effects_table(_tested(_beyond(question, used).mean(over), seed)).iloc[0]
         here, p, name = {}, float(told["p"]), ""
         against = bool(told["high"] < 0 and p <= ALPHA)
     numbers = {"p": p, **_in_units(question, told)}
     n = int(told["n"])
     verdict, reason = _verdict(told, p, n, against)
-    shown = _beside(question, here)
-    detail = " ".join(filter(None, [shown, _which_heads(question, heads), question.note]))
-    table = heads.drop(columns=["metric", "effect"], errors="ignore")
-    if has_heads:
-        in_units = pd.DataFrame([_in_units(question, row) for _, row in heads.iterrows()], index=heads.index)
-        table = table.assign(number=question.number, **in_units)
-    return Answer(_claim(question, numbers, n, name, verdict, reason, detail), table)
+    rests_on = "p is the largest of the heads' own." if question.some_head and against else ""
+    which = _which_heads(question, heads, n)
+    detail = " ".join(filter(None, [rests_on, _beside(question, used, here), which, undefined, question.note]))
+    return Answer(_claim(question, numbers, n, name, verdict, reason, detail), _head_table(question, heads))
+
+
+def _head_table(question: Question, heads: pd.DataFrame) -> pd.DataFrame:
+    """The tests of the heads as the quantity itself."""
+    if heads.empty:
+        return heads
+    in_units = pd.DataFrame([_in_units(question, row) for _, row in heads.iterrows()], index=heads.index)
+    return heads.drop(columns=["metric", "effect"]).assign(number=question.number, **in_units)
+
+
+def _beyond(question: Question, values: xr.DataArray) -> xr.DataArray:
+    """How far values are beyond the border, towards the claim."""
+    return question.side * (values - question.border)
+
+
+def _present(values: xr.DataArray) -> xr.DataArray:
+    """Whether each head has a value, in the pairs in which any has one."""
+    present = values.notnull()
+    return present.isel(pair=present.any(["layer", "head"]).values)
+
+
+def _same_heads(values: xr.DataArray) -> xr.DataArray:
+    """The values of the heads that have one in every pair in which any head has one, NaN for the other heads."""
+    return values.where(_present(values).all("pair"))
+
+
+def _undefined(values: xr.DataArray, where: str, some_head: bool) -> str:
+    """How many (pair, head) cells have no value, in which heads, and what is made of them; empty if all have one."""
+    present = _present(values)
+    lacking = (~present).sum("pair")
+    cells = int(lacking.sum())
+    if not cells:
+        return ""
+    of_head = lacking.stack(at=("layer", "head")).to_series().sort_values(ascending=False, kind="stable")
+    of_head = of_head[of_head > 0]
+    names = of_head.index.map("{0[0]}.{0[1]}".format)
+    lacks = [f"{name} in {_counted(count, 'pair')}" for name, count in zip(names, of_head.tolist(), strict=True)]
+    complete = lacking.size - len(of_head)
+    cure = (
+        "Each head is tested in the pairs that it has."
+        if some_head
+        else f"The mean is over the {_counted(complete, 'head')} without such a pair."
+        if complete
+        else ""
+    )
+    why = f", {where}" if where else ""
+    which = f"{_counted(len(of_head), 'head')} ({_some(lacks)})"
+    return f"Undefined in {cells} of {present.size} (pair, head) cells{why}: {which}. {cure}".strip()
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _tested(beyond: xr.DataArray, seed: int) -> xr.Dataset:
@@ -465,18 +557,21 @@ def _in_units(question: Question, row: pd.Series) -> dict[str, float]:
     return {"value": value, "low": float(ends[0]), "high": float(ends[1])}
 
 
-def _beside(question: Question, here: dict[str, int]) -> str:
-    """The means of what the quantity was made of, over the same pairs and heads."""
-    measured = question.values.sel(here).notnull()
+def _beside(question: Question, used: xr.DataArray, here: dict[str, int]) -> str:
+    """The means of what the quantity was made of, over the pairs and heads that are used."""
+    measured = used.sel(here).notnull()
     means = {
-        name: float(part.broadcast_like(question.values).sel(here).where(measured).mean())
+        name: float(part.broadcast_like(used).sel(here).where(measured).mean())
         for name, part in question.beside.items()
     }
     return f"({', '.join(f'{name} {mean:.3g}' for name, mean in means.items())})" if means else ""
 
 
-def _which_heads(question: Question, heads: pd.DataFrame) -> str:
-    """Which heads are beyond the border or on its other side, and which layer is furthest towards the claim."""
+def _which_heads(question: Question, heads: pd.DataFrame, n_pairs: int) -> str:
+    """Which heads are beyond the border or on its other side, and which layer is furthest towards the claim.
+
+    Layers are compared only where every head has all `n_pairs` pairs.
+    """
     if len(heads) < 2:
         return ""
     surviving = heads[heads["p_max_t"] <= ALPHA]
@@ -487,10 +582,9 @@ def _which_heads(question: Question, heads: pd.DataFrame) -> str:
         named = f" ({_some([f'{row.layer}.{row.head}' for row in there.itertuples()])})" if len(there) else ""
         told.append(f"{what}: {len(there)} of {len(heads)} heads{named}")
     by_layer = heads.groupby("layer")["effect"].mean()
+    comparable = len(by_layer) > 1 and (heads["n"] == n_pairs).all()
     layer = (
-        f" Furthest towards the claim in layer {by_layer.idxmax()}."
-        if len(by_layer) > 1 and not question.some_head
-        else ""
+        f" Furthest towards the claim in layer {by_layer.idxmax()}." if comparable and not question.some_head else ""
     )
     return f"{'; '.join(told)}; p < {ALPHA:g} by max-T.{layer}"
 

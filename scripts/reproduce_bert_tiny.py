@@ -13,6 +13,7 @@ figures as PNG, one of them the four heatmaps of a model of DistilBERT's archite
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import xarray as xr
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from matplotlib.figure import Figure
-from original_claims import Claim, answer, map_correlations, questions, with_references
+from original_claims import Claim, answer, map_correlations, questions, with_references, without_repeats
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -37,7 +38,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
-from negprobe.statistics import effect_tests, negation_effects
+from negprobe.statistics import ALPHA, effect_tests, negation_effects
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
@@ -241,10 +242,17 @@ def print_claims(claims: Sequence[Claim], console: Console) -> None:
     console.print(
         "Intervals are percentile bootstrap, p is from sign flips over pairs. A head is told as the strongest of all: "
         "its p is corrected for that (max-T), its interval is not, and new pairs would show less. "
-        "The claims are not corrected for each other.",
+        "Where the claim holds in no head, p is the largest of the heads' own.",
         highlight=False,
         markup=False,
     )
+    console.print(not_corrected(claims), highlight=False, markup=False)
+
+
+def not_corrected(claims: Sequence[Claim]) -> str:
+    """How many claims were tested, and that their verdicts are not corrected for one another."""
+    tested = sum(not math.isnan(claim.p) for claim in claims)
+    return f"Claims tested: {tested}, each at p ≤ {ALPHA:g}; their verdicts are not corrected for one another."
 
 
 def main(
@@ -266,11 +274,17 @@ def main(
         loaded = load_pairs(pairs)
         problem = "" if model and distilbert else hub_problem()
         taken, second = chosen_model(model, problem), chosen_distilbert(distilbert, problem)
+        given = [complete(pair, taken.model.tokenizer) for pair in loaded.pairs[:limit]]
+        chosen = without_repeats(given, taken.model.tokenizer)
+        repeats = len(given) - len(chosen)
         said = [f"left out {reason}" for reason in loaded.dropped]
+        if repeats:
+            said.append(
+                f"left out {repeats} of {len(given)} pairs: to this model's tokenizer the same as an earlier one"
+            )
         said += [f"Model: {taken.name}, because {taken.why}", f"DistilBERT: {second.name}, because {second.why}"]
         for line in said:
             console.print(line, highlight=False, markup=False)
-        chosen = [complete(pair, taken.model.tokenizer) for pair in loaded.pairs[:limit]]
         metrics = measured(taken.model, chosen, console)
         answers = [answer(question, seed) for question in questions(metrics)]
         claims = [found.claim for found in answers]
@@ -284,7 +298,9 @@ def main(
             "distilbert_because": second.why,
             "pairs": pairs,
             "n_pairs": len(chosen),
+            "n_repeats_left_out": repeats,
             "seed": seed,
+            "correction": not_corrected(claims),
             "claims": json.loads(table.to_json(orient="records")),
         }
         (out / "claims.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from scipy import stats
 from transformers import BertConfig, BertForMaskedLM
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
@@ -173,13 +175,105 @@ def test_a_head_that_passes_is_told_before_one_that_only_has_a_larger_mean():
     assert (claim.head, claim.verdict) == ("0.1", "holds")
 
 
+@pytest.mark.parametrize("some_head", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_an_interval_beyond_the_border_is_not_enough(sign):
+def test_an_interval_beyond_the_border_is_not_enough(sign, some_head):
     # 4 of the 64 ways to flip signs have as large a sum: p is 0.0625.
-    values = sign * np.array([3, 2, 2, 1, 1, -0.5])
-    claim = claims.answer(question_of(values)).claim
+    values = sign * np.array([3, 2, 2, 1, 1, -0.5]).reshape(6, 1, 1)
+    claim = claims.answer(question_of(values, some_head=some_head)).claim
     assert min(sign * claim.low, sign * claim.high) > 0
     assert (claim.p, claim.verdict) == (0.0625, "cannot be told")
+
+
+def test_no_head_holds_only_if_each_is_on_the_other_side_by_its_own_p():
+    rng = np.random.default_rng(0)
+    clear = rng.normal(-1, 0.01, size=(12, 1, 2))
+    # Its mean is nearer to the border than theirs, and its p larger.
+    erratic = 0.1 * np.array([1, 1, -1, -1, -1, -2, -2, -2, -3, -3, -3, -3])[:, None, None]
+    values = np.concatenate([clear, erratic], axis=2)
+    found = claims.answer(question_of(values, some_head=True))
+    # scipy flips the signs of the erratic head alone.
+    alone = stats.permutation_test(
+        (erratic.ravel(),), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert 0.001 < alone.pvalue < 0.05
+    assert (found.claim.verdict, found.claim.head) == ("does not hold", "0.2")
+    assert found.claim.p == found.heads["p"].max() == pytest.approx(alone.pvalue)
+    assert "p is the largest of the heads' own" in found.claim.sentence()
+    values[:6, 0, 1], values[6:, 0, 1] = np.array([-30, -20, -20, -10, -10, 5]), np.nan
+    one_is_open = claims.answer(question_of(values, some_head=True))
+    assert (one_is_open.heads["high"] < 0).all()
+    assert one_is_open.claim.verdict == "cannot be told"
+    assert "not every head certainly is" in one_is_open.claim.reason
+
+
+def with_gaps():
+    """Four heads at 1, 2, 3 and 40 give or take noise; the last two lack 1 and 7 of 12 pairs, and the 13th has none."""
+    values = np.array([[1.0, 2.0], [3.0, 40.0]]) + np.random.default_rng(0).normal(scale=0.01, size=(13, 2, 2))
+    values[0, 1, 0] = values[:7, 1, 1] = values[12] = np.nan
+    return values
+
+
+def test_a_mean_over_heads_is_over_the_same_heads_in_every_pair():
+    values = with_gaps()
+    parts = {"part": xr.DataArray(2 * values, dims=("pair", "layer", "head"))}
+    found = claims.answer(question_of(values, undefined="where a map is constant", beside=parts))
+    assert found.claim.value == pytest.approx(values[:12, 0].mean())
+    assert found.claim.high < 2
+    assert found.claim.n == 12
+    assert (
+        "Undefined in 8 of 48 (pair, head) cells, where a map is constant: 2 heads (1.1 in 7 pairs, 1.0 in 1 pair). "
+        "The mean is over the 2 heads without such a pair." in found.claim.detail
+    )
+    assert "(part 3" in found.claim.detail and "Furthest" not in found.claim.detail
+    assert found.heads.set_index(["layer", "head"])["n"].to_dict() == {(0, 0): 12, (0, 1): 12, (1, 0): 11, (1, 1): 5}
+
+
+def test_a_claim_of_some_head_says_which_pairs_its_heads_lack():
+    claim = claims.answer(question_of(with_gaps(), some_head=True)).claim
+    assert "Undefined in 8 of 48 (pair, head) cells: 2 heads" in claim.detail
+    assert "Each head is tested in the pairs that it has." in claim.detail
+
+
+def test_no_mean_is_told_where_no_head_has_every_pair():
+    values = with_gaps()[:12]
+    values[1, 0] = np.nan
+    found = claims.answer(question_of(values))
+    assert (found.claim.verdict, found.claim.n) == ("cannot be told", 0)
+    assert np.isnan(found.claim.value) and np.isnan(found.claim.p)
+    assert "No head has it in every pair. Undefined in 10 of 48" in found.claim.sentence()
+    assert len(found.heads) == 4
+
+
+def test_the_two_layers_are_compared_by_the_same_heads_in_every_pair():
+    metrics = planted(0.03)
+    complete = answered(metrics, "1c").claim
+    metrics["attention_distance"].loc[{"layer": 1, "head": 0}] = 90.0
+    metrics["attention_distance"].loc[{"layer": 1, "head": 0, "pair": 3}] = np.nan
+    claim = answered(metrics, "1c").claim
+    distance = metrics["attention_distance"].values
+    assert claim.value == pytest.approx((distance[:, 1, 1] - distance[:, 0].mean(axis=1)).mean(), abs=1e-9)
+    assert "Undefined in 1 of 96 (pair, head) cells" in claim.detail and "1.0 in 1 pair" in claim.detail
+    assert "Undefined" not in complete.detail
+
+
+def test_heads_with_constant_similarities_are_left_out_and_named():
+    model = HookedEncoder.from_pretrained(BUNDLED_MODEL, device="cpu")
+    found = claims.map_correlations(AttentionProbe(model), builtin_pairs()[:12])["raw_similarity_correlation"]
+    lacking = found.isnull().values
+    assert lacking.any() and not lacking.all(axis=0).any()
+    metrics = planted(0.03, n_pairs=12, n_layers=4, n_heads=4)
+    metrics["raw_similarity_correlation"].values[:] = found.values
+    claim = answered(metrics, "5b").claim
+    assert claim.value == pytest.approx(found.values[:, ~lacking.any(axis=0)].mean())
+    assert f"Undefined in {lacking.sum()} of 192 (pair, head) cells, where a map is constant" in claim.detail
+    assert f"The mean is over the {(~lacking.any(axis=0)).sum()} heads" in claim.detail
+
+
+def test_one_pair_is_one_pair():
+    claim = claims.answer(question_of(np.ones((1, 1, 1)))).claim
+    assert "p = 1, 1 pair." in claim.sentence()
+    assert "p = 0.031, 6 pairs." in claims.answer(question_of(np.ones((6, 1, 1)))).claim.sentence()
 
 
 def test_five_pairs_are_too_few_for_any_verdict():
@@ -215,6 +309,23 @@ def test_an_original_of_several_pairs_counts_once():
     twice = xr.concat([metrics, metrics], dim="pair")
     assert answered(twice, "1a").claim.n == 24
     assert answered(twice, "3a").claim.n == 48
+
+
+def test_pairs_the_model_cannot_tell_apart_count_once():
+    tokenizer = HookedEncoder.from_pretrained(BUNDLED_MODEL, device="cpu").tokenizer
+    first = StatementPair("the door is open.", "the door is not open.", control="the door is now open.")
+    pairs = [
+        first,
+        replace(first, original="The door is  open."),
+        replace(first, control=None),
+        replace(first, control="the door is here open."),
+        replace(first, original="the zzyzx is open."),
+        replace(first, original="the qwxyq is open."),
+        first,
+    ]
+    assert claims.without_repeats(pairs, tokenizer) == [pairs[index] for index in (0, 2, 3, 4)]
+    metrics = claims.with_references(xr.Dataset(coords={"pair": range(7)}), pairs, tokenizer)
+    assert len(set(metrics["original"].values.tolist())) == 2
 
 
 def test_even_shares_are_counted_tokens():
@@ -323,6 +434,9 @@ def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     saved = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
     assert (saved["model"], saved["n_pairs"], saved["seed"]) == ("tiny-negation", 6, 3)
     assert [claim["verdict"] for claim in saved["claims"]] == table["verdict"].tolist()
+    assert saved["correction"] in printed and "Claims tested: 16" in saved["correction"]
+    assert "not corrected for one another" in saved["correction"]
+    assert "left out" not in printed and saved["n_repeats_left_out"] == 0
     heads = pd.read_parquet(tmp_path / "heads.parquet")
     assert heads.groupby("number").size().to_dict() == {
         number: 4 if number[0] == "1" else 16 for number in NUMBERS if number not in ("1c", "1d")
@@ -332,9 +446,20 @@ def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     assert (tmp_path / "distilbert_heatmaps.png").stat().st_size > 0
 
 
-def test_pairs_without_a_negation_are_drawn_and_judged_all_the_same(tmp_path):
+def test_pairs_without_a_negation_are_drawn_and_judged_all_the_same(tmp_path, capsys):
     pairs = pd.DataFrame({"original": ["the door is open."], "counterfactual": ["the window is open."]})
-    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    # The second and third are the first to the model, in capitals or with another space.
+    others = pd.DataFrame({"original": ["The door is open.", "the door  is open."]}).assign(
+        counterfactual="the window is open."
+    )
+    pd.concat([pairs, others]).to_csv(tmp_path / "pairs.csv", index=False)
     script.main("tiny-negation", str(tmp_path / "pairs.csv"), tmp_path, distilbert="tiny-negation")
-    assert set(pd.read_csv(tmp_path / "claims.csv")["verdict"]) == {"cannot be told"}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "left out 2 of 3 pairs: to this model's tokenizer the same as an earlier one" in printed
+    saved = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
+    assert (saved["n_pairs"], saved["n_repeats_left_out"]) == (1, 2)
+    assert saved["correction"].startswith(f"Claims tested: {sum(claim['n'] > 0 for claim in saved['claims'])},")
+    table = pd.read_csv(tmp_path / "claims.csv")
+    assert set(table["verdict"]) == {"cannot be told"}
+    assert table["n"].max() == 1
     assert (tmp_path / "distance.png").exists() and not (tmp_path / "to_cue.png").exists()
