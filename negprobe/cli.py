@@ -22,7 +22,7 @@ from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch
 from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
-from negprobe.views.findings import findings
+from negprobe.views.findings import findings, left_out
 
 app = typer.Typer(
     help="Show where an encoder language model hears 'not'.",
@@ -74,7 +74,7 @@ def study(
             report_progress("writing the report", 0, 1)
             report = write_study(results, out, shlex.join(["negprobe", *sys.argv[1:]]))
             report_progress("writing the report", 1, 1)
-        for sentence in findings(results):
+        for sentence in [*left_out(results), *findings(results)]:
             console.print(f"• {escape(sentence)}", highlight=False)
         console.print(f"\nReport: [bold]{report}[/bold]", highlight=False, soft_wrap=True)
 
@@ -239,7 +239,7 @@ def _print_table(frame: pd.DataFrame, title: str) -> None:
     table = Table(title=title)
     for column in frame.columns:
         # Spaces let long names break over lines where the terminal is narrow.
-        table.add_column(str(column).replace("_", " "), justify="right")
+        table.add_column(str(column).replace("_", " "), justify="right", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     console.print(table)

@@ -39,7 +39,7 @@ class StudyResults:
         positions: The residual stream of `examples[0]` patched by position, in both directions.
         examples: Some pairs with all their maps, for the interactive views.
         seconds: How long the study took.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap and the sign flips.
     """
 
     cfg: HookedEncoderConfig

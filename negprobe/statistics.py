@@ -33,7 +33,9 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
             others, as `AttentionProbe.metrics` returns them. Variables without `compared` are left out.
 
     Returns:
-        The same variables without `compared`, NaN where either of the two is.
+        The same variables without `compared`, NaN where either of the two is, and 0 where they differ by no more than
+        the attribute `rounding` of the metrics, if it is there: in a first layer, words attend to each other as before
+        whatever is put in between, and rounding must not pass for an effect.
 
     Raises:
         InputError: if no variable has a counterfactual and a control.
@@ -44,16 +46,18 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
             f"these have the dimensions {', '.join(map(str, metrics.dims))}. Give what AttentionProbe.metrics returns."
         )
     both = metrics[[name for name, variable in metrics.data_vars.items() if "compared" in variable.dims]]
-    return both.sel(compared="counterfactual", drop=True) - both.sel(compared="control", drop=True)
+    effects = both.sel(compared="counterfactual", drop=True) - both.sel(compared="control", drop=True)
+    return effects.where(~(abs(effects) <= metrics.attrs.get("rounding", 0.0)), 0.0)
 
 
 def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
     """Test every head's effect over the pairs, and correct for having tested them all.
 
     The null hypothesis of a head is that its effect is as likely to be d as -d in every pair, so that counterfactual
-    and control could be swapped. Each test flips the signs of whole pairs, for all heads and metrics at once; its
-    statistic is the sum of the effects over the root of their sum of squares, which no flip changes, so it orders the
-    flips as |t| does. All 2^n flips are used where `n_resamples` allows, else random ones, counted with the observed.
+    and control could be swapped; an effect that is skewed around zero is against it too. Each test flips the signs of
+    whole pairs, for all heads and metrics at once; its statistic is the sum of the effects over the root of their sum
+    of squares, which no flip changes, so it orders the flips as |t| does. All 2^n flips are used where `n_resamples`
+    allows, else random ones, counted with the observed.
 
     `q` keeps the expected share of false discoveries below the level if the heads are independent or positively
     dependent (Benjamini and Hochberg 1995; Benjamini and Yekutieli 2001). `p_max_t` keeps the probability of a single
@@ -79,9 +83,12 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
         `resolution` if p is so coarse that no head can reach q = 0.05 unless others do too.
 
     Raises:
-        InputError: if there are no variables, or they differ in their dimensions.
+        InputError: if there are no variables, they differ in their dimensions, there is no resample, or the seed is
+            negative.
         StatementError: if no pair has a value.
     """
+    if n_resamples < 1 or seed < 0:
+        raise InputError(f"n_resamples={n_resamples} and seed={seed}: give at least one resample and a seed from 0 on.")
     stacked = _stacked(effects)
     dims = stacked.dims[1:]
     values = rearrange(stacked.values, "pair ... -> pair (...)")
@@ -171,7 +178,7 @@ def replication(
     Returns:
         Variables [group, metric, layer, head]: `effect`, `low`, `high`, `effect_size`, `n`, `p` of each group with
         enough pairs, in the order of their names. Variables [metric, layer, head]: `n_groups` (m, the groups with
-        enough pairs at this head), `replicated` (those of them with the overall sign and p below alpha), `p_partial`
+        enough pairs at this head), `replicated` (those of them with the overall sign and p up to alpha), `p_partial`
         (NaN where m < u) and `q_partial` (Benjamini-Hochberg over all cells). The attribute `too_small` names the
         groups left out, with their pairs.
 
@@ -206,7 +213,7 @@ def replication(
     p_partial = ((n_groups - at_least + 1) * _smallest(directed, at_least)).clip(max=1.0)
     return within.assign(
         n_groups=n_groups,
-        replicated=(testable & agrees & (within["p"] < alpha)).sum("group"),
+        replicated=(testable & agrees & (within["p"] <= alpha)).sum("group"),
         p_partial=p_partial,
         q_partial=(p_partial.dims, _false_discovery(p_partial.values.ravel()).reshape(p_partial.shape)),
     ).assign_attrs(too_small=too_small, at_least=at_least, alpha=alpha, n_resamples=n_resamples, seed=seed)
@@ -384,6 +391,8 @@ def _effect_sizes(
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(present, values, 0.0).sum(axis=0) / n
         variance = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0) / (n - 1)
+        # Equal numbers do not always have themselves as their mean.
+        variance = np.where(variance <= (4 * np.finfo(float).eps * mean) ** 2, 0.0, variance)
         size = np.where(mean == 0, 0.0, mean / np.sqrt(variance))
     return mean, np.where(n > 1, size, np.nan)
 

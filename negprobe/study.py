@@ -17,11 +17,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
+from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.errors import NegprobeError, StatementError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
-from negprobe.statements import ROLES, StatementPair, complete, tokenize, unknown_words
+from negprobe.statements import ROLES, StatementPair, complete, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views.report import study_figures, study_report
 
@@ -227,30 +228,43 @@ def _readable(
     if model.tokenizer is None:
         raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
     kept, dropped, unknown = [], [], set[str]()
+    seen: dict[tuple[object, ...], int] = {}
     for index, pair in enumerate(pairs):
-        pair = complete(pair, model.tokenizer)
-        original, counterfactual = (tokenize(text, model.tokenizer) for text in (pair.original, pair.counterfactual))
-        longest = max(len(original), len(counterfactual))
-        if longest > model.cfg.n_ctx:
-            dropped.append(f"input pair {index}: {longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+        try:
+            member, problem = _prepared(model, pair)
+        except StatementError as error:
+            dropped.append(f"input pair {index}: {error}")
             continue
-        statements = [original, counterfactual]
-        if pair.control is not None:
-            control = tokenize(pair.control, model.tokenizer)
-            if len(control) == len(counterfactual):
-                statements.append(control)
-            else:
-                why = f"{len(control)} tokens, not the counterfactual's {len(counterfactual)}"
-                dropped.append(f"the control of input pair {index}: {why}")
-                # One that is found takes its place, if there is one.
-                pair = complete(replace(pair, control=None), model.tokenizer)
-        for statement in statements:
+        if problem:
+            dropped.append(f"the control of input pair {index}: {problem}")
+        first = seen.setdefault((*(side.ids for side in member.sides), pair.target, pair.foil), index)
+        if first != index:
+            dropped.append(f"input pair {index}: to this model the same as input pair {first}")
+            continue
+        for statement in member.sides:
             unknown |= set(unknown_words(statement, model.tokenizer))
-        kept.append(pair)
+        kept.append(member.pair)
     if not kept:
         reason = f" The first reason: {dropped[0]}." if dropped else ""
         raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
     return kept, dropped, tuple(sorted(unknown))
+
+
+def _prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
+    """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own."""
+    tokenizer = model.tokenizer
+    completed = complete(pair, tokenizer)
+    texts = [completed.original, completed.counterfactual, *([completed.control] if completed.control else [])]
+    sides = tokenize_all(texts, tokenizer)
+    longest = max(map(len, sides[:2]))
+    if longest > model.cfg.n_ctx:
+        raise StatementError(f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+    problem = control_problem(completed, *sides[1:]) if completed.control else ""
+    if problem:
+        # One that is found takes its place, if there is one.
+        completed = complete(replace(completed, control=None), tokenizer)
+        sides = [*sides[:2], *tokenize_all([completed.control] if completed.control else [], tokenizer)]
+    return tokenized_pair(completed, sides, tokenizer), problem
 
 
 def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:

@@ -60,10 +60,25 @@ def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
     assert len(results.pairs) == len(pairs) - 1
     assert results.dropped[0] == "line 3: no counterfactual"
     assert re.search(rf"^input pair {pairs.index(TOO_LONG)}: \d+ tokens, more than the 64", results.dropped[2])
-    assert results.dropped[1] == "the control of input pair 0: 18 tokens, not the counterfactual's 14"
+    assert results.dropped[1] == "the control of input pair 0: the control has 18 tokens and the counterfactual 14"
     assert len(results.dropped) == 3
     assert [re.sub(r"pair \d+: ", "", reason) for reason in results.unpatched] == ["the pair names no target and foil"]
     assert results.unknown_words == ("zebra",)
+
+
+def test_a_broken_pair_and_a_repeated_one_are_named_and_cost_no_other(model):
+    good = builtin_pairs()[0]
+    pairs = [
+        StatementPair("a [SEP] b [SEP] c", "a [SEP] not b [SEP] c"),
+        StatementPair("\u200b", "not"),
+        StatementPair("It is open.", "It is not open.", cue_spans=((5, 6),)),
+        good,
+        replace(good, category="again"),
+    ]
+    results = run_study(model, pairs)
+    assert results.pairs == (good,)
+    assert [reason.split(":")[0] for reason in results.dropped] == [f"input pair {i}" for i in (0, 1, 2, 4)]
+    assert results.dropped[-1] == "input pair 4: to this model the same as input pair 3"
 
 
 def test_metrics_are_the_probes_own(results, model):

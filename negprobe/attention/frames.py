@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.statements import ROLES, Alignment, StatementPair, TokenizedStatement, align, roles
+from negprobe.statements import ROLES, Alignment, Span, StatementPair, TokenizedStatement, align, roles
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Tokenized:
 
     Attributes:
         pair: The pair, with its cues found.
-        sides: The original, the counterfactual and, if the pair has one of the counterfactual's length, the control.
+        sides: The original, the counterfactual and, if the pair has one that fits (see `control_problem`), the control.
         alignments: The original's alignment with each other side, on the original's tokens that all of them match.
         roles: The role of each token of the counterfactual, and of the control, which shares its positions.
         cue: Positions of the cue in the counterfactual; those of the neutral words in the control.
@@ -53,8 +53,8 @@ def tokenized_pair(
         missing.append("no cue that the counterfactual has and the original lacks")
     if len(sides) < 3:
         missing.append("no control")
-    elif len(sides[2]) != len(counterfactual):
-        missing.append(f"the control has {len(sides[2])} tokens and the counterfactual {len(counterfactual)}")
+    elif problem := control_problem(pair, counterfactual, sides[2]):
+        missing.append(problem)
         sides = sides[:2]
     alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])
     if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
@@ -73,6 +73,32 @@ def tokenized_pair(
         cue=tuple(sorted({at for span in pair.cue_spans for at in counterfactual.positions(span)})),
         missing="; ".join(missing),
     )
+
+
+def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, control: TokenizedStatement) -> str:
+    """Why a control cannot stand for the counterfactual without its negation; empty if it can.
+
+    It has to share every token with the counterfactual but those of the words that the cues stand in.
+    """
+    if len(control) != len(counterfactual):
+        return f"the control has {len(control)} tokens and the counterfactual {len(counterfactual)}"
+    differing = {at for at, (a, b) in enumerate(zip(counterfactual.ids, control.ids, strict=True)) if a != b}
+    if not differing:
+        return "the control is the counterfactual"
+    words = (_whole_words(counterfactual.text, span) for span in pair.cue_spans)
+    if pair.cue_spans and not differing <= {at for span in words for at in counterfactual.positions(span)}:
+        return "the control differs from the counterfactual in more than the cue"
+    return ""
+
+
+def _whole_words(text: str, span: Span) -> Span:
+    """The span up to the spaces around it: the control of "isn't" is "is now really"."""
+    start, end = span
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return start, end
 
 
 def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
@@ -115,6 +141,7 @@ class Frame:
         words: Which aligned tokens are words.
         distance: How far each aligned token is from the nearest cue token, in tokens; NaN without a cue.
         original_words: Which tokens of the original are words.
+        distinct: Whether a side is another statement than the original.
     """
 
     select: Float[Tensor, "side batch aligned pos"]
@@ -126,6 +153,7 @@ class Frame:
     words: Bool[Tensor, "batch aligned"]
     distance: Float[Tensor, "compared batch aligned"]
     original_words: Bool[Tensor, "batch pos"]
+    distinct: Bool[Tensor, "compared batch"]
 
 
 def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) -> Frame:
@@ -168,6 +196,9 @@ def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) 
             "words": aligned[..., -1] > 0,
             "distance": distance,
             "original_words": original_words,
+            "distinct": np.array(
+                [[pair.sides[side].ids != pair.sides[0].ids for pair in pairs] for side in range(1, n_sides)]
+            ),
         }
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return Frame(

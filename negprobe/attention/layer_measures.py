@@ -159,7 +159,7 @@ def value_zeroing(
 
     The MLP and the LayerNorms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
     weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
-    a fixed size, so that nothing made on the way is larger than the pattern of one text.
+    a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
     """
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)

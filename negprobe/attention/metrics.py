@@ -106,8 +106,8 @@ def js_divergence(p: Float[Tensor, "... key"], q: Float[Tensor, "... key"]) -> F
     `½ KL(p‖m) + ½ KL(q‖m)` with `m = (p + q) / 2`.
     """
     m = (p + q) / 2
-    # With t = (p - m) / m each term is m [(1 + t) log(1 + t) + (1 - t) log(1 - t)] / 2: nothing cancels between rows
-    # that are nearly equal, as it would between entropies.
+    # With t = (p - m) / m each term is m [(1 + t) log(1 + t) + (1 - t) log(1 - t)] / 2. Its error is a rounding error
+    # of t; that of a difference of entropies is one of the entropies, far larger for rows that are nearly equal.
     t = (p - q) / 2 / m.clamp(min=torch.finfo(m.dtype).tiny)
     # At t = 1 or -1 one of the logarithms is infinite, and its factor 0.
     t = t.clamp(min=torch.finfo(m.dtype).eps - 1, max=1 - torch.finfo(m.dtype).eps)

@@ -44,9 +44,6 @@ BY_ROLE = tuple(f"{name}_by_role" for name in (*_ALIGNED_ROWS, *_CUE_ROWS))
 DISTANCES = ("attention_distance", "norm_distance")
 """What is told of the original alone."""
 
-# How many units of rounding two runs of the same statement may be apart.
-_ROUNDING = 64
-
 
 @dataclass(frozen=True)
 class LayerMetrics:
@@ -127,8 +124,8 @@ def side_metrics(
             _grouped(rearrange(from_cue, "side batch head key map -> map side batch head key"), frame.sum_own),
         ]
     )
-    # What rounding moves has not changed, and is spread over nothing.
-    change = (z[1:] - z[:1]).norm(dim=-1) * (moved > _ROUNDING * torch.finfo(z.dtype).eps)
+    # Between two runs of the same statement there is only rounding, and that is spread over nothing.
+    change = (z[1:] - z[:1]).norm(dim=-1) * rearrange(frame.distinct, "side batch -> side batch 1 1")
     words = rearrange(frame.words, "batch pos -> batch 1 pos")
     distance = rearrange(frame.distance, "side batch pos -> side batch 1 pos")
     metrics |= {name: groups[i, ..., -1] for i, name in enumerate((*_ALIGNED_ROWS, *_CUE_ROWS)) if name in METRICS}

@@ -116,6 +116,9 @@ class HookedEncoder(HookedRootModule):
             # Views of the caller's own model would let a change to one reach the other.
             weights = {key: tensor.clone() for key, tensor in weights.items()}
         weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
+        broken = next((key for key, tensor in weights.items() if not bool(tensor.isfinite().all())), None)
+        if broken is not None:
+            raise ModelError(f"The weights of {name!r} are not all finite numbers: {broken} is not. Load them afresh.")
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
@@ -124,7 +127,7 @@ class HookedEncoder(HookedRootModule):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             return model.to(device)
-        except RuntimeError as error:
+        except (AssertionError, RuntimeError) as error:  # torch built without CUDA asserts that it has it
             raise ModelError(f"The model cannot be put on {str(device)!r}: {error}") from error
 
     def forward(

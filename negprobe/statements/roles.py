@@ -29,7 +29,8 @@ def roles(
     """
     role = ["other"] * len(statement)
     for span in _word_spans(statement.text, target):
-        for position in statement.positions(span):
+        # A tokenizer may leave nothing of a word.
+        for position in statement.positions(span, missing_ok=True):
             role[position] = "target"
     for name, spans in (("affected", affected_spans), ("cue", cue_spans)):
         for span in spans:

@@ -45,18 +45,18 @@ class TokenizedStatement:
         """The number of tokens, special ones included."""
         return len(self.ids)
 
-    def positions(self, span: Span) -> tuple[int, ...]:
+    def positions(self, span: Span, *, missing_ok: bool = False) -> tuple[int, ...]:
         """Positions of the tokens that overlap the characters `span`.
 
         Raises:
-            StatementError: if there is none.
+            StatementError: if there is none, unless `missing_ok`.
         """
         found = tuple(
             position
             for position, (offset, special) in enumerate(zip(self.offsets, self.special, strict=True))
             if not special and _overlap(offset, span)
         )
-        if not found:
+        if not found and not missing_ok:
             raise StatementError(
                 f"No token stands in characters {span} of {self.text!r} ({len(self.text)} characters); "
                 "give a span that holds a word."

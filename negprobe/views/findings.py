@@ -87,7 +87,7 @@ def _how_many_pass(tests: xr.Dataset) -> str:
     return (
         f"Held against a neutral word of the same length in {int(tests['n'].max())} pairs, {by_q} of {n_heads} heads "
         f"respond to the negation on one metric at least (Benjamini-Hochberg q ≤ {ALPHA:g} over {n_tests} tests of "
-        f"{tests.sizes['metric']} metrics); {by_max_t} of them by the stricter max-T.{coarse}"
+        f"{tests.sizes['metric']} metrics); by the stricter max-T, {by_max_t} do.{coarse}"
     )
 
 
@@ -111,17 +111,19 @@ def _q_and_p(row: pd.Series) -> str:
 def _raw_and_norm(tests: xr.Dataset) -> str:
     """Whether attention to the cue before and after the values tells the same story."""
     found = agreement(tests, "attention_to_cue", "norm_to_cue")
-    rank = "cannot be ranked" if np.isnan(found.correlation) else f"a rank correlation of {found.correlation:.2f}"
     apart = found.disagreeing.head(_N_HEADS_NAMED)
     named = ", ".join(f"{row['layer']:.0f}.{row['head']:.0f}" for _, row in apart.iterrows())
     where = (
-        f"they point opposite ways in {len(found.disagreeing)} (first {named})"
+        f"of those in which one survives the correction, {len(found.disagreeing)} point opposite ways (first {named})"
         if len(apart)
-        else "in no head do they point opposite ways with one of them significant"
+        else "in none in which one survives the correction do they point opposite ways"
     )
-    return (
-        f"The effect on attention to the cue and on norm-weighted attention to it have {rank} over the heads; {where}."
+    rank = (
+        "do not vary enough over the heads to be ranked"
+        if np.isnan(found.correlation)
+        else f"have a rank correlation of {found.correlation:.2f} over the heads"
     )
+    return f"The effects on attention to the cue and on norm-weighted attention to it {rank}; {where}."
 
 
 def _replicated(results: StudyResults) -> list[str]:
@@ -131,11 +133,9 @@ def _replicated(results: StudyResults) -> list[str]:
         what = {"cue": "kinds of cue", "source": "data sets"}[by]
         n_heads = found.sizes["layer"] * found.sizes["head"]
         several = int((found["q_partial"] <= ALPHA).any("metric").sum())
-        everywhere = int(((found["replicated"] == found["n_groups"]) & (found["n_groups"] > 1)).any("metric").sum())
         sentences.append(
             f"Tested in each of {found.sizes['group']} {what} by itself, {several} of {n_heads} heads have an effect "
-            f"in two or more (partial conjunction, q ≤ {ALPHA:g}), and {everywhere} have the same one in all "
-            f"(p < {ALPHA:g} in each)."
+            f"of the same sign in two or more (partial conjunction, q ≤ {ALPHA:g} over all metrics and heads)."
         )
     return sentences
 
@@ -219,3 +219,29 @@ def _head_story(results: StudyResults) -> str:
 def _percent(value: float) -> str:
     percent = f"{value:.0%}"
     return "0%" if percent == "-0%" else percent
+
+
+def left_out(results: StudyResults) -> list[str]:
+    """What was left out, and what weakens the result; nothing is dropped in silence."""
+    notes = []
+    for what, reasons in (
+        ("Left out", results.dropped),
+        ("Measured but without an answer to patch", results.unpatched),
+    ):
+        if reasons:
+            more = f" (and {len(reasons) - 1} more such entries, in manifest.json)" if len(reasons) > 1 else ""
+            notes.append(f"{what}: {reasons[0].rstrip('.')}{more}.")
+    for what, missing in (
+        ("negation cue", sum(not pair.cue_spans for pair in results.pairs)),
+        ("control of the counterfactual's length", sum(pair.control is None for pair in results.pairs)),
+    ):
+        if missing:
+            notes.append(f"{missing} of {len(results.pairs)} pairs have no {what}.")
+    if results.unknown_words:
+        words = ", ".join(results.unknown_words[:12])
+        more = ", …" if len(results.unknown_words) > 12 else ""
+        notes.append(f"This model does not know {len(results.unknown_words)} words of the statements: {words}{more}.")
+    no_gap = [mean_effect(patched).attrs["near_zero_gap"] for patched in results.patching.values()][:1]
+    if no_gap and no_gap[0]:
+        notes.append(f"{len(no_gap[0])} patched pairs do not differ in the answer and are not in the averages.")
+    return notes

@@ -23,7 +23,7 @@ from negprobe.views.figures import (
     patching_map,
     raw_beside_value_weighted,
 )
-from negprobe.views.findings import behaviour, carriers, responding_heads
+from negprobe.views.findings import behaviour, carriers, left_out, responding_heads
 from negprobe.views.page import page_parts
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
@@ -47,7 +47,8 @@ _READING = {
     "for more than one.",
     "effect-by-source": "The same by data set.",
     "metrics": "Four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
-    "heatmaps": "The head whose output carries most of the answer, on one pair: attention before the values (top) and "
+    "heatmaps": "The head whose output carries most of the answer (if nothing was patched: whose attention the "
+    "negation changes most), on one pair: attention before the values (top) and "
     "the cosine between the head's outputs after them (bottom), for the original, the counterfactual and their "
     "difference on aligned tokens.",
     "values": "The same head on the counterfactual: attention weights, attention weighted by the norm of the "
@@ -127,7 +128,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
             f"{results.cfg.model_name} ({results.cfg.family}, {results.cfg.n_layers} layers of {results.cfg.n_heads} "
             "heads)."
         ),
-        notes=_list(_notes(results)),
+        notes=_list(left_out(results)),
         behaviour=_list(behaviour(results)),
         responding=_list(responding_heads(results)),
         carriers=_list(carriers(results)),
@@ -156,7 +157,7 @@ def strongest_head(results: StudyResults) -> tuple[int, int]:
     if results.tests is None:
         effect = results.metrics["mean_attention_diff"].sel(compared="counterfactual").mean("pair")
     else:
-        effect = results.tests["effect"].sel(metric="mean_attention_diff")
+        effect = abs(results.tests["effect"].sel(metric="mean_attention_diff"))
     layer, head = np.unravel_index(np.nanargmax(effect.values), effect.shape)
     return int(layer), int(head)
 
@@ -181,32 +182,6 @@ def _clearest(tests: xr.Dataset) -> str:
     """The metric with the largest effect size of any head."""
     size = abs(tests["effect_size"]).max(("layer", "head"))
     return str(size["metric"].values[int(np.nanargmax(size.values))])
-
-
-def _notes(results: StudyResults) -> list[str]:
-    """What was left out, and what weakens the result; nothing is dropped in silence."""
-    notes = []
-    for what, reasons in (
-        ("pairs or controls were left out", results.dropped),
-        ("pairs were measured but not patched", results.unpatched),
-    ):
-        if reasons:
-            more = f" (and {len(reasons) - 1} more, in manifest.json)" if len(reasons) > 1 else ""
-            notes.append(f"{len(reasons)} {what}: {reasons[0]}{more}.")
-    for what, missing in (
-        ("negation cue", sum(not pair.cue_spans for pair in results.pairs)),
-        ("control of the counterfactual's length", sum(pair.control is None for pair in results.pairs)),
-    ):
-        if missing:
-            notes.append(f"{missing} of {len(results.pairs)} pairs have no {what}.")
-    if results.unknown_words:
-        words = ", ".join(results.unknown_words[:12])
-        more = ", …" if len(results.unknown_words) > 12 else ""
-        notes.append(f"This model does not know {len(results.unknown_words)} words of the statements: {words}{more}.")
-    no_gap = [mean_effect(patched).attrs["near_zero_gap"] for patched in results.patching.values()][:1]
-    if no_gap and no_gap[0]:
-        notes.append(f"{len(no_gap[0])} patched pairs do not differ in the answer and are not in the averages.")
-    return notes
 
 
 def _answers_section(results: StudyResults) -> str:

@@ -52,8 +52,8 @@ _STRONGEST = 6  # heads shown by group
 def effect_map(tests: xr.Dataset, metric: str, *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
     """The effect of negation on one metric for every layer (row) and head (column), and which effects survive.
 
-    A ring marks heads below `ALPHA` after Benjamini & Hochberg's correction (`q`: of the rings, that share is expected
-    to be wrong), a dot those below it by max-T (`p_max_t`: the chance of a single wrong dot is below it). The legend
+    A ring marks heads up to `ALPHA` after Benjamini & Hochberg's correction (`q`: of the rings, that share is expected
+    to be wrong), a dot those up to it by max-T (`p_max_t`: the chance of a single wrong dot is below it). The legend
     counts them. Zero is in the middle of the scale.
 
     Args:
@@ -76,10 +76,10 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = _PAGE, axes: Ax
     cell = _points(axes) / np.array(table.shape[::-1])
     size = float(np.clip(0.55 * cell.min(), 4, 9))  # points
     for name, criterion, diameter, inside in (
-        ("q", f"q < {ALPHA:g}, Benjamini–Hochberg", size, "none"),
-        ("p_max_t", f"p < {ALPHA:g}, max-T", 0.45 * size, "black"),
+        ("q", f"q ≤ {ALPHA:g}, Benjamini–Hochberg", size, "none"),
+        ("p_max_t", f"p ≤ {ALPHA:g}, max-T", 0.45 * size, "black"),
     ):
-        layers, heads = np.nonzero(_layer_by_head(found[name]) < ALPHA)
+        layers, heads = np.nonzero(_layer_by_head(found[name]) <= ALPHA)
         marks = axes.scatter(heads, layers, diameter**2, facecolors=inside, edgecolors="black", linewidths=0.9)
         marks.set_label(f"{criterion} ({len(layers)})")
         marks.set_path_effects([_HALO])

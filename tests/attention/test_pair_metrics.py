@@ -12,6 +12,7 @@ from negprobe import HookedEncoder
 from negprobe.attention import BY_ROLE, COMPARED, DISTANCES, METRICS, AttentionProbe
 from negprobe.errors import InputError
 from negprobe.statements import ROLES, StatementPair
+from negprobe.statistics import negation_effects
 
 DOOR = StatementPair(
     "The door is open.",
@@ -192,7 +193,7 @@ def test_batches_order_and_neighbours_change_nothing(probe, measured):
         np.testing.assert_allclose(again[name], measured[name].isel(pair=order), atol=1e-6, err_msg=name)
 
 
-def test_every_statement_is_run_once(probe, monkeypatch):
+def test_every_side_of_every_pair_is_run_once(probe, monkeypatch):
     texts = []
     original = HookedEncoder.forward
 
@@ -213,9 +214,17 @@ def test_progress_counts_the_pairs(probe):
     assert told == sorted(told) and told[-1] == len(PAIRS)
 
 
-def test_a_control_of_another_length_is_left_out_and_said(probe):
-    found = probe.metrics([replace(DOOR, control="The door is now really open.")])
-    assert found["missing"].item() == "the control has 9 tokens and the counterfactual 8"
+@pytest.mark.parametrize(
+    ("control", "why"),
+    [
+        ("The door is now really open.", "the control has 9 tokens and the counterfactual 8"),
+        ("The gate is now open.", "the control differs from the counterfactual in more than the cue"),
+        ("The door is not open.", "the control is the counterfactual"),
+    ],
+)
+def test_a_control_that_does_not_fit_is_left_out_and_said(probe, control, why):
+    found = probe.metrics([replace(DOOR, control=control)])
+    assert found["missing"].item() == why
     assert found["mean_attention_diff"].sel(compared="control").isnull().all()
     assert found["mean_attention_diff"].sel(compared="counterfactual").notnull().all()
 
@@ -252,3 +261,28 @@ def test_no_pairs_and_too_long_statements_are_errors(probe):
         probe.metrics([])
     with pytest.raises(InputError, match="at most 512"):
         probe.metrics([StatementPair("open", "not " * 600)])
+    with pytest.raises(InputError, match="batch of 0"):
+        AttentionProbe(probe.model, batch_size=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_lower_precision_gives_the_same_metrics_to_that_precision(minilm_path, measured, dtype):
+    model = HookedEncoder.from_pretrained(minilm_path, device="cpu", dtype=dtype)
+    found = AttentionProbe(model).metrics(PAIRS)
+    for name in (*METRICS, *BY_ROLE, *DISTANCES):
+        error = abs(found[name] - measured[name])
+        # Outputs of a head that is nearly constant have a correlation of rounding errors; so the typical error counts.
+        assert float(error.median()) < 8 * torch.finfo(dtype).eps, name
+    assert found.attrs["rounding"] == 8 * torch.finfo(dtype).eps
+
+
+def test_what_rounding_moves_is_no_effect(minilm_path):
+    # In the first layer, words attend to each other as before, whatever is put between them.
+    nouns = ("cat", "dog", "house", "river", "table", "book", "garden", "window")
+    pairs = [StatementPair(f"The {n} on the hill is old.", f"The {n} on the hill is not old.") for n in nouns]
+    metrics = AttentionProbe(HookedEncoder.from_pretrained(minilm_path, device="cpu"), batch_size=3).metrics(pairs)
+    effects = negation_effects(metrics).sel(layer=0)
+    assert abs(metrics["entropy_change"].sel(layer=0)).max() > 0
+    for name in ("js_divergence", "entropy_change", "norm_js_divergence", "norm_entropy_change"):
+        assert abs(effects[name]).max() == 0, name
+    assert abs(effects["attention_to_cue"]).max() > 1e-3

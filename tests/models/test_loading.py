@@ -497,3 +497,21 @@ def test_a_folder_that_asks_for_its_own_code_does_not_get_it_run(folder: Path) -
     except ModelError as error:
         assert "tokenizer" in str(error)
     assert not ran.exists()
+
+
+def test_weights_that_are_no_numbers_are_named(minilm_path):
+    broken = transformers.AutoModel.from_pretrained(minilm_path)
+    with torch.no_grad():
+        broken.encoder.layer[2].output.dense.weight[3, 4] = float("nan")
+    with pytest.raises(ModelError, match=r"not all finite numbers: blocks\.2\.mlp\.W_out"):
+        HookedEncoder.from_pretrained(broken, device="cpu")
+
+
+@pytest.mark.parametrize("reason", [AssertionError("Torch not compiled with CUDA enabled"), RuntimeError("no GPU")])
+def test_a_device_that_is_not_there_is_a_clear_error(monkeypatch, reason):
+    def refuse(self, device):
+        raise reason
+
+    monkeypatch.setattr(HookedEncoder, "to", refuse)
+    with pytest.raises(ModelError, match=f"cannot be put on 'cuda': {reason}"):
+        HookedEncoder.from_pretrained("tiny-negation", device="cuda")

@@ -29,8 +29,11 @@ def test_a_pair_without_a_swing_is_said_and_not_averaged(model):
 
 
 def test_without_controls_swaps_are_between_original_and_counterfactual(model):
-    pair = StatementPair("The door is open. So it is [MASK].", "The gate is open. So it is [MASK].", "open", "closed")
-    sentences = " ".join(findings(run_study(model, [pair] * 2)))
+    pairs = [
+        StatementPair(f"The {noun} is open. So it is [MASK].", "The gate is open. So it is [MASK].", "open", "closed")
+        for noun in ("door", "house")
+    ]
+    sentences = " ".join(findings(run_study(model, pairs)))
     assert "swapped between original and counterfactual in all 2 pairs" in sentences
     assert "No pair has a control" in sentences
 

@@ -70,7 +70,7 @@ def test_rings_are_heads_that_survive_benjamini_hochberg_and_dots_those_that_sur
     rings, dots = scatters(figure.axes[0])
     for marks, name in ((rings, "q"), (dots, "p_max_t")):
         p = tests[name].sel(metric="attention_to_cue").values
-        expected = {(head, layer) for layer, head in np.ndindex(p.shape) if p[layer, head] < 0.05}
+        expected = {(head, layer) for layer, head in np.ndindex(p.shape) if p[layer, head] <= 0.05}
         assert set(map(tuple, offsets(marks).astype(int))) == expected
         assert expected
     assert len(rings.get_facecolor()) == 0 and len(dots.get_facecolor()) == 1
@@ -79,17 +79,17 @@ def test_rings_are_heads_that_survive_benjamini_hochberg_and_dots_those_that_sur
 
 def test_the_legend_of_an_effect_map_says_what_marks_mean_and_counts_them() -> None:
     tests = statistics_of(6, 12)
-    q, p = (int((tests[name].sel(metric="norm_to_cue") < 0.05).sum()) for name in ("q", "p_max_t"))
+    q, p = (int((tests[name].sel(metric="norm_to_cue") <= 0.05).sum()) for name in ("q", "p_max_t"))
     figure = effect_map(tests, "norm_to_cue")
-    assert legend(figure) == [f"q < 0.05, Benjamini–Hochberg ({q})", f"p < 0.05, max-T ({p})"]
+    assert legend(figure) == [f"q ≤ 0.05, Benjamini–Hochberg ({q})", f"p ≤ 0.05, max-T ({p})"]
     assert figure.axes[0].get_title() == "norm to cue\n72 heads tested, n = 38 to 40 pairs"
 
 
-def test_a_p_value_of_exactly_the_level_is_not_marked() -> None:
+def test_a_p_value_of_exactly_the_level_is_marked_as_the_tables_count_it() -> None:
     tests = statistics_of()
     tests["q"][:] = tests["p_max_t"][:] = 0.05
     figure = effect_map(tests, "norm_to_cue")
-    assert [len(offsets(marks)) for marks in scatters(figure.axes[0])] == [0, 0]
+    assert [len(offsets(marks)) for marks in scatters(figure.axes[0])] == [12, 12]
 
 
 def test_an_effect_map_says_what_is_measured_and_when_cells_are_undefined() -> None:
