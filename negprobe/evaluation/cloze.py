@@ -4,15 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from negprobe.errors import InputError
-from negprobe.evaluation.masked import read_gaps, token_id, tokenizer_of_masked_lm, unreadable
+from negprobe.evaluation.masked import (
+    read_gaps,
+    shortened,
+    some,
+    token_id,
+    tokenizer_of_masked_lm,
+    unknown_to,
+    unreadable,
+)
 from negprobe.evaluation.scores import Share, Shares, Words, preference, sensitivity, top_k_accuracy
 from negprobe.evaluation.sets import ScoredSet
 from negprobe.models import HookedEncoder
-from negprobe.statements import tokenize, unknown_words
+from negprobe.statements import TokenizedStatement, tokenize
 from negprobe.statements.readers.cloze import Cloze
 
 TOP = (1, 5)
 """Among how many of the most probable words a target is looked for."""
+
+TRUE_OVER_FALSE = "true over false"
+"""How the scores begin that compare the probabilities of two words."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,11 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
       article before the gap (Ettinger 2020, word prediction accuracy: NEG-136 is scored on affirmatives alone).
     - "sensitivity": the share of pairs whose most probable word changes under the negation, with the target's article
       in the affirmative and the foil's in the negation, as the lines were published (Shivagunde et al. 2023). Where
-      the articles differ they alone may change the word: "sensitivity, one article" leaves those pairs out.
+      the articles differ they alone may change the word: "sensitivity, one article" leaves those pairs out, and
+      those that differ in more than the negation (`Cloze.problem`).
     - "true over false, affirmative" and "..., negated": the share in which the word that makes the statement true is
       more probable than the one that makes it false, each behind its own article (Ettinger 2020, sensitivity of
-      completions). Both have to be single tokens.
+      completions). Both have to be single tokens, and the statements have to differ in the negation alone.
 
     NEG-136-NAT is also scored by how natural it is to say its negations.
 
@@ -68,7 +80,7 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
         )
         scores = [
             (target.log_probabilities[cloze.target], foil.log_probabilities[cloze.foil])
-            if cloze.target in target.log_probabilities and cloze.foil in foil.log_probabilities
+            if not cloze.problem and cloze.target in target.log_probabilities and cloze.foil in foil.log_probabilities
             else None
             for target, foil in (
                 (target_in_affirmative, foil_in_affirmative),
@@ -76,14 +88,15 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
             )
         ]
         answered.append(_Answered(cloze, target_in_affirmative.words, foil_in_negated.words, *scores))
-    split = {word for cloze in clozes for word in (cloze.target, cloze.foil) if token_id(model, word) is None}
-    n_split = sum(one.in_affirmative is None for one in answered)
+    comparable = [one for one in answered if not one.cloze.problem]
+    split = {word for one in comparable for word in (one.cloze.target, one.cloze.foil) if token_id(model, word) is None}
+    n_split = sum(one.in_affirmative is None for one in comparable)
     if n_split:
         notes.append(
             f"{n_split} of {len(answered)} items are left out of true over false, for a word that is not one token of "
-            f"the model: {_some(sorted(split))}"
+            f"the model: {some(sorted(split))}"
         )
-    return _shares(part, answered), notes
+    return _shares(part, answered), notes + _problems(clozes)
 
 
 def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
@@ -101,12 +114,17 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
             f"There are {len(predictions)} predictions, but {part.name} has {part.n_statements} statements, "
             "affirmatives and negations in turn; give a list of words for each."
         )
-    answered = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in _clozes(part)]
+    clozes = _clozes(part)
+    answered = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes]
     shortest = min(len(words) for one in answered for words in (one.affirmative, one.negated))
     notes = ["true over false is not scored, for predicted words come without probabilities"]
     if shortest < max(TOP):
-        notes.append(f"some predictions have only {shortest} words, so top-{max(TOP)} may be too low")
-    return _shares(part, answered), notes
+        notes.append(
+            f"some predictions have only {shortest} word{'s' * (shortest != 1)}, so top-{max(TOP)} may be too low"
+        )
+    shares = _shares(part, answered)
+    scored = {key: share for key, share in shares.items() if not key[1].startswith(TRUE_OVER_FALSE)}
+    return scored, notes + _problems(clozes)
 
 
 def _shares(part: ScoredSet, answered: Sequence[_Answered]) -> Shares:
@@ -126,16 +144,16 @@ def _shares_of_group(answered: Sequence[_Answered]) -> dict[str, Share]:
     affirmative, negated = [one.affirmative for one in answered], [one.negated for one in answered]
     shares = {f"top-{k}": top_k_accuracy(affirmative, targets, k) for k in TOP}
     shares["sensitivity"] = sensitivity(affirmative, negated)
-    alike = [one for one in answered if one.cloze.one_article]
+    alike = [one for one in answered if one.cloze.one_article and not one.cloze.problem]
     if len(alike) < len(answered):
         shares["sensitivity, one article"] = sensitivity(
             [one.affirmative for one in alike], [one.negated for one in alike]
         )
     in_affirmative = [one.in_affirmative for one in answered if one.in_affirmative is not None]
     in_negated = [one.in_negated for one in answered if one.in_negated is not None]
-    shares["true over false, affirmative"] = preference(*_columns(in_affirmative))
+    shares[f"{TRUE_OVER_FALSE}, affirmative"] = preference(*_columns(in_affirmative))
     # Under the negation the foil is the word that makes the statement true.
-    shares["true over false, negated"] = preference(*reversed(_columns(in_negated)))
+    shares[f"{TRUE_OVER_FALSE}, negated"] = preference(*reversed(_columns(in_negated)))
     return shares
 
 
@@ -146,20 +164,29 @@ def _columns(scores: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 def _readable(clozes: Sequence[Cloze], model: HookedEncoder) -> tuple[list[Cloze], list[str]]:
     """The items whose statements the model can read, and what was left out or holds words it does not know."""
     tokenizer = tokenizer_of_masked_lm(model)
-    kept, notes, unknown, n_unknown = [], [], set[str](), 0
+    kept: list[Cloze] = []
+    read: list[list[TokenizedStatement]] = []
+    notes = []
     for cloze in clozes:
         statements = [tokenize(text, tokenizer) for text in _statements(cloze)]
         reason = next((reason for reason in (unreadable(one, model) for one in statements) if reason), "")
         if reason:
-            notes.append(f"left out {cloze.affirmative!r}: a statement {reason}")
+            notes.append(f"left out {shortened(cloze.affirmative)!r}: a statement {reason}")
             continue
-        words = {word for statement in statements for word in unknown_words(statement, tokenizer)}
-        unknown |= words
-        n_unknown += bool(words)
         kept.append(cloze)
-    if unknown:
-        notes.append(f"{n_unknown} of {len(kept)} items have words the model does not know: {_some(sorted(unknown))}")
-    return kept, notes
+        read.append(statements)
+    return kept, notes + unknown_to(model, read, "items")
+
+
+def _problems(clozes: Sequence[Cloze]) -> list[str]:
+    """How many items count for fewer scores, and the first one's reason; nothing if there are none."""
+    problems = [cloze.problem for cloze in clozes if cloze.problem]
+    if not problems:
+        return []
+    return [
+        f"{len(problems)} of {len(clozes)} items, whose statements differ by more than a 'not', count for "
+        f"{', '.join(f'top-{k}' for k in TOP)} and sensitivity alone; the first: {problems[0]}"
+    ]
 
 
 def _statements(cloze: Cloze) -> tuple[str, str, str, str]:
@@ -174,7 +201,3 @@ def _statements(cloze: Cloze) -> tuple[str, str, str, str]:
 
 def _clozes(part: ScoredSet) -> list[Cloze]:
     return [item for item in part.items if isinstance(item, Cloze)]
-
-
-def _some(words: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(words[:shown]) + (f" and {len(words) - shown} more" if len(words) > shown else "")

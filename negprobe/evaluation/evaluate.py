@@ -64,7 +64,8 @@ def evaluate(
 
     Raises:
         InputError: for both or neither of model and predictions, a model of the wrong kind, a classifier without the
-            data's labels, or predictions for several sets, for other data, or of another number than the statements.
+            data's labels, predictions for several sets, for other data, or of another number than the statements, or
+            if the model can read nothing of the sets.
     """
     if (model is None) == (predictions is None):
         raise InputError("Give either a model or the predictions of one, not both.")
@@ -100,4 +101,6 @@ def _evaluation(scored: Sequence[tuple[ScoredSet, Shares, list[str]]]) -> Evalua
         for part, _, reasons in scored
         for note in (*part.dropped, *(f"{part.name} {part.condition}".strip() + f": {reason}" for reason in reasons))
     ]
+    if not any(row["n"] for row in rows):
+        raise InputError(f"Nothing is left to score. {notes[0] if notes else 'The data have no items'}.")
     return Evaluation(pd.DataFrame(rows, columns=list(SHARES)), tuple(notes))

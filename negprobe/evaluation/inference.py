@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from negprobe.errors import InputError
-from negprobe.evaluation.masked import too_long
+from negprobe.evaluation.masked import shortened, too_long, unknown_to
 from negprobe.evaluation.scores import Shares, accuracy
 from negprobe.evaluation.sets import ScoredSet
 from negprobe.models import HookedEncoder
@@ -21,7 +21,7 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
     where it predicts it.
 
     Returns:
-        The share by condition and score, and what was left out.
+        The share by condition and score, and what was left out or weakens it.
 
     Raises:
         InputError: for a classifier without the data's labels, or without a tokenizer.
@@ -43,10 +43,11 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
         statement = tokenize(item.text, model.tokenizer)
         reason = too_long(statement, model)
         if reason:
-            notes.append(f"left out {item.premise!r}: it {reason} with its hypothesis")
+            notes.append(f"left out {shortened(item.premise)!r}: it {reason} with its hypothesis")
             continue
         kept.append(item)
         statements.append(statement)
+    notes += unknown_to(model, [[statement] for statement in statements], "items")
     predicted = classify(model, statements)
     return {(part.condition, "accuracy"): accuracy(predicted, [item.label for item in kept])}, notes
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from negprobe.errors import InputError
-from negprobe.evaluation.masked import tokenizer_of_masked_lm, too_long
+from negprobe.evaluation.masked import shortened, tokenizer_of_masked_lm, too_long
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.statements import tokenize
@@ -37,7 +37,7 @@ def pseudo_log_likelihoods(model: HookedEncoder, texts: Sequence[str], batch_siz
     statements = [tokenize(text, tokenizer) for text in texts]
     for statement in statements:
         if too_long(statement, model):
-            raise InputError(f"{statement.text!r} {too_long(statement, model)}.")
+            raise InputError(f"{shortened(statement.text)!r} {too_long(statement, model)}.")
     copies = [
         (row, position)
         for row, statement in enumerate(statements)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import TokenizedStatement, tokenize
+from negprobe.statements import TokenizedStatement, tokenize, unknown_words
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_gaps(
     for statement in statements:
         reason = unreadable(statement, model)
         if reason:
-            raise InputError(f"{statement.text!r} {reason}.")
+            raise InputError(f"{shortened(statement.text)!r} {reason}.")
     ids = [{word: token_id(model, word) for word in words} for words in asked]
     gaps: list[Gap | None] = [None] * len(texts)
     for rows in length_batches([len(statement) for statement in statements], batch_size):
@@ -80,6 +80,38 @@ def too_long(statement: TokenizedStatement, model: HookedEncoder) -> str:
     if len(statement) <= model.cfg.n_ctx:
         return ""
     return f"has {len(statement)} tokens, more than the {model.cfg.n_ctx} the model reads"
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """As much of a text as tells which one it is."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def unknown_to(
+    model: HookedEncoder, items: Sequence[Sequence[TokenizedStatement]], what: str, shown: int = 5
+) -> list[str]:
+    """How many items have words that the model does not know, and which; nothing if there are none.
+
+    Args:
+        model: A model with a tokenizer.
+        items: The statements of each item.
+        what: What the items are called.
+        shown: How many of the words are named.
+    """
+    assert model.tokenizer is not None
+    unknown = [{word for statement in item for word in unknown_words(statement, model.tokenizer)} for item in items]
+    n_unknown = sum(map(bool, unknown))
+    words = sorted(set[str]().union(*unknown))
+    return (
+        [f"{n_unknown} of {len(items)} {what} have words the model does not know: {some(words, shown)}"]
+        if n_unknown
+        else []
+    )
+
+
+def some(words: Sequence[str], shown: int = 5) -> str:
+    """The first words, and how many more there are."""
+    return ", ".join(words[:shown]) + (f" and {len(words) - shown} more" if len(words) > shown else "")
 
 
 def token_id(model: HookedEncoder, word: str) -> int | None:

@@ -1,11 +1,12 @@
 """The items of public data sets as they are scored, in the order in which they were published."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from negprobe.errors import StatementError
-from negprobe.statements import StatementPair, builtin_pairs
+from negprobe.statements import StatementPair, added_cues, builtin_pairs
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.blimp import MinimalPair
 from negprobe.statements.readers.cloze import Cloze
@@ -31,6 +32,7 @@ class ScoredSet:
         n_statements: How many statements the data set has, those that were left out among them.
         dropped: What was left out: where it stands and why.
         by_category: Whether the categories of the items are scored apart as well.
+        where: The file, or the data set and split of the hub, that it was read from.
     """
 
     name: str
@@ -40,14 +42,19 @@ class ScoredSet:
     n_statements: int
     dropped: tuple[str, ...] = ()
     by_category: bool = False
+    where: str = ""
 
 
 def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
-    """Read what `load_pairs` reads, as it is scored: a set for each file.
+    """Read what `load_pairs` reads, as it is scored: a set for each file, or split of the hub.
 
-    NEG-136 and NEG-1500 keep the items whose two words want different articles, for each word is asked behind its own;
-    BLiMP and ScoNe keep every condition. A file of pairs is scored where its statements have a `[MASK]` with target
-    and foil.
+    NEG-136 and NEG-1500 keep the items whose two words want different articles, for each word is asked behind its own,
+    and those whose two statements differ by more, for the scores that are not about the difference; BLiMP and ScoNe
+    keep every condition. A file of pairs is scored where its statements have a `[MASK]` with target and foil and the
+    counterfactual has a negation that the original lacks.
+
+    An item that stands in a file more than once is scored once, for it tells nothing new, and so is a file whose items
+    are those of another. Sets of one name have the file's or split's name behind it.
 
     Returns:
         The sets, and the reasons why other files of a folder are of no use.
@@ -56,7 +63,12 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
         StatementError: as `load_pairs`.
     """
     sets, useless = read_each(path, _scored_set)
-    return sets, tuple(useless)
+    kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
+    for part in sets:
+        first = kept.setdefault((part.kind, frozenset(map(_asked, part.items))), part)
+        if first is not part:
+            useless.append(f"{part.where} has the items of {first.where}, which are scored once.")
+    return _told_apart(list(kept.values()), str(Path(path))), tuple(useless)
 
 
 def builtin_set() -> ScoredSet:
@@ -92,8 +104,34 @@ def _of(
     table: Table, read: Read[Any], kind: Kind, name: str, condition: str = "", n_statements: int | None = None
 ) -> ScoredSet:
     reasons = usable(table, read, "item to score")
-    items = tuple(item for _, item in read.items)
-    return ScoredSet(name, condition, kind, items, n_statements or len(table.records), reasons)
+    items: dict[Any, Any] = {}
+    for _, item in read.items:
+        items.setdefault(_asked(item), item)
+    n_again = len(read.items) - len(items)
+    if n_again:
+        again = "1 item repeats an earlier one" if n_again == 1 else f"{n_again} items repeat earlier ones"
+        reasons = (*reasons, f"{table.where}: {again}; each is scored once.")
+    return ScoredSet(
+        name, condition, kind, tuple(items.values()), n_statements or len(table.records), reasons, where=table.where
+    )
+
+
+def _asked(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
+    """An item without where it stands and how it is grouped: equal for items that ask the same."""
+    return replace(item, places=(0, 0), category="") if isinstance(item, Cloze) else item
+
+
+def _told_apart(sets: list[ScoredSet], path: str) -> list[ScoredSet]:
+    """The sets, with what tells its place from the others' behind each name that several have."""
+    # What stands between a folder and a file's name, or a hub name and its split.
+    between = "/\\, "
+    names = Counter((part.name, part.condition) for part in sets)
+    return [
+        replace(part, name=f"{part.name} ({part.where.removeprefix(path).lstrip(between)})")
+        if names[part.name, part.condition] > 1
+        else part
+        for part in sets
+    ]
 
 
 def _plain_cloze(numbered: tuple[int, StatementPair]) -> Cloze:
@@ -102,6 +140,13 @@ def _plain_cloze(numbered: tuple[int, StatementPair]) -> Cloze:
         raise StatementError("The pair names no target and foil.")
     if pair.original.count(MASK) != 1 or pair.counterfactual.count(MASK) != 1:
         raise StatementError(f"The pair does not have one {MASK} in each statement.")
+    if pair.original.split() == pair.counterfactual.split():
+        raise StatementError("The two statements of the pair are the same.")
+    if added_cues(pair.counterfactual, pair.original):
+        raise StatementError("The original has the negation; give the affirmative as the original to score the pair.")
+    # A negation that is not in our list can be told by its span.
+    if not (pair.cue_spans or added_cues(pair.original, pair.counterfactual)):
+        raise StatementError("The counterfactual has no negation that the original lacks.")
     return Cloze(
         pair.original,
         pair.counterfactual,

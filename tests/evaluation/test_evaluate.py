@@ -3,17 +3,20 @@
 Bad input: model and predictions together or neither, a masked LM for labels and a classifier for gaps or sentences,
 predictions for several sets, for sentences, or too few of them, predictions that are no lists of words, are empty,
 missing or not text, a classifier whose labels have other names or no tokenizer, statements too long for the model,
-words that are not one token, and sentences that the model reads alike.
+words that are not one token, sentences that the model reads alike, pairs that are no affirmative and negation, items
+that are repeated, files of one name, and nothing left to score.
 """
 
+import io
 import math
 
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
-from negprobe import HookedEncoder
+from negprobe import HookedEncoder, cli
 from negprobe.cli import app
 from negprobe.errors import InputError, StatementError
 from negprobe.evaluation import (
@@ -25,6 +28,7 @@ from negprobe.evaluation import (
     read_predictions,
     scored_sets,
 )
+from negprobe.statements.readers.records import Record, Table
 
 NEG1500 = """\
 A trout is a fish,
@@ -36,7 +40,8 @@ A cout is not a bird,
 A rose is a flower,
 A rose is not a bird,
 """
-# Fish first and unchanged; insect second, changed with the article; flower sixth, changed; the broken pair is skipped.
+# Fish first and unchanged; insect second, changed with the article; the place of the broken pair first, changed; flower
+# sixth, changed.
 PREDICTED = """\
 ['fish', 'trout', 'bird', 'a', 'b', 'c']
 ["Fish", "trout", "bird", "a", "b", "c"]
@@ -62,16 +67,15 @@ def test_predictions_are_scored_as_counted_by_hand(write):
     evaluation = evaluate(sets, predictions=read_predictions(write("p.txt", PREDICTED)))
     name = "NEG-1500-SIMP-GEN"
     assert scores(evaluation) == {
-        (name, "", "top-1"): (1, 3),
-        (name, "", "top-5"): (2, 3),
-        (name, "", "sensitivity"): (2, 3),
+        (name, "", "top-1"): (2, 4),
+        (name, "", "top-5"): (3, 4),
+        (name, "", "sensitivity"): (3, 4),
         (name, "", "sensitivity, one article"): (1, 2),
-        (name, "", "true over false, affirmative"): (0, 0),
-        (name, "", "true over false, negated"): (0, 0),
     }
     assert list(evaluation.shares.columns) == list(SHARES)
-    assert "line 5: " in evaluation.notes[0] and "without probabilities" in evaluation.notes[1]
-    assert useless == ()
+    assert "without probabilities" in evaluation.notes[0]
+    assert "1 of 4 items, whose" in evaluation.notes[1] and "'A cout is not a bird,' differ" in evaluation.notes[1]
+    assert useless == () and len(evaluation.notes) == 2
 
 
 def test_predictions_for_a_table_are_two_lines_an_item_broken_rows_included(write):
@@ -81,7 +85,7 @@ def test_predictions_for_a_table_are_two_lines_an_item_broken_rows_included(writ
     evaluation = evaluate(sets, predictions=words)
     assert scores(evaluation)["NEG-136-SIMP", "", "top-1"] == (2, 2)
     assert scores(evaluation)["NEG-136-SIMP", "", "sensitivity"] == (1, 2)
-    assert any("only 1 words" in note for note in evaluation.notes)
+    assert any("have only 1 word, so" in note for note in evaluation.notes)
 
 
 def test_a_masked_lm_is_asked_each_word_behind_its_own_article(write, masked_lm, tokenizer):
@@ -129,7 +133,20 @@ def test_sensitivity_is_that_of_the_statements_as_published(write, masked_lm, mo
 
     monkeypatch.setattr("negprobe.evaluation.cloze.read_gaps", read)
     found = scores(evaluate(scored_sets(write("simp.txt", NEG1500))[0], masked_lm[1]))
-    assert found["simp", "", "sensitivity"] == (1, 3) and found["simp", "", "sensitivity, one article"] == (0, 2)
+    assert found["simp", "", "sensitivity"] == (1, 4) and found["simp", "", "sensitivity, one article"] == (0, 2)
+
+
+def test_statements_with_other_subjects_are_not_asked_which_word_is_truer(write, masked_lm):
+    lines = "An ant is an insect,\nA ant is not a vegetable,\nA trout is a fish,\nA trout is not a fish,\n"
+    evaluation = evaluate(scored_sets(write("simp.txt", NEG1500 + lines))[0], masked_lm[1])
+    found = {score: n for (_, _, score), (_, n) in scores(evaluation).items()}
+    assert found == {
+        "top-1": 6, "top-5": 6, "sensitivity": 6, "sensitivity, one article": 2,
+        "true over false, affirmative": 3, "true over false, negated": 3,
+    }  # fmt: skip
+    assert any("3 of 6 items, whose statements differ" in note for note in evaluation.notes)
+    # Nothing is said of words in more than one token where none is left out for it.
+    assert not any("not one token" in note for note in evaluation.notes)
 
 
 def test_the_built_in_pairs_are_scored_and_the_bundled_model_knows_them():
@@ -149,6 +166,69 @@ def test_a_file_of_pairs_is_scored_where_it_has_gaps(write, masked_lm):
     assert sets[0].name == "mine" and sets[0].n_statements == 6 and len(sets[0].items) == 1
     assert "line 3: " in sets[0].dropped[0] and "line 4: " in sets[0].dropped[1]
     assert scores(evaluate(sets, masked_lm[1]))["mine", "", "top-1"][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("It is not [MASK].,It is [MASK].,bad,good,,", "The original has the negation"),
+        ("It is [MASK].,It was [MASK].,good,bad,,", "The counterfactual has no negation that"),
+        ("It is not [MASK].,It was not [MASK].,good,bad,,", "The counterfactual has no negation that"),
+        ("It is [MASK]., It is [MASK]. ,good,bad,,", "The two statements of the pair are the same"),
+        ("It isn't [MASK].,It is [MASK].,good,bad,0,2", "The original has the negation"),
+    ],
+)
+def test_only_an_affirmative_and_its_negation_are_scored_as_such(write, row, reason):
+    header = "original,counterfactual,target,foil,cue_start,cue_end\n"
+    good = ["It is [MASK].,It is not [MASK].,good,bad,,", "All are [MASK].,Few are [MASK].,good,bad,0,3"]
+    (part,), _ = scored_sets(write("mine.csv", header + "\n".join([*good, row])))
+    assert [(item.affirmative, item.negated) for item in part.items] == [
+        ("It is [MASK].", "It is not [MASK]."),
+        ("All are [MASK].", "Few are [MASK]."),
+    ]
+    assert len(part.dropped) == 1 and f"line 4: {reason}" in part.dropped[0]
+
+
+def test_items_that_are_repeated_are_scored_once(write, masked_lm):
+    once = evaluate(scored_sets(write("NEG.txt", NEG1500))[0], masked_lm[1])
+    (part,), _ = scored_sets(write("NEG.txt", NEG1500 * 2 + NEG1500.partition("A court")[0]))
+    twice = evaluate([part], masked_lm[1])
+    assert part.n_statements == 20
+    pd.testing.assert_frame_equal(once.shares, twice.shares)
+    assert twice.notes[0].endswith("NEG.txt: 6 items repeat earlier ones; each is scored once.")
+    # What is predicted for the repetitions is passed over.
+    words = read_predictions(write("p.txt", PREDICTED))
+    (again,), _ = scored_sets(write("NEG.txt", NEG1500 * 2))
+    found = scores(evaluate([again], predictions=words + [("x",)] * 8))
+    assert found == scores(evaluate(scored_sets(write("NEG.txt", NEG1500))[0], predictions=words))
+
+
+def test_pairs_and_labelled_items_are_counted_once_too(write, classifier):
+    (part,), _ = scored_sets(write("npi.jsonl", BLIMP + BLIMP.splitlines()[0]))
+    assert len(part.items) == 3 and part.dropped[0].endswith("1 item repeats an earlier one; each is scored once.")
+    (part,), _ = scored_sets(write("nmonli.jsonl", monli([*MONLI, MONLI[0]])))
+    assert len(part.items) == 4
+
+
+def test_files_of_one_name_are_told_apart_and_a_copy_is_scored_once(write, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    write("a/NEG.txt", NEG1500)
+    write("b/NEG.txt", NEG1500.partition("A court")[0])
+    write("b/copy.txt", NEG1500)
+    write("b/other.txt", NEG1500.partition("A bee")[0])
+    sets, useless = scored_sets(tmp_path)
+    assert [part.name for part in sets] == ["NEG (a/NEG.txt)", "NEG (b/NEG.txt)", "other"]
+    assert len(useless) == 1 and "b/copy.txt has the items of" in useless[0] and "a/NEG.txt" in useless[0]
+
+
+def test_splits_of_a_hub_data_set_are_told_apart(monkeypatch):
+    tables = [
+        Table(f"lab/NEG, {split}", "NEG", ("text",), tuple(Record(i, {"text": line}) for i, line in enumerate(lines)))
+        for split, lines in (("train", NEG1500.splitlines()), ("test", NEG1500.splitlines()[:2]))
+    ]
+    monkeypatch.setattr("negprobe.statements.readers.load.hub_tables", lambda name: tables)
+    assert [part.name for part in scored_sets("lab/NEG")[0]] == ["NEG (train)", "NEG (test)"]
 
 
 def test_what_the_model_cannot_read_is_left_out_and_counted(write, masked_lm):
@@ -180,12 +260,30 @@ def test_acceptable_sentences_are_preferred_by_pseudo_log_likelihood(write, mask
     good, bad = pseudo_log_likelihoods(masked_lm[1], ["He did not ever go.", "He did really ever go."]).tolist()
     assert scores(evaluation) == {("BLiMP", "npi", "acceptable over unacceptable"): (int(good > bad), 1)}
     assert any("1 of 3 pairs are left out" in note for note in evaluation.notes)
-    assert any("more than the 40" in note for note in evaluation.notes)
+    (too_long,) = (note for note in evaluation.notes if "more than the 40" in note)
+    assert too_long.count("go ") == 19 and "…" in too_long
 
 
-def test_nothing_left_to_score_is_nan(write, masked_lm):
-    evaluation = evaluate(scored_sets(write("npi.jsonl", BLIMP.splitlines()[1]))[0], masked_lm[1])
-    assert evaluation.shares["n"].tolist() == [0] and math.isnan(evaluation.shares["share"][0])
+def test_words_the_model_does_not_know_are_told_for_sentences_and_labels_too(write, masked_lm, classifier):
+    rows = BLIMP.splitlines()[0] + "\n" + BLIMP.splitlines()[0].replace(" go.", " 龘 龗.")
+    notes = evaluate(scored_sets(write("npi.jsonl", rows))[0], masked_lm[1]).notes
+    assert notes == ("BLiMP npi: 1 of 2 pairs have words the model does not know: 龗, 龘",)
+    items = [*MONLI[:3], ("The 龘 is not red.", "The 龘 is not dark red.", "entailment")]
+    notes = evaluate(scored_sets(write("nmonli.jsonl", monli(items)))[0], classifier[1]).notes
+    assert notes == ("MoNLI nmonli: 1 of 4 items have words the model does not know: 龘",)
+
+
+def test_nothing_left_to_score_is_one_clear_error(write, masked_lm):
+    alike = scored_sets(write("npi.jsonl", BLIMP.splitlines()[1]))[0]
+    with pytest.raises(InputError, match=r"Nothing is left to score\. BLiMP npi: 1 of 1 pairs are left out"):
+        evaluate(alike, masked_lm[1])
+    text = f"original,counterfactual,target,foil\nIt is {'so ' * 50}[MASK].,It is not [MASK].,good,bad\n"
+    with pytest.raises(InputError, match=r"Nothing is left to score.*more than the 40") as raised:
+        evaluate(scored_sets(write("mine.csv", text))[0], masked_lm[1])
+    assert len(str(raised.value)) < 200
+    # One of several sets is shown as empty.
+    both = evaluate([*alike, *scored_sets(write("NEG.txt", NEG1500))[0]], masked_lm[1])
+    assert both.shares["n"][0] == 0 and math.isnan(both.shares["share"][0]) and both.shares["n"][1] == 4
 
 
 MONLI = [
@@ -289,15 +387,19 @@ def test_items_are_those_that_were_published(shared_datasets):
              "sentential_negation_npi_scope")  # fmt: skip
     # A hat was replaced in "that" 20 and 6 times, and a man 6 times in "woman".
     broken = {"two_scoped": 20, "two_not_scoped": 6, "one_scoped_one_not_scoped": 6}
+    # Some items were published twice.
+    repeated = dict(zip(train, (8, 4, 8, 4, 4, 4), strict=True))
     assert counts == {
         ("NEG-136-NAT", ""): (16, 32),
         ("NEG-136-SIMP", ""): (18, 36),
         ("NEG-1500-SIMP-TEMP", ""): (770, 1540),
         **{("BLiMP", name): (1000, 1000) for name in blimp},
-        **{("ScoNe train", name): (1002 - broken.get(name, 0), 1002) for name in train},
+        **{("ScoNe train", name): (1002 - broken.get(name, 0) - repeated[name], 1002) for name in train},
     }
-    for name in broken:
-        assert len(sets["ScoNe train", name].dropped) == broken[name]
+    for name in train:
+        again = [reason for reason in sets["ScoNe train", name].dropped if "repeat earlier ones" in reason]
+        assert len(again) == 1 and again[0].count(f": {repeated[name]} items") == 1
+        assert len(sets["ScoNe train", name].dropped) == broken.get(name, 0) + 1
     words = " ".join(sets["ScoNe train", "two_scoped"].dropped + sets["ScoNe train", "two_not_scoped"].dropped)
     assert words.count("sunhat there") >= 1 and "tfedora" in words and "tbowler" in words and "tsombrero" in words
     for part in (sets["ScoNe train", name] for name in train):
@@ -333,8 +435,21 @@ def test_the_command_prints_and_writes_the_scores(write, tmp_path, suffix):
     result = run(write("NEG.txt", NEG1500), "--predictions", write("p.txt", PREDICTED), "--out", out)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
-    assert list(table.columns) == list(SHARES) and table.loc[0, "hits"] == 1
-    assert "1/3" in result.output and "0.333" in result.output and "differ by more than one 'not'" in result.output
+    assert list(table.columns) == list(SHARES) and table.loc[0, "hits"] == 2
+    assert "2/4" in result.output and "0.500" in result.output and "differ by more than a 'not'" in result.output
+    assert "1/2" in result.output and "true over false," not in result.output
+
+
+def test_long_names_are_printed_whole(write, tmp_path, monkeypatch, masked_lm):
+    monkeypatch.setattr(cli, "console", Console(width=80, file=io.StringIO()))
+    monkeypatch.setattr(cli.HookedEncoder, "from_pretrained", lambda *_, **__: masked_lm[1])
+    for name, text in (("scope", BLIMP), ("licensor", BLIMP.splitlines()[0])):
+        write(f"{name}.jsonl", text.replace('"npi"', f'"sentential_negation_npi_is_not_ever_{name}"'))
+    assert run(tmp_path).exit_code == 0
+    table = cli.console.file.getvalue().partition("•")[0]
+    assert "…" not in table
+    data = "".join(line.split("│")[1].strip() for line in table.splitlines() if line.startswith("│"))
+    assert data == "".join(f"BLiMPsentential_negation_npi_is_not_ever_{name}" for name in ("licensor", "scope"))
 
 
 def test_the_command_scores_the_bundled_model_on_its_own_pairs():

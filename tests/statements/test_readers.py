@@ -100,6 +100,9 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "\\ud800"}\n',
          "line 2: .*not UTF-8"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n' + "[" * 100_000 + "\n", "line 2: not JSON"),
+        ("a.jsonl", '{"orignal": "z"}\n' + '{"original": "x", "counterfactual": "y"}\n' * 2, "line 1: .*'original'"),
+        ("a.jsonl", '{"text": "z"}\n' + '{"counterfactual": "y", "original": "x"}\n{"original": "x", '
+         '"counterfactual": "y"}\n', "line 1: .*'original'"),
     ],
 )  # fmt: skip
 def test_a_broken_row_costs_no_good_one_and_is_named_with_its_line(write, name, text, reason):
@@ -134,8 +137,10 @@ def test_the_good_rows_are_read_whatever_stands_between_them(tmp_path_factory, l
     assert set(found) <= set(wanted) if quoted else found == wanted
 
 
-def test_rows_dropped_for_one_reason_are_named_together(write):
+def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
     path = write("a.csv", HEADER + "x,y\n" + "x,\n" * 12)
+    assert load_pairs(path).n_dropped == 12 and load_pairs(path, path).n_dropped == 24
+    assert load_pairs(path).useless == ()
     assert load_pairs(path).dropped == (
         f"{path}, lines 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 2 more: The counterfactual of a pair is empty; "
         "give it at least one word.",
@@ -168,6 +173,19 @@ def test_a_file_of_no_use_is_an_error_that_names_it(write, name, text, message):
     assert str(raised.value).count(str(path)) == 1
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
+def test_text_in_another_encoding_is_named_as_such(write, suffix):
+    path = write(f"a{suffix}", CSV if suffix == ".csv" else JSONL, "utf-16-le")
+    with pytest.raises(StatementError, match=r"a\.\w+ is not UTF-8 text but has NUL characters"):
+        load_pairs(path)
+
+
+def test_an_object_that_is_none_is_named_in_short(write):
+    good = json.dumps({"original": "x", "counterfactual": "y"})
+    (reason,) = load_pairs(write("a.jsonl", f'{good}\n"{"z" * 1000}"\n')).dropped
+    assert "is not an object" in reason and "z" * 100 not in reason
+
+
 def test_a_path_that_is_not_there_or_has_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(StatementError, match=r"none\.csv cannot be read"):
         load_pairs(tmp_path / "none.csv")
@@ -186,3 +204,13 @@ def test_several_paths_and_folders_give_pairs_that_know_their_data_set(write, tm
     loaded = load_pairs(first, second.parents[1])
     assert [pair.source for pair in loaded.pairs] == ["first", "second"]
     assert len(loaded.dropped) == 1 and "notes.csv lacks column" in loaded.dropped[0]
+    assert loaded.useless == loaded.dropped and loaded.n_dropped == 0
+
+
+def test_a_text_about_the_data_beside_them_is_no_file_of_no_use(write, tmp_path):
+    write("a.csv", HEADER + "x,y\n")
+    for name in ("SOURCE.txt", "readme.txt", "LICENSE.txt"):
+        write(name, "Downloaded from somewhere.\n")
+    assert load_pairs(tmp_path) == LoadedPairs((GOOD,))
+    write("other.txt", "Not about it.\n")
+    assert len(load_pairs(tmp_path).useless) == 1

@@ -6,6 +6,7 @@ or a label that stays; MoNLI items without, or with more than, one "not"; BLiMP 
 negation; a hub data set without the package, without the data set, or of another kind.
 """
 
+import json
 import re
 import sys
 from collections import Counter
@@ -123,8 +124,27 @@ def test_neg1500_gives_the_627_pairs_that_differ_by_not_alone(shared_datasets):
         (f"{' '.join(a[:-1])} [MASK].", a[-1], b[-1]) for a, b in same
     ]
     dropped = [int(number) for reason in loaded.dropped for number in _lines_of(reason)]
-    assert len(dropped) == 770 - 627
+    assert loaded.n_dropped == len(dropped) == 770 - 627
     assert all(pair.counterfactual.replace(" not ", " ") == pair.original for pair in loaded.pairs)
+
+
+def test_lines_as_json_lose_only_what_is_broken(write):
+    rows = [
+        {"text": line} for line in ("A cat is a pet,", "A cat is not a toy,", "Tin is a metal,", "Tin is not a pet,")
+    ]
+    lines = [json.dumps(row) for row in [{"note": "x"}, *rows[:2]]] + ["[1]", *map(json.dumps, rows[2:3])]
+    loaded = load_pairs(write("NEG.jsonl", "\n".join([*lines, '{"text": 3}', *map(json.dumps, rows[2:])])))
+    assert [pair.target for pair in loaded.pairs] == ["pet", "metal"]
+    expected = ("line 1: The row has no 'text'", "line 4: [1] is not an object", "line 5: an affirmative line without",
+                "line 6: The text is 3")  # fmt: skip
+    assert all(reason in found for reason, found in zip(expected, loaded.dropped, strict=True))
+
+
+def test_a_folder_counts_rows_and_files_of_no_use_apart(shared_datasets):
+    loaded = load_pairs(shared_datasets / "blimp_npi")
+    assert loaded.n_dropped == 0 and sum("in 1000 rows" in reason for reason in loaded.useless) == 3
+    assert not any("SOURCE" in reason for reason in loaded.dropped)
+    assert load_pairs(shared_datasets / "neg136").n_dropped == 4
 
 
 def _lines_of(reason):
@@ -295,12 +315,18 @@ def hub(monkeypatch):
         },
     }  # fmt: skip
 
+    class DatasetsError(Exception):
+        """Of no other kind, as Hugging Face's."""
+
     def load_dataset(name, configuration=None):
+        if name == "some/broken":
+            raise DatasetsError("An error occurred") from TypeError("two files have different columns")
         if (name, configuration) not in known:
             raise ValueError("no such data set or configuration")
         return known[name, configuration]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setitem(sys.modules, "datasets.exceptions", SimpleNamespace(DatasetsError=DatasetsError))
 
 
 def test_hub_names_give_the_same_pairs_as_the_files(hub, write):
@@ -318,6 +344,8 @@ def test_hub_names_give_the_same_pairs_as_the_files(hub, write):
 def test_a_hub_name_without_the_package_or_the_data_set_is_a_clear_error(hub, monkeypatch):
     with pytest.raises(StatementError, match=r"nyu-mll/blimp is not a file or folder here.*no such data set or config"):
         load_pairs("nyu-mll/blimp")
+    with pytest.raises(StatementError, match=r"some/broken is not .* An error occurred \(two files have different"):
+        load_pairs("some/broken")
     with pytest.raises(StatementError, match="not a kind of file that is read"):
         load_pairs("not a/hub name")
     with pytest.raises(StatementError, match="cannot be read"):

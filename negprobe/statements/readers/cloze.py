@@ -22,6 +22,8 @@ class Cloze:
         category: What the statements are about.
         places: Which of the data set's statements the affirmative and the negation are, from 0, in the order in which
             they were published.
+        problem: Why affirmative and negation are no pair to compare, if they are published as one: another subject, a
+            typing error, the same last word. Empty if they are.
     """
 
     affirmative: str
@@ -31,6 +33,7 @@ class Cloze:
     articles: tuple[str, str]
     category: str
     places: tuple[int, int]
+    problem: str = ""
 
     @property
     def one_article(self) -> bool:
@@ -50,8 +53,11 @@ def cloze_pair(cloze: Cloze, source: str) -> StatementPair:
     """The affirmative and the negation with both words as their answers.
 
     Raises:
-        StatementError: if the two words want different articles, for then either article gives the answer away.
+        StatementError: if the two are no pair to compare, or if their words want different articles, for then either
+            article gives the answer away.
     """
+    if cloze.problem:
+        raise StatementError(cloze.problem)
     if not cloze.one_article:
         raise StatementError(
             f"the target {cloze.target!r} wants {cloze.articles[0]!r} and the foil {cloze.foil!r} "

@@ -18,13 +18,14 @@ def is_hub_name(name: str) -> bool:
 def hub_tables(name: str) -> list[Table]:
     """Each split of a data set of the hub, such as "nyu-mll/blimp:sentential_negation_npi_licensor_present".
 
-    Lines are counted from 1, as in the file that Hugging Face read.
+    Rows are counted from 1 and a header is not counted, so that row 1 of a .csv file is its line 2.
 
     Raises:
         StatementError: without Hugging Face's `datasets`, or for a data set that it cannot load.
     """
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise StatementError(
             f"{name} is not a file or folder here, and reading it from the Hugging Face hub needs another package: "
@@ -33,9 +34,12 @@ def hub_tables(name: str) -> list[Table]:
     repository, _, configuration = name.partition(":")
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(repository, configuration or None)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        # Its own errors say that something went wrong; what did is their cause.
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         raise StatementError(
-            f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: {error}"
+            f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: "
+            f"{error}{cause}"
         ) from error
     called = configuration or repository.rpartition("/")[2]
     return [

@@ -1,6 +1,6 @@
 """Pairs from any of the formats: which one a file has is told by its columns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,9 @@ BUILTIN = "builtin"
 
 T = TypeVar("T")
 
+# Texts about a data set, as they stand beside it; no data, so not reported as a file of no use.
+_ABOUT = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
+
 
 @dataclass(frozen=True)
 class LoadedPairs:
@@ -27,11 +30,16 @@ class LoadedPairs:
 
     Attributes:
         pairs: The pairs, in the files' order; each says in `source` which data set it is from.
-        dropped: What was left out: where it stands and why.
+        dropped: What was left out, rows and whole files: where it stands and why. Rows of one reason are told together,
+            so this is not the place to count them.
+        n_dropped: How many rows (of NEG-1500: pairs of lines) were left out of the files that gave pairs.
+        useless: Those of `dropped` that are whole files: they gave no pair, and are not counted in `n_dropped`.
     """
 
     pairs: tuple[StatementPair, ...]
     dropped: tuple[str, ...] = ()
+    n_dropped: int = 0
+    useless: tuple[str, ...] = ()
 
 
 def load_pairs(*paths: str | Path) -> LoadedPairs:
@@ -57,17 +65,14 @@ def load_pairs(*paths: str | Path) -> LoadedPairs:
     A name like "text-machine-lab/NEG-1500-SIMP-TEMP" or "nyu-mll/blimp:sentential_negation_npi_licensor_present" that
     is not a path is read from the hub, which needs `pip install negprobe[datasets]`.
 
-    A row that is broken or of no use is left out and named in `dropped`, and so is a file of no use in a folder.
+    A row that is broken or of no use is left out and named in `dropped`, and so is a file of no use in a folder. A
+    text about the data beside them (README.txt, LICENSE.txt, SOURCE.txt) is not read.
 
     Raises:
         StatementError: for a path that is not there, a file of another kind or with wrong columns, or a file or folder
             of which no row is usable.
     """
-    loaded = [_load(path) for path in paths]
-    return LoadedPairs(
-        tuple(pair for part in loaded for pair in part.pairs),
-        tuple(reason for part in loaded for reason in part.dropped),
-    )
+    return _together([_load(path) for path in paths])
 
 
 def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], list[str]]:
@@ -85,7 +90,7 @@ def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], lis
         return [use(table) for table in (hub_tables(str(path)) if from_hub else [read_table(place)])], []
     made: list[T] = []
     useless: list[str] = []
-    for file in sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES):
+    for file in sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file)):
         try:
             made.append(use(read_table(file)))
         except StatementError as error:
@@ -133,12 +138,23 @@ def _load(path: str | Path) -> LoadedPairs:
     if path == BUILTIN:
         return LoadedPairs(tuple(builtin_pairs()))
     parts, useless = read_each(path, _loaded)
-    return LoadedPairs(
-        tuple(pair for part in parts for pair in part.pairs),
-        (*(reason for part in parts for reason in part.dropped), *useless),
-    )
+    return _together([*parts, LoadedPairs((), tuple(useless), useless=tuple(useless))])
 
 
 def _loaded(table: Table) -> LoadedPairs:
     read = pairs_of(table)
-    return LoadedPairs(tuple(pair for _, pair in read.items), usable(table, read, "usable pair"))
+    reasons = usable(table, read, "usable pair")
+    return LoadedPairs(tuple(pair for _, pair in read.items), reasons, len(read.dropped))
+
+
+def _together(parts: Sequence[LoadedPairs]) -> LoadedPairs:
+    return LoadedPairs(
+        tuple(pair for part in parts for pair in part.pairs),
+        tuple(reason for part in parts for reason in part.dropped),
+        sum(part.n_dropped for part in parts),
+        tuple(reason for part in parts for reason in part.useless),
+    )
+
+
+def _is_about(file: Path) -> bool:
+    return file.suffix.lower() == ".txt" and file.stem.lower() in _ABOUT

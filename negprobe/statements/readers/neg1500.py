@@ -7,7 +7,7 @@ article before the last word goes with that word, so it is left open here.
 from negprobe.errors import StatementError
 from negprobe.statements.cues import find_cues
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
-from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table, cell
+from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table, needed
 from negprobe.statements.tokens import MASK
 
 _ARTICLES = ("a", "an")
@@ -16,8 +16,8 @@ _ARTICLES = ("a", "an")
 def neg1500_clozes(table: Table) -> Read[Cloze]:
     """An item for each affirmative line and the negated one below it; the category is the affirmative's last word.
 
-    Left out are a line without its partner, lines that differ by more than one "not" (other subjects, typing errors),
-    and lines whose last word is the same.
+    Left out are a line without its partner and lines that are too short. Items whose lines differ by more than one
+    "not" (other subjects, typing errors), or whose last word is the same, say so in their `problem`.
     """
     items: list[tuple[int, Cloze]] = []
     dropped: list[tuple[int, str]] = []
@@ -25,7 +25,7 @@ def neg1500_clozes(table: Table) -> Read[Cloze]:
     while number < len(table.records):
         line = table.records[number].line
         try:
-            sentence, following = (_line(table, place) for place in (number, number + 1))
+            sentence, following = _line(table, number), _line_below(table, number)
             if find_cues(sentence):
                 raise StatementError("a negated line without its affirmative above it.")
             if not find_cues(following):
@@ -43,17 +43,27 @@ def neg1500_clozes(table: Table) -> Read[Cloze]:
 
 
 def _line(table: Table, number: int) -> str:
-    """A line's text; none below the last one."""
-    cells = table.records[number].cells if number < len(table.records) else None
-    return (cell(cells, TEXT_COLUMN) or "").strip() if cells is not None else ""
+    record = table.records[number]
+    if record.cells is None:
+        raise StatementError(record.problem)
+    return needed(record.cells, TEXT_COLUMN)
+
+
+def _line_below(table: Table, number: int) -> str:
+    """The next line's text; empty where there is none, or none that can be read."""
+    try:
+        return _line(table, number + 1) if number + 1 < len(table.records) else ""
+    except StatementError:
+        return ""
 
 
 def _cloze(affirmative: str, negated: str, number: int) -> Cloze:
     (context, article, target), (negated_context, negated_article, foil) = map(_cut, (affirmative, negated))
+    problem = ""
     if context != _without_not(negated_context):
-        raise StatementError(f"{affirmative!r} and {negated!r} differ by more than one 'not' and the last word.")
-    if target == foil:
-        raise StatementError(f"the affirmative and its negation both end in {target!r}.")
+        problem = f"{affirmative!r} and {negated!r} differ by more than one 'not' and the last word."
+    elif target == foil:
+        problem = f"the affirmative and its negation both end in {target!r}."
     return Cloze(
         f"{' '.join(context)} {MASK}.",
         f"{' '.join(negated_context)} {MASK}.",
@@ -62,6 +72,7 @@ def _cloze(affirmative: str, negated: str, number: int) -> Cloze:
         (article, negated_article),
         target,
         (number, number + 1),
+        problem,
     )
 
 

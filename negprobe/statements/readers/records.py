@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -44,7 +45,7 @@ class Table:
     Attributes:
         where: Where it was read from, for messages.
         name: What it is called: the file's name without its suffix.
-        columns: The names of its columns; in a JSON lines file, the keys of its first object.
+        columns: The names of its columns; in a JSON lines file, the keys that most of its objects have.
         records: Its rows in order, without blank lines.
     """
 
@@ -82,7 +83,7 @@ def read_table(path: Path) -> Table:
     """Read a `.csv`, `.tsv`, `.jsonl` or `.txt` file in UTF-8.
 
     Raises:
-        StatementError: for a file that is missing, of another kind, or has no readable header.
+        StatementError: for a file that is missing, of another kind or encoding, or has no readable header.
     """
     readers = dict(zip(SUFFIXES, (_csv_table, _csv_table, _json_table, _text_table), strict=True))
     suffix = path.suffix.lower()
@@ -95,6 +96,8 @@ def read_table(path: Path) -> Table:
         raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     # A line ends where an editor says it does: not at the rarer marks that str.splitlines knows.
     lines = list(io.StringIO(text, newline=""))
+    if lines and "\0" in lines[0]:
+        raise StatementError(f"{path} is not UTF-8 text but has NUL characters, as UTF-16 has; save it as UTF-8.")
     columns, records = readers[suffix](path, lines)
     return Table(str(path), path.stem, columns, tuple(records))
 
@@ -150,7 +153,7 @@ def needed(row: Row, name: str) -> str:
     """The text in a cell that has to have one, without the spaces around it."""
     text = label(row, name)
     if text is None:
-        raise StatementError(f"The {name} is empty.")
+        raise StatementError(f"The {name} is empty." if name in row else f"The row has no {name!r}.")
     return text
 
 
@@ -213,7 +216,9 @@ def _csv_rows(lines: list[str], delimiter: str) -> Iterator[Record]:
 
 def _json_table(path: Path, lines: list[str]) -> tuple[tuple[str, ...], list[Record]]:
     records = [_json_record(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    columns = next((tuple(record.cells) for record in records if record.cells is not None), ())
+    # One odd object among many does not make the format: the keys that most objects have do.
+    keys = Counter(tuple(sorted(record.cells)) for record in records if record.cells is not None)
+    columns = keys.most_common(1)[0][0] if keys else ()
     if not columns:
         first = f" Line {records[0].line}: {records[0].problem}" if records else ""
         raise StatementError(f"{path} has no pairs in it; give one object a line.{first}")
@@ -226,7 +231,7 @@ def _json_record(number: int, line: str) -> Record:
     except (json.JSONDecodeError, RecursionError) as error:
         return Record(number, None, f"not JSON ({error}); give one object a line.")
     if not isinstance(row, dict) or not row:
-        return Record(number, None, f'{line.strip()} is not an object like {{"original": ...}}.')
+        return Record(number, None, f'{line.strip()[:60]} is not an object like {{"original": ...}}.')
     return Record(number, row)
 
 
