@@ -102,5 +102,6 @@ def _evaluation(scored: Sequence[tuple[ScoredSet, Shares, list[str]]]) -> Evalua
         for note in (*part.dropped, *(f"{part.name} {part.condition}".strip() + f": {reason}" for reason in reasons))
     ]
     if not any(row["n"] for row in rows):
-        raise InputError(f"Nothing is left to score. {notes[0] if notes else 'The data have no items'}.")
+        # The last note is about what the model was given to read, the first may be about a broken row.
+        raise InputError(f"Nothing is left to score. {notes[-1].rstrip('.') if notes else 'There are no items'}.")
     return Evaluation(pd.DataFrame(rows, columns=list(SHARES)), tuple(notes))

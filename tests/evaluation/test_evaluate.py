@@ -277,7 +277,7 @@ def test_nothing_left_to_score_is_one_clear_error(write, masked_lm):
     alike = scored_sets(write("npi.jsonl", BLIMP.splitlines()[1]))[0]
     with pytest.raises(InputError, match=r"Nothing is left to score\. BLiMP npi: 1 of 1 pairs are left out"):
         evaluate(alike, masked_lm[1])
-    text = f"original,counterfactual,target,foil\nIt is {'so ' * 50}[MASK].,It is not [MASK].,good,bad\n"
+    text = f"original,counterfactual,target,foil\nIt is {'so ' * 50}[MASK].,It is not [MASK].,good,bad\nx,,,\n"
     with pytest.raises(InputError, match=r"Nothing is left to score.*more than the 40") as raised:
         evaluate(scored_sets(write("mine.csv", text))[0], masked_lm[1])
     assert len(str(raised.value)) < 200
