@@ -71,7 +71,11 @@ def run_study(
     step = "measuring every head"
     progress(step, 0, len(kept))
     metrics = probe.metrics(kept, progress=lambda done: progress(step, done, len(kept)))
+    step = "measuring what the cue contributes"
+    progress(step, 0, len(kept))
+    cue_shares = probe.cue_shares(kept, progress=lambda done: progress(step, done, len(kept)))
     progress("testing every head", 0, 1)
+    share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
     tests, replications = _tested(metrics, seed)
     progress("testing every head", 1, 1)
 
@@ -112,6 +116,8 @@ def run_study(
         unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
         unknown_words=unknown,
         metrics=metrics,
+        cue_shares=cue_shares,
+        cue_share_tests=effect_tests(share_effects, seed=seed) if _any_defined(share_effects) else None,
         tests=tests,
         replications=replications,
         answers=answers,
@@ -136,6 +142,7 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
         **metrics_tables(results.metrics),
+        "cue_shares": results.cue_shares.to_dataframe("share").dropna().reset_index(),
         "negation_effects": negation_effects_table(results),
         "replication": replication_table(results.replications),
         "answers": results.answers,
@@ -210,7 +217,7 @@ def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
     """The tests of every metric and head over the pairs that have a control, all together and group by group."""
     effects = negation_effects(metrics[list(METRICS)])
-    if not bool(effects.to_array().notnull().any()):
+    if not _any_defined(effects):
         return None, {}
     replications = {}
     controlled = effects.isel(pair=effects[METRICS[0]].notnull().any(("layer", "head")).values)
@@ -248,6 +255,10 @@ def _readable(
         reason = f" The first reason: {dropped[0]}." if dropped else ""
         raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
     return kept, dropped, tuple(sorted(unknown))
+
+
+def _any_defined(effects: xr.Dataset) -> bool:
+    return bool(effects.to_array().notnull().any())
 
 
 def _prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:

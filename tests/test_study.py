@@ -158,16 +158,18 @@ def test_the_folder_holds_every_number(folder, results):
     tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
     assert set(tables) == {
         *("pairs", "metrics", "metrics_by_role", "distances"),
-        *("negation_effects", "replication", "answers", "patching"),
+        *("cue_shares", "negation_effects", "replication", "answers", "patching"),
     }
     for table, dims, name in (
         ("metrics", ["pair", "compared", "layer", "head"], "js_divergence"),
         ("metrics_by_role", ["pair", "compared", "role", "layer", "head"], "norm_to_cue_by_role"),
         ("distances", ["pair", "layer", "head"], "norm_distance"),
         ("negation_effects", ["metric", "layer", "head"], "q"),
+        ("cue_shares", ["pair", "compared", "measure", "layer"], "share"),
     ):
         found = tables[table].set_index(dims)[name].to_xarray()
-        source = results.tests if table == "negation_effects" else results.metrics
+        shares = results.cue_shares.to_dataset(name="share")
+        source = {"negation_effects": results.tests, "cue_shares": shares}.get(table, results.metrics)
         np.testing.assert_array_equal(found, source[name].reindex_like(found))
     effects = tables["negation_effects"]
     np.testing.assert_allclose(effects["counterfactual"] - effects["control"], effects["effect"], atol=1e-6)
@@ -200,7 +202,7 @@ def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
     for sentence in findings(results):
         assert re.sub(r"\s+", " ", sentence).replace("'", "&#x27;") in text
     figures = list((folder / "figures").glob("*.png"))
-    assert len(figures) == 6 + 4 + 2 + 8 + 2
+    assert len(figures) == 6 + 5 + 2 + 8 + 2
     assert report.count("data:image/png;base64,") == len(figures)
     assert "http" not in re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL).replace("http-equiv", "")
     assert "line 3: no counterfactual" in report
@@ -237,7 +239,7 @@ def test_the_numbers_are_kept_when_a_figure_cannot_be_drawn(results, tmp_path, m
     monkeypatch.setattr(study, "study_figures", broken)
     with pytest.raises(ViewError):
         write_study(results, tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 8
+    assert len(list(tmp_path.glob("*.parquet"))) == 9
     assert (tmp_path / "manifest.json").exists()
 
 

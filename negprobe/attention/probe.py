@@ -10,13 +10,15 @@ import pandas as pd
 import torch
 import xarray as xr
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from negprobe.attention.contributions import CONTRIBUTIONS, contributions
 from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.metrics import METRICS
-from negprobe.attention.pair_metrics import LayerMetrics, empty_dataset, fill, side_metrics
+from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
+from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
@@ -70,6 +72,15 @@ class Comparison:
     alignment: Alignment
     metrics: pd.DataFrame
     cue_positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Padded:
+    """A batch of statements as the model takes them."""
+
+    tokens: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+    types: Int[Tensor, "batch pos"]
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,51 @@ class AttentionProbe:
         results["uniform_distance"] = ("pair", np.array(distance, dtype=np.float32))
         return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
 
+    @torch.no_grad()
+    def cue_shares(
+        self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
+    ) -> xr.DataArray:
+        """How much of what flows into the other words comes from the cue, all heads of a layer together.
+
+        By each measure of `CONTRIBUTIONS` (see `contributions.contributions`), rows scaled to sum to 1, the cue's
+        columns summed, the mean over words. In the control the cue is the neutral words in its place.
+
+        Args:
+            pairs: The pairs.
+            progress: Told how many are done.
+
+        Returns:
+            `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue or control.
+
+        Raises:
+            InputError: for a statement that is longer than the model reads.
+            StatementError: for a pair whose spans hold no token.
+        """
+        cfg = self.model.cfg
+        tokenized = self._tokenized_pairs(list(pairs), control=True)
+        shares = np.full((len(tokenized), len(COMPARED), len(CONTRIBUTIONS), cfg.n_layers), np.nan, dtype=np.float32)
+        done = 0
+        for batch in self._side_batches(tokenized):
+            members = [tokenized[index] for index in batch]
+            compared = range(1, len(members[0].sides))
+            padded = self._padded([pair.sides[side] for side in compared for pair in members])
+            in_frame = frame(members, self.model.device, torch.promote_types(cfg.dtype, torch.float32))
+            width = padded.tokens.shape[1]
+            cue = rearrange(in_frame.cue[:, :width], "batch key -> batch 1 key 1")
+            words = rearrange(in_frame.mean_own[:, :width, -1], "batch query -> batch 1 1 query")
+            for number, measure in enumerate(CONTRIBUTIONS):
+                maps = contributions(self.model, padded.tokens, padded.mask, measure, token_type_ids=padded.types)
+                rows = rearrange(normalized_rows(maps), "(side batch) ... -> side batch ...", side=len(compared))
+                of_cue = words @ (rows.to(cue.dtype) @ cue)
+                values = rearrange(of_cue, "side batch layer 1 1 -> batch side layer")
+                shares[batch, : len(compared), number] = values.cpu().numpy()
+            done += len(batch)
+            progress(done)
+        coords = {"compared": list(COMPARED), "measure": list(CONTRIBUTIONS), "layer": np.arange(cfg.n_layers)}
+        return xr.DataArray(
+            shares, dims=("pair", "compared", "measure", "layer"), coords=coords, attrs={"rounding": self._rounding}
+        ).assign_coords(pair=np.arange(len(tokenized)))
+
     def _tokenized(self, texts: Sequence[str]) -> list[TokenizedStatement]:
         statements = tokenize_all(texts, self.model.tokenizer)
         for statement in statements:
@@ -261,15 +317,21 @@ class AttentionProbe:
             metrics.append(side_metrics(pattern, v, z, W_O.to(pattern.dtype), in_frame))
         return metrics
 
+    def _padded(self, statements: Sequence[TokenizedStatement]) -> _Padded:
+        device = self.model.device
+        tokens, mask = pad_tokens([s.ids for s in statements], self.model.cfg.pad_token_id, device)
+        return _Padded(
+            tokens, mask, pad_token_types([s.token_types for s in statements], [*map(len, statements)], device)
+        )
+
     @torch.no_grad()
     def _activations(self, statements: Sequence[TokenizedStatement]) -> _Activations:
         cfg = self.model.cfg
-        tokens, mask = pad_tokens([s.ids for s in statements], cfg.pad_token_id, self.model.device)
-        types = pad_token_types([s.token_types for s in statements], [*map(len, statements)], self.model.device)
+        padded = self._padded(statements)
         _, cache = self.model.run_with_cache(
-            tokens,
-            token_type_ids=types,
-            one_zero_attention_mask=mask,
+            padded.tokens,
+            token_type_ids=padded.types,
+            one_zero_attention_mask=padded.mask,
             stop_at_layer=cfg.n_layers,
             names_filter=lambda name: name.endswith(("hook_pattern", "attn.hook_v", "attn.hook_z")),
         )

@@ -11,6 +11,7 @@ from negprobe.views.figures import (
 from negprobe.views.page import PageParts, comparison_page, page_parts, write_page
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
+    cue_shares_by_layer,
     diffusion_by_role,
     effect_by_group,
     effect_map,
@@ -22,6 +23,7 @@ __all__ = [
     "attention_distance_by_layer",
     "by_layer_and_head",
     "comparison_page",
+    "cue_shares_by_layer",
     "diffusion_by_role",
     "effect_by_group",
     "effect_map",

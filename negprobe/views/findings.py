@@ -76,7 +76,8 @@ def responding_heads(results: StudyResults) -> list[str]:
             f"{tests.attrs['untestable']} Under the cue and under its control, attention changes most (mean |ΔA|) in "
             f"{named}."
         ]
-    return [_how_many_pass(tests), *_strongest(tests), _raw_and_norm(tests), *_replicated(results)]
+    sentences = [_how_many_pass(tests), *_strongest(tests), _raw_and_norm(tests)]
+    return [*sentences, *_contributed(results.cue_share_tests), *_replicated(results)]
 
 
 def _how_many_pass(tests: xr.Dataset) -> str:
@@ -124,6 +125,22 @@ def _raw_and_norm(tests: xr.Dataset) -> str:
         else f"have a rank correlation of {found.correlation:.2f} over the heads"
     )
     return f"The effects on attention to the cue and on norm-weighted attention to it {rank}; {where}."
+
+
+def _contributed(tests: xr.Dataset | None) -> list[str]:
+    """What the cue contributes to the other words, all heads together, by each measure where it differs most."""
+    if tests is None:
+        return []
+    named = []
+    for measure in tests["metric"].values:
+        here = tests.sel(metric=measure)
+        layer = int(abs(here["effect"]).argmax("layer"))
+        cell = here.isel(layer=layer)
+        named.append(f"{measure} {float(cell['effect']):+.3g} in layer {layer} (max-T p {float(cell['p_max_t']):.2g})")
+    return [
+        "All heads together, the cue's share of what flows into the other words differs from the neutral word's most "
+        f"by {'; '.join(named)}."
+    ]
 
 
 def _replicated(results: StudyResults) -> list[str]:

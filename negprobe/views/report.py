@@ -27,6 +27,7 @@ from negprobe.views.findings import behaviour, carriers, left_out, responding_he
 from negprobe.views.page import page_parts
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
+    cue_shares_by_layer,
     diffusion_by_role,
     effect_by_group,
     effect_map,
@@ -40,6 +41,8 @@ _READING = {
     "are over all heads and all metrics of this study together.",
     "raw-against-norm": "Each head's effect on attention to the cue, before the values and with them: on the diagonal "
     "the values change nothing.",
+    "cue-shares": "All heads of a layer together: how much of what flows into the other words comes from the cue, as a "
+    "norm of what attention writes, with residual and LayerNorm, by zeroing its value, and chained from the input on.",
     "attention-distance": "How far the heads look in the originals, before the values and with them.",
     "diffusion-by-role": "How much the heads' outputs change at the other tokens, by their role. A cue has a column "
     "where it took another word's place in the original.",
@@ -89,6 +92,8 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
             figures["raw-against-norm"] = raw_against_norm(results.tests)
         for by, found in results.replications.items():
             figures[f"effect-by-{by}"] = effect_by_group(found, _clearest(results.tests), overall=results.tests)
+    if bool(results.cue_shares.notnull().any()):
+        figures["cue-shares"] = cue_shares_by_layer(results.cue_shares)
     if bool(results.metrics[["attention_distance", "norm_distance"]].to_array().notnull().any()):
         figures["attention-distance"] = attention_distance_by_layer(results.metrics)
     if bool(results.metrics["output_change_by_role"].sel(compared="counterfactual").notnull().any()):
@@ -210,7 +215,7 @@ def _effects_section(figures: Mapping[str, bytes]) -> str:
     reading = f"<p>{html.escape(_READING['effects'])}</p>" if maps else ""
     rest = [
         *("raw-against-norm", "effect-by-cue", "effect-by-source"),
-        *("diffusion-by-role", "attention-distance", "metrics"),
+        *("cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
     ]
     drawn = _figures(figures, maps, [""] * len(maps), small=True)
     return f"{reading}{drawn}{_figures(figures, rest, [_READING[name] for name in rest])}"

@@ -199,6 +199,49 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = _PAGE, ax
     return figure_of(axes)
 
 
+def cue_shares_by_layer(shares: xr.DataArray, *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
+    """How much of what flows into the other words comes from the cue, by layer, a colour a measure.
+
+    Solid lines are the cue's share, dashed ones that of the neutral words in its place in the control, both means over
+    the pairs that have a control; without any there are only solid lines, over all pairs.
+
+    Args:
+        shares: Dims `pair`, `compared`, `measure`, `layer`, as `AttentionProbe.cue_shares` returns them.
+        width: Inches the figure is wide.
+        axes: Where to draw; a new figure if there is none.
+
+    Raises:
+        ViewError: if a dimension lacks, or no share is defined.
+    """
+    missing = {"pair", "compared", "measure", "layer"} - set(shares.dims)
+    if missing or not bool(shares.notnull().any()):
+        what = f"lack the dimension {', '.join(sorted(missing))}" if missing else "are all undefined"
+        raise ViewError(f"The shares {what}; give what `AttentionProbe.cue_shares` returns for pairs with a cue.")
+    drawn = controlled = shares.dropna("pair", how="any")
+    if not controlled.sizes["pair"]:
+        drawn = shares.sel(compared=["counterfactual"]).dropna("pair", how="any")
+    alone = axes is None
+    axes = axes or Figure(figsize=(width, 1.5 + 0.25 * width), layout="constrained").subplots()
+    keys: dict[str, Any] = {}
+    colours = colormaps["viridis"](np.linspace(0, 0.9, drawn.sizes["measure"]))
+    for measure, colour, marker in zip(drawn["measure"].values, colours, "os^Dv", strict=False):
+        for compared, style in zip(drawn["compared"].values, ("-", "--"), strict=False):
+            values = drawn.sel(measure=measure, compared=compared).mean("pair")
+            (line,) = axes.plot(
+                drawn["layer"].values, values, style, color=colour, marker=marker, markersize=3.5, linewidth=1.1
+            )
+            keys.setdefault(_name(str(measure)), line)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer", fontsize=8)
+    axes.set_ylabel("share of what flows into a word", fontsize=8)
+    dashed = " (dashed: the neutral words in its place)" if controlled.sizes["pair"] else ""
+    axes.set_title(f"What the cue contributes{dashed}\n{_pairs(xr.DataArray(drawn.sizes['pair']))}", fontsize=9)
+    axes.tick_params(labelsize=7)
+    _thin_ticks(axes)
+    _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    return figure_of(axes)
+
+
 def diffusion_by_role(metrics: xr.Dataset, *, width: float = _PAGE) -> Figure:
     """How far the effect of the cue spreads over the outputs of the other tokens, by layer (row) and role (column).
 

@@ -9,7 +9,15 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from negprobe import HookedEncoder
-from negprobe.attention import BY_ROLE, COMPARED, DISTANCES, METRICS, AttentionProbe
+from negprobe.attention import (
+    BY_ROLE,
+    COMPARED,
+    CONTRIBUTIONS,
+    DISTANCES,
+    METRICS,
+    AttentionProbe,
+    contributions,
+)
 from negprobe.errors import InputError
 from negprobe.statements import ROLES, StatementPair
 from negprobe.statistics import negation_effects
@@ -286,3 +294,19 @@ def test_what_rounding_moves_is_no_effect(minilm_path):
     for name in ("js_divergence", "entropy_change", "norm_js_divergence", "norm_entropy_change"):
         assert abs(effects[name]).max() == 0, name
     assert abs(effects["attention_to_cue"]).max() > 1e-3
+
+
+def test_cue_shares_equal_a_loop_over_each_statements_own_map(probe):
+    shares = AttentionProbe(probe.model, batch_size=2).cue_shares(PAIRS)
+    assert shares.sel(pair=4).isnull().all() and shares.sel(pair=3, compared="control").isnull().all()
+    for index in (0, 1, 2, 3):
+        pair, (_, roles, cue) = PAIRS[index], LAYOUT[index]
+        words = [i for i, role in enumerate(roles) if role not in ("cue", "cls", "sep")]
+        for compared, text in zip(COMPARED, (pair.counterfactual, pair.control), strict=True):
+            if text is None:
+                continue
+            tokens, types, mask = probe.model.to_tokens([tuple(text.split(" [SEP] "))] if "[SEP]" in text else [text])
+            for measure in CONTRIBUTIONS:
+                maps = contributions(probe.model, tokens, mask, measure, token_type_ids=types)[0].numpy()
+                expected = [np.mean([sum(m[q, c] for c in cue) / m[q].sum() for q in words]) for m in maps]
+                is_close(shares.sel(pair=index, compared=compared, measure=measure), expected)

@@ -18,6 +18,7 @@ from negprobe.statements import ROLES
 from negprobe.statistics import effect_tests, replication
 from negprobe.views import (
     attention_distance_by_layer,
+    cue_shares_by_layer,
     diffusion_by_role,
     effect_by_group,
     effect_map,
@@ -441,3 +442,24 @@ def test_pyplot_knows_nothing_of_them() -> None:
     for draw, data, args in DRAWN.values():
         draw(data(), *args)
     assert pyplot.get_fignums() == []
+
+
+def test_cue_shares_are_drawn_as_means_over_the_controlled_pairs() -> None:
+    random = np.random.default_rng(0)
+    values = random.uniform(size=(7, 2, 3, 4))
+    values[2, 1] = np.nan
+    coords = {"compared": ["counterfactual", "control"], "measure": ["residual", "zeroing", "globenc"]}
+    shares = xr.DataArray(values, dims=("pair", "compared", "measure", "layer"), coords=coords | {"layer": range(4)})
+    figure = cue_shares_by_layer(shares)
+    lines = figure.axes[0].get_lines()
+    expected = np.delete(values, 2, axis=0).mean(axis=0)
+    for index, line in enumerate(lines):
+        np.testing.assert_allclose(line.get_ydata(), expected[index % 2, index // 2])
+        assert line.get_linestyle() == ("-", "--")[index % 2]
+    assert "n = 6 pairs" in figure.axes[0].get_title()
+    alone = cue_shares_by_layer(shares.where(shares["compared"] == "counterfactual"))
+    assert len(alone.axes[0].get_lines()) == 3 and "n = 7 pairs" in alone.axes[0].get_title()
+    with pytest.raises(ViewError, match="all undefined"):
+        cue_shares_by_layer(shares * np.nan)
+    with pytest.raises(ViewError, match="lack the dimension layer"):
+        cue_shares_by_layer(shares.isel(layer=0))
