@@ -185,9 +185,10 @@ def evaluate_model(
                 "counts": [f"{hits}/{n}" for hits, n in zip(shares["hits"], shares["n"], strict=True)],
             }
         )
-        _print_table(shown, f"{name or predictions} on {dataset}")
+        # The notes may be many, and the table is what stays in sight.
         for note in (*evaluation.notes, *useless):
             console.print(f"• {escape(note)}", highlight=False, soft_wrap=True)
+        _print_table(shown, f"{name or predictions} on {dataset}")
         if out is not None:
             if out.suffix == ".csv":
                 shares.to_csv(out, index=False)
