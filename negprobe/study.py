@@ -244,7 +244,8 @@ def _readable(
             continue
         if problem:
             dropped.append(f"the control of input pair {index}: {problem}")
-        first = seen.setdefault((*(side.ids for side in member.sides), pair.target, pair.foil), index)
+        # Another target does not make the statements another observation.
+        first = seen.setdefault(tuple(side.ids for side in member.sides), index)
         if first != index:
             dropped.append(f"input pair {index}: to this model the same as input pair {first}")
             continue

@@ -73,7 +73,7 @@ def test_a_broken_pair_and_a_repeated_one_are_named_and_cost_no_other(model):
         StatementPair("\u200b", "not"),
         StatementPair("It is open.", "It is not open.", cue_spans=((5, 6),)),
         good,
-        replace(good, category="again"),
+        replace(good, category="again", target=good.foil, foil=good.target),
     ]
     results = run_study(model, pairs)
     assert results.pairs == (good,)
