@@ -3,7 +3,7 @@
 from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
-from negprobe.patching import effect, mean_effect, patch
+from negprobe.patching import effect, mean_effect, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, load_pairs
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "effect",
     "load_pairs",
     "mean_effect",
-    "patch",
+    "patch_sweep",
 ]

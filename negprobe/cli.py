@@ -18,7 +18,7 @@ from negprobe.attention import MAP_METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, PatchingError
 from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch
+from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch_sweep
 from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
@@ -128,7 +128,7 @@ def patch_pair(
         results = {}
         for direction in DIRECTIONS:
             for site in SITES:
-                result = patch(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
+                result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
                 results[site, direction] = result
                 patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)
         patching_table(results).to_csv(out / "patching.csv", index=False)

@@ -20,7 +20,7 @@ from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.errors import NegprobeError, StatementError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch
+from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
 from negprobe.statements import ROLES, StatementPair, complete, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
@@ -89,7 +89,7 @@ def run_study(
         for site in (*PATCHED_BY_ROLE, "z"):
             for direction in DIRECTIONS:
                 step = f"patching {site}, {direction}"
-                swept = patch(
+                swept = patch_sweep(
                     model,
                     patched,
                     site,
@@ -105,7 +105,7 @@ def run_study(
     if patched:
         example = _from_control(asked.pairs[shown[0]])
         positions = {
-            direction: patch(model, example, "resid_pre", by="position", direction=direction)
+            direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction)
             for direction in DIRECTIONS
         }
     return StudyResults(

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, SITES, By, answerable, mean_effect, patch
+from negprobe.patching import DIRECTIONS, SITES, By, answerable, mean_effect, patch_sweep
 from negprobe.statements import load_pairs
 
 
@@ -44,7 +44,7 @@ def main(
             for site, by in sweeps:
                 for direction in DIRECTIONS:
                     task = bars.add_task(f"{site} by {by}, {direction}", total=len(asked.pairs))
-                    results = patch(
+                    results = patch_sweep(
                         encoder,
                         list(asked.pairs.values()),
                         site,

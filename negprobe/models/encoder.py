@@ -167,7 +167,7 @@ class HookedEncoder(HookedRootModule):
             resid = self.embed_tokens(tokens, token_type_ids)
         else:
             tokens, resid, mask = None, *self._residual(input, one_zero_attention_mask)
-        additive = _additive_mask(mask, resid.dtype)
+        additive = additive_mask(mask, resid.dtype)
         for block in self.blocks[start_at_layer:stop_at_layer]:
             resid = block(resid, additive)
         if stop_at_layer is not None:
@@ -499,7 +499,7 @@ def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) ->
     return given
 
 
-def _additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"] | None:
+def additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"] | None:
     """0 where a key may be looked at, the most negative number where it is padding; None without padding."""
     if bool(mask.all()):
         return None

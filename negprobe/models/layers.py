@@ -49,12 +49,21 @@ class Embed(nn.Module):
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None
     ) -> Float[Tensor, "batch pos d_embed"]:
         """Sum the embeddings of each token."""
-        positions = self.positions(tokens)
-        total = self.hook_embed(F.embedding(tokens, self.W_E))
+        summands = self.summands(tokens, token_type_ids)
+        total = self.hook_embed(summands["embed"])
+        if self.cfg.n_token_types:
+            total = total + self.hook_token_type_embed(summands["token_type_embed"])
+        return total + self.hook_pos_embed(summands["pos_embed"])
+
+    def summands(
+        self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None
+    ) -> dict[str, Float[Tensor, "batch pos d_embed"]]:
+        """The embeddings of each token by name, in the order in which they are summed."""
+        summands = {"embed": F.embedding(tokens, self.W_E)}
         if self.cfg.n_token_types:
             types = torch.zeros_like(tokens) if token_type_ids is None else token_type_ids
-            total = total + self.hook_token_type_embed(F.embedding(types, self.W_token_type))
-        return total + self.hook_pos_embed(F.embedding(positions, self.W_pos))
+            summands["token_type_embed"] = F.embedding(types, self.W_token_type)
+        return summands | {"pos_embed": F.embedding(self.positions(tokens), self.W_pos)}
 
     def positions(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """Index of each token's position embedding; RoBERTa's family does not count padding."""
@@ -96,32 +105,41 @@ class Attention(nn.Module):
 
         `mask` is added to the scores after `hook_attn_scores`, so padding stays masked whatever a hook writes.
         """
-        q = self.hook_q(self._project(x, self.W_Q, self.b_Q))
-        k = self.hook_k(self._project(x, self.W_K, self.b_K))
-        v = self.hook_v(self._project(x, self.W_V, self.b_V))
-        z = self.hook_z(self._mix(q, k, v, mask))
+        q = self.hook_q(self.project(x, self.W_Q, self.b_Q))
+        k = self.hook_k(self.project(x, self.W_K, self.b_K))
+        v = self.hook_v(self.project(x, self.W_V, self.b_V))
+        z = self.hook_z(self.mix(q, k, v, mask))
         if _is_hooked(self.hook_result):
-            result = einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
-            return self.hook_result(result).sum(dim=2) + self.b_O
+            return self.hook_result(self.result(z)).sum(dim=2) + self.b_O
+        return self.out(z)
+
+    def result(self, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... head d_model"]:
+        """What each head writes."""
+        return einsum(z, self.W_O, "... head d_head, head d_head d_model -> ... head d_model")
+
+    def out(self, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:
+        """What all heads write together, with the bias."""
         W_O = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
-        return F.linear(z.flatten(2), W_O, self.b_O)
+        return F.linear(z.flatten(-2), W_O, self.b_O)
 
     @staticmethod
-    def _project(
-        x: Float[Tensor, "batch pos d_model"],
+    def project(
+        x: Float[Tensor, "... d_model"],
         W: Float[Tensor, "head d_model d_head"],
         b: Float[Tensor, "head d_head"],
-    ) -> Float[Tensor, "batch pos head d_head"]:
+    ) -> Float[Tensor, "... head d_head"]:
+        """Queries, keys or values: `x W + b` per head."""
         W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
         return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
 
-    def _mix(
+    def mix(
         self,
         q: Float[Tensor, "batch query head d_head"],
         k: Float[Tensor, "batch key head d_head"],
         v: Float[Tensor, "batch key head d_head"],
         mask: Float[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch query head d_head"]:
+        """The heads' outputs, pattern times values."""
         q, k, v = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k, v))
         if _is_hooked(self.hook_attn_scores) or _is_hooked(self.hook_pattern):
             # Scaling the queries and not the scores saves a pass over the larger of the two.
@@ -151,8 +169,15 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the MLP writes."""
-        pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
-        post = self.hook_post(self.act_fn(pre))
+        pre = self.hook_pre(self.read(x))
+        return self.write(self.hook_post(self.act_fn(pre)))
+
+    def read(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
+        """What stands before the activation."""
+        return F.linear(x, self.W_in.T, self.b_in)
+
+    def write(self, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
+        """What is written from behind the activation."""
         return F.linear(post, self.W_out.T, self.b_out)
 
 

@@ -1,16 +1,20 @@
 """Activation patching between the two runs of a statement pair."""
 
-from negprobe.patching.answers import Answerable, answerable
+from negprobe.patching.answers import Answerable, answerable, objective_values
 from negprobe.patching.effects import effect, mean_effect
-from negprobe.patching.engine import objective_values, patch
 from negprobe.patching.objectives import (
     class_logit_difference,
+    cosine_to,
     default_objective,
     embedding_contrast,
+    kl_divergence,
     logit_difference,
+    objective_from,
+    target_probability,
 )
 from negprobe.patching.runs import DIRECTIONS, Direction
-from negprobe.patching.sites import SITES, By
+from negprobe.patching.sites import SITES
+from negprobe.patching.sweep import By, patch_sweep
 
 __all__ = [
     "DIRECTIONS",
@@ -20,11 +24,15 @@ __all__ = [
     "Direction",
     "answerable",
     "class_logit_difference",
+    "cosine_to",
     "default_objective",
     "effect",
     "embedding_contrast",
+    "kl_divergence",
     "logit_difference",
     "mean_effect",
+    "objective_from",
     "objective_values",
-    "patch",
+    "patch_sweep",
+    "target_probability",
 ]

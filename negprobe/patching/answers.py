@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.patching.objectives import answer_id
-from negprobe.patching.runs import last_hidden_states, tokenized_run
+from negprobe.models.batching import length_batches
+from negprobe.patching.objectives import Objective, answer_id, default_objective
+from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
 from negprobe.statements import StatementPair, tokenize
+
+_PAIRS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,35 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
         else:
             kept[index] = pair
     return Answerable(kept, reasons, tuple(own_labels))
+
+
+@torch.no_grad()
+def objective_values(
+    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
+) -> pd.DataFrame:
+    """The objective of each pair's unpatched runs.
+
+    Returns:
+        A row per pair with the columns `original`, `counterfactual` and `control`, NaN where a pair has no control.
+
+    Raises:
+        PatchingError: for an objective that the model or a pair does not have.
+        StatementError, InputError: for a statement that cannot be run.
+    """
+    objective = objective or default_objective(model)
+    table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
+    for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
+        runs = pair_runs(model, [pairs[i] for i in indices], "noising")
+        # A missing control is run as the original, which keeps the rows together, and then struck out.
+        controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
+        sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
+        rows = torch.arange(len(indices), device=model.device)
+        for side, run in sides.items():
+            table.loc[indices, side] = (
+                objective(model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
+            )
+    table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
+    return table
 
 
 @torch.no_grad()

@@ -1,6 +1,12 @@
 """Normalised effects of patches: 0 where a patch changes nothing, 1 where it moves the objective all the way."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import xarray as xr
+
+from negprobe.errors import PatchingError
 
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
@@ -26,14 +32,77 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     dominate as they would in a mean of ratios. Pairs below `MIN_GAP` are left out all the same, and named in the
     attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN.
     """
-    gap = results["source"] - results["base"]
-    usable = abs(gap) >= MIN_GAP
-    moved = ((results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)).where(usable)
+    moved, swing = _moved_and_swing(results)
     present = moved.notnull()
-    values = moved.sum("pair") / abs(gap).where(present).sum("pair")
     n_pairs = present.sum("pair")
+    values = moved.sum("pair") / swing.where(present).sum("pair")
     named = values.where(n_pairs > 0).assign_coords(n_pairs=n_pairs)
-    return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~usable))
+    return named.assign_attrs(results.attrs, near_zero_gap=_named(results, swing < MIN_GAP))
+
+
+def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """`mean_effect` with its bootstrap interval, as a tidy table.
+
+    Pairs are drawn with replacement, the same draws for every cell; the interval is that of the percentiles of the
+    ratio of means.
+
+    Args:
+        results: A sweep's results.
+        n_resamples: Draws of as many pairs as there are.
+        confidence: Share of the draws inside the interval.
+        seed: Of the draws.
+
+    Returns:
+        A row a cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`; the interval is NaN for a
+        cell of fewer than two pairs.
+    """
+    mean = mean_effect(results)
+    moved, swing = _moved_and_swing(results)
+    cells = moved.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
+    present = ~np.isnan(cells)
+    drawn = np.random.default_rng(seed).integers(len(cells), size=(n_resamples, len(cells)))
+    # How often each pair was drawn: a resampled sum is a matrix product with the counts.
+    counts = np.stack([np.bincount(draw, minlength=len(cells)) for draw in drawn]).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (counts @ np.nan_to_num(cells)) / (counts @ (present * swing.values[:, None]))
+    enough = present.sum(axis=0) > 1
+    bounds = np.full((2, cells.shape[1]), np.nan)
+    tail = (1 - confidence) / 2
+    bounds[:, enough] = np.nanquantile(ratios[:, enough], [tail, 1 - tail], axis=0)
+    low, high = (mean.copy(data=bound.reshape(mean.shape)) for bound in bounds)
+    wide = xr.Dataset({"effect": mean, "low": low, "high": high}).drop_vars("token", errors="ignore")
+    parts = [str(dim) for dim in mean.dims]
+    return wide.to_dataframe().reset_index()[[*parts, "effect", "low", "high", "n_pairs"]]
+
+
+def save_results(results: xr.Dataset, path: Path) -> None:
+    """Write a sweep's results: as they are to `.nc` (NetCDF), or as a tidy table to `.parquet`.
+
+    Raises:
+        PatchingError: for another kind of file, or one that cannot be written.
+    """
+    try:
+        if path.suffix == ".nc":
+            results.to_netcdf(path, engine="scipy")
+        elif path.suffix == ".parquet":
+            tidy(results).to_parquet(path, index=False)
+        else:
+            raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
+    except OSError as error:
+        raise PatchingError(f"{path} cannot be written: {error}.") from error
+
+
+def tidy(results: xr.Dataset) -> pd.DataFrame:
+    """A sweep's results as a table: a row per pair, layer and part that the pair has."""
+    table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
+    return table.assign(site=results.attrs["site"], direction=results.attrs["direction"])
+
+
+def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """How far each patch moves the objective towards the source, and each pair's whole swing, at least 0."""
+    gap = results["source"] - results["base"]
+    moved = (results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)
+    return moved.where(abs(gap) >= MIN_GAP), abs(gap)
 
 
 def _named(results: xr.Dataset, which: xr.DataArray) -> list[int]:

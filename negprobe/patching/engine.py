@@ -1,247 +1,339 @@
-"""Exact activation patching in batches: many patches in one forward pass that starts at the patched layer."""
+"""Exact patched runs: many at once, from the patched layer on, and only the rows that can differ and that are read.
 
-from collections.abc import Callable, Sequence
+A patch at one token leaves the other rows of that block's input as they were, so their queries, keys and values are the
+unpatched run's; a patch after the attention leaves every other row of the block's output as it was; and of the last
+block only the rows that the objective reads are computed. `run_hooked` is the plain way, with hooks and nothing saved.
+"""
 
-import numpy as np
-import pandas as pd
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-import xarray as xr
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import length_batches
-from negprobe.patching.objectives import Objective, Readout, default_objective
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, Run, last_hidden_states, pair_runs, tokenized_run
-from negprobe.patching.sites import By, Site, site_for
-from negprobe.statements import ROLES, StatementPair
+from negprobe.models.encoder import additive_mask
+from negprobe.models.layers import Attention, Block
+from negprobe.patching.edits import Edit, replaced, replaced_queries, replaced_rows, touched
+from negprobe.patching.objectives import Readout
+from negprobe.patching.runs import Run, cached
+from negprobe.patching.sites import SITES
 
-# Pairs prepared together; patched runs in one forward pass, and the most floats one layer's patterns of them may take.
-_PAIRS_AT_ONCE = 32
-_RUNS_AT_ONCE = 256
+# What the runs of one call may take: floats of the MLP's hidden layer, near what the caches hold, and of patterns.
+_HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
 _PATTERN_BUDGET = 2**27
 
-Progress = Callable[[int], None]
-"""Told after each batch how many pairs are done."""
+
+@dataclass(frozen=True)
+class BaseRun:
+    """Unpatched activations that patched runs resume from.
+
+    Attributes:
+        run: The statements.
+        resid: Every block's input and, last, the last hidden states.
+        q: Queries of every layer.
+        k: Keys of every layer.
+        v: Values of every layer.
+        z: Head outputs of every layer.
+    """
+
+    run: Run
+    resid: tuple[Float[Tensor, "pair pos d_model"], ...]
+    q: tuple[Float[Tensor, "pair pos head d_head"], ...]
+    k: tuple[Float[Tensor, "pair pos head d_head"], ...]
+    v: tuple[Float[Tensor, "pair pos head d_head"], ...]
+    z: tuple[Float[Tensor, "pair pos head d_head"], ...]
 
 
-def patch(
-    model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
-    site: str,
-    *,
-    by: By,
-    direction: Direction = "noising",
-    objective: Objective | None = None,
-    progress: Progress | None = None,
-) -> xr.Dataset:
-    """Swap activations between the two runs of each pair, one layer and one part at a time.
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a residual stream that differ from the unpatched run's: one a run and position, sorted."""
 
-    A patch replaces the base run's activation at one site and layer by the source run's, at aligned tokens only, and
-    runs the rest of the model. `by="position"` swaps one token's activation, `by="role"` that of all tokens of a role,
-    `by="head"` one head's output (`z`) at all tokens.
+    run: Int[Tensor, " row"]
+    pos: Int[Tensor, " row"]
+    values: Float[Tensor, "row d_model"]
+
+    def onto(
+        self,
+        unpatched: Float[Tensor, "pair pos *vector"],
+        pair: Int[Tensor, " run"],
+        values: Float[Tensor, "row *vector"],
+    ) -> Float[Tensor, "run pos *vector"]:
+        """The whole activation: the unpatched run's with these rows' values."""
+        n_runs, n_pos = len(pair), unpatched.shape[1]
+        if len(values) == n_runs * n_pos:
+            return values.unflatten(0, (n_runs, n_pos))
+        return unpatched[pair].index_put((self.run, self.pos), values)
+
+
+def base_run(model: HookedEncoder, run: Run) -> BaseRun:
+    """Run statements unpatched, and keep what patched runs resume from."""
+    layers = range(model.cfg.n_layers)
+    names = {
+        kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in ("resid_pre", "q", "k", "v", "z")
+    }
+    final, cache = cached(model, run, [name for kept in names.values() for name in kept])
+    resid, q, k, v, z = (tuple(cache[name] for name in kept) for kept in names.values())
+    return BaseRun(run, (*resid, final), q, k, v, z)
+
+
+def chunks(model: HookedEncoder, n_runs: int, n_pos: int) -> Iterator[slice]:
+    """Slices of so many runs of `n_pos` tokens as are fastest in one call."""
+    assert model.cfg.d_mlp is not None
+    hidden = _HIDDEN_BUDGET.get(str(model.device), _HIDDEN_BUDGET["other"]) // (n_pos * model.cfg.d_mlp)
+    step = max(1, min(hidden, _PATTERN_BUDGET // (model.cfg.n_heads * n_pos**2)))
+    for start in range(0, n_runs, step):
+        yield slice(start, min(start + step, n_runs))
+
+
+def run_edited(
+    model: HookedEncoder, base: BaseRun, pair: Int[Tensor, " run"], edits: Sequence[Edit], readout: Readout
+) -> Float[Tensor, " run"]:
+    """The objective of patched runs.
 
     Args:
         model: The model.
-        pairs: One pair, or several of any length.
-        site: "resid_pre", "attn_out", "mlp_out" or "z".
-        by: What varies besides the layer.
-        direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
-        objective: What is read from a run; by default `default_objective(model)`.
-        progress: Told how many pairs are done.
-
-    Returns:
-        A dataset with `patched` `[pair layer position|role|head]`, the objective of each patched run (NaN where the
-        pair has no such position or role, or it is not aligned), and `base` and `source` `[pair]`, those of the
-        unpatched runs. `effects.effect` and `effects.mean_effect` normalise it. Coordinates name roles, and for a
-        single pair the tokens; attributes name site, direction, objective and model.
-
-    Raises:
-        PatchingError: for a site, direction or objective that the model or a pair does not have, or no pairs at all.
-        StatementError, InputError: for a statement that cannot be run.
+        base: The unpatched runs.
+        pair: Which row of them each patched run is a patch of.
+        edits: What each run replaces; all of them, in every layer.
+        readout: Reads the objective of the base's side.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    if not chosen:
-        raise PatchingError("There are no pairs to patch; give at least one.")
-    where = site_for(site, by)
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
-    objective = objective or default_objective(model)
-    lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in chosen]
-    parts: list[tuple[list[int], PairRuns, tuple[Tensor, Tensor, Tensor]]] = []
-    done = 0
-    for indices in length_batches(lengths, _PAIRS_AT_ONCE):
-        with torch.no_grad():
-            runs = pair_runs(model, [chosen[i] for i in indices], direction)
-            parts.append((indices, runs, _patch_batch(model, runs, where, by, objective)))
-        done += len(indices)
-        if progress is not None:
-            progress(done)
-    return _dataset(model, parts, where, by, direction, objective)
+    if _has_hooks(model):
+        return run_hooked(model, base, pair, edits, readout)
+    first = min((edit.layer for edit in edits), default=model.cfg.n_layers)
+    last = model.cfg.n_layers - 1
+    real = base.run.mask[pair]
+    additive = additive_mask(real, base.resid[0].dtype)
+    read = None if readout.positions is None else readout.positions[pair]
+    rows = _embedded(model, base, pair, edits, real.bool())
+    for layer in range(first, model.cfg.n_layers):
+        here = {
+            site: [edit for edit in edits if edit.site == site and edit.layer == layer]
+            for site in SITES
+            if SITES[site].has_layers
+        }
+        block = model.blocks[layer]
+        assert isinstance(block, Block)
+        rows = _block(block, layer, base, pair, here, rows, real.bool(), additive, read if layer == last else None)
+    if read is None:
+        return readout.read(
+            base.resid[-1][pair] if rows is None else rows.onto(base.resid[-1], pair, rows.values), pair
+        )
+    final = base.resid[-1][pair[:, None], read]
+    if rows is not None:
+        slot = (read[rows.run] == rows.pos[:, None]).long().argmax(dim=1)
+        final = final.index_put((rows.run, slot), rows.values)
+    return readout.read(final, pair)
 
 
-@torch.no_grad()
-def objective_values(
-    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
-) -> pd.DataFrame:
-    """The objective of each pair's unpatched runs.
+def run_hooked(
+    model: HookedEncoder, base: BaseRun, pair: Int[Tensor, " run"], edits: Sequence[Edit], readout: Readout
+) -> Float[Tensor, " run"]:
+    """The same as `run_edited` by hooks on the model, which keeps hooks of the caller's own in play.
 
-    Returns:
-        A row per pair with the columns `original`, `counterfactual` and `control`, NaN where a pair has no control.
-
-    Raises:
-        PatchingError: for an objective that the model or a pair does not have.
-        StatementError, InputError: for a statement that cannot be run.
+    Resumes at the first edited layer and computes every row; for models that have hooks, and to check the fast way.
     """
-    objective = objective or default_objective(model)
-    table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
-    for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
-        runs = pair_runs(model, [pairs[i] for i in indices], "noising")
-        # A missing control is run as the original, which keeps the rows together, and then struck out.
-        controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
-        sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
-        rows = torch.arange(len(indices), device=model.device)
-        for side, run in sides.items():
-            table.loc[indices, side] = (
-                objective(model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
-            )
-    table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
-    return table
+
+    def hook_of(edit: Edit) -> tuple[str, Callable[[Tensor, HookPoint], Tensor]]:
+        return SITES[edit.site].hook.format(layer=edit.layer), lambda activation, hook: replaced(activation, edit)
+
+    run = base.run
+    resume: dict[str, Any] = {"one_zero_attention_mask": run.mask[pair], "stop_at_layer": model.cfg.n_layers}
+    if any(not SITES[edit.site].has_layers for edit in edits):
+        start = run.tokens[pair]
+        resume["token_type_ids"] = run.token_types[pair]
+    else:
+        resume["start_at_layer"] = min((edit.layer for edit in edits), default=model.cfg.n_layers - 1)
+        start = base.resid[resume["start_at_layer"]][pair]
+    final = model.run_with_hooks(start, fwd_hooks=[hook_of(edit) for edit in edits], **resume)
+    return readout(final, pair)
 
 
-def _patch_batch(
-    model: HookedEncoder, runs: PairRuns, site: Site, by: By, objective: Objective
-) -> tuple[Float[Tensor, "pair layer part"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """The objective of every patch of a batch of pairs, and of its unpatched base and source runs."""
-    read_base, read_source = objective(model, runs, runs.base), objective(model, runs, runs.source)
-    base_metric, starts, _ = _unpatched(model, runs.base, site, read_base)
-    source_metric, _, activations = _unpatched(model, runs.source, site, read_source)
-    choice = _choices(model, runs, by)
-    exists = rearrange(choice, "pair part ... -> pair part (...)").any(dim=-1)
-    pair, part = exists.nonzero(as_tuple=True)
-    patched = torch.full(
-        (len(runs.pairs), model.cfg.n_layers, choice.shape[1]), torch.nan, device=model.device, dtype=base_metric.dtype
-    )
-    # Which entries of [run pos] or [run pos head] a patch replaces, with an axis for the vector's entries.
-    chosen = choice[pair, part][..., None]
-    fit = max(1, _PATTERN_BUDGET // (model.cfg.n_heads * runs.base.tokens.shape[1] ** 2))
-    for layer in range(model.cfg.n_layers):
-        replacement = _onto_base(activations[layer], runs.source_of)
-        for some in torch.arange(len(pair), device=model.device).split(min(_RUNS_AT_ONCE, fit)):
-            rows = pair[some]
-            values = _run_patched(
-                model,
-                starts[layer][rows],
-                runs.base.mask[rows],
-                layer,
-                site,
-                replacement[rows],
-                chosen[some],
-            )
-            patched[rows, layer, part[some]] = read_base(values, rows)
-    return patched, base_metric, source_metric
+def _has_hooks(model: HookedEncoder) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def _unpatched(
-    model: HookedEncoder, run: Run, site: Site, read: Readout
-) -> tuple[Float[Tensor, " pair"], list[Float[Tensor, "pair pos d_model"]], list[Float[Tensor, "pair pos ..."]]]:
-    """The objective of an unpatched run, every block's input, and the site's activation in every layer."""
-    layers = range(model.cfg.n_layers)
-    starts = [f"blocks.{layer}.hook_resid_pre" for layer in layers]
-    hooks = [site.hook.format(layer=layer) for layer in layers]
-    resid, cache = model.run_with_cache(
-        run.tokens,
-        token_type_ids=run.token_types,
-        one_zero_attention_mask=run.mask,
-        stop_at_layer=model.cfg.n_layers,
-        names_filter=[*starts, *hooks],
-        return_cache_object=False,
-    )
-    assert isinstance(resid, Tensor)
-    rows = torch.arange(len(run.statements), device=model.device)
-    return read(resid, rows), [cache[name] for name in starts], [cache[name] for name in hooks]
-
-
-def _choices(model: HookedEncoder, runs: PairRuns, by: By) -> Bool[Tensor, "pair part pos ..."]:
-    """For each pair and part, the aligned base positions (and heads) that its patch replaces."""
-    if by == "position":
-        positions = torch.eye(runs.aligned.shape[1], dtype=torch.bool, device=model.device)
-        return rearrange(runs.aligned, "pair pos -> pair 1 pos") & positions
-    if by == "role":
-        role = torch.arange(len(ROLES), device=model.device)
-        is_role = rearrange(runs.role, "pair pos -> pair 1 pos") == rearrange(role, "part -> 1 part 1")
-        return rearrange(runs.aligned, "pair pos -> pair 1 pos") & is_role
-    heads = torch.eye(model.cfg.n_heads, dtype=torch.bool, device=model.device)
-    return rearrange(runs.aligned, "pair pos -> pair 1 pos 1") & rearrange(heads, "part head -> 1 part 1 head")
-
-
-def _onto_base(
-    activation: Float[Tensor, "pair source_pos *vector"], source_of: Int[Tensor, "pair base_pos"]
-) -> Float[Tensor, "pair base_pos *vector"]:
-    """The source's activation at the base's positions; what stands at unmatched ones is never used."""
-    index = source_of.reshape(*source_of.shape, *(1,) * (activation.ndim - 2))
-    return torch.take_along_dim(activation, index, dim=1)
-
-
-def _run_patched(
+def _embedded(
     model: HookedEncoder,
-    start: Float[Tensor, "run pos d_model"],
-    mask: Int[Tensor, "run pos"],
+    base: BaseRun,
+    pair: Int[Tensor, " run"],
+    edits: Sequence[Edit],
+    real: Bool[Tensor, "run pos"],
+) -> _Rows | None:
+    """The rows of the first block's input that edits of the embeddings change."""
+    embeddings = [edit for edit in edits if not SITES[edit.site].has_layers]
+    if not embeddings:
+        return None
+    total = model.embed.summands(base.run.tokens[pair], base.run.token_types[pair])
+    for edit in embeddings:
+        if edit.site in total:
+            total[edit.site] = replaced(total[edit.site], edit)
+    resid = model.embed_project(model.ln_embed(sum(total.values())))
+    for edit in embeddings:
+        if edit.site == "full_embed":
+            resid = replaced(resid, edit)
+    run, pos = (touched(embeddings, real) & real).nonzero(as_tuple=True)
+    return _Rows(run, pos, resid[run, pos])
+
+
+def _block(
+    block: Block,
     layer: int,
-    site: Site,
-    replacement: Float[Tensor, "run pos ..."],
-    chosen: Bool[Tensor, "run pos ..."],
-) -> Float[Tensor, "run pos d_model"]:
-    """The last hidden states of runs that start at `layer` with the chosen entries of the site replaced."""
-    if site.has_heads and chosen.ndim == 3:
-        chosen = rearrange(chosen, "run pos 1 -> run pos 1 1")
+    base: BaseRun,
+    pair: Int[Tensor, " run"],
+    here: Mapping[str, Sequence[Edit]],
+    rows: _Rows | None,
+    real: Bool[Tensor, "run pos"],
+    mask: Float[Tensor, "run 1 1 key"] | None,
+    read: Int[Tensor, "run query"] | None,
+) -> _Rows | None:
+    """The rows of a block's output that can differ from the unpatched run's, of all positions or of those to `read`."""
+    x = base.resid[layer]
+    if here["resid_pre"]:
+        rows = _edited_input(x, pair, here["resid_pre"], rows, real)
+    edits = [edit for of_site in here.values() for edit in of_site]
+    if rows is None and not edits:
+        return None
+    mixes = rows is not None or here["k"] or here["v"]
+    if mixes and read is not None:
+        # Every query sees a changed key, and these are the queries that count.
+        run = torch.arange(len(pair), device=pair.device).repeat_interleave(read.shape[1])
+        pos = read.flatten()
+        z = _attention(block.attn, layer, base, pair, here, rows, mask, read).flatten(0, 1)
+    else:
+        changed = real if mixes else touched(edits, real) & real
+        if read is not None:
+            changed = changed & torch.zeros_like(real).scatter(1, read, True)
+        run, pos = changed.nonzero(as_tuple=True)
+        if mixes or here["q"] or here["attn_scores"] or here["pattern"]:
+            z = _at(_attention(block.attn, layer, base, pair, here, rows, mask, None), run, pos)
+        else:
+            z = base.z[layer][pair[run], pos]
+    if rows is None:
+        x_rows = x[pair[run], pos]
+    elif len(rows.values) == len(run) and read is None:
+        x_rows = rows.values
+    else:
+        x_rows = _at(rows.onto(x, pair, rows.values), run, pos)
+    return _Rows(run, pos, _after_attention(block, here, x_rows, z, run, pos))
 
-    def swap(activation: Float[Tensor, "run pos ..."], hook: HookPoint) -> Float[Tensor, "run pos ..."]:
-        return torch.where(chosen, replacement, activation)
 
-    return model.run_with_hooks(
-        start,
-        one_zero_attention_mask=mask,
-        start_at_layer=layer,
-        stop_at_layer=model.cfg.n_layers,
-        fwd_hooks=[(site.hook.format(layer=layer), swap)],
+def _at(whole: Float[Tensor, "run pos *vector"], run: Int[Tensor, " row"], pos: Int[Tensor, " row"]) -> Tensor:
+    """Some rows; all of them, in order, without a copy."""
+    return whole.flatten(0, 1) if len(run) == whole.shape[0] * whole.shape[1] else whole[run, pos]
+
+
+def _edited_input(
+    x: Float[Tensor, "pair pos d_model"],
+    pair: Int[Tensor, " run"],
+    edits: Sequence[Edit],
+    rows: _Rows | None,
+    real: Bool[Tensor, "run pos"],
+) -> _Rows:
+    """The changed rows of a block's input after the edits of it."""
+    changed = touched(edits, real) & real
+    if rows is None:
+        run, pos = changed.nonzero(as_tuple=True)
+        values = x[pair[run], pos]
+    else:
+        changed[rows.run, rows.pos] = True
+        run, pos = changed.nonzero(as_tuple=True)
+        values = rows.onto(x, pair, rows.values)[run, pos]
+    for edit in edits:
+        values = replaced_rows(values, edit, run, pos)
+    return _Rows(run, pos, values)
+
+
+def _attention(
+    attn: Attention,
+    layer: int,
+    base: BaseRun,
+    pair: Int[Tensor, " run"],
+    here: Mapping[str, Sequence[Edit]],
+    rows: _Rows | None,
+    mask: Float[Tensor, "run 1 1 key"] | None,
+    queries: Int[Tensor, "run query"] | None,
+) -> Float[Tensor, "run query head d_head"]:
+    """The heads' outputs before any edit of them, at some queries or at all."""
+    n_pos = base.resid[layer].shape[1]
+    whole = rows is not None and len(rows.values) == len(pair) * n_pos
+    if queries is not None and whole and not any(here[site] for site in ("q", "k", "v", "attn_scores", "pattern")):
+        assert rows is not None
+        x = rows.values.unflatten(0, (len(pair), n_pos))
+        if 2 * queries.shape[1] < n_pos:
+            return _attention_of_few(attn, x, queries, mask)
+
+    def projected(site: str, W: Tensor, b: Tensor) -> Float[Tensor, "run pos head d_head"]:
+        unpatched = getattr(base, site)[layer]
+        activation = unpatched[pair] if rows is None else rows.onto(unpatched, pair, attn.project(rows.values, W, b))
+        for edit in here[site]:
+            activation = replaced(activation, edit)
+        return activation
+
+    q, k, v = (
+        projected("q", attn.W_Q, attn.b_Q),
+        projected("k", attn.W_K, attn.b_K),
+        projected("v", attn.W_V, attn.b_V),
     )
+    if queries is not None:
+        q = torch.take_along_dim(q, rearrange(queries, "run query -> run query 1 1"), dim=1)
+    if not here["attn_scores"] and not here["pattern"]:
+        return attn.mix(q, k, v, mask)
+    if queries is None:
+        queries = torch.arange(n_pos, device=pair.device).expand(len(pair), -1)
+    q, k, v = (rearrange(t, "run pos head d_head -> run head pos d_head") for t in (q, k, v))
+    scores = (q / attn.cfg.d_head**0.5) @ k.mT
+    for edit in here["attn_scores"]:
+        scores = replaced_queries(scores, edit, queries)
+    pattern = (scores if mask is None else scores + mask).softmax(dim=-1)
+    for edit in here["pattern"]:
+        pattern = replaced_queries(pattern, edit, queries)
+    return rearrange(pattern @ v, "run head query d_head -> run query head d_head")
 
 
-def _dataset(
-    model: HookedEncoder,
-    parts: list[tuple[list[int], PairRuns, tuple[Tensor, Tensor, Tensor]]],
-    site: Site,
-    by: By,
-    direction: Direction,
-    objective: Objective,
-) -> xr.Dataset:
-    n_pairs = sum(len(indices) for indices, _, _ in parts)
-    width = max(patched.shape[2] for _, _, (patched, _, _) in parts)
-    patched = np.full((n_pairs, model.cfg.n_layers, width), np.nan)
-    base, source = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
-    for indices, _, (some_patched, some_base, some_source) in parts:
-        patched[indices, :, : some_patched.shape[2]] = some_patched.double().cpu().numpy()
-        base[indices] = some_base.double().cpu().numpy()
-        source[indices] = some_source.double().cpu().numpy()
-    coords: dict[str, object] = {"pair": np.arange(n_pairs), "layer": np.arange(model.cfg.n_layers)}
-    coords[by] = list(ROLES) if by == "role" else np.arange(width)
-    if by == "position" and n_pairs == 1:
-        coords["token"] = (by, list(parts[0][1].base.statements[0].tokens))
-    return xr.Dataset(
-        {
-            "patched": (("pair", "layer", by), patched),
-            "base": ("pair", base),
-            "source": ("pair", source),
-        },
-        coords=coords,
-        attrs={
-            "site": site.name,
-            "direction": direction,
-            "objective": getattr(objective, "__name__", str(objective)),
-            "model": model.cfg.model_name,
-        },
-    )
+def _attention_of_few(
+    attn: Attention,
+    x: Float[Tensor, "run pos d_model"],
+    queries: Int[Tensor, "run query"],
+    mask: Float[Tensor, "run 1 1 key"] | None,
+) -> Float[Tensor, "run query head d_head"]:
+    """Attention of a few queries without the keys and values of every token.
+
+    `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so nothing to the softmax; and `A v =
+    (A x) W_V + b_V`, as the weights sum to 1.
+    """
+    x_query = torch.take_along_dim(x, queries[..., None], dim=1)
+    q = attn.project(x_query, attn.W_Q, attn.b_Q) / attn.cfg.d_head**0.5
+    read = einsum(q, attn.W_K, "run query head d_head, head d_model d_head -> run query head d_model")
+    scores = einsum(read, x, "run query head d_model, run pos d_model -> run head query pos")
+    pattern = (scores if mask is None else scores + mask).softmax(dim=-1)
+    mixed = einsum(pattern, x, "run head query pos, run pos d_model -> run query head d_model")
+    return einsum(mixed, attn.W_V, "run query head d_model, head d_model d_head -> run query head d_head") + attn.b_V
+
+
+def _after_attention(
+    block: Block,
+    here: Mapping[str, Sequence[Edit]],
+    x: Float[Tensor, "row d_model"],
+    z: Float[Tensor, "row head d_head"],
+    run: Int[Tensor, " row"],
+    pos: Int[Tensor, " row"],
+) -> Float[Tensor, "row d_model"]:
+    """A block's output from its input and its heads' outputs, row by row."""
+
+    def edited(site: str, activation: Tensor) -> Tensor:
+        for edit in here[site]:
+            activation = replaced_rows(activation, edit, run, pos)
+        return activation
+
+    attn, mlp = block.attn, block.mlp
+    z = edited("z", z)
+    attn_out = edited("result", attn.result(z)).sum(dim=1) + attn.b_O if here["result"] else attn.out(z)
+    h = block.ln1(edited("resid_mid", x + edited("attn_out", attn_out)))
+    post = edited("mlp_post", mlp.act_fn(edited("mlp_pre", mlp.read(h))))
+    resid_post = edited("resid_post", h + edited("mlp_out", mlp.write(post)))
+    return edited("normalized_resid_post", block.ln2(resid_post))

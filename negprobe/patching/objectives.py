@@ -1,10 +1,11 @@
 """What a patch is measured by: one number a run, read from the last hidden states.
 
 Each objective is made for one side of a batch of pairs, and then read for any number of patched runs of it. Only what
-it needs of the head is computed.
+it needs of the last block and of the head is computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,25 @@ from negprobe.models.heads import pool
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair
 
-Readout = Callable[[Float[Tensor, "run pos d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
-"""Reads runs: their last hidden states, and the pair each of them belongs to."""
+
+@dataclass(frozen=True)
+class Readout:
+    """Reads one number from each run.
+
+    Attributes:
+        positions: The positions whose last hidden states it reads, the same number for each pair; None for all.
+        read: From the states there, and the pair each run belongs to, to the runs' numbers.
+    """
+
+    positions: Int[Tensor, "pair read"] | None
+    read: Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
+
+    def __call__(self, resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        """Read runs from all their last hidden states."""
+        if self.positions is not None:
+            resid = torch.take_along_dim(resid, self.positions[pair][..., None], dim=1)
+        return self.read(resid, pair)
+
 
 Objective = Callable[[HookedEncoder, PairRuns, Run], Readout]
 """Makes the readout for one side (base or source) of a batch of pairs."""
@@ -41,26 +59,16 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
         PatchingError: without a masked-LM head, for a pair without target or foil, one of them not a single token, or a
             statement that does not have exactly one mask token.
     """
-    if model.cfg.head != "masked_lm" or model.tokenizer is None:
-        raise PatchingError(f"{model.cfg.model_name!r} has no masked-LM head, so it has no logit at [MASK].")
-    target, foil = answer_ids(model, runs.pairs)
-    is_mask = side.tokens == model.tokenizer.mask_token_id
-    for row, count in enumerate(is_mask.sum(dim=1).tolist()):
-        if count != 1:
-            raise PatchingError(
-                f"A statement has {count} mask tokens; the logit difference is read at exactly one: "
-                f"{side.statements[row].text!r}."
-            )
-    at = is_mask.long().argmax(dim=1)
+    at = _mask_positions(model, side)
+    target, foil = _word_ids(model, runs, "target"), _word_ids(model, runs, "foil")
     # Only two words are compared, so only their difference of unembedding vectors is needed.
     direction = model.W_U[:, target].T - model.W_U[:, foil].T
     bias = model.b_U[target] - model.b_U[foil]
 
-    def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        masked = resid[torch.arange(len(resid), device=resid.device), at[pair]]
-        return einsum(model.mlm_head(masked), direction[pair], "run d, run d -> run") + bias[pair]
+    def read(masked: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        return einsum(model.mlm_head(masked[:, 0]), direction[pair], "run d, run d -> run") + bias[pair]
 
-    return read
+    return Readout(at, read)
 
 
 def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
@@ -71,23 +79,50 @@ def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> R
     """
     if model.cfg.head != "classification":
         raise PatchingError(f"{model.cfg.model_name!r} is not a classifier, so it has no class logits.")
-    labels = list(model.cfg.labels)
-    for pair in runs.pairs:
-        for name, label in (("target", pair.target), ("foil", pair.foil)):
-            if label not in labels:
-                raise PatchingError(
-                    f"The {name} of {pair.original!r} is {label!r}, which is not a label of this model; its labels are "
-                    f"{', '.join(labels)}."
-                )
-    target = torch.tensor([labels.index(str(pair.target)) for pair in runs.pairs], device=model.device)
-    foil = torch.tensor([labels.index(str(pair.foil)) for pair in runs.pairs], device=model.device)
+    target, foil = _label_ids(model, runs, "target"), _label_ids(model, runs, "foil")
 
-    def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        logits = model.classifier(resid)
-        row = torch.arange(len(resid), device=resid.device)
+    def read(first: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        logits = model.classifier(first)
+        row = torch.arange(len(first), device=first.device)
         return logits[row, target[pair]] - logits[row, foil[pair]]
 
-    return read
+    return Readout(_first_positions(side), read)
+
+
+def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
+
+    Raises:
+        PatchingError: for a model without a head, a pair without a target the model knows, or a statement that does not
+            have exactly one mask token.
+    """
+    positions, logits = _answer_logits(model, side)
+    ids = _label_ids(model, runs, "target") if model.cfg.head == "classification" else _word_ids(model, runs, "target")
+
+    def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        return logits(states).softmax(dim=-1)[torch.arange(len(states), device=states.device), ids[pair]]
+
+    return Readout(positions, read)
+
+
+def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """How far the answer's distribution is from the unpatched one: `KL(unpatched base || run)`, in nats, at least 0.
+
+    Of a masked LM's words at the mask, or of a classifier's labels; 0 for the base, so that a normalised effect is the
+    share of the way, in nats, to the source's distribution.
+
+    Raises:
+        PatchingError: for a model without a head, or a statement that does not have exactly one mask token.
+    """
+    positions, logits = _answer_logits(model, side)
+    base_positions, _ = _answer_logits(model, runs.base)
+    clean_states = torch.take_along_dim(last_hidden_states(model, runs.base), base_positions[..., None], dim=1)
+    clean = logits(clean_states).log_softmax(dim=-1)
+
+    def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        return F.kl_div(logits(states).log_softmax(dim=-1), clean[pair], reduction="none", log_target=True).sum(dim=-1)
+
+    return Readout(positions, read)
 
 
 def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
@@ -99,23 +134,61 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     Raises:
         PatchingError: for a model with a head.
     """
-    if model.cfg.head != "none":
-        raise PatchingError(f"{model.cfg.model_name!r} has a head; the embedding contrast is for models without.")
     # Tokenized as the runs are, so that a [MASK] is the model's own mask token here too.
     originals, counterfactuals = (
-        pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
-        for run in (
-            tokenized_run(model, [pair.original for pair in runs.pairs]),
-            tokenized_run(model, [pair.counterfactual for pair in runs.pairs]),
-        )
+        _embeddings(model, [getattr(pair, name) for pair in runs.pairs]) for name in ("original", "counterfactual")
     )
 
-    def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        embedding = pool(resid, side.mask[pair], model.cfg.pooling, normalize=False)
+    def contrast(embedding: Float[Tensor, "run d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         to_original = F.cosine_similarity(embedding, originals[pair], dim=-1)
         return to_original - F.cosine_similarity(embedding, counterfactuals[pair], dim=-1)
 
-    return read
+    return _of_embeddings(model, side, contrast)
+
+
+def cosine_to(reference: str) -> Objective:
+    """The cosine of a pooled embedding to that of a reference sentence; for models without a head.
+
+    Raises:
+        PatchingError: when it is used with a model that has a head.
+    """
+
+    def cosine(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+        embedding = _embeddings(model, [reference])
+        return _of_embeddings(model, side, lambda states, pair: F.cosine_similarity(states, embedding, dim=-1))
+
+    cosine.__name__ = f"cosine to {reference!r}"
+    return cosine
+
+
+def objective_from(
+    function: Callable[[Float[Tensor, "run *output"], Sequence[StatementPair]], Float[Tensor, " run"]],
+) -> Objective:
+    """An objective of your own: a function of the model's whole output and the pair of each run.
+
+    The output is what the model returns: logits `[run pos d_vocab]` of a masked LM (at padding they mean nothing),
+    `[run label]` of a classifier, embeddings `[run d_model]` without a head. Nothing can be left out of the last block
+    and the head for it, so it is slower than the others.
+
+    Raises:
+        PatchingError: when it is used and does not return one number a run.
+    """
+
+    def own(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+        def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+            pairs = [runs.pairs[index] for index in pair.tolist()]
+            values = function(model.head_output(resid, side.mask[pair]), pairs)
+            if not isinstance(values, Tensor) or values.shape != (len(resid),):
+                found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+                raise PatchingError(
+                    f"{own.__name__} returned {found} for {len(resid)} runs; an objective returns one number a run."
+                )
+            return values
+
+        return Readout(None, read)
+
+    own.__name__ = getattr(function, "__name__", "own objective")
+    return own
 
 
 def answer_id(model: HookedEncoder, word: str) -> int:
@@ -130,20 +203,73 @@ def answer_id(model: HookedEncoder, word: str) -> int:
         raise PatchingError(f"No logit at [MASK] stands for {word!r} alone: {error}") from error
 
 
-def answer_ids(
-    model: HookedEncoder, pairs: tuple[StatementPair, ...]
-) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
-    """Token ids of the targets and of the foils.
-
-    Raises:
-        PatchingError: for a pair without target or foil, or with one that is not a single token of the vocabulary.
-    """
-    ids = []
-    for pair in pairs:
-        if not pair.target or not pair.foil:
+def _mask_positions(model: HookedEncoder, side: Run) -> Int[Tensor, "pair 1"]:
+    if model.cfg.head != "masked_lm" or model.tokenizer is None:
+        raise PatchingError(f"{model.cfg.model_name!r} has no masked-LM head, so it has no logit at [MASK].")
+    is_mask = side.tokens == model.tokenizer.mask_token_id
+    for row, count in enumerate(is_mask.sum(dim=1).tolist()):
+        if count != 1:
             raise PatchingError(
-                f"{pair.original!r} has no {'foil' if pair.target else 'target'}; a logit difference needs both words."
+                f"A statement has {count} mask tokens; the answer is read at exactly one: "
+                f"{side.statements[row].text!r}."
             )
-        ids.append((answer_id(model, pair.target), answer_id(model, pair.foil)))
-    targets, foils = zip(*ids, strict=True)
-    return torch.tensor(targets, device=model.device), torch.tensor(foils, device=model.device)
+    return is_mask.long().argmax(dim=1, keepdim=True)
+
+
+def _first_positions(side: Run) -> Int[Tensor, "pair 1"]:
+    return torch.zeros_like(side.tokens[:, :1])
+
+
+def _answer_logits(
+    model: HookedEncoder, side: Run
+) -> tuple[Int[Tensor, "pair 1"], Callable[[Float[Tensor, "run 1 d_model"]], Float[Tensor, "run answer"]]]:
+    """Where a model's answer is read, and its logits from the last hidden state there."""
+    if model.cfg.head == "classification":
+        return _first_positions(side), model.classifier
+    return _mask_positions(model, side), lambda states: model.unembed(model.mlm_head(states[:, 0]))
+
+
+def _label_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " pair"]:
+    labels = list(model.cfg.labels)
+    ids = []
+    for pair in runs.pairs:
+        label = getattr(pair, name)
+        if label not in labels:
+            raise PatchingError(
+                f"The {name} of {pair.original!r} is {label!r}, which is not a label of this model; its labels are "
+                f"{', '.join(labels)}."
+            )
+        ids.append(labels.index(label))
+    return torch.tensor(ids, device=model.device)
+
+
+def _word_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " pair"]:
+    ids = []
+    for pair in runs.pairs:
+        word = getattr(pair, name)
+        if not word:
+            raise PatchingError(f"{pair.original!r} has no {name}, which this objective needs.")
+        ids.append(answer_id(model, word))
+    return torch.tensor(ids, device=model.device)
+
+
+def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_model"]:
+    if model.cfg.head != "none":
+        raise PatchingError(f"{model.cfg.model_name!r} has a head; this objective is for models without.")
+    run = tokenized_run(model, texts)
+    return pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
+
+
+def _of_embeddings(
+    model: HookedEncoder,
+    side: Run,
+    function: Callable[[Float[Tensor, "run d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]],
+) -> Readout:
+    """Reads the pooled embedding, of which the first token is all that counts for some models."""
+
+    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        # The first token stands first among one position as among all.
+        mask = side.mask[pair][:, : states.shape[1]]
+        return function(pool(states, mask, model.cfg.pooling, normalize=False), pair)
+
+    return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, read)

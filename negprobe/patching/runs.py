@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import pad_token_types, pad_tokens
+from negprobe.patching.sites import SITES, Site
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -110,16 +112,49 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
     return Run(statements, tokens, mask, types)
 
 
-def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
-    """What the head reads, of an unpatched run."""
-    resid = model(
+def cached(
+    model: HookedEncoder, run: Run, names: Sequence[str]
+) -> tuple[Float[Tensor, "pair pos d_model"], dict[str, Tensor]]:
+    """The last hidden states of an unpatched run, and the activations of some hooks."""
+    final, cache = model.run_with_cache(
         run.tokens,
         token_type_ids=run.token_types,
         one_zero_attention_mask=run.mask,
         stop_at_layer=model.cfg.n_layers,
+        names_filter=list(names),
+        return_cache_object=False,
     )
-    assert isinstance(resid, Tensor)
-    return resid
+    assert isinstance(final, Tensor)
+    return final, cache
+
+
+def site_activations(
+    model: HookedEncoder, run: Run, site: Site
+) -> tuple[Float[Tensor, "pair pos d_model"], list[Float[Tensor, "pair ..."]]]:
+    """The last hidden states of an unpatched run, and a site's activation in every layer (one for the embeddings).
+
+    Raises:
+        PatchingError: for an embedding that the model's family does not have.
+    """
+    if site.name == "token_type_embed" and not model.cfg.n_token_types:
+        raise PatchingError(f"{model.cfg.model_name!r} has no token types, so there is no 'token_type_embed'.")
+    # The heads' results are wide, and only z times W_O.
+    hook = SITES["z"].hook if site.name == "result" else site.hook
+    names = [hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
+    final, cache = cached(model, run, names)
+    found = [cache[name] for name in names]
+    if site.name == "result":
+        W_O = model.W_O
+        found = [
+            einsum(z, W_O[layer], "pair pos head d_head, head d_head d_model -> pair pos head d_model")
+            for layer, z in enumerate(found)
+        ]
+    return final, found
+
+
+def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
+    """What the head reads, of an unpatched run."""
+    return cached(model, run, [])[0]
 
 
 def _roles(

@@ -1,51 +1,75 @@
-"""Where an activation can be swapped, and which part of it."""
+"""Where an activation can be replaced: every hook of the encoder, by its short name."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from negprobe.errors import PatchingError
 
-By = Literal["position", "role", "head"]
-"""What a sweep varies besides the layer: a token position, a token role, or an attention head."""
+POSITION, HEADS, MAP = ("pos",), ("pos", "head"), ("head", "query", "key")
 
 
 @dataclass(frozen=True)
 class Site:
-    """An activation of every layer.
+    """An activation of every layer, or of the embeddings.
 
     Attributes:
         name: TransformerLens's short name.
-        hook: Its hook name, with `{layer}`.
-        has_heads: Whether its shape is `[batch pos head d_head]` and not `[batch pos d_model]`.
+        hook: Its hook name, with `{layer}` where every layer has one.
+        axes: What it is indexed by between the batch and the entries of a vector: a position, a position and a head,
+            or, for the two attention maps, head, query and key.
     """
 
     name: str
     hook: str
-    has_heads: bool = False
+    axes: tuple[str, ...] = POSITION
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether heads can be replaced one by one."""
+        return "head" in self.axes
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is an attention map, by query and key."""
+        return self.axes == MAP
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether every layer has one; the embeddings are there once and count as layer 0."""
+        return "{layer}" in self.hook
 
 
 SITES = {
     site.name: site
     for site in (
+        Site("embed", "embed.hook_embed"),
+        Site("pos_embed", "embed.hook_pos_embed"),
+        Site("token_type_embed", "embed.hook_token_type_embed"),
+        Site("full_embed", "hook_full_embed"),
         Site("resid_pre", "blocks.{layer}.hook_resid_pre"),
+        Site("q", "blocks.{layer}.attn.hook_q", HEADS),
+        Site("k", "blocks.{layer}.attn.hook_k", HEADS),
+        Site("v", "blocks.{layer}.attn.hook_v", HEADS),
+        Site("attn_scores", "blocks.{layer}.attn.hook_attn_scores", MAP),
+        Site("pattern", "blocks.{layer}.attn.hook_pattern", MAP),
+        Site("z", "blocks.{layer}.attn.hook_z", HEADS),
+        Site("result", "blocks.{layer}.attn.hook_result", HEADS),
         Site("attn_out", "blocks.{layer}.hook_attn_out"),
+        Site("resid_mid", "blocks.{layer}.hook_resid_mid"),
+        Site("mlp_pre", "blocks.{layer}.mlp.hook_pre"),
+        Site("mlp_post", "blocks.{layer}.mlp.hook_post"),
         Site("mlp_out", "blocks.{layer}.hook_mlp_out"),
-        Site("z", "blocks.{layer}.attn.hook_z", has_heads=True),
+        Site("resid_post", "blocks.{layer}.hook_resid_post"),
+        Site("normalized_resid_post", "blocks.{layer}.hook_normalized_resid_post"),
     )
 }
 
 
-def site_for(name: str, by: str) -> Site:
+def site_for(name: str) -> Site:
     """The site of a name.
 
     Raises:
-        PatchingError: for a site that does not exist, or has no heads to be swept by.
+        PatchingError: for a site that does not exist.
     """
     if name not in SITES:
         raise PatchingError(f"There is no site {name!r}; choose one of {', '.join(SITES)}.")
-    if by not in get_args(By):
-        raise PatchingError(f"A sweep goes by 'position', 'role' or 'head', not by {by!r}.")
-    site = SITES[name]
-    if by == "head" and not site.has_heads:
-        raise PatchingError(f"{name!r} is not made of heads; sweep it by position or role, or sweep 'z' by head.")
-    return site
+    return SITES[name]

@@ -7,7 +7,7 @@ from sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
 from transformer_lens import patching
 
 from negprobe.errors import PatchingError
-from negprobe.patching import objective_values, patch
+from negprobe.patching import objective_values, patch_sweep
 from negprobe.statements import ROLES, StatementPair
 
 HOOKS = {
@@ -81,7 +81,7 @@ def slow(model, tokenizer, pair, site, direction, chosen, head=None):
 @pytest.mark.parametrize("site", HOOKS)
 def test_patches_by_position_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction, site):
     _, model = masked_lm
-    result = patch(model, pair, site, by="position", direction=direction)["patched"].squeeze("pair")
+    result = patch_sweep(model, pair, site, by="position", direction=direction)["patched"].squeeze("pair")
     n = tokens_of(tokenizer, sides(pair, direction)[0]).shape[1]
     assert result.sizes["position"] == n
     for position in range(n):
@@ -97,7 +97,7 @@ def test_patches_by_position_equal_one_forward_pass_each(masked_lm, tokenizer, p
 @pytest.mark.parametrize("site", ["resid_pre", "z"])
 def test_patches_by_role_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction, site):
     _, model = masked_lm
-    result = patch(model, pair, site, by="role", direction=direction)["patched"].squeeze("pair")
+    result = patch_sweep(model, pair, site, by="role", direction=direction)["patched"].squeeze("pair")
     # Only aligned positions can be swapped, and an aligned position has one role on both sides.
     aligned = [(i if direction == "noising" else j, ROLE_OF[pair].get(j)) for i, j in ALIGNED[pair]]
     target_is_affected = {p for p, r in aligned if r is None}
@@ -114,7 +114,7 @@ def test_patches_by_role_equal_one_forward_pass_each(masked_lm, tokenizer, pair,
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 def test_patches_by_head_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction):
     _, model = masked_lm
-    result = patch(model, pair, "z", by="head", direction=direction)["patched"].squeeze("pair")
+    result = patch_sweep(model, pair, "z", by="head", direction=direction)["patched"].squeeze("pair")
     everywhere = list(links(pair, direction))
     for head in range(model.cfg.n_heads):
         expected = slow(model, tokenizer, pair, "z", direction, everywhere, head=head)
@@ -135,7 +135,7 @@ def test_equal_length_pairs_give_what_transformer_lens_patching_gives(masked_lm,
     }
     for (site, by), sweep in theirs.items():
         expected = sweep(model, base, cache, read).double().numpy()
-        ours = patch(model, EQUAL, site, by=by, direction=direction)["patched"].squeeze("pair").values
+        ours = patch_sweep(model, EQUAL, site, by=by, direction=direction)["patched"].squeeze("pair").values
         # TransformerLens stores its results in float32.
         np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=site)
 
@@ -144,7 +144,7 @@ def test_float32_patches_equal_the_loop_to_1e_5(masked_lm, tokenizer):
     _, model = masked_lm
     model.to(torch.float32)
     try:
-        result = patch(model, LONGER, "resid_pre", by="position")["patched"].squeeze("pair")
+        result = patch_sweep(model, LONGER, "resid_pre", by="position")["patched"].squeeze("pair")
         for position in links(LONGER, "noising"):
             expected = slow(model, tokenizer, LONGER, "resid_pre", "noising", [position])
             np.testing.assert_allclose(result.sel(position=position).values, expected, atol=1e-5)
@@ -154,9 +154,9 @@ def test_float32_patches_equal_the_loop_to_1e_5(masked_lm, tokenizer):
 
 def test_a_batch_of_pairs_of_different_length_gives_each_what_it_gets_alone(masked_lm):
     _, model = masked_lm
-    together = patch(model, PAIRS, "mlp_out", by="role", direction="denoising")
+    together = patch_sweep(model, PAIRS, "mlp_out", by="role", direction="denoising")
     for index, pair in enumerate(PAIRS):
-        alone = patch(model, pair, "mlp_out", by="role", direction="denoising").squeeze("pair")
+        alone = patch_sweep(model, pair, "mlp_out", by="role", direction="denoising").squeeze("pair")
         for name in ("patched", "base", "source"):
             np.testing.assert_allclose(together[name].sel(pair=index), alone[name], atol=1e-9, err_msg=name)
 
@@ -164,22 +164,22 @@ def test_a_batch_of_pairs_of_different_length_gives_each_what_it_gets_alone(mask
 def test_swapping_all_that_differs_gives_the_source_run_and_swapping_nothing_the_base_run(masked_lm):
     _, model = masked_lm
     # Before the first block the two runs differ in the cue's embedding alone.
-    result = patch(model, EQUAL, "resid_pre", by="role", direction="noising")
+    result = patch_sweep(model, EQUAL, "resid_pre", by="role", direction="noising")
     assert abs(result["base"] - result["source"]).item() > 1e-3
     assert result["patched"].sel(role="cue", layer=0).item() == pytest.approx(result["source"].item(), abs=1e-9)
-    untouched = patch(model, StatementPair("A [MASK].", "A [MASK].", "dog", "cat"), "resid_pre", by="position")
+    untouched = patch_sweep(model, StatementPair("A [MASK].", "A [MASK].", "dog", "cat"), "resid_pre", by="position")
     np.testing.assert_allclose(untouched["patched"].squeeze("pair"), untouched["base"].item(), atol=1e-12)
 
 
 def test_results_name_their_parts_and_say_what_they_are(masked_lm):
     _, model = masked_lm
-    result = patch(model, EQUAL, "resid_pre", by="position", direction="noising")
+    result = patch_sweep(model, EQUAL, "resid_pre", by="position", direction="noising")
     assert result["patched"].dims == ("pair", "layer", "position")
     assert list(result["token"].values[:5]) == ["[CLS]", "the", "door", "is", "now"]
     assert result.attrs["site"] == "resid_pre"
     assert result.attrs["direction"] == "noising"
     assert result.attrs["objective"] == "logit_difference"
-    assert list(patch(model, PAIRS, "z", by="role")["role"].values) == list(ROLES)
+    assert list(patch_sweep(model, PAIRS, "z", by="role")["role"].values) == list(ROLES)
 
 
 def test_unpatched_objectives_equal_hugging_face(masked_lm, tokenizer):
@@ -212,6 +212,6 @@ def test_a_patch_that_does_not_exist_is_a_clear_error(masked_lm, change, message
     _, model = masked_lm
     asked = {"pairs": EQUAL, "site": "resid_pre", "by": "position", "direction": "noising"} | change
     # The names are checked by us, not by the runtime type checks that only tests have.
-    unchecked = getattr(patch, "__wrapped__", patch)
+    unchecked = getattr(patch_sweep, "__wrapped__", patch_sweep)
     with pytest.raises(PatchingError, match=message):
         unchecked(model, asked["pairs"], asked["site"], by=asked["by"], direction=asked["direction"])

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaske
 
 from negprobe import HookedEncoder
 from negprobe.errors import PatchingError
-from negprobe.patching import answerable, objective_values, patch
+from negprobe.patching import answerable, objective_values, patch_sweep
 from negprobe.patching.objectives import answer_id
 from negprobe.statements import StatementPair
 
@@ -35,7 +35,7 @@ def test_a_classifiers_patches_equal_one_full_forward_pass_each(classifier, toke
     _, cache = model.run_with_cache(source)
     # A longer pair in the same batch pads this one.
     longer = StatementPair("The door there is now open, I think.", "The door there is not open, I think.", "yes", "no")
-    result = patch(model, [LABELLED, longer], "mlp_out", by="position", direction=direction)
+    result = patch_sweep(model, [LABELLED, longer], "mlp_out", by="position", direction=direction)
     assert result.attrs["objective"] == "class_logit_difference"
     for layer in range(model.cfg.n_layers):
         for position in range(len(tokenizer(base)["input_ids"])):
@@ -53,7 +53,7 @@ def test_an_embeddings_patches_equal_one_full_forward_pass_each_in_a_padded_batc
     model = HookedEncoder.from_pretrained(minilm_path, device="cpu", dtype=torch.float64)
     pair = StatementPair("The door is now open.", "The door is not open.")
     longer = StatementPair("The door over there is now open, I think.", "The door over there is not open, I think.")
-    result = patch(model, [pair, longer], "z", by="head", direction="noising")["patched"].sel(pair=0)
+    result = patch_sweep(model, [pair, longer], "z", by="head", direction="noising")["patched"].sel(pair=0)
     with torch.no_grad():
         original, counterfactual = model([pair.original, pair.counterfactual])
         _, cache = model.run_with_cache(pair.counterfactual)
@@ -103,7 +103,7 @@ def test_embedding_contrast_is_the_difference_of_cosines(minilm_path):
 def test_a_pair_without_a_readable_answer_is_a_clear_error(masked_lm, pair, message):
     _, model = masked_lm
     with pytest.raises(PatchingError, match=message):
-        patch(model, pair, "resid_pre", by="position")
+        patch_sweep(model, pair, "resid_pre", by="position")
     assert list(answerable(model, [EQUAL, pair, LONGER]).unanswerable) == [1]
 
 
@@ -111,7 +111,7 @@ def test_a_label_the_classifier_lacks_is_a_clear_error(classifier):
     _, model = classifier
     pair = StatementPair("The door is open.", "The door is not open.", "open", "closed")
     with pytest.raises(PatchingError, match="not a label of this model; its labels are yes, no, maybe"):
-        patch(model, pair, "resid_pre", by="position")
+        patch_sweep(model, pair, "resid_pre", by="position")
 
 
 def test_a_classifiers_own_labels_stand_in_for_missing_ones(classifier):

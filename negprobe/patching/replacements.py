@@ -1,0 +1,172 @@
+"""What activations are replaced by: the other run's, nothing, a mean, or another pair's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.models.batching import length_batches
+from negprobe.patching.engine import BaseRun
+from negprobe.patching.runs import PairRuns, pair_runs, site_activations
+from negprobe.patching.sites import Site
+from negprobe.statements import ROLES, StatementPair
+
+How = Literal["swap", "zero", "mean", "resample", "knock_out"]
+"""swap: the other run's activation at the aligned token; zero: zeros; mean: the mean over a reference set's tokens of
+that role; resample: another pair's activation at a token of that role; knock_out: no attention along the edge."""
+
+HOWS: tuple[How, ...] = get_args(How)
+
+RoleMeans = tuple[list[Float[Tensor, "role ..."]], Bool[Tensor, " role"]]
+"""The mean activation over a role's tokens in every layer, and which roles there are."""
+
+_PAIRS_AT_ONCE = 32
+
+
+def onto_base(
+    activation: Float[Tensor, "pair ..."], source_of: Int[Tensor, "pair base_pos"], site: Site
+) -> Float[Tensor, "pair ..."]:
+    """The source's activation at the base's positions; what stands at unmatched ones is never used."""
+    if site.is_map:
+        activation = torch.take_along_dim(activation, rearrange(source_of, "pair query -> pair 1 query 1"), dim=2)
+        return torch.take_along_dim(activation, rearrange(source_of, "pair key -> pair 1 1 key"), dim=3)
+    index = source_of.reshape(*source_of.shape, *(1,) * (activation.ndim - 2))
+    return torch.take_along_dim(activation, index, dim=1)
+
+
+def donors(pairs: Sequence[StatementPair], indices: Sequence[int], seed: int) -> list[StatementPair]:
+    """For each of the pairs at `indices` another of the pairs, drawn at random; the same whatever the batches are.
+
+    Raises:
+        PatchingError: if there is only one pair.
+    """
+    if len(pairs) < 2:
+        raise PatchingError("Resampling takes another pair's activations; give at least two pairs.")
+    shifts = np.random.default_rng(seed).integers(1, len(pairs), size=len(pairs))
+    return [pairs[(index + int(shifts[index])) % len(pairs)] for index in indices]
+
+
+def from_donors(runs: PairRuns, given: PairRuns) -> PairRuns:
+    """The same base runs with the donors' base as the source: the k-th token of a role goes to the k-th of that role.
+
+    Where the donor has fewer tokens of a role they are taken again from the first; where it has none, nothing is
+    replaced.
+    """
+    source_of, aligned = torch.zeros_like(runs.source_of), torch.zeros_like(runs.aligned)
+    for row, (ours, theirs) in enumerate(zip(runs.role.tolist(), given.role.tolist(), strict=True)):
+        where = {role: [at for at, found in enumerate(theirs) if found == role] for role in range(len(ROLES))}
+        taken = dict.fromkeys(where, 0)
+        for at, role in enumerate(ours):
+            if role >= 0 and where[role]:
+                source_of[row, at] = where[role][taken[role] % len(where[role])]
+                aligned[row, at] = True
+                taken[role] += 1
+    return replace(runs, source=given.base, source_of=source_of, aligned=aligned)
+
+
+@torch.no_grad()
+def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> RoleMeans:
+    """The mean activation over all tokens of a role, in both statements of every pair.
+
+    Returns:
+        For each layer the means `[role d_model]` or `[role head d_head]`, and which roles there are.
+
+    Raises:
+        PatchingError: for an attention map, whose rows have no common length.
+    """
+    if site.is_map:
+        raise PatchingError(f"{site.name!r} has no mean over statements, which differ in length; use 'swap' or 'zero'.")
+    totals: list[Tensor] = []
+    count = torch.zeros(len(ROLES), device=model.device, dtype=model.cfg.dtype)
+    for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
+        batch = [pairs[index] for index in indices]
+        for direction in ("noising", "denoising"):
+            runs = pair_runs(model, batch, direction)
+            is_role = rearrange(runs.role, "pair pos -> pair pos 1") == torch.arange(len(ROLES), device=model.device)
+            weight = is_role.to(model.cfg.dtype)
+            _, found = site_activations(model, runs.base, site)
+            sums = [einsum(weight, activation, "pair pos role, pair pos ... -> role ...") for activation in found]
+            totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
+            count += weight.sum(dim=(0, 1))
+    shape = (-1, *(1,) * (totals[0].ndim - 1))
+    return [total / count.clamp(min=1).reshape(shape) for total in totals], count > 0
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What a site's activations become, for a batch of pairs.
+
+    Attributes:
+        values: For each layer the new activation, of the base's shape.
+        available: The base positions that have one.
+        source: The source's last hidden states, where the source was run for it.
+    """
+
+    values: list[Float[Tensor, "pair ..."]]
+    available: Bool[Tensor, "pair pos"]
+    source: Float[Tensor, "pair source_pos d_model"] | None = None
+
+
+def check_how(site: Site, how: str, renormalize: bool) -> None:
+    """Refuse a replacement that a site cannot have.
+
+    Raises:
+        PatchingError: for such a one, or one that does not exist.
+    """
+    if how not in HOWS:
+        raise PatchingError(f"There is no replacement {how!r}; choose one of {', '.join(HOWS)}.")
+    if how == "knock_out" and site.name != "attn_scores":
+        raise PatchingError(f"Attention is knocked out at 'attn_scores', before the softmax, not at {site.name!r}.")
+    if how in ("mean", "resample") and site.is_map:
+        raise PatchingError(f"{site.name!r} of another statement has another size; use 'swap', 'zero' or 'knock_out'.")
+    if renormalize and site.name != "pattern":
+        raise PatchingError(f"Only the rows of 'pattern' sum to 1 and can be renormalised, not those of {site.name!r}.")
+
+
+def replacement(
+    model: HookedEncoder,
+    runs: PairRuns,
+    base: Sequence[Float[Tensor, "pair ..."]],
+    site: Site,
+    how: How,
+    given: PairRuns | None,
+    means: RoleMeans | None,
+) -> Replacement:
+    """What replaces a site's activations.
+
+    Args:
+        model: The model.
+        runs: The pairs.
+        base: The site's unpatched activations in the base, layer by layer.
+        site: The site.
+        how: By what they are replaced.
+        given: The runs with a donor as their source, for "resample".
+        means: `role_means` of the site, for "mean".
+    """
+    real = runs.base.mask.bool()
+    if how == "zero":
+        return Replacement([torch.zeros_like(activation) for activation in base], real)
+    if how == "knock_out":
+        return Replacement([torch.full_like(activation, -torch.inf) for activation in base], real)
+    if how == "mean":
+        assert means is not None
+        layers, known = means
+        role = runs.role.clamp(min=0)
+        return Replacement([layer[role] for layer in layers], real & known[role])
+    origin = runs if given is None else given
+    final, found = site_activations(model, origin.source, site)
+    values = [onto_base(activation, origin.source_of, site) for activation in found]
+    return Replacement(values, origin.aligned, final if given is None else None)
+
+
+def base_activations(model: HookedEncoder, base: BaseRun, site: Site) -> Sequence[Float[Tensor, "pair ..."]]:
+    """A site's unpatched activations, layer by layer, from what is kept or from another run."""
+    kept = {"resid_pre": base.resid[:-1], "q": base.q, "k": base.k, "v": base.v, "z": base.z}
+    return kept[site.name] if site.name in kept else site_activations(model, base.run, site)[1]

@@ -1,0 +1,329 @@
+"""Sweeps: one patch after another over layers, heads, tokens and roles, on one pair or on many."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.models.batching import length_batches
+from negprobe.patching.edits import Edit
+from negprobe.patching.engine import base_run, chunks, run_edited
+from negprobe.patching.objectives import Objective, default_objective
+from negprobe.patching.replacements import (
+    How,
+    RoleMeans,
+    base_activations,
+    check_how,
+    donors,
+    from_donors,
+    replacement,
+    role_means,
+)
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, last_hidden_states, pair_runs
+from negprobe.patching.sites import Site, site_for
+from negprobe.statements import ROLES, StatementPair
+
+By = Literal["head", "position", "role"]
+"""What a sweep varies besides the layer: an attention head, a token position, a token role."""
+
+Progress = Callable[[int], None]
+"""Told after each batch how many pairs are done."""
+
+# Floats of the activations kept for the pairs that are prepared together.
+_KEPT_BUDGET = 2**27
+_PAIRS_AT_ONCE = 32
+
+
+def patch_sweep(
+    model: HookedEncoder,
+    pairs: StatementPair | Sequence[StatementPair],
+    site: str,
+    *,
+    by: By | Sequence[By],
+    direction: Direction = "noising",
+    how: How = "swap",
+    keys: str | None = None,
+    reference: Sequence[StatementPair] | None = None,
+    renormalize: bool = False,
+    objective: Objective | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Patch one layer and one part after another, on every pair.
+
+    A patch replaces the base run's activation at one site and layer and runs the rest of the model. `by` says which
+    part: "position" one token's, "role" that of all tokens of a role, "head" one head's at all tokens, ("head", "role")
+    or ("head", "position") one head's at those tokens. Of the attention maps, positions and roles are the queries'.
+
+    Args:
+        model: The model.
+        pairs: One pair, or several of any length.
+        site: A name of `SITES`.
+        by: What varies besides the layer.
+        direction: Whose run is the base: "noising" puts the counterfactual's activation into the original's run,
+            "denoising" the other way. The objective of the source run is what effects are normalised by, whatever the
+            activation is replaced with.
+        how: "swap" takes the source's activation, at aligned tokens (of a map, aligned queries and keys) only; "zero",
+            "mean" (over the tokens of that role in `reference`) and "resample" (a token of that role in another pair)
+            ablate at every token; "knock_out" takes attention along the chosen edges away before the softmax, and
+            needs the site "attn_scores".
+        keys: Of a map, only the edges to the keys of this role.
+        reference: The statements "mean" is taken over, both of each pair; by default `pairs`.
+        renormalize: Whether the rows of a patched "pattern" are scaled to sum 1 again.
+        objective: What is read from a run; by default `default_objective(model)`.
+        seed: Of the choice of pairs in "resample".
+        progress: Told how many pairs are done.
+
+    Returns:
+        A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where the
+        pair has no such part, or it is not aligned), and `base` and `source` `[pair]`, those of the unpatched runs.
+        `effects.effect`, `effects.mean_effect` and `effects.averages` normalise it. Coordinates name roles, and for a
+        single pair the tokens; attributes name site, direction, objective and model.
+
+    Raises:
+        PatchingError: for a site, part, direction, replacement, role or objective that does not exist or that the model
+            or a pair does not have, for a query left without a key, and for no pairs at all.
+        StatementError, InputError: for a statement that cannot be run.
+    """
+    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+    if not chosen:
+        raise PatchingError("There are no pairs to patch; give at least one.")
+    sweep = _sweep(site, by, how, keys, renormalize, direction)
+    objective = objective or default_objective(model)
+    means = role_means(model, chosen if reference is None else list(reference), sweep.site) if how == "mean" else None
+    parts: list[tuple[list[int], PairRuns, _Values]] = []
+    done = 0
+    for indices in pair_batches(model, chosen):
+        with torch.no_grad():
+            runs = pair_runs(model, [chosen[i] for i in indices], direction)
+            given = None
+            if how == "resample":
+                given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
+            parts.append((indices, runs, _sweep_batch(model, runs, given, sweep, means, objective)))
+        done += len(indices)
+        if progress is not None:
+            progress(done)
+    return _dataset(model, parts, sweep, direction, objective)
+
+
+def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[list[int]]:
+    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest."""
+    # A token has seldom fewer than two characters; only a batch's size hangs on it.
+    lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in pairs]
+    n_tokens = min(model.cfg.n_ctx, max(lengths))
+    per_pair = n_tokens * model.cfg.n_layers * (6 * model.cfg.d_model)
+    return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What is swept: a checked request."""
+
+    site: Site
+    by: tuple[By, ...]
+    how: How
+    keys: int | None
+    renormalize: bool
+
+    @property
+    def token_part(self) -> By | None:
+        """The part of `by` that chooses tokens."""
+        return next((part for part in self.by if part != "head"), None)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The objective of a batch's runs: patched, and unpatched base and source."""
+
+    patched: Float[Tensor, "pair layer ..."]
+    base: Float[Tensor, " pair"]
+    source: Float[Tensor, " pair"]
+
+
+def _sweep(site: str, by: str | Sequence[str], how: str, keys: str | None, renormalize: bool, direction: str) -> _Sweep:
+    """A request as it came, checked."""
+    where = site_for(site)
+    # Heads first, whatever order they were asked for in.
+    parts = tuple(sorted((by,) if isinstance(by, str) else by))
+    known = get_args(By)
+    if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known) or len(set(parts) - {"head"}) > 1:
+        raise PatchingError(
+            "A sweep goes by 'position', 'role' or 'head', or by ('head', 'position') or ('head', 'role'), "
+            f"not by {by!r}."
+        )
+    if "head" in parts and not where.has_heads:
+        raise PatchingError(f"{site!r} is not made of heads; sweep it by position or role, or sweep 'z' by head.")
+    if direction not in DIRECTIONS:
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    check_how(where, how, renormalize)
+    if keys is not None and not where.is_map:
+        raise PatchingError(f"{site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
+    if keys is not None and keys not in ROLES:
+        raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
+    return _Sweep(
+        where, cast(tuple[By, ...], parts), cast(How, how), None if keys is None else ROLES.index(keys), renormalize
+    )
+
+
+def _sweep_batch(
+    model: HookedEncoder,
+    runs: PairRuns,
+    given: PairRuns | None,
+    sweep: _Sweep,
+    means: RoleMeans | None,
+    objective: Objective,
+) -> _Values:
+    """The objective of every patch of a batch of pairs, and of its unpatched base and source runs."""
+    base = base_run(model, runs.base)
+    unpatched = base_activations(model, base, sweep.site)
+    new = replacement(model, runs, unpatched, sweep.site, sweep.how, given, means)
+    read = objective(model, runs, runs.base)
+    every = torch.arange(len(runs.pairs), device=model.device)
+    base_values = read(base.resid[-1], every)
+    final = last_hidden_states(model, runs.source) if new.source is None else new.source
+    source_values = objective(model, runs, runs.source)(final, every)
+
+    tokens = _token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
+    heads = _head_choices(model, sweep)
+    keys = _key_choices(runs, new.available, sweep)
+    exists = tokens.any(dim=2) & keys.any(dim=1, keepdim=True)
+    patched = torch.where(
+        rearrange(exists, "pair token -> pair 1 1 token"),
+        rearrange(base_values, "pair -> pair 1 1 1"),
+        torch.nan,
+    ).repeat(1, len(unpatched), len(heads), 1)
+    for layer, (old, values) in enumerate(zip(unpatched, new.values, strict=True)):
+        # A run in which nothing changes has the base's value already.
+        differs = values != old
+        differs = differs & rearrange(keys, "pair key -> pair 1 1 key") if sweep.site.is_map else differs.any(dim=-1)
+        pair, head, token = _changing(differs, tokens, heads, sweep.site).nonzero(as_tuple=True)
+        for some in chunks(model, len(pair), tokens.shape[2]):
+            of = pair[some]
+            where = _where(differs[of], tokens[of, token[some]], heads[head[some]], sweep.site)
+            edit = Edit(sweep.site.name, layer, where, values, of, sweep.renormalize)
+            patched[of, layer, head[some], token[some]] = run_edited(model, base, of, [edit], read)
+    return _Values(patched, base_values, source_values)
+
+
+def _token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token pos"]:
+    """For each pair and part, the base positions it is made of."""
+    n_pos = runs.role.shape[1]
+    if by == "position":
+        return torch.eye(n_pos, dtype=torch.bool, device=runs.role.device).expand(len(runs.pairs), -1, -1)
+    if by == "role":
+        role = torch.arange(len(ROLES), device=runs.role.device)
+        return rearrange(runs.role, "pair pos -> pair 1 pos") == rearrange(role, "token -> 1 token 1")
+    return runs.base.mask.bool()[:, None]
+
+
+def _head_choices(model: HookedEncoder, sweep: _Sweep) -> Bool[Tensor, "part head"]:
+    """For each part the heads it is made of."""
+    if "head" in sweep.by:
+        return torch.eye(model.cfg.n_heads, dtype=torch.bool, device=model.device)
+    return torch.ones(1, model.cfg.n_heads if sweep.site.has_heads else 1, dtype=torch.bool, device=model.device)
+
+
+def _key_choices(runs: PairRuns, available: Bool[Tensor, "pair pos"], sweep: _Sweep) -> Bool[Tensor, "pair pos"]:
+    """The keys of a map whose edges are replaced; of no meaning for other sites.
+
+    Raises:
+        PatchingError: for a knock-out that leaves a query without a key.
+    """
+    keys = available if sweep.keys is None else available & (runs.role == sweep.keys)
+    if sweep.how == "knock_out" and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
+        raise PatchingError(
+            "A query that may look at no token has no attention; choose keys to knock out, such as keys='cue'."
+        )
+    return keys if sweep.site.is_map else available
+
+
+def _changing(
+    differs: Bool[Tensor, "pair ..."],
+    tokens: Bool[Tensor, "pair token pos"],
+    heads: Bool[Tensor, "part head"],
+    site: Site,
+) -> Bool[Tensor, "pair part token"]:
+    """Which runs replace any entry by another."""
+    if site.is_map:
+        by_head = rearrange(differs.any(dim=-1), "pair head pos -> pair pos head")
+    else:
+        by_head = differs if site.has_heads else differs[..., None]
+    # Sums of nothing but zeros and ones, so that one matrix product does for a chain of `any`.
+    counts = einsum(
+        by_head.float(), tokens.float(), heads.float(), "pair pos head, pair token pos, part head -> pair part token"
+    )
+    return counts > 0
+
+
+def _where(
+    differs: Bool[Tensor, "run ..."], tokens: Bool[Tensor, "run pos"], heads: Bool[Tensor, "run head"], site: Site
+) -> Bool[Tensor, "run ..."]:
+    """The entries that each run replaces."""
+    if site.is_map:
+        chosen = rearrange(tokens, "run query -> run 1 query 1") & rearrange(heads, "run head -> run head 1 1")
+    elif site.has_heads:
+        chosen = rearrange(tokens, "run pos -> run pos 1") & rearrange(heads, "run head -> run 1 head")
+    else:
+        chosen = tokens
+    return differs & chosen
+
+
+def _dataset(
+    model: HookedEncoder,
+    parts: list[tuple[list[int], PairRuns, _Values]],
+    sweep: _Sweep,
+    direction: Direction,
+    objective: Objective,
+) -> xr.Dataset:
+    n_pairs = sum(len(indices) for indices, _, _ in parts)
+    _, n_layers, n_parts, _ = parts[0][2].patched.shape
+    width = max(values.patched.shape[3] for _, _, values in parts)
+    patched = np.full((n_pairs, n_layers, n_parts, width), np.nan)
+    base, source = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
+    unmatched = np.full(n_pairs, "", dtype=object)
+    for indices, runs, values in parts:
+        patched[indices, :, :, : values.patched.shape[3]] = values.patched.double().cpu().numpy()
+        base[indices] = values.base.double().cpu().numpy()
+        source[indices] = values.source.double().cpu().numpy()
+        unmatched[indices] = unmatched_tokens(runs)
+    by = [part for part in sweep.by if part == "head"] + [part for part in [sweep.token_part] if part]
+    if "head" not in by:
+        patched = patched.squeeze(axis=2)
+    if sweep.token_part is None:
+        patched = patched.squeeze(axis=-1)
+    coords: dict[str, object] = {"pair": np.arange(n_pairs), "layer": np.arange(n_layers)}
+    coords |= {"head": np.arange(n_parts)} if "head" in by else {}
+    coords |= {"role": list(ROLES)} if "role" in by else {}
+    coords["unmatched"] = ("pair", unmatched.astype(str))
+    if "position" in by:
+        coords["position"] = np.arange(width)
+        if n_pairs == 1:
+            coords["token"] = ("position", list(parts[0][1].base.statements[0].tokens))
+    return xr.Dataset(
+        {"patched": (("pair", "layer", *by), patched), "base": ("pair", base), "source": ("pair", source)},
+        coords=coords,
+        attrs={
+            "site": sweep.site.name,
+            "direction": direction,
+            "how": sweep.how,
+            "objective": getattr(objective, "__name__", str(objective)),
+            "model": model.cfg.model_name,
+        },
+    )
+
+
+def unmatched_tokens(runs: PairRuns) -> list[str]:
+    """The base's tokens that have no partner in the source, pair by pair."""
+    lost = (runs.base.mask.bool() & ~runs.aligned).cpu()
+    return [
+        " ".join(token for at, token in enumerate(statement.tokens) if lost[row, at])
+        for row, statement in enumerate(runs.base.statements)
+    ]
