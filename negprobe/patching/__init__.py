@@ -1,7 +1,8 @@
 """Activation patching between the two runs of a statement pair."""
 
 from negprobe.patching.answers import Answerable, answerable, objective_values
-from negprobe.patching.effects import effect, mean_effect
+from negprobe.patching.effects import averages, effect, mean_effect, save_results
+from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
     class_logit_difference,
     cosine_to,
@@ -12,6 +13,7 @@ from negprobe.patching.objectives import (
     objective_from,
     target_probability,
 )
+from negprobe.patching.replacements import How
 from negprobe.patching.runs import DIRECTIONS, Direction
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import By, patch_sweep
@@ -22,7 +24,10 @@ __all__ = [
     "Answerable",
     "By",
     "Direction",
+    "How",
+    "Patch",
     "answerable",
+    "averages",
     "class_logit_difference",
     "cosine_to",
     "default_objective",
@@ -33,6 +38,8 @@ __all__ = [
     "mean_effect",
     "objective_from",
     "objective_values",
+    "patch",
     "patch_sweep",
+    "save_results",
     "target_probability",
 ]

@@ -310,14 +310,17 @@ def _dataset(
     return xr.Dataset(
         {"patched": (("pair", "layer", *by), patched), "base": ("pair", base), "source": ("pair", source)},
         coords=coords,
-        attrs={
-            "site": sweep.site.name,
-            "direction": direction,
-            "how": sweep.how,
-            "objective": getattr(objective, "__name__", str(objective)),
-            "model": model.cfg.model_name,
-        },
+        attrs={"site": sweep.site.name, "how": sweep.how} | attributes(model, direction, objective),
     )
+
+
+def attributes(model: HookedEncoder, direction: Direction, objective: Objective) -> dict[str, str]:
+    """What a result says about how it was made."""
+    return {
+        "direction": direction,
+        "objective": getattr(objective, "__name__", str(objective)),
+        "model": model.cfg.model_name,
+    }
 
 
 def unmatched_tokens(runs: PairRuns) -> list[str]:

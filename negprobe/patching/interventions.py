@@ -1,0 +1,234 @@
+"""Chosen patches, alone or several in one run: "heads 1.2 and 3.0 at the cue"."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import rearrange
+from jaxtyping import Bool
+from torch import Tensor
+
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.patching.edits import Edit
+from negprobe.patching.engine import BaseRun, base_run, run_edited
+from negprobe.patching.objectives import Objective, default_objective
+from negprobe.patching.replacements import (
+    How,
+    Replacement,
+    RoleMeans,
+    base_activations,
+    check_how,
+    donors,
+    from_donors,
+    replacement,
+    role_means,
+)
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, last_hidden_states, pair_runs
+from negprobe.patching.sites import SITES, site_for
+from negprobe.patching.sweep import Progress, attributes, pair_batches, unmatched_tokens
+from negprobe.statements import ROLES, StatementPair
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One part of an activation that is replaced; whatever is left open means all of it.
+
+    Attributes:
+        site: A name of `SITES`.
+        layer: A layer; None for every layer.
+        head: A head; None for every head.
+        position: A position of the base's tokens (of a map, a query); None for every token.
+        role: A role of tokens, instead of a position.
+        key_position: Of a map, the position of the keys.
+        key_role: Of a map, the role of the keys, instead of a position.
+        how: What it is replaced by (see `replacements.How`).
+        renormalize: Whether the rows of a patched "pattern" are scaled to sum 1 again.
+    """
+
+    site: str
+    layer: int | None = None
+    head: int | None = None
+    position: int | None = None
+    role: str | None = None
+    key_position: int | None = None
+    key_role: str | None = None
+    how: How = "swap"
+    renormalize: bool = False
+
+    def __str__(self) -> str:
+        """A short name: "z 1.2 at cue", "attn_scores 0.* at mask → cue knock_out"."""
+        parts = [self.site]
+        if SITES[self.site].has_layers:
+            layer = "*" if self.layer is None else self.layer
+            parts.append(
+                f"{layer}.{'*' if self.head is None else self.head}" if SITES[self.site].has_heads else f"{layer}"
+            )
+        tokens, keys = (
+            at if at is not None else role
+            for at, role in ((self.position, self.role), (self.key_position, self.key_role))
+        )
+        parts += [f"at {tokens}"] if tokens is not None else []
+        parts += [f"→ {keys}"] if keys is not None else []
+        return " ".join([*parts, *([self.how] if self.how != "swap" else [])])
+
+
+@torch.no_grad()
+def patch(
+    model: HookedEncoder,
+    pairs: StatementPair | Sequence[StatementPair],
+    patches: Sequence[Patch | Sequence[Patch]],
+    *,
+    direction: Direction = "noising",
+    reference: Sequence[StatementPair] | None = None,
+    objective: Objective | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Run each of several patches, or sets of patches that act together in one run, on every pair.
+
+    Args:
+        model: The model.
+        pairs: One pair, or several of any length.
+        patches: What each run replaces: one patch, or a sequence of patches that are all made in the same run.
+        direction: Whose run is the base, as in `patch_sweep`.
+        reference: The statements "mean" is taken over; by default `pairs`.
+        objective: What is read from a run; by default `default_objective(model)`.
+        seed: Of the choice of pairs in "resample".
+        progress: Told how many pairs are done.
+
+    Returns:
+        A dataset with `patched` `[pair patch]` (NaN where a pair has no token for one of a set's patches), and `base`
+        and `source` `[pair]`; the coordinate `patch` names them.
+
+    Raises:
+        PatchingError: for a site, layer, head, position, role or replacement that does not exist, for a query left
+            without a key, and for no pairs or no patches at all.
+        StatementError, InputError: for a statement that cannot be run.
+    """
+    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+    sets = [(given,) if isinstance(given, Patch) else tuple(given) for given in patches]
+    if not chosen or not sets or not all(sets):
+        raise PatchingError("There is nothing to patch; give at least one pair, and one patch in every set.")
+    if direction not in DIRECTIONS:
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    for one in (one for together in sets for one in together):
+        _check(model, one)
+    objective = objective or default_objective(model)
+    wanted = {(one.site, one.how) for together in sets for one in together}
+    mean_over = chosen if reference is None else list(reference)
+    means = {site: role_means(model, mean_over, SITES[site]) for site, how in wanted if how == "mean"}
+    patched = np.full((len(chosen), len(sets)), np.nan)
+    base_values, source_values = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
+    unmatched = np.full(len(chosen), "", dtype=object)
+    done = 0
+    for indices in pair_batches(model, chosen):
+        runs = pair_runs(model, [chosen[index] for index in indices], direction)
+        given = None
+        if any(how == "resample" for _, how in wanted):
+            given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
+        base = base_run(model, runs.base)
+        news = {asked: _replacement(model, runs, base, *asked, given, means) for asked in wanted}
+        every = torch.arange(len(indices), device=model.device)
+        read = objective(model, runs, runs.base)
+        base_values[indices] = read(base.resid[-1], every).double().cpu()
+        final = last_hidden_states(model, runs.source)
+        source_values[indices] = objective(model, runs, runs.source)(final, every).double().cpu()
+        unmatched[indices] = unmatched_tokens(runs)
+        for number, together in enumerate(sets):
+            wheres = [_where(model, runs, news[one.site, one.how], one) for one in together]
+            whole = torch.stack([where.flatten(1).any(dim=1) for where in wheres]).all(dim=0)
+            pair = whole.nonzero()[:, 0]
+            if len(pair):
+                edits = [
+                    edit
+                    for one, where in zip(together, wheres, strict=True)
+                    for edit in _edits(one, where[pair], news[one.site, one.how], pair)
+                ]
+                values = run_edited(model, base, pair, edits, read)
+                patched[np.array(indices)[pair.cpu()], number] = values.double().cpu()
+        done += len(indices)
+        if progress is not None:
+            progress(done)
+    return xr.Dataset(
+        {"patched": (("pair", "patch"), patched), "base": ("pair", base_values), "source": ("pair", source_values)},
+        coords={
+            "pair": np.arange(len(chosen)),
+            "patch": [" + ".join(map(str, together)) for together in sets],
+            "unmatched": ("pair", unmatched.astype(str)),
+        },
+        attrs=attributes(model, direction, objective),
+    )
+
+
+def _check(model: HookedEncoder, one: Patch) -> None:
+    site = site_for(one.site)
+    check_how(site, one.how, one.renormalize)
+    if one.layer is not None and (not site.has_layers or not 0 <= one.layer < model.cfg.n_layers):
+        has = f"{model.cfg.n_layers} layers, from 0" if site.has_layers else "no layers of this site"
+        raise PatchingError(f"There is no layer {one.layer} for {one.site!r}; the model has {has}.")
+    if one.head is not None and (not site.has_heads or not 0 <= one.head < model.cfg.n_heads):
+        has = f"{model.cfg.n_heads} heads, from 0" if site.has_heads else "no heads at this site"
+        raise PatchingError(f"There is no head {one.head} for {one.site!r}; the model has {has}.")
+    for role in (one.role, one.key_role):
+        if role is not None and role not in ROLES:
+            raise PatchingError(f"There is no role {role!r}; choose one of {', '.join(ROLES)}.")
+    if (one.position is not None and one.role is not None) or (
+        one.key_position is not None and one.key_role is not None
+    ):
+        raise PatchingError(f"{one} names both a position and a role; give one of them.")
+    if (one.key_position is not None or one.key_role is not None) and not site.is_map:
+        raise PatchingError(f"{one.site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
+
+
+def _replacement(
+    model: HookedEncoder,
+    runs: PairRuns,
+    base: BaseRun,
+    site: str,
+    how: How,
+    given: PairRuns | None,
+    means: dict[str, RoleMeans],
+) -> Replacement:
+    where = SITES[site]
+    unpatched = base_activations(model, base, where)
+    return replacement(model, runs, unpatched, where, how, given if how == "resample" else None, means.get(site))
+
+
+def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -> Bool[Tensor, "pair ..."]:
+    """The entries a patch replaces, pair by pair."""
+    tokens = _tokens(runs, one.position, one.role) & new.available
+    site = SITES[one.site]
+    if not site.has_heads:
+        return tokens
+    heads = torch.ones(model.cfg.n_heads, dtype=torch.bool, device=model.device)
+    if one.head is not None:
+        heads = torch.arange(model.cfg.n_heads, device=model.device) == one.head
+    if not site.is_map:
+        return rearrange(tokens, "pair pos -> pair pos 1") & heads
+    keys = _tokens(runs, one.key_position, one.key_role) & new.available
+    if one.how == "knock_out" and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
+        raise PatchingError(f"{one} leaves a query without any token to look at; choose fewer keys to knock out.")
+    edges = rearrange(tokens, "pair query -> pair 1 query 1") & rearrange(keys, "pair key -> pair 1 1 key")
+    return edges & rearrange(heads, "head -> head 1 1")
+
+
+def _tokens(runs: PairRuns, position: int | None, role: str | None) -> Bool[Tensor, "pair pos"]:
+    real = runs.base.mask.bool()
+    if role is not None:
+        return real & (runs.role == ROLES.index(role))
+    if position is None:
+        return real
+    shortest = int(runs.base.mask.sum(dim=1).min())
+    if not 0 <= position < shortest:
+        raise PatchingError(f"There is no position {position} in a statement of {shortest} tokens; count from 0.")
+    chosen = torch.zeros_like(real)
+    chosen[:, position] = True
+    return chosen
+
+
+def _edits(one: Patch, where: Bool[Tensor, "run ..."], new: Replacement, pair: Tensor) -> list[Edit]:
+    layers = range(len(new.values)) if one.layer is None else [one.layer]
+    return [Edit(one.site, layer, where, new.values[layer], pair, one.renormalize) for layer in layers]
