@@ -4,6 +4,7 @@ from negprobe.attention.contributions import CONTRIBUTIONS, contributions
 from negprobe.attention.metrics import MAP_METRICS, METRICS
 from negprobe.attention.pair_metrics import BY_ROLE, COMPARED, DISTANCES
 from negprobe.attention.probe import AttentionProbe, Comparison, StatementAttention
+from negprobe.attention.readings import HeadReading, Reading, ReadingChange, head_story
 
 __all__ = [
     "BY_ROLE",
@@ -14,6 +15,10 @@ __all__ = [
     "METRICS",
     "AttentionProbe",
     "Comparison",
+    "HeadReading",
+    "Reading",
+    "ReadingChange",
     "StatementAttention",
     "contributions",
+    "head_story",
 ]

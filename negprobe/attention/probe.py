@@ -18,6 +18,7 @@ from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_
 from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.metrics import METRICS
 from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
+from negprobe.attention.readings import add_readings, mean_readings, no_readings, role_matrices, role_shares
 from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
@@ -262,6 +263,51 @@ class AttentionProbe:
         return xr.DataArray(
             shares, dims=("pair", "compared", "measure", "layer"), coords=coords, attrs={"rounding": self._rounding}
         ).assign_coords(pair=np.arange(len(tokenized)))
+
+    @torch.no_grad()
+    def readings(self, pairs: Sequence[StatementPair]) -> xr.Dataset:
+        """Which role each head reads at which: the share of its attention that tokens of a role give to another.
+
+        Roles are told in the counterfactual; the original's tokens have those of their partners, and the control's
+        those of their places, where the neutral words count as the cue. The share of all tokens of role `key` is
+        averaged over the tokens of role `query` in a statement, then over the pairs that have both roles there.
+
+        Args:
+            pairs: The pairs.
+
+        Returns:
+            Float64, NaN where no pair has both roles:
+
+            - `share` `[measure side layer head query key]`, 0 to 1; `measure` is "raw" or "norm", the norm-weighted
+              map (see `measures.norm_weighted`) with its rows scaled to sum to 1; `side` is "original",
+              "counterfactual" or "control"; `query` and `key` are `ROLES`;
+            - `even` `[side query key]`: the share if all tokens of the statement were read alike;
+            - `n` `[side query key]`: how many pairs have both roles;
+            - `change` `[measure base layer head query key]`: the counterfactual's share minus that of the `base`
+              ("original" or "control"), over the pairs that have both roles on both sides;
+            - `n_changed` `[base query key]`: how many pairs these are.
+
+        Raises:
+            InputError: for no pairs, or a statement that is longer than the model reads.
+            StatementError: for a pair whose spans hold no token.
+        """
+        if not pairs:
+            raise InputError("There are no pairs to read; give at least one.")
+        sums = no_readings(self.model.cfg.n_layers, self.model.cfg.n_heads)
+        tokenized = self._tokenized_pairs(pairs, control=True)
+        for batch in self._side_batches(tokenized):
+            members = [tokenized[index] for index in batch]
+            sides = range(len(members[0].sides))
+            activations = self._activations([pair.sides[side] for side in sides for pair in members])
+            role = role_matrices(members, self.model.tokenizer, self.model.device, activations.z[0].dtype)
+            layers = []
+            for layer, (pattern, v) in enumerate(zip(activations.pattern, activations.v, strict=True)):
+                W_O = self.model.blocks[layer].get_parameter("attn.W_O")
+                rows = normalized_rows(torch.stack([pattern, norm_weighted(pattern, v, W_O.to(v.dtype))]))
+                rows = rearrange(rows, "measure (side batch) ... -> measure side batch ...", side=len(sides))
+                layers.append(role_shares(rows, role.expand(len(rows), -1, -1, -1, -1)))
+            add_readings(sums, torch.stack(layers, dim=3), role)
+        return mean_readings(sums)
 
     def _tokenized(self, texts: Sequence[str]) -> list[TokenizedStatement]:
         statements = tokenize_all(texts, self.model.tokenizer)
