@@ -9,7 +9,7 @@ from negprobe.errors import InputError
 from negprobe.statements import ROLES, StatementPair
 
 # A cue in another word's place and an inserted one, with a control; one without, where the original alone has the
-# target; no cue at all; and one whose control is aligned otherwise than the counterfactual.
+# target; no cue at all; and one whose cue has a partner in the original, but not the neutral word in its place.
 REPLACED = StatementPair(
     "The door is now open. So the door is [MASK].",
     "The door is not open. So the door is [MASK].",
@@ -21,8 +21,8 @@ PLAIN = StatementPair(
     "The happy cat is awake and [MASK].", "The cat is far from awake and [MASK].", target="happy", cue_spans=((11, 19),)
 )
 CUELESS = StatementPair("Dogs like cats.", "Dogs like mice.")
-TURNED = StatementPair("It is now also red.", "It is not ever red.", control="It is also ever red.")
-PAIRS = [REPLACED, INSERTED, PLAIN, CUELESS, TURNED]
+COMMON = StatementPair("It is not red.", "It is not ever red.", control="It is now ever red.", cue_spans=((6, 9),))
+PAIRS = [REPLACED, INSERTED, PLAIN, CUELESS, COMMON]
 
 
 # The roles of each side's tokens; a control has the counterfactual's.
@@ -43,7 +43,7 @@ ROLES_BY_HAND = [
     ([role for role in DOG if role != "cue"], DOG),
     (HAPPY_CAT, CAT),
     (DOGS, DOGS),
-    (NEVER, NEVER),
+    (NEVER[:4] + NEVER[5:], NEVER),
 ]
 
 
