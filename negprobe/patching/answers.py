@@ -13,7 +13,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.objectives import Objective, answer_id, default_objective
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
-from negprobe.statements import StatementPair, tokenize
+from negprobe.statements import StatementPair, complete, tokenize
 
 _PAIRS_AT_ONCE = 64
 
@@ -81,7 +81,7 @@ def objective_values(
     objective = objective or default_objective(model)
     table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
-        runs = pair_runs(model, [pairs[i] for i in indices], "noising")
+        runs = pair_runs(model, [complete(pairs[i], model.tokenizer) for i in indices], "noising")
         # A missing control is run as the original, which keeps the rows together, and then struck out.
         controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
         sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}

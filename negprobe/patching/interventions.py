@@ -60,12 +60,11 @@ class Patch:
 
     def __str__(self) -> str:
         """A short name: "z 1.2 at cue", "attn_scores 0.* at mask → cue knock_out"."""
+        site = SITES[self.site]
+        layer, head = ("*" if index is None else str(index) for index in (self.layer, self.head))
         parts = [self.site]
-        if SITES[self.site].has_layers:
-            layer = "*" if self.layer is None else self.layer
-            parts.append(
-                f"{layer}.{'*' if self.head is None else self.head}" if SITES[self.site].has_heads else f"{layer}"
-            )
+        if site.has_layers:
+            parts.append(f"{layer}.{head}" if site.has_heads else layer)
         tokens, keys = (
             at if at is not None else role
             for at, role in ((self.position, self.role), (self.key_position, self.key_role))

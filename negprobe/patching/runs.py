@@ -76,7 +76,8 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
         PatchingError: for a model without a tokenizer.
         StatementError: for a statement that cannot be tokenized, or a span without a token.
     """
-    pairs = [complete(pair, model.tokenizer) for pair in pairs]
+    # Their cues and what these act on; a control is not run here.
+    pairs = [complete(pair) for pair in pairs]
     original = tokenized_run(model, [pair.original for pair in pairs])
     counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
     originals, counterfactuals = original.statements, counterfactual.statements

@@ -191,9 +191,10 @@ def _shown(
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
     if isinstance(tokenizer.backend_tokenizer.model, WordPiece):
         return tuple(pieces)
+    special = set(tokenizer.all_special_ids)
     shown, previous_end = [], 0
     for token, piece, (start, end) in zip(ids, pieces, offsets, strict=True):
-        if token in tokenizer.all_special_ids:
+        if token in special:
             shown.append(piece)
         elif start == end or piece == SPACE:
             shown.append(SPACE)

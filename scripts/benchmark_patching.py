@@ -1,0 +1,183 @@
+"""Time a whole patching sweep beside what a user would run today, in one process, on the same encoder and pair.
+
+Three ways to the same numbers, from the two sentences to the array of logit differences, on randomly initialised BERT
+masked LMs and a pair of 16 tokens that differ in one: `transformer_lens.patching`'s sweep (one forward pass a patch),
+the plain batched way (all patches of a layer in one batch, with hooks, every layer and the whole head), and ours. A
+ratio is the median over rounds of theirs / ours, timed back to back in each round. The difference is the largest
+between ours and the loop's numbers.
+
+The rate is that of the matrix products ours makes, counted by torch's own counter, over all of its time; beside it
+stands a product of 2,048 x 2,048 matrices, timed in the same rounds.
+"""
+
+import argparse
+import statistics
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from timing import seconds
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformer_lens import patching
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from negprobe import HookedEncoder, StatementPair, patch_sweep
+from negprobe.patching import By
+
+MODELS = {"2 x 128": (2, 128, 2), "6 x 768": (6, 768, 12), "12 x 768": (12, 768, 12)}
+ROWS: tuple[tuple[str, str, By | tuple[By, ...], float], ...] = (
+    ("2 x 128", "resid_pre", "position", 30),
+    ("6 x 768", "resid_pre", "position", 10),
+    ("12 x 768", "resid_pre", "position", 8),
+    ("6 x 768", "z", ("head", "position"), 15),
+)
+PAIR = StatementPair(
+    "the dog by the red door is really asleep so it is [MASK] .",
+    "the dog by the red door is not asleep so it is [MASK] .",
+    target="asleep",
+    foil="awake",
+)
+HOOKS = {"resid_pre": "blocks.{}.hook_resid_pre", "z": "blocks.{}.attn.hook_z"}
+THEIRS = {"resid_pre": patching.get_act_patch_resid_pre, "z": patching.get_act_patch_attn_head_out_by_pos}
+D_VOCAB = 30522
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="of each row, after one that does not count")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    title = f"Patching sweeps of a 16-token pair, {arguments.device}, float32, {arguments.threads} threads"
+    table = Table(title=title)
+    for column in (
+        *("model", "site", "patches", "loop (s)", "batched (s)", "ours (s)", "loop / ours", "goal", "batched / ours"),
+        *("largest difference", "GFLOP", "GFLOP/s", "of the rate"),
+    ):
+        table.add_column(column, justify="right")
+    for name, site, by, goal in ROWS:
+        model = random_model(*MODELS[name], arguments.device)
+        loop, batched = partial(loop_sweep, model, site), partial(batched_sweep, model, site)
+        ours = partial(patch_sweep, model, PAIR, site, by=by)
+        row = measured(loop, batched, ours, arguments.rounds, arguments.device)
+        table.add_row(name, site, *row[:4], row[4], str(goal), *row[5:])
+    Console(width=160).print(table)
+
+
+def measured(loop, batched, ours, rounds: int, device: str) -> list[str]:
+    """One row of figures."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        mine = ours()["patched"].squeeze("pair")
+    theirs = loop()
+    if theirs.ndim == 3:
+        theirs = theirs.transpose(1, 2)
+    largest = float((torch.tensor(mine.values) - theirs.double().cpu()).abs().max())
+    batched()
+    square = torch.randn(2048, 2048, device=device)
+    times: dict[str, list[float]] = {"loop": [], "batched": [], "ours": [], "square": []}
+    ways = {"loop": loop, "batched": batched, "ours": ours, "square": lambda: square @ square}
+    for number in range(rounds):
+        # Whoever goes second finds warm caches, so the order changes from round to round.
+        for way in sorted(ways, reverse=bool(number % 2)):
+            times[way].append(seconds(partial(finished, ways[way], device)))
+    median = {way: statistics.median(found) for way, found in times.items()}
+    ratio = {
+        way: statistics.median(a / b for a, b in zip(times[way], times["ours"], strict=True))
+        for way in ("loop", "batched")
+    }
+    work = counter.get_total_flops()
+    rate, most = work / median["ours"], 2 * 2048**3 / median["square"]
+    return [
+        str(mine.size),
+        *(f"{median[way]:.4g}" for way in ("loop", "batched", "ours")),
+        f"{ratio['loop']:.1f}",
+        f"{ratio['batched']:.1f}",
+        f"{largest:.1e}",
+        f"{work / 1e9:.3g}",
+        f"{rate / 1e9:.0f} of {most / 1e9:.0f}",
+        f"{rate / most:.0%}",
+    ]
+
+
+def finished(function, device: str) -> None:
+    """Call it, and wait for what it left on the device."""
+    with torch.no_grad():
+        function()
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def random_model(n_layers: int, width: int, n_heads: int, device: str) -> HookedEncoder:
+    """A BERT masked LM of random weights, and a tokenizer that knows the pair's words."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        num_hidden_layers=n_layers,
+        hidden_size=width,
+        num_attention_heads=n_heads,
+        intermediate_size=4 * width,
+        vocab_size=D_VOCAB,
+    )
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = dict.fromkeys([*specials, "awake", *PAIR.original.split(), *PAIR.counterfactual.split()])
+    vocabulary = {word: index for index, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {f"{token.strip('[]').lower()}_token": token for token in specials}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    return HookedEncoder.from_pretrained(BertForMaskedLM(config).eval(), tokenizer=tokenizer, device=device)
+
+
+def prepared(model: HookedEncoder) -> tuple[Tensor, Tensor, int, int, int]:
+    """Both statements' tokens, where the mask is, and the two answers."""
+    assert model.tokenizer is not None
+    original, counterfactual = (model.to_tokens(text)[0] for text in (PAIR.original, PAIR.counterfactual))
+    at = int((original[0] == model.tokenizer.mask_token_id).nonzero())
+    return original, counterfactual, at, *(model.to_single_token(word) for word in ("asleep", "awake"))
+
+
+def loop_sweep(model: HookedEncoder, site: str) -> Tensor:
+    """What a user would run today."""
+    original, counterfactual, at, target, foil = prepared(model)
+    names = [HOOKS[site].format(layer) for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(counterfactual, names_filter=names)
+    sweep = THEIRS[site]
+    import transformer_lens.patching as shown
+
+    bar, shown.tqdm = shown.tqdm, lambda rows, **_: rows
+    try:
+        return sweep(model, original, cache, lambda logits: logits[0, at, target] - logits[0, at, foil])
+    finally:
+        shown.tqdm = bar
+
+
+def batched_sweep(model: HookedEncoder, site: str) -> Tensor:
+    """All patches of a layer in batches of 64, with hooks, from the tokens to all logits."""
+    original, counterfactual, at, target, foil = prepared(model)
+    names = [HOOKS[site].format(layer) for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(counterfactual, names_filter=names)
+    n_pos = original.shape[1]
+    shape = (n_pos,) if site == "resid_pre" else (model.cfg.n_heads, n_pos)
+    cells = torch.cartesian_prod(*(torch.arange(size) for size in shape)).reshape(-1, len(shape)).to(original.device)
+    values = []
+    for name in names:
+        for some in cells.split(64):
+
+            def swap(activation: Tensor, hook: object, some: Tensor = some, name: str = name) -> Tensor:
+                where = (some[:, -1], *some[:, :-1].unbind(dim=1))
+                activation = activation.clone()
+                activation[(torch.arange(len(some)), *where)] = cache[name][(0, *where)]
+                return activation
+
+            logits = model.run_with_hooks(original.expand(len(some), -1), fwd_hooks=[(name, swap)])
+            values.append(logits[:, at, target] - logits[:, at, foil])
+    return torch.cat(values).reshape(model.cfg.n_layers, *shape)
+
+
+if __name__ == "__main__":
+    main()
