@@ -18,7 +18,8 @@ from negprobe.attention import MAP_METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, PatchingError
 from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, SITES, answerable, effect, patch_sweep
+from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
+from negprobe.results import PATCHED_BY_ROLE
 from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
@@ -127,7 +128,7 @@ def patch_pair(
         _make_folder(out)
         results = {}
         for direction in DIRECTIONS:
-            for site in SITES:
+            for site in (*PATCHED_BY_ROLE, "z"):
                 result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
                 results[site, direction] = result
                 patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)

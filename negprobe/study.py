@@ -22,7 +22,7 @@ from negprobe.errors import NegprobeError, StatementError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
-from negprobe.statements import ROLES, StatementPair, complete, tokenize, tokenize_all, unknown_words
+from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views.report import study_figures, study_report
 
@@ -83,7 +83,7 @@ def run_study(
     if patch_pairs is None:
         patch_pairs = _affordable(model.cfg, max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept))
     sample = _even_sample(asked.pairs, patch_pairs)
-    patched = [_from_control(asked.pairs[index]) for index in sample]
+    patched = [from_control(asked.pairs[index]) for index in sample]
     results: dict[tuple[str, Direction], xr.Dataset] = {}
     if patched:
         for site in (*PATCHED_BY_ROLE, "z"):
@@ -103,7 +103,7 @@ def run_study(
     shown = _examples(kept, list(asked.pairs), answers)
     positions: dict[Direction, xr.Dataset] = {}
     if patched:
-        example = _from_control(asked.pairs[shown[0]])
+        example = from_control(asked.pairs[shown[0]])
         positions = {
             direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction)
             for direction in DIRECTIONS
@@ -294,11 +294,6 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
         groups.setdefault((pair.source, pair.cue), []).append(index)
     in_turn = [index for turn in zip_longest(*groups.values()) for index in turn if index is not None]
     return sorted(in_turn[:n])
-
-
-def _from_control(pair: StatementPair) -> StatementPair:
-    """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
-    return pair if pair.control is None else replace(pair, original=pair.control)
 
 
 def _answers(model: HookedEncoder, pairs: dict[int, StatementPair]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from negprobe.patching.answers import Answerable, answerable, objective_values
 from negprobe.patching.effects import averages, effect, mean_effect, save_results
 from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
+    Objective,
     class_logit_difference,
     cosine_to,
     default_objective,
@@ -25,6 +26,7 @@ __all__ = [
     "By",
     "Direction",
     "How",
+    "Objective",
     "Patch",
     "answerable",
     "averages",

@@ -4,11 +4,12 @@ What an encoder does at "not" is only about negation as far as it does not do it
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.statements.cues import Cue
-from negprobe.statements.pair import Span
+from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import TokenizedStatement, tokenize
 
 NEUTRAL = {
@@ -44,6 +45,11 @@ def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedT
     ends) the same ones. None where no candidate fits, which is for the caller to count.
     """
     return next(length_matched_controls(counterfactual, cue, tokenizer), None)
+
+
+def from_control(pair: StatementPair) -> StatementPair:
+    """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
+    return pair if pair.control is None else replace(pair, original=pair.control)
 
 
 def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

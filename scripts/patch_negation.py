@@ -1,0 +1,141 @@
+"""Sweep any site of a model over pairs of statements, and write what every patch does as NetCDF and parquet.
+
+    python scripts/patch_negation.py tiny-negation --site z --by head,role --direction denoising --out results/z
+    python scripts/patch_negation.py MODEL --pairs neg136 --site attn_scores --by head --how knock_out --keys cue
+
+For each site and direction OUT gets `SITE-BY-HOW-DIRECTION.nc`, the objective of every patched run, to be opened with
+xarray, as soon as its sweep is done, and in the end `averages.parquet`, the effect over all pairs with its bootstrap
+interval as a tidy table. By default residual stream, attention, MLP and heads are swapped, both ways.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from negprobe.errors import NegprobeError, PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.patching import (
+    DIRECTIONS,
+    SITES,
+    Objective,
+    answerable,
+    averages,
+    class_logit_difference,
+    cosine_to,
+    embedding_contrast,
+    kl_divergence,
+    logit_difference,
+    patch_sweep,
+    save_results,
+    target_probability,
+)
+from negprobe.statements import complete, from_control, load_pairs
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.__name__: objective
+    for objective in (
+        logit_difference,
+        class_logit_difference,
+        target_probability,
+        kl_divergence,
+        embedding_contrast,
+    )
+}
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="'tiny-negation', a model folder, or a hub name.")] = "tiny-negation",
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for all."),
+    ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(SITES)}; more than once for several."),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="'role', 'position', 'head', 'head,role' or 'head,position'; by default what the site has."),
+    ] = None,
+    direction: Annotated[list[str] | None, typer.Option(help="'noising' or 'denoising'; by default both.")] = None,
+    how: Annotated[str, typer.Option(help="'swap', 'zero', 'mean', 'resample' or 'knock_out'.")] = "swap",
+    keys: Annotated[str | None, typer.Option(help="Of an attention map, only the edges to keys of this role.")] = None,
+    renormalize: Annotated[bool, typer.Option(help="Scale the rows of a patched pattern to sum 1 again.")] = False,
+    objective: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(OBJECTIVES)}, or 'cosine:SENTENCE'; by default the head's.")
+    ] = None,
+    control: Annotated[
+        bool, typer.Option(help="Swap between counterfactual and length-matched control where a pair has one.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patching"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to run; by default a GPU if there is one.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of resampling and of the bootstrap.")] = 0,
+) -> None:
+    """Patch and write."""
+    console = Console()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        read = chosen_objective(objective)
+        encoder = HookedEncoder.from_pretrained(model, device=device)
+        loaded = [load_pairs(name) for name in pairs or ["builtin"]]
+        for reason in (reason for part in loaded for reason in part.dropped):
+            console.print(f"left out {reason}", highlight=False, markup=False)
+        asked = answerable(encoder, [pair for part in loaded for pair in part.pairs[:limit]])
+        for index, reason in asked.unanswerable.items():
+            console.print(f"left out pair {index}: {reason}", highlight=False, markup=False)
+        chosen = list(asked.pairs.values())
+        if control:
+            chosen = [from_control(complete(pair, encoder.tokenizer)) for pair in chosen]
+        tables = []
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bars:
+            for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]:
+                has_heads = name in SITES and SITES[name].has_heads
+                parts = tuple((by or ("head,role" if has_heads else "role")).split(","))
+                for way in direction or DIRECTIONS:
+                    task = bars.add_task(f"{name} by {' and '.join(parts)}, {how}, {way}", total=len(chosen))
+                    results = patch_sweep(
+                        encoder,
+                        chosen,
+                        name,
+                        by=parts,  # type: ignore[arg-type]
+                        direction=way,  # type: ignore[arg-type]
+                        how=how,  # type: ignore[arg-type]
+                        keys=keys,
+                        renormalize=renormalize,
+                        objective=read,
+                        seed=seed,
+                        progress=lambda done, task=task: bars.update(task, completed=done),  # type: ignore[misc]
+                    )
+                    # The pairs' own numbers, as in what was left out.
+                    results = results.assign_coords(pair=list(asked.pairs))
+                    save_results(results, out / f"{name}-{'-'.join(parts)}-{how}-{way}.nc")
+                    table = averages(results, seed=seed)
+                    tables.append(table.assign(site=name, how=how, direction=way))
+        whole = out / "averages.parquet.new"
+        pd.concat(tables).to_parquet(whole, index=False)
+        whole.replace(out / "averages.parquet")
+        console.print(f"Wrote {len(tables)} sweeps over {len(chosen)} pairs to {out}.", soft_wrap=True)
+    except (NegprobeError, OSError) as error:
+        raise SystemExit(f"Error: {error}") from error
+
+
+def chosen_objective(name: str | None) -> Objective | None:
+    """The objective of a name, and None for the model's own."""
+    if name is None:
+        return None
+    kind, _, sentence = name.partition(":")
+    if kind == "cosine" and sentence.strip():
+        return cosine_to(sentence)
+    if name not in OBJECTIVES:
+        raise PatchingError(f"There is no objective {name!r}; choose one of {', '.join(OBJECTIVES)}, cosine:SENTENCE.")
+    return OBJECTIVES[name]
+
+
+if __name__ == "__main__":
+    typer.run(main)
