@@ -27,6 +27,9 @@ from negprobe.patching.sites import SITES
 _HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
 _PATTERN_BUDGET = 2**27
 
+_KEPT = ("resid_pre", "q", "k", "v", "z")
+_NO_EDITS: Mapping[str, Sequence[Edit]] = dict.fromkeys(SITES, ())
+
 
 @dataclass(frozen=True)
 class BaseRun:
@@ -70,15 +73,32 @@ class _Rows:
         return unpatched[pair].index_put((self.run, self.pos), values)
 
 
+@torch.no_grad()
 def base_run(model: HookedEncoder, run: Run) -> BaseRun:
     """Run statements unpatched, and keep what patched runs resume from."""
     layers = range(model.cfg.n_layers)
-    names = {
-        kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in ("resid_pre", "q", "k", "v", "z")
-    }
-    final, cache = cached(model, run, [name for kept in names.values() for name in kept])
-    resid, q, k, v, z = (tuple(cache[name] for name in kept) for kept in names.values())
-    return BaseRun(run, (*resid, final), q, k, v, z)
+    if _has_hooks(model):
+        names = {kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in _KEPT}
+        x, cache = cached(model, run, [name for of_kind in names.values() for name in of_kind])
+        return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
+    mask = additive_mask(run.mask, model.cfg.dtype)
+    x = model.embed_tokens(run.tokens, run.token_types)
+    kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
+    for layer in layers:
+        block = _block_of(model, layer)
+        attn = block.attn
+        q, k, v = (attn.project(x, W, b) for W, b in ((attn.W_Q, attn.b_Q), (attn.W_K, attn.b_K), (attn.W_V, attn.b_V)))
+        z = attn.mix(q, k, v, mask)
+        for kind, activation in zip(_KEPT, (x, q, k, v, z), strict=True):
+            kept[kind].append(activation)
+        rows = _after_attention(block, _NO_EDITS, x.flatten(0, 1), z.flatten(0, 1))
+        x = rows.unflatten(0, x.shape[:2])
+    return BaseRun(run, *_with_final(kept, x))
+
+
+def _with_final(kept: Mapping[str, Sequence[Tensor]], final: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The fields of a `BaseRun`; the last hidden states stand behind every block's input."""
+    return (tuple((*kept[kind], final) if kind == "resid_pre" else kept[kind]) for kind in _KEPT)
 
 
 def chunks(model: HookedEncoder, n_runs: int, n_pos: int) -> Iterator[slice]:
@@ -151,6 +171,12 @@ def run_hooked(
         start = base.resid[resume["start_at_layer"]][pair]
     final = model.run_with_hooks(start, fwd_hooks=[hook_of(edit) for edit in edits], **resume)
     return readout(final, pair)
+
+
+def _block_of(model: HookedEncoder, layer: int) -> Block:
+    block = model.blocks[layer]
+    assert isinstance(block, Block)
+    return block
 
 
 def _has_hooks(model: HookedEncoder) -> bool:
@@ -320,13 +346,14 @@ def _after_attention(
     here: Mapping[str, Sequence[Edit]],
     x: Float[Tensor, "row d_model"],
     z: Float[Tensor, "row head d_head"],
-    run: Int[Tensor, " row"],
-    pos: Int[Tensor, " row"],
+    run: Int[Tensor, " row"] | None = None,
+    pos: Int[Tensor, " row"] | None = None,
 ) -> Float[Tensor, "row d_model"]:
-    """A block's output from its input and its heads' outputs, row by row."""
+    """A block's output from its input and its heads' outputs, row by row; edits say by run and position which rows."""
 
     def edited(site: str, activation: Tensor) -> Tensor:
         for edit in here[site]:
+            assert run is not None and pos is not None
             activation = replaced_rows(activation, edit, run, pos)
         return activation
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
-from negprobe.patching.engine import BaseRun
+from negprobe.patching.engine import BaseRun, base_run
 from negprobe.patching.runs import PairRuns, pair_runs, site_activations
 from negprobe.patching.sites import Site
 from negprobe.statements import ROLES, StatementPair
@@ -161,9 +161,9 @@ def replacement(
         role = runs.role.clamp(min=0)
         return Replacement([layer[role] for layer in layers], real & known[role])
     origin = runs if given is None else given
-    final, found = site_activations(model, origin.source, site)
-    values = [onto_base(activation, origin.source_of, site) for activation in found]
-    return Replacement(values, origin.aligned, final if given is None else None)
+    source = base_run(model, origin.source)
+    values = [onto_base(found, origin.source_of, site) for found in base_activations(model, source, site)]
+    return Replacement(values, origin.aligned, source.resid[-1] if given is None else None)
 
 
 def base_activations(model: HookedEncoder, base: BaseRun, site: Site) -> Sequence[Float[Tensor, "pair ..."]]:
