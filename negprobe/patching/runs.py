@@ -9,7 +9,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from negprobe.errors import PatchingError
+from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import pad_token_types, pad_tokens
 from negprobe.patching.sites import SITES, Site
@@ -20,7 +20,7 @@ from negprobe.statements import (
     align,
     complete,
     roles,
-    tokenize,
+    tokenize_all,
 )
 
 Direction = Literal["noising", "denoising"]
@@ -75,6 +75,7 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
     Raises:
         PatchingError: for a model without a tokenizer.
         StatementError: for a statement that cannot be tokenized, or a span without a token.
+        InputError: for one that is longer than the model's context.
     """
     # Their cues and what these act on; a control is not run here.
     pairs = [complete(pair) for pair in pairs]
@@ -104,10 +105,16 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
     Raises:
         PatchingError: for a model without a tokenizer.
         StatementError: for a statement that cannot be tokenized.
+        InputError: for one that is longer than the model's context.
     """
     if model.tokenizer is None:
         raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
-    statements = tuple(tokenize(text, model.tokenizer) for text in texts)
+    statements = tuple(tokenize_all(texts, model.tokenizer))
+    longest = max(statements, key=len)
+    if len(longest) > model.cfg.n_ctx:
+        raise InputError(
+            f"{longest.text[:60]!r}… has {len(longest)} tokens, but the model reads at most {model.cfg.n_ctx}; shorten it."
+        )
     tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
     types = pad_token_types([statement.token_types for statement in statements], [*map(len, statements)], model.device)
     return Run(statements, tokens, mask, types)
