@@ -82,7 +82,8 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         x, cache = cached(model, run, [name for of_kind in names.values() for name in of_kind])
         return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
     mask = additive_mask(run.mask, model.cfg.dtype)
-    x = model.embed_tokens(run.tokens, run.token_types)
+    # As the model's own first block gets it, so that tokens it cannot read are refused.
+    x = model(run.tokens, token_type_ids=run.token_types, one_zero_attention_mask=run.mask, stop_at_layer=0)
     kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
     for layer in layers:
         block = _block_of(model, layer)
