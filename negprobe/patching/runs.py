@@ -113,7 +113,8 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
     longest = max(statements, key=len)
     if len(longest) > model.cfg.n_ctx:
         raise InputError(
-            f"{longest.text[:60]!r}… has {len(longest)} tokens, but the model reads at most {model.cfg.n_ctx}; shorten it."
+            f"A statement has {len(longest)} tokens, but the model reads at most {model.cfg.n_ctx}: "
+            f"{longest.text[:60]!r}… Shorten it."
         )
     tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
     types = pad_token_types([statement.token_types for statement in statements], [*map(len, statements)], model.device)
