@@ -146,8 +146,8 @@ def run_edited(
         )
     final = base.resid[-1][pair[:, None], read]
     if rows is not None:
-        slot = (read[rows.run] == rows.pos[:, None]).long().argmax(dim=1)
-        final = final.index_put((rows.run, slot), rows.values)
+        row, slot = (read[rows.run] == rows.pos[:, None]).nonzero(as_tuple=True)
+        final = final.index_put((rows.run[row], slot), rows.values[row])
     return readout.read(final, pair)
 
 
@@ -164,7 +164,8 @@ def run_hooked(
 
     run = base.run
     resume: dict[str, Any] = {"one_zero_attention_mask": run.mask[pair], "stop_at_layer": model.cfg.n_layers}
-    if any(not SITES[edit.site].has_layers for edit in edits):
+    # What is kept has been through the caller's hooks already, and may not go through them again.
+    if _has_hooks(model) or any(not SITES[edit.site].has_layers for edit in edits):
         start = run.tokens[pair]
         resume["token_type_ids"] = run.token_types[pair]
     else:
