@@ -1,5 +1,6 @@
 """Figures, interactive pages and reports of what a model does with negation."""
 
+from negprobe.views.circuit_story import head_sentence
 from negprobe.views.figures import (
     by_layer_and_head,
     four_heatmaps,
@@ -9,6 +10,13 @@ from negprobe.views.figures import (
     raw_beside_value_weighted,
 )
 from negprobe.views.page import PageParts, comparison_page, page_parts, write_page
+from negprobe.views.patching_figures import (
+    attribution_agreement,
+    causal_against_attention,
+    circuit_graph,
+    effect_by_role,
+    faithfulness_curve,
+)
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
     cue_shares_by_layer,
@@ -21,13 +29,19 @@ from negprobe.views.statistics_figures import (
 __all__ = [
     "PageParts",
     "attention_distance_by_layer",
+    "attribution_agreement",
     "by_layer_and_head",
+    "causal_against_attention",
+    "circuit_graph",
     "comparison_page",
     "cue_shares_by_layer",
     "diffusion_by_role",
     "effect_by_group",
+    "effect_by_role",
     "effect_map",
+    "faithfulness_curve",
     "four_heatmaps",
+    "head_sentence",
     "layer_head_map",
     "metric_overview",
     "page_parts",
