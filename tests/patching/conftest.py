@@ -1,6 +1,7 @@
 """A small masked LM and a small classifier with random weights and a real tokenizer."""
 
 import pytest
+import tiny_models
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
@@ -35,3 +36,9 @@ def classifier(tokenizer):
     config = BertConfig(vocab_size=len(tokenizer), id2label={0: "yes", 1: "no", 2: "maybe"}, **SMALL)
     theirs = BertForSequenceClassification(config).double().eval()
     return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer, dtype=torch.float64, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A masked LM of few words, on which a whole forward pass costs little."""
+    return tiny_models.pair("bert", "masked_lm", torch.float64)[1]

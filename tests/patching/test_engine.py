@@ -1,217 +1,341 @@
-"""The batched engine gives what one full forward pass per patch gives, by our own loop and by TransformerLens."""
+"""The fast way equals the plain one, whatever is edited and read; and it leaves the model as it was."""
 
 import numpy as np
 import pytest
+import slow_patching
+import tiny_models
 import torch
-from sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
-from transformer_lens import patching
+from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
-from negprobe.errors import PatchingError
-from negprobe.patching import objective_values, patch_sweep
-from negprobe.statements import ROLES, StatementPair
+from negprobe.patching import SITES, logit_difference, patch_sweep
+from negprobe.patching.edits import Edit
+from negprobe.patching.engine import base_run, run_edited, run_hooked
+from negprobe.patching.objectives import Readout
+from negprobe.patching.replacements import onto_base
+from negprobe.patching.runs import pair_runs, site_activations
 
-HOOKS = {
-    "resid_pre": "blocks.{}.hook_resid_pre",
-    "attn_out": "blocks.{}.hook_attn_out",
-    "mlp_out": "blocks.{}.hook_mlp_out",
-    "z": "blocks.{}.attn.hook_z",
-}
-
-# Written by hand: [original position, counterfactual position] of every aligned token, and the counterfactual's roles.
-ALIGNED = {
-    # [CLS] the door is now|not open . so the door is [MASK] . [SEP]
-    EQUAL: [(i, i) for i in range(14)],
-    # [CLS] the soup is|isn'-t hot . so it is [MASK] . [SEP]
-    LONGER: [(0, 0), (1, 1), (2, 2), (4, 6), (5, 7), (6, 8), (7, 9), (8, 10), (9, 11), (10, 12), (11, 13)],
-    # [CLS] the cat is | no longer | awake and [MASK] . [SEP]
-    INSERTED: [(0, 0), (1, 1), (2, 2), (3, 3), (4, 6), (5, 7), (6, 8), (7, 9), (8, 10)],
-}
-ROLE_OF = {
-    EQUAL: {0: "cls", 4: "cue", 5: "affected", 11: "mask", 13: "sep"},
-    LONGER: {0: "cls", 3: "cue", 4: "cue", 5: "cue", 6: "affected", 11: "mask", 13: "sep"},
-    INSERTED: {0: "cls", 4: "cue", 5: "cue", 6: "affected", 8: "mask", 10: "sep"},
-}
+KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+LAST = tiny_models.N_LAYERS - 1
+EMBEDDINGS, OF_LAYERS = list(slow_patching.EMBEDDINGS), sorted(SITES.keys() - slow_patching.EMBEDDINGS.keys())
 
 
-def tokens_of(tokenizer, text):
-    return tokenizer(text, return_tensors="pt")["input_ids"]
+def runs_of(model, direction="denoising", pairs=None):
+    """Statements of 14, 12 and 10 tokens, and where the family has two token types of 11, in one padded batch."""
+    two_texts = [TINY_TWO_TEXTS] if model.cfg.n_token_types != 1 else []
+    return pair_runs(model, [of.pair for of in pairs or [*TINY, *two_texts]], direction)
 
 
-def logit_difference(model, tokenizer, pair, tokens):
-    """Reads full logits, without anything the engine uses."""
-    target, foil = tokenizer.convert_tokens_to_ids([pair.target, pair.foil])
-    at = (tokens[0] == tokenizer.mask_token_id).nonzero().item()
-    return lambda logits: logits[0, at, target] - logits[0, at, foil]
+class Chance:
+    """Random edits and readouts of one seed."""
+
+    def __init__(self, model, base, seed):
+        self.model, self.base = model, base
+        self.numbers = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        # Now and then only the longest statement, whose runs have no padding.
+        longest = [int(base.run.mask.sum(dim=1).argmax())]
+        rows = longest if self.numbers.random() < 0.3 else range(len(base.run.tokens))
+        self.pair = torch.tensor(self.numbers.choice(list(rows), size=self.numbers.integers(1, 7)))
+
+    def normal(self, *shape):
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+    def edit(self, site, layer):
+        """Any entries, those of padding among them, by any values."""
+        width = self.width(site)
+        where_width = width if SITES[site].is_map else width[:-1]
+        density = self.numbers.choice([0.1, 0.5, 1.0])
+        where = torch.rand(len(self.pair), *where_width, generator=self.generator) < density
+        n_values = int(self.numbers.integers(1, 4))
+        values = self.normal(n_values, *width)
+        renormalize = False
+        if site == "pattern":
+            # No sweep gives weight to padded keys, whose values mean nothing.
+            where &= self.base.run.mask.bool()[self.pair][:, None, None]
+            values, renormalize = values.softmax(dim=-1), bool(self.numbers.random() < 0.5)
+        if site == "attn_scores" and self.numbers.random() < 0.3:
+            # Edges are knocked out as well as changed, never all of a query's: [CLS] can always be seen.
+            values[..., 1:] = values[..., 1:].where(self.normal(*values[..., 1:].shape) < 0, -torch.inf)
+        of = torch.tensor(self.numbers.integers(n_values, size=len(self.pair)))
+        return Edit(site, layer, where, values, of, renormalize)
+
+    def width(self, site):
+        """The shape of the site's activation in one run."""
+        cfg, n_pos = self.model.cfg, self.base.run.tokens.shape[1]
+        if site in slow_patching.MAPS:
+            return cfg.n_heads, n_pos, n_pos
+        if site in slow_patching.HEADS:
+            return n_pos, cfg.n_heads, cfg.d_model if site == "result" else cfg.d_head
+        if site in slow_patching.EMBEDDINGS:
+            return n_pos, cfg.d_model if site == "full_embed" else cfg.d_embed
+        return n_pos, cfg.d_mlp if site in ("mlp_pre", "mlp_post") else cfg.d_model
+
+    def sites(self, n, layers):
+        """Sites of some layers that this family has."""
+        return [(str(self.numbers.choice(OF_LAYERS)), int(self.numbers.choice(layers))) for _ in range(n)]
+
+    def edits(self, kind):
+        """A set of edits of one kind."""
+        n = int(self.numbers.integers(1, 4))
+        embeddings = [site for site in EMBEDDINGS if site != "token_type_embed" or self.model.cfg.n_token_types]
+        chosen = {
+            "one": self.sites(1, range(LAST + 1)),
+            "last layer": self.sites(n, [LAST]),
+            "layers apart": [*self.sites(1, [0]), *self.sites(n, [LAST])],
+            "embeddings": [(str(self.numbers.choice(embeddings)), 0)],
+            "embeddings and later": [(str(self.numbers.choice(embeddings)), 0), *self.sites(n, range(1, LAST + 1))],
+            "anything": [(str(site), 0) for site in self.numbers.permutation(embeddings)[:2]]
+            + self.sites(n + 2, range(LAST + 1)),
+        }[kind]
+        return [self.edit(site, layer) for site, layer in chosen]
+
+    def readout(self):
+        """What one, two, most or all of the positions say, each with weights of its own."""
+        n_read = int(self.numbers.choice([1, 2, 8, 0]))
+        n_pos = self.base.run.tokens.shape[1]
+        d_model = self.model.cfg.d_model
+        if not n_read:
+            weights = self.normal(n_pos, d_model)
+            real = self.base.run.mask[:, :, None]
+            return Readout(None, lambda resid, pair: (resid * real[pair] * weights).sum(dim=(1, 2)))
+        weights = self.normal(n_read, d_model)
+        lengths = self.base.run.mask.sum(dim=1).tolist()
+        at = np.stack([self.numbers.permutation(length)[:n_read] for length in lengths])
+        return Readout(torch.tensor(at), lambda states, pair: (states * weights).sum(dim=(1, 2)))
 
 
-def sides(pair, direction):
-    return (pair.original, pair.counterfactual) if direction == "noising" else (pair.counterfactual, pair.original)
-
-
-def links(pair, direction):
-    """Base position -> source position."""
-    return dict(ALIGNED[pair]) if direction == "noising" else {j: i for i, j in ALIGNED[pair]}
-
-
-def slow(model, tokenizer, pair, site, direction, chosen, head=None):
-    """One full forward pass with the base positions `chosen` (those aligned) overwritten, for every layer."""
-    base, source = (tokens_of(tokenizer, text) for text in sides(pair, direction))
-    _, cache = model.run_with_cache(source)
-    read = logit_difference(model, tokenizer, pair, base)
-    source_of = links(pair, direction)
-    values = []
-    for layer in range(model.cfg.n_layers):
-        name = HOOKS[site].format(layer)
-
-        def overwrite(activation, hook, name=name):
-            activation = activation.clone()
-            for position in chosen:
-                if position in source_of:
-                    where = (0, position) if head is None else (0, position, head)
-                    there = (0, source_of[position]) if head is None else (0, source_of[position], head)
-                    activation[where] = cache[name][there]
-            return activation
-
-        values.append(read(model.run_with_hooks(base, fwd_hooks=[(name, overwrite)])).item())
-    return values
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=["equal", "replaced", "inserted"])
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-@pytest.mark.parametrize("site", HOOKS)
-def test_patches_by_position_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction, site):
-    _, model = masked_lm
-    result = patch_sweep(model, pair, site, by="position", direction=direction)["patched"].squeeze("pair")
-    n = tokens_of(tokenizer, sides(pair, direction)[0]).shape[1]
-    assert result.sizes["position"] == n
-    for position in range(n):
-        ours = result.sel(position=position).values
-        if position in links(pair, direction):
-            np.testing.assert_allclose(ours, slow(model, tokenizer, pair, site, direction, [position]), atol=1e-9)
-        else:
-            assert np.isnan(ours).all(), "an unmatched token has nothing to be swapped with"
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=["equal", "replaced", "inserted"])
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-@pytest.mark.parametrize("site", ["resid_pre", "z"])
-def test_patches_by_role_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction, site):
-    _, model = masked_lm
-    result = patch_sweep(model, pair, site, by="role", direction=direction)["patched"].squeeze("pair")
-    # Only aligned positions can be swapped, and an aligned position has one role on both sides.
-    aligned = [(i if direction == "noising" else j, ROLE_OF[pair].get(j)) for i, j in ALIGNED[pair]]
-    target_is_affected = {p for p, r in aligned if r is None}
-    for role in ROLES:
-        chosen = [p for p, r in aligned if r == role] if role != "other" else sorted(target_is_affected)
-        ours = result.sel(role=role).values
-        if chosen:
-            np.testing.assert_allclose(ours, slow(model, tokenizer, pair, site, direction, chosen), atol=1e-9)
-        else:
-            assert np.isnan(ours).all(), role
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=["equal", "replaced", "inserted"])
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_patches_by_head_equal_one_forward_pass_each(masked_lm, tokenizer, pair, direction):
-    _, model = masked_lm
-    result = patch_sweep(model, pair, "z", by="head", direction=direction)["patched"].squeeze("pair")
-    everywhere = list(links(pair, direction))
-    for head in range(model.cfg.n_heads):
-        expected = slow(model, tokenizer, pair, "z", direction, everywhere, head=head)
-        np.testing.assert_allclose(result.sel(head=head).values, expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_equal_length_pairs_give_what_transformer_lens_patching_gives(masked_lm, tokenizer, direction):
-    _, model = masked_lm
-    base, source = (tokens_of(tokenizer, text) for text in sides(EQUAL, direction))
-    _, cache = model.run_with_cache(source)
-    read = logit_difference(model, tokenizer, EQUAL, base)
-    theirs = {
-        ("resid_pre", "position"): patching.get_act_patch_resid_pre,
-        ("attn_out", "position"): patching.get_act_patch_attn_out,
-        ("mlp_out", "position"): patching.get_act_patch_mlp_out,
-        ("z", "head"): patching.get_act_patch_attn_head_out_all_pos,
-    }
-    for (site, by), sweep in theirs.items():
-        expected = sweep(model, base, cache, read).double().numpy()
-        ours = patch_sweep(model, EQUAL, site, by=by, direction=direction)["patched"].squeeze("pair").values
-        # TransformerLens stores its results in float32.
-        np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=site)
-
-
-def test_float32_patches_equal_the_loop_to_1e_5(masked_lm, tokenizer):
-    _, model = masked_lm
-    model.to(torch.float32)
-    try:
-        result = patch_sweep(model, LONGER, "resid_pre", by="position")["patched"].squeeze("pair")
-        for position in links(LONGER, "noising"):
-            expected = slow(model, tokenizer, LONGER, "resid_pre", "noising", [position])
-            np.testing.assert_allclose(result.sel(position=position).values, expected, atol=1e-5)
-    finally:
-        model.to(torch.float64)
-
-
-def test_a_batch_of_pairs_of_different_length_gives_each_what_it_gets_alone(masked_lm):
-    _, model = masked_lm
-    together = patch_sweep(model, PAIRS, "mlp_out", by="role", direction="denoising")
-    for index, pair in enumerate(PAIRS):
-        alone = patch_sweep(model, pair, "mlp_out", by="role", direction="denoising").squeeze("pair")
-        for name in ("patched", "base", "source"):
-            np.testing.assert_allclose(together[name].sel(pair=index), alone[name], atol=1e-9, err_msg=name)
-
-
-def test_swapping_all_that_differs_gives_the_source_run_and_swapping_nothing_the_base_run(masked_lm):
-    _, model = masked_lm
-    # Before the first block the two runs differ in the cue's embedding alone.
-    result = patch_sweep(model, EQUAL, "resid_pre", by="role", direction="noising")
-    assert abs(result["base"] - result["source"]).item() > 1e-3
-    assert result["patched"].sel(role="cue", layer=0).item() == pytest.approx(result["source"].item(), abs=1e-9)
-    untouched = patch_sweep(model, StatementPair("A [MASK].", "A [MASK].", "dog", "cat"), "resid_pre", by="position")
-    np.testing.assert_allclose(untouched["patched"].squeeze("pair"), untouched["base"].item(), atol=1e-12)
-
-
-def test_results_name_their_parts_and_say_what_they_are(masked_lm):
-    _, model = masked_lm
-    result = patch_sweep(model, EQUAL, "resid_pre", by="position", direction="noising")
-    assert result["patched"].dims == ("pair", "layer", "position")
-    assert list(result["token"].values[:5]) == ["[CLS]", "the", "door", "is", "now"]
-    assert result.attrs["site"] == "resid_pre"
-    assert result.attrs["direction"] == "noising"
-    assert result.attrs["objective"] == "logit_difference"
-    assert list(patch_sweep(model, PAIRS, "z", by="role")["role"].values) == list(ROLES)
-
-
-def test_unpatched_objectives_equal_hugging_face(masked_lm, tokenizer):
-    theirs, model = masked_lm
-    pairs = [*PAIRS, StatementPair(EQUAL.original, EQUAL.counterfactual, "dog", "cat", control=LONGER.original)]
-    values = objective_values(model, pairs)
-    for index, pair in enumerate(pairs):
-        for side in ("original", "counterfactual", "control"):
-            text = getattr(pair, side)
-            if text is None:
-                continue
-            tokens = tokens_of(tokenizer, text)
-            with torch.no_grad():
-                expected = logit_difference(model, tokenizer, pair, tokens)(theirs(tokens).logits).item()
-            assert values.loc[index, side] == pytest.approx(expected, abs=1e-9)
-    assert values.loc[[0, 1, 2], "control"].isna().all()
-
-
+@torch.no_grad()
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"site": "resid"}, "no site 'resid'"),
-        ({"by": "head"}, "not made of heads"),
-        ({"by": "token"}, "'position', 'role' or 'head'"),
-        ({"direction": "both"}, "'noising' or 'denoising'"),
-        ({"pairs": []}, "no pairs"),
-    ],
+    "kind", ["one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything"]
 )
-def test_a_patch_that_does_not_exist_is_a_clear_error(masked_lm, change, message):
-    _, model = masked_lm
-    asked = {"pairs": EQUAL, "site": "resid_pre", "by": "position", "direction": "noising"} | change
-    # The names are checked by us, not by the runtime type checks that only tests have.
-    unchecked = getattr(patch_sweep, "__wrapped__", patch_sweep)
-    with pytest.raises(PatchingError, match=message):
-        unchecked(model, asked["pairs"], asked["site"], by=asked["by"], direction=asked["direction"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_edits_give_what_hooks_on_the_whole_model_give(family, kind):
+    model = slow_patching.tiny_model(family, "masked_lm")
+    base = base_run(model, runs_of(model).base)
+    moved = 0
+    for seed in range(12):
+        chance = Chance(model, base, 1000 * FAMILIES.index(family) + seed)
+        edits, readout = chance.edits(kind), chance.readout()
+        fast = run_edited(model, base, chance.pair, edits, readout)
+        plain = run_hooked(model, base, chance.pair, edits, readout)
+        told = f"seed {seed}: {[(edit.site, edit.layer) for edit in edits]}"
+        assert fast.isfinite().all(), told
+        np.testing.assert_allclose(fast, plain, atol=1e-9, rtol=1e-9, err_msg=told)
+        moved += bool((plain - run_edited(model, base, chance.pair, [], readout)).abs().max() > 1e-3)
+    assert moved >= 6, "the edits hardly change anything"
+
+
+@torch.no_grad()
+def test_random_edits_equal_the_loop_of_unpadded_statements(tiny):
+    """Neither of the two ways, but whole forward passes of each run alone."""
+    runs = runs_of(tiny, pairs=TINY)
+    base = base_run(tiny, runs.base)
+    for seed in range(12):
+        chance = Chance(tiny, base, seed)
+        edits = chance.edits("anything")
+        fast = run_edited(tiny, base, chance.pair, edits, logit_difference(tiny, runs, runs.base))
+        for run, pair in enumerate(chance.pair.tolist()):
+            n = len(runs.base.statements[pair])
+
+            def alone(edit, run=run, n=n):
+                def write(activation, hook):
+                    where, values = edit.where[run], edit.values[edit.of[run]]
+                    if SITES[edit.site].is_map:
+                        where, values = where[:, :n, :n], values[:, :n, :n]
+                    else:
+                        where, values = where[:n, ..., None], values[:n]
+                    activation = torch.where(where, values, activation)
+                    return activation / activation.sum(dim=-1, keepdim=True) if edit.renormalize else activation
+
+                return slow_patching.hook_name(edit.site, edit.layer), write
+
+            text = runs.base.statements[pair].text
+            tokens, types, _ = slow_patching.inputs(tiny, text)
+            logits = tiny.run_with_hooks(tokens, token_type_ids=types, fwd_hooks=[alone(edit) for edit in edits])
+            expected = slow_patching.default(tiny, runs.pairs[pair], text)(logits).item()
+            assert fast[run].item() == pytest.approx(expected, abs=1e-9), f"seed {seed}"
+
+
+@torch.no_grad()
+def test_no_edits_give_the_unpatched_runs(tiny):
+    base = base_run(tiny, runs_of(tiny).base)
+    pair = torch.tensor([2, 0, 0, 3])
+    for read in (Readout(None, lambda resid, pair: resid[:, 0, 0]), Readout(base.run.tokens[:, :1] * 0, first_entry)):
+        for run in (run_edited, run_hooked):
+            np.testing.assert_allclose(run(tiny, base, pair, [], read), base.resid[-1][pair, 0, 0], atol=1e-12)
+
+
+def first_entry(states, pair):
+    return states[:, 0, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("read", [[[3, 3]], [[3, 3, 0]]])
+def test_a_position_can_be_read_twice(tiny, read):
+    runs = runs_of(tiny, pairs=[TINY_EQUAL])
+    base = base_run(tiny, runs.base)
+    readout = Readout(torch.tensor(read), lambda states, pair: states[:, :, 0].sum(dim=1))
+    chance = Chance(tiny, base, 0)
+    for site, layer in (("mlp_out", LAST), ("z", 0)):
+        edits = [chance.edit(site, layer)]
+        fast, plain = (run(tiny, base, chance.pair, edits, readout) for run in (run_edited, run_hooked))
+        np.testing.assert_allclose(fast, plain, atol=1e-10)
+
+
+@torch.no_grad()
+def test_what_a_whole_run_keeps_is_what_the_hooks_of_the_model_say(tiny):
+    runs = runs_of(tiny)
+    base = base_run(tiny, runs.base)
+    for row, statement in enumerate(runs.base.statements):
+        n = len(statement)
+        for site, kept in (("resid_pre", base.resid), ("q", base.q), ("k", base.k), ("v", base.v), ("z", base.z)):
+            expected = slow_patching.unpatched(tiny, statement.text, site)
+            for layer, found in enumerate(expected):
+                np.testing.assert_allclose(kept[layer][row, :n], found, atol=1e-11, err_msg=f"{site} {layer}")
+        final = slow_patching.unpatched(tiny, statement.text, "normalized_resid_post")[-1]
+        np.testing.assert_allclose(base.resid[-1][row, :n], final, atol=1e-11)
+
+
+def everything(model, runs, base, sites, layers):
+    """Edits that put all of the source's activations, at every aligned position, into every run."""
+    edits = []
+    for site in sites:
+        found = site_activations(model, runs.source, SITES[site])[1]
+        for layer in layers if SITES[site].has_layers else [0]:
+            shape = found[layer].shape
+            where = runs.aligned if len(shape) == 3 else runs.aligned[..., None].expand(*shape[:3])
+            values = onto_base(found[layer], runs.source_of, SITES[site])
+            edits.append(Edit(site, layer, where, values, torch.arange(len(runs.pairs))))
+    return edits
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_putting_everything_in_gives_the_source(tiny, direction):
+    """Of two pairs of equal length, one of them padded."""
+    runs = runs_of(tiny, direction, [TINY_EQUAL, TINY_TWO_TEXTS])
+    base, every = base_run(tiny, runs.base), torch.arange(2)
+    readout = logit_difference(tiny, runs, runs.base)
+    source = logit_difference(tiny, runs, runs.source)(base_run(tiny, runs.source).resid[-1], every)
+    assert ((source - readout(base.resid[-1], every)).abs() > 1e-3).all()
+    layers = range(tiny.cfg.n_layers)
+    sets = {layer: everything(tiny, runs, base, ["resid_pre"], [layer]) for layer in layers}
+    sets |= {
+        "embeddings": everything(tiny, runs, base, ["embed", "pos_embed", "token_type_embed"], [0]),
+        "parts": everything(tiny, runs, base, ["full_embed", "z", "mlp_out"], layers),
+        "results": everything(tiny, runs, base, ["full_embed", "result", "mlp_post"], layers),
+        "last": everything(tiny, runs, base, ["normalized_resid_post"], [LAST]),
+    }
+    for name, edits in sets.items():
+        for run in (run_edited, run_hooked):
+            np.testing.assert_allclose(run(tiny, base, every, edits, readout), source, atol=1e-11, err_msg=str(name))
+
+
+def state(model):
+    """Whatever a sweep might leave behind."""
+    hooks = {name: [*module._forward_hooks, *module._forward_pre_hooks] for name, module in model.named_modules()}
+    grads = {name: (parameter.requires_grad, parameter.grad) for name, parameter in model.named_parameters()}
+    return hooks, grads, model.training, torch.is_grad_enabled(), model.cfg.use_attn_result, sorted(model.hook_dict)
+
+
+def failing(error):
+    def objective(model, runs, side):
+        readout = logit_difference(model, runs, side)
+        read_before = []
+
+        def read(states, pair):
+            # The unpatched runs are read first; it is a patched one that fails.
+            if read_before:
+                raise error
+            read_before.append(pair)
+            return readout.read(states, pair)
+
+        return Readout(readout.positions, read)
+
+    return objective
+
+
+def stopping(error):
+    def progress(done):
+        raise error
+
+    return progress
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a broken objective"), KeyboardInterrupt()])
+@pytest.mark.parametrize(("site", "hooked"), [("resid_pre", False), ("pattern", False), ("result", True)])
+def test_a_sweep_that_breaks_leaves_the_model_as_it_was(error, site, hooked):
+    model = slow_patching.tiny_model("bert", "masked_lm")
+    if hooked:
+        model.add_hook("blocks.0.hook_mlp_out", lambda x, hook: 0 * x, is_permanent=True)
+        model.add_hook("blocks.1.hook_mlp_out", lambda x, hook: 0 * x)
+    before, parameters = state(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pairs = [of.pair for of in TINY]
+    for breaking in ({"objective": failing(error)}, {"progress": stopping(error)}):
+        with pytest.raises(type(error)):
+            patch_sweep(model, pairs, site, by="position", **breaking)
+        assert state(model) == before
+    patch_sweep(model, pairs, site, by="position")
+    assert state(model) == before
+    assert model.context_level == 0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, parameters[name])
+
+
+def head_off(z, hook):
+    z = z.clone()
+    z[:, :, 1] = 0
+    return z
+
+
+def doubled(x, hook):
+    return 2 * x
+
+
+USERS = {
+    "a head off": [("blocks.1.attn.hook_z", head_off)],
+    "no mlp": [("blocks.2.hook_mlp_out", lambda x, hook: 0 * x)],
+    # Steering: done twice it is not what it is done once.
+    "a steered stream": [("blocks.1.hook_resid_pre", lambda x, hook: x + torch.linspace(-1, 1, x.shape[-1]))],
+    "other embeddings": [("embed.hook_embed", doubled), ("hook_full_embed", doubled)],
+    "sharper attention": [("blocks.1.attn.hook_attn_scores", doubled), ("blocks.2.attn.hook_q", doubled)],
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("how", ["permanent", "added", "context"])
+def test_hooks_of_the_users_own_stay_in_play(user, how):
+    model = slow_patching.tiny_model("bert", "masked_lm")
+    plain = patch_sweep(model, TINY_INSERTED.pair, "k", by=("position",))
+    if how == "context":
+        with model.hooks(fwd_hooks=USERS[user]):
+            check_hooked(model, plain, ["resid_pre", "mlp_post"])
+        return
+    for name, hook in USERS[user]:
+        model.add_hook(name, hook, is_permanent=how == "permanent")
+    sites = ["embed", "resid_pre", "k", "pattern", "result", "mlp_out"]
+    check_hooked(model, plain, sites if how == "permanent" else ["full_embed"])
+
+
+@pytest.mark.xfail(strict=True, reason="the results to put in are taken from z, and miss the user's own hook of them")
+def test_a_hook_of_the_users_own_on_the_results_stays_in_play():
+    model = slow_patching.tiny_model("bert", "masked_lm")
+    plain = patch_sweep(model, TINY_INSERTED.pair, "k", by=("position",))
+    model.add_hook("blocks.0.attn.hook_result", head_off)
+    check_hooked(model, plain, ["z", "result"])
+
+
+def check_hooked(model, plain, sites):
+    for site in sites:
+        result = patch_sweep(model, TINY_INSERTED.pair, site, by="position", direction="noising").squeeze("pair")
+        expected = slow_patching.swaps(model, TINY_INSERTED, site, ("position",), "noising")
+        np.testing.assert_allclose(result["patched"], expected, atol=1e-10, err_msg=site)
+        assert abs(result["base"] - plain["base"]).item() > 1e-4
+
+
+def test_a_hook_that_torch_holds_on_a_whole_block_stays_in_play():
+    model = slow_patching.tiny_model("bert", "masked_lm")
+    plain = patch_sweep(model, TINY_INSERTED.pair, "k", by=("position",))
+    model.blocks[1].register_forward_hook(lambda module, args, output: output * 1.5)
+    check_hooked(model, plain, ["resid_pre", "mlp_out"])
