@@ -237,5 +237,5 @@ def test_an_embedding_that_the_family_does_not_have_is_a_clear_error():
 
 def test_a_statement_that_is_too_long_is_refused(tiny):
     long = StatementPair("The dog is [MASK]" + ", now" * 10, "The dog is not [MASK]" + ", now" * 10, "big", "red")
-    with pytest.raises(InputError, match="more than the 16 the model reads"):
+    with pytest.raises(InputError, match="26 tokens, but the model reads at most 16"):
         patch_sweep(tiny, [TINY_INSERTED.pair, long], "mlp_out", by="role")
