@@ -30,6 +30,11 @@ def head_sentence(story: HeadReading) -> str:
     return "".join(parts) + "."
 
 
+def signed(change: float) -> str:
+    """A change to two decimals, with its sign."""
+    return f"{round(change, 2) + 0.0:+.2f}".replace("-", "−")
+
+
 def _reads(reading: Reading) -> str:
     return (
         f"{_where(reading)} (raw {reading.raw:.2f}, after the values {reading.norm:.2f}; an even share is "
@@ -40,7 +45,7 @@ def _reads(reading: Reading) -> str:
 def _changes(change: ReadingChange, norm: Reading) -> str:
     if abs(change.norm) < _NO_CHANGE:
         return f"; after the values it reads alike in the {change.base}"
-    numbers = f"(raw {_signed(change.raw)}, after the values {_signed(change.norm)}; n = {change.n})"
+    numbers = f"(raw {signed(change.raw)}, after the values {signed(change.norm)}; n = {change.n})"
     if _cell(change) == _cell(norm):
         return f"; that is also what changes most against the {change.base} {numbers}"
     more = "more" if change.norm > 0 else "less"
@@ -54,7 +59,3 @@ def _where(reading: Reading | ReadingChange, more: str = "") -> str:
 
 def _cell(reading: Reading | ReadingChange) -> tuple[str, str]:
     return reading.query, reading.key
-
-
-def _signed(change: float) -> str:
-    return f"{round(change, 2) + 0.0:+.2f}".replace("-", "−")

@@ -26,6 +26,7 @@ from matplotlib.transforms import Bbox
 
 from negprobe.attention import head_story
 from negprobe.errors import ViewError
+from negprobe.views.circuit_story import signed
 from negprobe.views.figures import figure_of
 from negprobe.views.labels import tick_label
 from negprobe.views.statistics_figures import (
@@ -50,6 +51,7 @@ _PALE = "#b0b0b0"
 _EFFECT = "normalised effect"
 _BAND_GAP, _LINE = 8.0, 9.0  # points between layers, and of a line of text
 _OUTSIDE, _LEAST, _MOST = 7.0, 6.0, 15.0  # points of a component: the room outside the circuit, the marks inside
+_TOLD = 0.25  # changes told beneath a head
 _WORST = 6  # disagreements named
 
 
@@ -83,8 +85,9 @@ def circuit_graph(
 
     Args:
         circuit: The circuit; its `scores` name every component.
-        readings: What `AttentionProbe.readings` returns, to tell beneath each head what it reads at which role, after
-            the values.
+        readings: What `AttentionProbe.readings` returns, to tell beneath each head, after the values, what it reads at
+            which role, and what changes most against the control, or the original, if that is a quarter or more of the
+            role's attention.
         edges: Columns `sender`, `receiver` (components, or their names) and `score`, which a line's width and colour
             tell.
         width: Inches the figure is wide at most.
@@ -184,8 +187,12 @@ def _largest(values: Iterable[float]) -> float:
 def _component_label(part: "Component", readings: xr.Dataset | None) -> str:
     if readings is None or part.head is None:
         return str(part)
-    reading = head_story(readings, part.layer, part.head).norm
-    return f"{part}\n{reading.query} → {reading.key}"
+    story = head_story(readings, part.layer, part.head)
+    lines = [str(part), f"{story.norm.query} → {story.norm.key}"]
+    # A head may do by the cue something else than what it does most.
+    if story.change is not None and abs(story.change.norm) >= _TOLD:
+        lines.append(f"{story.change.query} → {story.change.key} {signed(story.change.norm)}")
+    return "\n".join(lines)
 
 
 def _diameter(strength: float) -> float:

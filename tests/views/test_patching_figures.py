@@ -141,7 +141,7 @@ def test_layers_go_up_heads_stand_in_order_and_mlps_to_their_right(width, told):
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list("01234")
 
 
-@pytest.mark.parametrize(("n_layers", "n_heads", "size"), [(4, 4, 20), (6, 12, 30), (12, 12, 156)])
+@pytest.mark.parametrize(("n_layers", "n_heads", "size"), [(4, 4, 20), (6, 12, 30), (8, 12, 104)])
 @pytest.mark.parametrize("width", [3.3, 6.9])
 def test_names_overlap_no_name_and_no_mark_and_stay_inside(n_layers, n_heads, size, width):
     circuit = circuit_of(n_layers, n_heads, size)
@@ -185,6 +185,21 @@ def test_beneath_a_head_stands_what_it_reads_and_beneath_an_mlp_only_its_name():
         assert text.get_text() == (
             str(part) if part.head is None else f"{part}\nmask → {roles[part.layer + part.head]}"
         )
+
+
+def test_beneath_a_head_stands_what_changes_if_it_is_much():
+    circuit = circuit_of(3, 4, 15)
+    readings = readings_of(3, 4)
+    where = {"base": "control", "measure": "norm", "query": "affected", "key": "cue"}
+    readings["change"].loc[where | {"layer": 0, "head": 3}] = 0.8
+    readings["change"].loc[where | {"layer": 2, "head": 1}] = -0.25
+    readings["change"].loc[where | {"layer": 2, "head": 2}] = 0.24
+    told = {text.get_text().split("\n")[0]: text.get_text() for text in names(circuit_graph(circuit, readings).axes[0])}
+    assert told["0.3"].split("\n")[1:] == ["mask → mask", "affected → cue +0.80"]
+    assert told["2.1"].split("\n")[2:] == ["affected → cue −0.25"]
+    assert [name for name, text in told.items() if text.count("\n") == 2] == [
+        str(part) for part in circuit.components if str(part) in ("0.3", "2.1")
+    ]
 
 
 def test_without_edges_no_line_is_drawn_and_with_them_each_is_one():
