@@ -1,0 +1,66 @@
+"""Every family with every head: padded batches give what whole forward passes of each statement alone give."""
+
+import numpy as np
+import pytest
+import slow_patching
+import torch
+from sample_pairs import TINY, answering
+
+from negprobe.patching import patch_sweep
+
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}
+SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized_resid_post")
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, head, dtype):
+    model = slow_patching.tiny_model(family, head, dtype)
+    labels = HEADS[head]
+    pairs = [answering(of, *labels) for of in TINY] if labels else TINY
+    # Each site one way: which one goes with the family and the head, so that both are seen of each.
+    turn = FAMILIES.index(family) + list(HEADS).index(head)
+    moved = []
+    for number, site in enumerate(SITES if dtype == torch.float64 else SITES[::2]):
+        direction = ("noising", "denoising")[(number + turn) % 2]
+        together = patch_sweep(model, [of.pair for of in pairs], site, by="role", direction=direction)
+        # The shorter pairs, which are padded; of float32, which has its rounding only to add, one a site.
+        for index in (1, 2) if dtype == torch.float64 else (1 + number % 2,):
+            of = pairs[index]
+            expected = slow_patching.swaps(model, of, site, ("role",), direction)
+            found = together["patched"].values[index]
+            np.testing.assert_allclose(found, expected, atol=TOLERANCE[dtype], rtol=0, err_msg=f"{site} {direction}")
+            moved.append(np.nanmax(abs(found - together["base"].values[index])) > 1e-3)
+            if site == "k" and dtype == torch.float64:
+                alone = patch_sweep(model, of.pair, site, by="role", direction=direction).isel(pair=0)
+                for name in ("patched", "base", "source"):
+                    np.testing.assert_allclose(together[name].values[index], alone[name], atol=1e-12)
+    assert np.mean(moved) > 0.8, "the patches hardly change anything"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_pooled_from_the_first_token_are_patched_as_the_loop_does(family):
+    model = slow_patching.tiny_model(family, "none")
+    model.cfg.pooling = "cls"
+    for site in ("full_embed", "v"):
+        result = patch_sweep(model, [of.pair for of in TINY], site, by="position", direction="denoising")
+        for index, of in enumerate(TINY):
+            expected = slow_patching.swaps(model, of, site, ("position",), "denoising")
+            found = result["patched"].values[index, :, : expected.shape[1]]
+            np.testing.assert_allclose(found, expected, atol=1e-10, err_msg=site)
+
+
+@pytest.mark.parametrize(
+    ("family", "site"),
+    [(family, site) for family in ("distilbert", "roberta", "electra-narrow") for site in ("embed", "pos_embed")]
+    + [("roberta", "token_type_embed")],
+)
+def test_the_summands_of_a_familys_embeddings_are_patched_as_the_loop_does(family, site):
+    model = slow_patching.tiny_model(family, "masked_lm")
+    result = patch_sweep(model, [of.pair for of in TINY], site, by="position", direction="noising")
+    for index, of in enumerate(TINY):
+        expected = slow_patching.swaps(model, of, site, ("position",), "noising")
+        np.testing.assert_allclose(result["patched"].values[index, :, : expected.shape[1]], expected, atol=1e-10)
