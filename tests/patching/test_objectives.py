@@ -1,15 +1,30 @@
 """Objectives read what Hugging Face's full outputs say, and refuse what they cannot read."""
 
+import numpy as np
 import pytest
+import slow_patching
+import tiny_models
 import torch
 import torch.nn.functional as F
-from sample_pairs import EQUAL, LONGER
+from sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering
+from scipy.special import rel_entr
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, RobertaModel
 
 from negprobe import HookedEncoder
 from negprobe.errors import PatchingError
-from negprobe.patching import answerable, objective_values, patch_sweep
+from negprobe.patching import (
+    answerable,
+    class_logit_difference,
+    cosine_to,
+    embedding_contrast,
+    kl_divergence,
+    logit_difference,
+    objective_from,
+    objective_values,
+    patch_sweep,
+    target_probability,
+)
 from negprobe.patching.objectives import answer_id
 from negprobe.statements import StatementPair
 
@@ -49,23 +64,23 @@ def test_a_classifiers_patches_equal_one_full_forward_pass_each(classifier, toke
             assert ours == pytest.approx((logits[0] - logits[1]).item(), abs=1e-9)
 
 
-def test_an_embeddings_patches_equal_one_full_forward_pass_each_in_a_padded_batch(minilm_path):
+def test_a_real_encoders_patches_equal_one_full_forward_pass_each_in_a_padded_batch(minilm_path):
     model = HookedEncoder.from_pretrained(minilm_path, device="cpu", dtype=torch.float64)
     pair = StatementPair("The door is now open.", "The door is not open.")
     longer = StatementPair("The door over there is now open, I think.", "The door over there is not open, I think.")
-    result = patch_sweep(model, [pair, longer], "z", by="head", direction="noising")["patched"].sel(pair=0)
+    result = patch_sweep(model, [pair, longer], "mlp_out", by="position", direction="noising")["patched"].sel(pair=0)
     with torch.no_grad():
         original, counterfactual = model([pair.original, pair.counterfactual])
         _, cache = model.run_with_cache(pair.counterfactual)
-        for layer, head in ((0, 3), (3, 7), (5, 9)):
+        for layer, position in ((0, 4), (3, 0), (5, 5)):
 
-            def swap(z, hook, head=head):
-                z[:, :, head] = cache[hook.name][:, :, head]
-                return z
+            def swap(activation, hook, position=position):
+                activation[:, position] = cache[hook.name][:, position]
+                return activation
 
-            e = model.run_with_hooks(pair.original, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", swap)])[0]
+            e = model.run_with_hooks(pair.original, fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", swap)])[0]
             contrast = F.cosine_similarity(e, original, dim=0) - F.cosine_similarity(e, counterfactual, dim=0)
-            assert result.sel(layer=layer, head=head).item() == pytest.approx(contrast.item(), abs=1e-9)
+            assert result.sel(layer=layer, position=position).item() == pytest.approx(contrast.item(), abs=1e-9)
 
 
 def test_a_mask_in_a_statement_is_the_models_own_mask_in_the_reference_embeddings_too():
@@ -167,3 +182,218 @@ def test_labels_that_cannot_be_told_apart_are_named(classifier, target, foil, re
     _, model = classifier
     pair = StatementPair("The door is open.", "The door is not open.", target, foil)
     assert reason in answerable(model, [pair]).unanswerable[0]
+
+
+LABELLED_TINY = [answering(of, "LABEL_0", "LABEL_2") for of in TINY]
+WITH_HEAD = {"masked_lm": TINY, "classification": LABELLED_TINY}
+
+
+def their_logits(theirs, pair, text):
+    """Hugging Face's logits of one statement: at the mask, or of the labels."""
+    tokenizer = tiny_models.tokenizer()
+    encoded = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(**encoded).logits[0]
+    if logits.ndim == 1:
+        return logits, ["LABEL_0", "LABEL_1", "LABEL_2"].index(pair.target)
+    at = encoded["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    return logits[at], tokenizer.convert_tokens_to_ids(pair.target)
+
+
+@pytest.mark.parametrize("head", WITH_HEAD)
+def test_target_probability_is_hugging_faces_softmax(head):
+    theirs, model = tiny_models.pair("bert", head, torch.float64)
+    pairs = [of.pair for of in WITH_HEAD[head]]
+    values = objective_values(model, pairs, target_probability)
+    for index, pair in enumerate(pairs):
+        for side in ("original", "counterfactual"):
+            logits, target = their_logits(theirs, pair, getattr(pair, side))
+            assert values.loc[index, side] == pytest.approx(logits.softmax(dim=0)[target].item(), abs=1e-11)
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+@pytest.mark.parametrize("head", WITH_HEAD)
+def test_kl_divergence_is_from_the_unpatched_distribution_to_the_runs(head, direction):
+    theirs, model = tiny_models.pair("bert", head, torch.float64)
+    known = WITH_HEAD[head]
+    result = patch_sweep(
+        model, [of.pair for of in known], "mlp_out", by="role", direction=direction, objective=kl_divergence
+    )
+    for index, of in enumerate(known):
+        base, source = (their_logits(theirs, of.pair, text)[0].softmax(dim=0).numpy() for text in of.texts(direction))
+        assert result["base"].values[index] == pytest.approx(0, abs=1e-13)
+        # In nats, and not the other way round, which would be another number.
+        assert result["source"].values[index] == pytest.approx(rel_entr(base, source).sum(), abs=1e-12)
+        assert abs(rel_entr(base, source).sum() - rel_entr(source, base).sum()) > 1e-5
+
+        def divergence(model, pair, text, base=base):
+            position = slow_patching.inputs(model, text)[0][0].tolist().index(4) if head == "masked_lm" else None
+            clean = torch.distributions.Categorical(torch.as_tensor(base))
+
+            def read(outputs):
+                logits = outputs if position is None else outputs[:, position]
+                return torch.distributions.kl_divergence(clean, torch.distributions.Categorical(logits=logits))
+
+            return read
+
+        expected = slow_patching.swaps(model, of, "mlp_out", ("role",), direction, objective=divergence)
+        np.testing.assert_allclose(result["patched"].values[index], expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("head", WITH_HEAD)
+def test_a_patchs_target_probability_is_that_of_its_whole_forward_pass(head):
+    model = slow_patching.tiny_model("bert", head)
+
+    def probability(model, pair, text):
+        if model.cfg.head == "classification":
+            return lambda logits: logits.softmax(dim=-1)[:, list(model.cfg.labels).index(pair.target)]
+        position = slow_patching.inputs(model, text)[0][0].tolist().index(model.tokenizer.mask_token_id)
+        target = model.tokenizer.convert_tokens_to_ids(pair.target)
+        return lambda logits: logits[:, position].softmax(dim=-1)[:, target]
+
+    known = WITH_HEAD[head]
+    result = patch_sweep(model, [of.pair for of in known], "v", by="role", objective=target_probability)
+    assert result.attrs["objective"] == "target_probability"
+    for index, of in enumerate(known):
+        expected = slow_patching.swaps(model, of, "v", ("role",), "noising", objective=probability)
+        np.testing.assert_allclose(result["patched"].values[index], expected, atol=1e-11)
+
+
+def test_cosine_to_a_sentence_is_that_of_hugging_faces_embeddings():
+    theirs, model = tiny_models.pair("bert", "none", torch.float64)
+    reference = "Really, the house is closed."
+
+    def embedded(text):
+        encoded = tiny_models.tokenizer()(text, return_tensors="pt")
+        with torch.no_grad():
+            return tiny_models.hf_output(theirs, "none", encoded)[0].numpy()
+
+    def cosine(model, pair, text):
+        there = embedded(reference)
+        norm = np.linalg.norm(there)
+        return lambda e: torch.as_tensor([float(row @ there / np.linalg.norm(row) / norm) for row in e.numpy()])
+
+    result = patch_sweep(model, [of.pair for of in TINY], "z", by=("role", "head"), objective=cosine_to(reference))
+    assert result.attrs["objective"] == f"cosine to {reference!r}"
+    for index, of in enumerate(TINY):
+        for side, text in zip(("base", "source"), of.texts("noising"), strict=True):
+            here, there = embedded(text), embedded(reference)
+            expected = here @ there / np.linalg.norm(here) / np.linalg.norm(there)
+            assert result[side].values[index] == pytest.approx(expected, abs=1e-12)
+        expected = slow_patching.swaps(model, of, "z", ("head", "role"), "noising", objective=cosine)
+        np.testing.assert_allclose(result["patched"].values[index], expected, atol=1e-11)
+
+
+def test_a_sentence_is_as_near_to_itself_as_can_be():
+    model = slow_patching.tiny_model("bert", "none")
+    value = objective_values(model, [TINY_EQUAL.pair], cosine_to(TINY_EQUAL.pair.original)).loc[0]
+    assert value["original"] == pytest.approx(1, abs=1e-13)
+    assert value["counterfactual"] < 1 - 1e-5
+
+
+def own_difference(model):
+    """The default objective written as a user would."""
+
+    def of_words(logits, pairs):
+        tokenizer = model.tokenizer
+        values = []
+        for of_run, pair in zip(logits, pairs, strict=True):
+            # In the direction of noising.
+            at = tokenizer(pair.original)["input_ids"].index(tokenizer.mask_token_id)
+            target, foil = tokenizer.convert_tokens_to_ids([pair.target, pair.foil])
+            values.append(of_run[at, target] - of_run[at, foil])
+        return torch.stack(values)
+
+    def of_labels(logits, pairs):
+        targets, foils = ([int(getattr(pair, name)[-1]) for pair in pairs] for name in ("target", "foil"))
+        rows = range(len(pairs))
+        return logits[rows, targets] - logits[rows, foils]
+
+    def of_embeddings(embeddings, pairs):
+        with torch.no_grad():
+            original, counterfactual = (
+                model([getattr(p, side) for p in pairs]) for side in ("original", "counterfactual")
+            )
+        return F.cosine_similarity(embeddings, original) - F.cosine_similarity(embeddings, counterfactual)
+
+    return {"masked_lm": of_words, "classification": of_labels, "none": of_embeddings}[model.cfg.head]
+
+
+@pytest.mark.parametrize("head", tiny_models.HEADS)
+@pytest.mark.parametrize("site", ["embed", "k", "normalized_resid_post"])
+def test_an_objective_of_ones_own_equals_the_built_in_one(head, site):
+    model = slow_patching.tiny_model("bert", head)
+    pairs = [of.pair for of in WITH_HEAD.get(head, TINY)]
+    function = own_difference(model)
+    own = patch_sweep(model, pairs, site, by="role", objective=objective_from(function))
+    built_in = patch_sweep(model, pairs, site, by="role")
+    assert own.attrs["objective"] == function.__name__
+    # The source of a masked LM has its mask elsewhere, which this function does not ask.
+    for name in ("patched", "base") if head == "masked_lm" else ("patched", "base", "source"):
+        np.testing.assert_allclose(own[name], built_in[name], atol=1e-11, err_msg=name)
+    assert abs(own["patched"] - own["base"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda logits, pairs: logits.sum(), r"a tensor \[\]"),
+        (lambda logits, pairs: logits[:, :1, 0], r"a tensor \[1, 1\]"),
+        (lambda logits, pairs: logits, r"a tensor \[1, 14, 40\]"),
+        (lambda logits, pairs: logits[:0, 0, 0], r"a tensor \[0\]"),
+        (lambda logits, pairs: 1.5, "float"),
+        (lambda logits, pairs: None, "NoneType"),
+        (lambda logits, pairs: logits[:, 0, 0].numpy(), "ndarray"),
+        (lambda logits, pairs: logits[:, 0, 0].tolist(), "list"),
+    ],
+)
+def test_an_objective_of_ones_own_that_is_not_one_number_a_run_is_a_clear_error(tiny, function, found):
+    with pytest.raises(PatchingError, match=f"<lambda> returned {found} for 1 runs; .* one number a run"):
+        patch_sweep(tiny, TINY_EQUAL.pair, "mlp_out", by="position", objective=objective_from(function))
+
+
+@pytest.mark.parametrize(
+    ("head", "objective", "message"),
+    [
+        ("classification", logit_difference, "has no masked-LM head"),
+        ("none", logit_difference, "has no masked-LM head"),
+        ("masked_lm", class_logit_difference, "is not a classifier"),
+        ("none", class_logit_difference, "is not a classifier"),
+        ("none", target_probability, "has no masked-LM head"),
+        ("none", kl_divergence, "has no masked-LM head"),
+        ("masked_lm", embedding_contrast, "has a head; this objective is for models without"),
+        ("classification", embedding_contrast, "has a head; this objective is for models without"),
+        ("masked_lm", cosine_to("The door is open."), "has a head; this objective is for models without"),
+    ],
+)
+def test_an_objective_for_another_head_is_a_clear_error(head, objective, message):
+    with pytest.raises(PatchingError, match=message):
+        patch_sweep(slow_patching.tiny_model("bert", head), TINY_EQUAL.pair, "z", by="head", objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("objective", "pair", "message"),
+    [
+        (target_probability, StatementPair("It is [MASK].", "It is not [MASK]."), "no target"),
+        (target_probability, StatementPair("It is [MASK].", "It is not [MASK].", "unfathomableness"), "not one token"),
+        (target_probability, StatementPair("It is good.", "It is not good.", "good"), "0 mask tokens"),
+        (kl_divergence, StatementPair("It is good.", "It is not [MASK]."), "0 mask tokens"),
+        (kl_divergence, StatementPair("It is [MASK].", "[MASK] is not [MASK]."), "2 mask tokens"),
+    ],
+)
+def test_a_pair_that_an_objective_cannot_be_read_of_is_a_clear_error(masked_lm, objective, pair, message):
+    with pytest.raises(PatchingError, match=message):
+        patch_sweep(masked_lm[1], pair, "resid_pre", by="position", objective=objective)
+
+
+def test_a_probability_needs_no_foil_and_a_divergence_no_answer(masked_lm):
+    pair = StatementPair("It is [MASK].", "It is not [MASK].", "good")
+    for objective in (target_probability, kl_divergence):
+        result = patch_sweep(masked_lm[1], pair, "resid_pre", by="role", objective=objective)
+        assert result["source"].notnull().all()
+
+
+def test_a_label_that_a_probability_is_asked_of_has_to_exist(classifier):
+    pair = StatementPair("The door is open.", "The door is not open.", "open")
+    with pytest.raises(PatchingError, match="not a label of this model; its labels are yes, no, maybe"):
+        patch_sweep(classifier[1], pair, "resid_pre", by="position", objective=target_probability)
