@@ -246,7 +246,9 @@ def _block(
     elif len(rows.values) == len(run) and read is None:
         x_rows = rows.values
     else:
-        x_rows = _at(rows.onto(x, pair, rows.values), run, pos)
+        whole = rows.onto(x, pair, rows.values)
+        # What is read may be read in any order.
+        x_rows = _at(whole, run, pos) if read is None else whole[run, pos]
     return _Rows(run, pos, _after_attention(block, here, x_rows, z, run, pos))
 
 
