@@ -114,7 +114,7 @@ def test_random_edits_give_what_hooks_on_the_whole_model_give(family, kind):
     model = slow_patching.tiny_model(family, "masked_lm")
     base = base_run(model, runs_of(model).base)
     moved = 0
-    for seed in range(12):
+    for seed in range(8):
         chance = Chance(model, base, 1000 * FAMILIES.index(family) + seed)
         edits, readout = chance.edits(kind), chance.readout()
         fast = run_edited(model, base, chance.pair, edits, readout)
@@ -123,7 +123,7 @@ def test_random_edits_give_what_hooks_on_the_whole_model_give(family, kind):
         assert fast.isfinite().all(), told
         np.testing.assert_allclose(fast, plain, atol=1e-9, rtol=1e-9, err_msg=told)
         moved += bool((plain - run_edited(model, base, chance.pair, [], readout)).abs().max() > 1e-3)
-    assert moved >= 6, "the edits hardly change anything"
+    assert moved >= 4, "the edits hardly change anything"
 
 
 @torch.no_grad()
@@ -171,16 +171,17 @@ def first_entry(states, pair):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("read", [[[3, 3]], [[3, 3, 0]]])
-def test_a_position_can_be_read_twice(tiny, read):
+@pytest.mark.parametrize("positions", [[3, 3], [3, 3, 0], [*range(13, -1, -1)], [5] * 14])
+def test_positions_can_be_read_in_any_order_and_more_than_once(tiny, positions):
     runs = runs_of(tiny, pairs=[TINY_EQUAL])
     base = base_run(tiny, runs.base)
-    readout = Readout(torch.tensor(read), lambda states, pair: states[:, :, 0].sum(dim=1))
+    weights = torch.linspace(1, 2, len(positions), dtype=torch.float64)
+    readout = Readout(torch.tensor([positions]), lambda states, pair: states[:, :, 0] @ weights)
     chance = Chance(tiny, base, 0)
-    for site, layer in (("mlp_out", LAST), ("z", 0)):
+    for site, layer in (("mlp_out", LAST), ("k", LAST), ("z", 0), ("embed", 0)):
         edits = [chance.edit(site, layer)]
         fast, plain = (run(tiny, base, chance.pair, edits, readout) for run in (run_edited, run_hooked))
-        np.testing.assert_allclose(fast, plain, atol=1e-10)
+        np.testing.assert_allclose(fast, plain, atol=1e-10, err_msg=site)
 
 
 @torch.no_grad()
@@ -304,18 +305,23 @@ USERS = {
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("how", ["permanent", "added", "context"])
-def test_hooks_of_the_users_own_stay_in_play(user, how):
+def test_hooks_of_the_users_own_stay_in_play(user):
     model = slow_patching.tiny_model("bert", "masked_lm")
     plain = patch_sweep(model, TINY_INSERTED.pair, "k", by=("position",))
-    if how == "context":
-        with model.hooks(fwd_hooks=USERS[user]):
-            check_hooked(model, plain, ["resid_pre", "mlp_post"])
-        return
     for name, hook in USERS[user]:
-        model.add_hook(name, hook, is_permanent=how == "permanent")
-    sites = ["embed", "resid_pre", "k", "pattern", "result", "mlp_out"]
-    check_hooked(model, plain, sites if how == "permanent" else ["full_embed"])
+        model.add_hook(name, hook, is_permanent=True)
+    check_hooked(model, plain, ["embed", "resid_pre", "k", "pattern", "result", "mlp_out"])
+
+
+def test_hooks_that_are_there_for_a_while_stay_in_play_for_as_long():
+    model = slow_patching.tiny_model("bert", "masked_lm")
+    plain = patch_sweep(model, TINY_INSERTED.pair, "k", by=("position",))
+    with model.hooks(fwd_hooks=USERS["a steered stream"]):
+        check_hooked(model, plain, ["resid_pre", "mlp_post"])
+    np.testing.assert_array_equal(patch_sweep(model, TINY_INSERTED.pair, "k", by="position")["base"], plain["base"])
+    for name, hook in USERS["a head off"]:
+        model.add_hook(name, hook)
+    check_hooked(model, plain, ["full_embed"])
 
 
 @pytest.mark.xfail(strict=True, reason="the results to put in are taken from z, and miss the user's own hook of them")

@@ -24,7 +24,7 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
     # Each site one way: which one goes with the family and the head, so that both are seen of each.
     turn = FAMILIES.index(family) + list(HEADS).index(head)
     moved = []
-    for number, site in enumerate(SITES if dtype == torch.float64 else SITES[::2]):
+    for number, site in enumerate(SITES if dtype == torch.float64 and head == "masked_lm" else SITES[::2]):
         direction = ("noising", "denoising")[(number + turn) % 2]
         together = patch_sweep(model, [of.pair for of in pairs], site, by="role", direction=direction)
         # The shorter pairs, which are padded; of float32, which has its rounding only to add, one a site.
