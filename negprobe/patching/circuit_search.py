@@ -1,0 +1,154 @@
+"""The search for a circuit: components ranked by what each causes, how many of the first are enough, less what they can
+spare."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from negprobe.patching.attribution import attribute
+from negprobe.patching.component_sets import AblatablePairs, Component, ComponentSet, Tick, set_objectives, set_results
+from negprobe.patching.effects import mean_effect
+from negprobe.patching.objectives import Objective
+from negprobe.patching.runs import Direction
+from negprobe.patching.sweep import By
+from negprobe.statements import StatementPair
+
+Ranking = Literal["exact", "attribution", "integrated_gradients"]
+"""By what each component causes alone: measured by patching it, or estimated from gradients (see `attribute`)."""
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+# A component that matters only once others are gone stands low in a ranking of single ones, so pruning starts from more
+# than the shortest prefix.
+_START = 2
+
+# The share of the members that one pass of the pruning may drop; one by one where there are fewer than 8.
+_DROPPED_AT_ONCE = 1 / 4
+
+_MOST_SIZES = 25
+
+
+def exact_scores(pairs: AblatablePairs, tick: Tick | None = None) -> dict[Component, float]:
+    """The mean effect of ablating each component alone: how far it moves the objective towards the source's.
+
+    With swaps these are the `mean_effect`s of `patch_sweep` of "z" by head, and of "mlp_out" at all tokens.
+    """
+    everything = frozenset(pairs.components)
+    values = set_objectives(pairs, [everything - {component} for component in pairs.components], tick)
+    return mean_scores(pairs, values)
+
+
+def estimated_scores(
+    pairs: AblatablePairs,
+    statements: Sequence[StatementPair],
+    *,
+    direction: Direction,
+    objective: Objective,
+    steps: int | None,
+    tick: Tick | None = None,
+) -> dict[Component, float]:
+    """What `exact_scores` would be with swaps, estimated from gradients (see `attribute`), in a handful of passes.
+
+    An MLP at all tokens is the sum of its roles, as estimates of the first order add up.
+    """
+
+    def estimate(site: str, by: By, done_before: int) -> xr.Dataset:
+        def told(done: int) -> None:
+            if tick is not None:
+                tick(done_before + done, 2 * len(statements))
+
+        found = attribute(
+            pairs.model,
+            statements,
+            sites=[site],
+            by=by,
+            direction=direction,
+            objective=objective,
+            steps=steps,
+            progress=told,
+        )
+        return found[site]
+
+    heads, roles = estimate("z", "head", 0), estimate("mlp_out", "role", len(statements))
+    moved = {
+        "head": (heads["patched"] - heads["base"]).transpose("pair", "layer", "head").values,
+        "mlp": (roles["patched"] - roles["base"]).sum("role").transpose("pair", "layer").values,
+    }
+    columns = [
+        moved["mlp"][:, part.layer] if part.head is None else moved["head"][:, part.layer, part.head]
+        for part in pairs.components
+    ]
+    return mean_scores(pairs, pairs.full[:, None] + np.stack(columns, axis=1))
+
+
+def mean_scores(pairs: AblatablePairs, values: Float[np.ndarray, "pair component"]) -> dict[Component, float]:
+    """Mean effects, the largest in size first, of the objectives with each component ablated alone."""
+    results = xr.Dataset(
+        {"patched": (("pair", "component"), values), "base": ("pair", pairs.full), "source": ("pair", pairs.source)},
+        coords={"pair": np.arange(len(values))},
+    )
+    effects = mean_effect(results).values.tolist()
+    return dict(sorted(zip(pairs.components, effects, strict=True), key=lambda scored: -abs(scored[1])))
+
+
+def faithfulness(pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick | None = None) -> np.ndarray:
+    """The mean faithfulness of each set."""
+    return mean_effect(set_results(pairs, sets, tick)).values
+
+
+def search(
+    pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
+) -> tuple[Component, ...]:
+    """The members of a small circuit that is faithful enough, in the order of the ranking.
+
+    The shortest prefix of the ranking that is faithful enough is found, and twice as many of the ranking's first are
+    pruned of all that they can spare; of the two the smaller one.
+    """
+    enough = shortest_prefix(pairs, ranked, threshold, tick)
+    return min(pruned(pairs, ranked[: _START * len(enough)], threshold, tick), enough, key=len)
+
+
+def sizes(n_components: int) -> list[int]:
+    """The sizes that prefixes are tried at: every one up to 25, else about 25 of them, closer where they are small."""
+    if n_components <= _MOST_SIZES:
+        return list(range(1, n_components + 1))
+    return np.unique(np.geomspace(1, n_components, _MOST_SIZES).round().astype(int)).tolist()
+
+
+def shortest_prefix(
+    pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
+) -> tuple[Component, ...]:
+    """The first components of a ranking, as few of the `sizes` as are faithful enough; all of them always are."""
+    prefixes = [tuple(ranked[:size]) for size in sizes(len(ranked))]
+    enough = faithfulness(pairs, [frozenset(prefix) for prefix in prefixes], tick) >= threshold
+    return prefixes[int(enough.argmax())]
+
+
+def pruned(
+    pairs: AblatablePairs, members: Sequence[Component], threshold: float, tick: Tick | None = None
+) -> tuple[Component, ...]:
+    """What is left of a circuit after every member that it can spare is dropped.
+
+    Each pass measures every member's removal and drops the one that costs the least faithfulness; of 8 members and
+    more up to a quarter of them, the cheapest together, as long as what is left is faithful enough. It ends where no
+    member can go. So n members take in the order of 4 n runs a pair and not n² / 2.
+    """
+    kept = list(members)
+    while len(kept) > 1:
+        whole = frozenset(kept)
+        without = faithfulness(pairs, [whole - {member} for member in kept], tick)
+        cheapest = [kept[index] for index in np.argsort(-without, kind="stable")]
+        at_once = max(1, math.floor(len(kept) * _DROPPED_AT_ONCE))
+        left = [whole - set(cheapest[:n]) for n in range(1, at_once + 1)]
+        # Alone, what costs least is measured already.
+        values = faithfulness(pairs, left, tick) if at_once > 1 else np.sort(without)[::-1][:1]
+        enough = np.flatnonzero(values >= threshold)
+        if not len(enough):
+            break
+        dropped = set(cheapest[: int(enough[-1]) + 1])
+        kept = [member for member in kept if member not in dropped]
+    return tuple(kept)

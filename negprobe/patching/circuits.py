@@ -1,0 +1,403 @@
+"""Circuits: the few heads and MLPs that alone do what a model does with a negation, and the proof that they do."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder
+from negprobe.patching.circuit_proof import prove
+from negprobe.patching.circuit_search import RANKINGS, Ranking, estimated_scores, exact_scores, faithfulness, search
+from negprobe.patching.component_sets import (
+    ABLATIONS,
+    AblatablePairs,
+    Ablation,
+    Component,
+    Tick,
+    ablatable,
+    all_components,
+    set_results,
+)
+from negprobe.patching.effects import MIN_GAP, effect
+from negprobe.patching.objectives import (
+    Objective,
+    class_logit_difference,
+    default_objective,
+    embedding_contrast,
+    kl_divergence,
+    logit_difference,
+    target_probability,
+)
+from negprobe.patching.runs import DIRECTIONS, Direction
+from negprobe.statements import StatementPair
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how many of its runs are done of how many."""
+
+# The objectives that a name stands for alone, so that a saved circuit finds its own again.
+_OBJECTIVES: dict[str, Objective] = {
+    objective.__name__: objective
+    for objective in (logit_difference, class_logit_difference, target_probability, kl_divergence, embedding_contrast)
+}
+# Runs that integrated gradients average over; the authors of EAP-IG take five.
+_GRADIENT_STEPS = 5
+_TABLES = ("curve", "completeness", "minimality")
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The components that alone keep what a model does, with the rest ablated, and how well they do.
+
+    Faithfulness is `f(C) = (m(C) - m(∅)) / (m(N) - m(∅))`: m is the objective of the base run, N all components as they
+    are, ∅ all of them ablated, C all but the circuit's; over many pairs the ratio of means, pairs whose swing goes down
+    turned round (see `effects.mean_effect`). 1 is the model's behaviour, and more than 1 a circuit without components
+    that work against it. Everything below but `scores` and `search_faithfulness` is of held-out pairs.
+
+    Attributes:
+        model_name: Of which model.
+        objective: The name of what is read from a run.
+        direction: Whose run is the base, the other being the source.
+        ablation: What is done to the components outside.
+        ranking: What the components were ranked by.
+        threshold: The faithfulness that the search asked for.
+        components: The circuit, in the order of the ranking.
+        scores: The mean effect of ablating each component of the model alone, or the ranking's estimate of swapping it,
+            in the order of its size.
+        search_faithfulness: Faithfulness on the pairs it was found on.
+        faithfulness: Faithfulness on the held-out pairs.
+        interval: Its 95 % bootstrap interval over pairs.
+        random_faithfulness: The mean faithfulness of 20 random circuits of the same size.
+        random_best: That of the best of them.
+        completeness: A row per subset K of the circuit (`removed`, `n_removed`): each member, and up to 10 random
+            subsets. `circuit` is F(C \\ K), `model` F(N \\ K) and `gap` their distance: small where the circuit has
+            what the model would fall back on (Wang et al. 2022, "Interpretability in the Wild", section 4).
+        minimality: A row per member v (`component`): `drop` is F(C) - F(C \\ {v}), `largest_change` the largest
+            |F(C \\ (K ∪ {v})) - F(C \\ K)| over no K and the random ones of `completeness` (same paper): small for a
+            member that the circuit could spare.
+        curve: A row per size, of the circuits made of the first so many of the ranking: `size`, `share` of all
+            components, `faithfulness` and its interval `low`, `high`. Every size up to 25 components; of more, about 25
+            sizes in even ratios.
+        cpr: The area under the curve over the share, by trapezoids (Mueller et al. 2025, "MIB: A Mechanistic
+            Interpretability Benchmark", which has nine fixed shares of edges): the more the better.
+        cmd: The area of |1 - faithfulness| in the same way: the less the better.
+        n_search: Pairs that were searched on, less those left out.
+        n_held_out: Held-out pairs, less those left out.
+        near_zero_gap: How many of the pairs to search on, and of the held-out ones, were left out because ablating
+            everything moves their objective by less than `effects.MIN_GAP`.
+        seed: Of the split, the random sets and the bootstrap.
+        model: The model, if there is one; neither compared nor saved.
+        measure: The objective, if there is one; neither compared nor saved.
+    """
+
+    model_name: str
+    objective: str
+    direction: Direction
+    ablation: Ablation
+    ranking: Ranking
+    threshold: float
+    components: tuple[Component, ...]
+    scores: dict[Component, float] = field(repr=False, hash=False)
+    search_faithfulness: float
+    faithfulness: float
+    interval: tuple[float, float]
+    random_faithfulness: float
+    random_best: float
+    completeness: pd.DataFrame = field(repr=False, compare=False)
+    minimality: pd.DataFrame = field(repr=False, compare=False)
+    curve: pd.DataFrame = field(repr=False, compare=False)
+    cpr: float
+    cmd: float
+    n_search: int
+    n_held_out: int
+    near_zero_gap: tuple[int, int]
+    seed: int
+    model: HookedEncoder | None = field(default=None, repr=False, compare=False)
+    measure: Objective | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def __contains__(self, component: object) -> bool:
+        return component in self.components
+
+    def __str__(self) -> str:
+        """In a sentence: how large, how faithful, and next to what."""
+        return (
+            f"{len(self)} of {len(self.scores)} components of {self.model_name} ({', '.join(map(str, self.components))}"
+            f"; {self.direction}, {self.ablation}): faithfulness {self.faithfulness:.2f} [{self.interval[0]:.2f}, "
+            f"{self.interval[1]:.2f}] on {self.n_held_out} held-out pairs, "
+            f"{self.random_faithfulness:.2f} for random circuits of that size"
+        )
+
+    def run(
+        self,
+        pairs: StatementPair | Sequence[StatementPair],
+        *,
+        objective: Objective | None = None,
+        reference: Sequence[StatementPair] | None = None,
+    ) -> pd.DataFrame:
+        """Run the circuit on pairs, with everything outside it ablated.
+
+        Args:
+            pairs: One pair, or several of any length.
+            objective: What is read from a run; by default what the circuit was found with.
+            reference: The statements that a "mean" ablation is taken over; by default `pairs`.
+
+        Returns:
+            A row per pair: the objective of the base run as it is (`full`), with all but the circuit ablated
+            (`circuit`) and with everything ablated (`ablated`), and the `faithfulness` from them; NaN for a pair that
+            has no gap to be a share of.
+
+        Raises:
+            PatchingError: without a model, or its objective, or with a model of another shape, and for no pairs.
+            StatementError, InputError: for a statement that cannot be run.
+        """
+        chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+        if not chosen:
+            raise PatchingError("There are no pairs to run the circuit on; give at least one.")
+        if self.model is None:
+            raise PatchingError("This circuit has no model to run; give one to Circuit.load(path, model).")
+        _check_shape(self, self.model)
+        measure = objective or self.measure
+        if measure is None:
+            raise PatchingError(f"The objective {self.objective!r} was not saved with the circuit; give it to run.")
+        ready = ablatable(
+            self.model,
+            chosen,
+            tuple(sorted(self.scores)),
+            direction=self.direction,
+            ablation=self.ablation,
+            objective=measure,
+            reference=chosen if reference is None else list(reference),
+        )
+        results = set_results(ready, [frozenset(self.components)]).isel(set=0)
+        return pd.DataFrame(
+            {
+                "full": ready.full,
+                "circuit": results["patched"].values,
+                "ablated": ready.ablated,
+                "faithfulness": effect(results).values,
+            }
+        ).rename_axis("pair")
+
+    def save(self, path: str | Path) -> None:
+        """Write the circuit and its numbers, without the model, as JSON; a file of that name is replaced as a whole.
+
+        Raises:
+            PatchingError: if the file cannot be written.
+        """
+        path = Path(path)
+        content = {
+            one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("model", "measure", *_TABLES)
+        }
+        content["components"] = [str(component) for component in self.components]
+        content["scores"] = {str(component): score for component, score in self.scores.items()}
+        content |= {table: getattr(self, table).to_dict("list") for table in _TABLES}
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise PatchingError(f"{path} cannot be written: {error}.") from error
+
+    @classmethod
+    def load(cls, path: str | Path, model: HookedEncoder | None = None) -> "Circuit":
+        """Read a circuit that `save` wrote.
+
+        Args:
+            path: The file.
+            model: The model it is a circuit of, to run it.
+
+        Raises:
+            PatchingError: if the file cannot be read or is no circuit, or the model has another shape.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content["components"] = tuple(map(Component.named, content["components"]))
+            content["scores"] = {Component.named(name): score for name, score in content["scores"].items()}
+            content |= {name: tuple(content[name]) for name in ("interval", "near_zero_gap")}
+            content |= {name: pd.DataFrame(content[name]) for name in _TABLES}
+            circuit = cls(**content, model=model, measure=_OBJECTIVES.get(content["objective"]))
+        except OSError as error:
+            raise PatchingError(f"{path} cannot be read: {error}.") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PatchingError(f"{path} is not a circuit that Circuit.save wrote: {error}.") from error
+        if model is not None:
+            _check_shape(circuit, model)
+        return circuit
+
+    def draw(self, ax: "Axes | None" = None) -> "Figure":
+        """The circuit among all components, layer by layer (see `views.patching_figures.circuit_graph`).
+
+        Args:
+            ax: Where to draw; a new figure if there is none.
+        """
+        # Imports point from the views to here; only this call goes the other way.
+        from negprobe.views.patching_figures import circuit_graph
+
+        return circuit_graph(self, axes=ax)
+
+
+def find_circuit(
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    *,
+    ranking: Ranking = "exact",
+    ablation: Ablation = "swap",
+    direction: Direction = "denoising",
+    objective: Objective | None = None,
+    threshold: float = 0.9,
+    held_out: float = 0.5,
+    mlps: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Circuit:
+    """Search the components that alone keep what the model does with the pairs, and prove it on held-out pairs.
+
+    The base run goes on with every component outside the circuit ablated: "denoising", the default, runs the
+    counterfactual and gives all other components what they have in the original, so that the circuit is what hears the
+    "not". Components are ranked by what each causes alone, largest first, whichever way it pushes. The shortest prefix
+    of the ranking that is faithful enough says how many it takes; twice as many are then pruned of what they can spare,
+    what costs least first (see `circuit_search`).
+
+    Only heads and MLPs are ablated. The embeddings stay the base's, which every residual stream carries on, and with
+    "swap" so does everything at tokens without a partner in the source: in a pair of different lengths, the cue itself.
+    Give pairs whose original is their length-matched control to leave nothing out.
+
+    Args:
+        model: The model.
+        pairs: Pairs of any length.
+        ranking: "exact" patches each component; "attribution" and "integrated_gradients" estimate its swap from
+            gradients, whatever the ablation.
+        ablation: What components outside the circuit become: "swap" the source's activation at aligned tokens, "mean"
+            the mean over the tokens of that role in the pairs searched on, "zero" zeros.
+        direction: Whose run is the base.
+        objective: What is read from a run; by default `default_objective(model)`.
+        threshold: The faithfulness the search asks for, above 0, at most 1.
+        held_out: The share of the pairs that the search does not see.
+        mlps: Whether MLPs count as components; without, they are never ablated.
+        seed: Of the split of the pairs, the random circuits and subsets, and the bootstrap.
+        progress: Told what is going on.
+
+    Raises:
+        PatchingError: for a ranking, ablation, direction, threshold or share that does not exist, for an objective that
+            the model or a pair does not have, and for too few pairs, or too few that ablating everything moves.
+        StatementError, InputError: for a statement that cannot be run.
+    """
+    if ranking not in RANKINGS:
+        raise PatchingError(f"There is no ranking {ranking!r}; choose one of {', '.join(RANKINGS)}.")
+    if ablation not in ABLATIONS:
+        raise PatchingError(f"There is no ablation {ablation!r} of circuits; choose one of {', '.join(ABLATIONS)}.")
+    if direction not in DIRECTIONS:
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    if not 0 < threshold <= 1:
+        raise PatchingError(f"The faithfulness to reach is above 0 and at most 1, not {threshold}.")
+    seen, unseen = _split(pairs, held_out, seed)
+    components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
+    measure = objective or default_objective(model)
+
+    def ready(chosen: Sequence[StatementPair], what: str) -> AblatablePairs:
+        some = ablatable(
+            model,
+            chosen,
+            components,
+            direction=direction,
+            ablation=ablation,
+            objective=measure,
+            reference=seen,
+        )
+        _check_gaps(some, what)
+        return some
+
+    searched = ready(seen, "searched on")
+    tick = _tick(progress, "ranking")
+    if ranking == "exact":
+        scores = exact_scores(searched, tick)
+    else:
+        steps = _GRADIENT_STEPS if ranking == "integrated_gradients" else None
+        scores = estimated_scores(searched, seen, direction=direction, objective=measure, steps=steps, tick=tick)
+    members = search(searched, list(scores), threshold, _tick(progress, "searching"))
+    near_zero = len(searched.near_zero_gap)
+    search_faithfulness = float(faithfulness(searched, [frozenset(members)])[0])
+    del searched  # its activations make room for those of the other half
+    held = ready(unseen, "held out")
+    proven = prove(held, members, list(scores), seed, _tick(progress, "proving"))
+    return Circuit(
+        model_name=model.cfg.model_name,
+        objective=getattr(measure, "__name__", str(measure)),
+        direction=direction,
+        ablation=ablation,
+        ranking=ranking,
+        threshold=threshold,
+        components=members,
+        scores=scores,
+        search_faithfulness=search_faithfulness,
+        n_search=len(seen) - near_zero,
+        n_held_out=len(unseen) - len(held.near_zero_gap),
+        near_zero_gap=(near_zero, len(held.near_zero_gap)),
+        seed=seed,
+        model=model,
+        measure=measure,
+        **vars(proven),
+    )
+
+
+def _split(
+    pairs: Sequence[StatementPair], held_out: float, seed: int
+) -> tuple[list[StatementPair], list[StatementPair]]:
+    """The pairs to search on and those held out, each in their order."""
+    if not 0 < held_out < 1:
+        raise PatchingError(f"The share of pairs to hold out is between 0 and 1, not {held_out}.")
+    n_held_out = round(held_out * len(pairs))
+    if min(n_held_out, len(pairs) - n_held_out) < 2:
+        raise PatchingError(
+            f"Of {len(pairs)} pairs, {n_held_out} held out and {len(pairs) - n_held_out} searched on are too few; give "
+            "pairs enough for two and more on either side."
+        )
+    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:n_held_out].tolist())
+    return (
+        [pair for index, pair in enumerate(pairs) if index not in chosen],
+        [pair for index, pair in enumerate(pairs) if index in chosen],
+    )
+
+
+def _check_gaps(pairs: AblatablePairs, what: str) -> None:
+    """Refuse pairs of which fewer than two have a swing: between all and nothing, and between the unpatched runs."""
+    gaps = {
+        "when every component is ablated": pairs.full - pairs.ablated,
+        "between the unpatched statements": pairs.full - pairs.source,
+    }
+    for where, gap in gaps.items():
+        n_moved = int((np.abs(gap) >= MIN_GAP).sum())
+        if n_moved < 2:
+            raise PatchingError(
+                f"Of the {len(gap)} pairs {what}, {len(gap) - n_moved} have an objective that moves by less than "
+                f"{MIN_GAP:g} {where}; faithfulness is a share of that, so give two pairs and more that the model "
+                "tells apart, or another objective."
+            )
+
+
+def _tick(progress: Progress | None, step: str) -> Tick | None:
+    return None if progress is None else lambda done, total: progress(step, done, total)
+
+
+def _check_shape(circuit: Circuit, model: HookedEncoder) -> None:
+    """Refuse a model whose components are others than the circuit's."""
+    layers = 1 + max(component.layer for component in circuit.scores)
+    heads = 1 + max(component.head for component in circuit.scores if component.head is not None)
+    if (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads):
+        raise PatchingError(
+            f"This is a circuit of {circuit.model_name!r}, with {layers} layers of {heads} heads, but "
+            f"{model.cfg.model_name!r} has {model.cfg.n_layers} of {model.cfg.n_heads}; give the model it was found in."
+        )
