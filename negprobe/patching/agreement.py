@@ -19,8 +19,8 @@ class Agreement:
         spearman: Rank correlation, -1 to 1; NaN for fewer than two cells or equal effects in all of them.
         pearson: Linear correlation, likewise.
         n_cells: How many cells were compared.
-        worst: The cells that differ most, first the worst: `layer`, the sweep's parts, `exact`, `estimated` and
-            `difference`, estimated minus exact.
+        worst: The cells that differ most, first the worst: `layer` and the sweep's parts (or `sender` and `receiver`),
+            `exact`, `estimated` and `difference`, estimated minus exact.
     """
 
     spearman: float
@@ -33,8 +33,8 @@ def agreement(exact: xr.Dataset, estimated: xr.Dataset, n_worst: int = 10) -> Ag
     """Compare estimated with exact effects of the same patches, by their `mean_effect` over the pairs.
 
     Args:
-        exact: The results of an exact sweep.
-        estimated: Those of `attribute` for the same site, or of another estimate in the same cells.
+        exact: The results of an exact sweep, or of exact paths.
+        estimated: Those of `attribute` for the same site, or of `attribute_edges` for the same senders and receivers.
         n_worst: How many of the largest disagreements to list.
 
     Raises:

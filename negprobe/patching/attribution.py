@@ -141,15 +141,15 @@ def _attribute_batch(
     final, source = cached(model, runs.source, list(site_of))
     source_values = objective(model, runs, runs.source)(final, every)
     read = objective(model, runs, runs.base)
-    base_values, kept, gradients = _differentiate(model, runs.base, list(site_of), read, None)
+    base_values, kept, gradients = differentiate(model, runs.base, list(site_of), read, None)
     change = {
-        hook: _aligned_only(onto_base(source[hook], runs.source_of, site) - kept[hook], runs.aligned, site)
+        hook: aligned_only(onto_base(source[hook], runs.source_of, site) - kept[hook], runs.aligned, site)
         for hook, site in site_of.items()
     }
     points: Iterable[dict[str, Tensor]] = [gradients]
     if steps is not None:
         shifts = ((k + 0.5) / steps * change[_EMBEDDINGS] for k in range(steps))
-        points = (_differentiate(model, runs.base, list(site_of), read, shift)[2] for shift in shifts)
+        points = (differentiate(model, runs.base, list(site_of), read, shift)[2] for shift in shifts)
     moved = {hook: torch.zeros(()) for hook in site_of}
     for point in points:
         for hook, gradient in point.items():
@@ -170,7 +170,7 @@ def _attribute_batch(
     return results
 
 
-def _differentiate(
+def differentiate(
     model: HookedEncoder,
     run: Run,
     hooks: Sequence[str],
@@ -210,7 +210,7 @@ def _differentiate(
     return values.detach(), {name: activation.detach() for name, activation in kept.items()}, gradients
 
 
-def _aligned_only(
+def aligned_only(
     change: Float[Tensor, "pair ..."], aligned: Bool[Tensor, "pair pos"], site: Site
 ) -> Float[Tensor, "pair ..."]:
     """The change with zeros where there is no aligned token (query and key, of a map)."""

@@ -70,9 +70,10 @@ def path_patch(
         progress: Told how many pairs are done.
 
     Returns:
-        A dataset with `patched` `[pair sender_layer sender_head receiver]`, the objective of each patched run, NaN
-        where the sender is not in a layer below the receiver's, and `base` and `source` `[pair]`. Receivers are named
-        "output" or "2.1 q". `effects.effect` and `effects.mean_effect` normalise it.
+        A dataset with `patched` `[pair sender receiver]`, the objective of each patched run, NaN where the sender is
+        not in a layer below the receiver's, and `base` and `source` `[pair]`. Senders are named "0.3", with the
+        coordinates `sender_layer` and `sender_head`, and receivers "output" or "2.1 q". `effects.effect` and
+        `effects.mean_effect` normalise it.
 
     Raises:
         PatchingError: for a receiver, direction or objective that the model or a pair does not have, no receivers, a
@@ -90,7 +91,7 @@ def path_patch(
         raise PatchingError("The model has hooks, which a path would pass by; remove them (model.reset_hooks()) first.")
     heads = [] if receivers == "output" else _checked(model, receivers)
     objective = objective or default_objective(model)
-    shape = (len(chosen), model.cfg.n_layers, model.cfg.n_heads, max(1, len(heads)))
+    shape = (len(chosen), model.cfg.n_layers * model.cfg.n_heads, max(1, len(heads)))
     patched = np.full(shape, np.nan)
     base, source = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
     done = 0
@@ -102,19 +103,17 @@ def path_patch(
         done += len(indices)
         if progress is not None:
             progress(done)
+    senders = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     return xr.Dataset(
-        {
-            "patched": (("pair", "sender_layer", "sender_head", "receiver"), patched),
-            "base": ("pair", base),
-            "source": ("pair", source),
-        },
+        {"patched": (("pair", "sender", "receiver"), patched), "base": ("pair", base), "source": ("pair", source)},
         coords={
             "pair": np.arange(len(chosen)),
-            "sender_layer": np.arange(model.cfg.n_layers),
-            "sender_head": np.arange(model.cfg.n_heads),
+            "sender": [f"{layer}.{head}" for layer, head in senders],
             "receiver": [f"{layer}.{head} {site}" for layer, head, site in heads] or ["output"],
+            "sender_layer": ("sender", [layer for layer, _ in senders]),
+            "sender_head": ("sender", [head for _, head in senders]),
         },
-        attrs={"site": "z", "how": "path", "mlps": mlps} | attributes(model, direction, objective),
+        attrs={"site": "path", "how": "swap", "mlps": mlps} | attributes(model, direction, objective),
     )
 
 
@@ -133,7 +132,7 @@ def _checked(model: HookedEncoder, receivers: str | Sequence[tuple[int, int, str
 
 def _path_batch(
     model: HookedEncoder, runs: PairRuns, receivers: Sequence[Receiver], mlps: MLPs, objective: Objective
-) -> tuple[Float[Tensor, "pair layer head receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+) -> tuple[Float[Tensor, "pair sender receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """The objective of every path of a batch of pairs, and of its unpatched base and source runs."""
     base, source = base_run(model, runs.base), base_run(model, runs.source)
     read = objective(model, runs, runs.base)
@@ -171,7 +170,8 @@ def _path_batch(
                     patched[:, sender, :, here] = _received(model, base, where, x, layer + 1, site, heads, read)
         if not receivers:
             patched[:, sender, :, 0] = _read_out(base, where, x, read)
-    return patched, base_values, source_values
+    by_name = rearrange(patched, "pair layer head receiver -> pair (layer head) receiver")
+    return by_name, base_values, source_values
 
 
 def _through(

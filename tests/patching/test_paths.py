@@ -50,25 +50,23 @@ def sender_run(model, of, direction, layer, head, mlps):
 
 
 def slow(model, of, direction, receivers, mlps):
-    """The objective of every path: `[sender_layer sender_head receiver]`, the output where there are no receivers."""
+    """The objective of every path: `[sender receiver]`, the output where there are no receivers."""
     base, _ = of.texts(direction)
     read = slow_patching.default(model, of.pair, base)
-    found = np.full((model.cfg.n_layers, model.cfg.n_heads, len(receivers) or 1), np.nan)
-    for layer in range(model.cfg.n_layers):
-        above = [i for i, (of_layer, _, _) in enumerate(receivers) if of_layer > layer]
-        for head in range(model.cfg.n_heads):
-            output, seen = sender_run(model, of, direction, layer, head, mlps)
-            if not receivers:
-                found[layer, head, 0] = read(output).item()
-            for i in above:
-                at, to, site = receivers[i]
+    senders = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+    found = np.full((len(senders), len(receivers) or 1), np.nan)
+    for row, (layer, head) in zip(found, senders, strict=True):
+        output, seen = sender_run(model, of, direction, layer, head, mlps)
+        if not receivers:
+            row[0] = read(output).item()
+        for i, (above, to, site) in enumerate(receivers):
+            if above > layer:
 
-                def write(row, new=seen[site, at], to=to):
-                    row[:, to] = new[:, to]
+                def write(activation, new=seen[site, above], to=to):
+                    activation[:, to] = new[:, to]
 
-                found[layer, head, i] = read(
-                    slow_patching.runs(model, base, slow_patching.hook_name(site, at), [write])
-                ).item()
+                patched = slow_patching.runs(model, base, slow_patching.hook_name(site, above), [write])
+                row[i] = read(patched).item()
     return found
 
 
@@ -78,7 +76,10 @@ def slow(model, of, direction, receivers, mlps):
 def test_paths_to_the_output_equal_two_whole_forward_passes_in_a_padded_batch(tiny, direction, mlps):
     pairs = [*TINY, TINY_TWO_TEXTS]
     result = path_patch(tiny, [of.pair for of in pairs], direction=direction, mlps=mlps)
-    assert result["patched"].dims == ("pair", "sender_layer", "sender_head", "receiver")
+    assert result["patched"].dims == ("pair", "sender", "receiver")
+    assert list(result["sender"].values) == [f"{layer}.{head}" for layer in range(3) for head in range(4)]
+    assert list(result["sender_layer"].values) == [0] * 4 + [1] * 4 + [2] * 4
+    assert list(result["sender_head"].values) == [0, 1, 2, 3] * 3
     assert list(result["receiver"].values) == ["output"]
     for index, of in enumerate(pairs):
         expected = slow(tiny, of, direction, [], mlps)
@@ -114,10 +115,14 @@ def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
 def test_from_the_last_layer_the_path_to_the_output_is_all_there_is(tiny):
     paths = path_patch(tiny, PAIRS)
     swaps = patch_sweep(tiny, PAIRS, "z", by="head")
-    last = tiny.cfg.n_layers - 1
     direct = paths["patched"].squeeze("receiver")
-    np.testing.assert_allclose(direct.sel(sender_layer=last), swaps["patched"].sel(layer=last), atol=1e-10)
-    assert abs(direct.sel(sender_layer=0).values - swaps["patched"].sel(layer=0).values).max() > 1e-3
+
+    def difference(layer):
+        from_layer = direct.sel(sender=direct["sender_layer"] == layer)
+        return abs(from_layer.values - swaps["patched"].sel(layer=layer).values).max()
+
+    assert difference(layer=tiny.cfg.n_layers - 1) < 1e-10
+    assert difference(layer=0) > 1e-3
     for name in ("base", "source"):
         np.testing.assert_allclose(paths[name], swaps[name], atol=1e-10)
 
@@ -130,19 +135,17 @@ def test_a_sender_that_writes_nothing_or_nothing_new_gives_the_base_run(tiny):
         mute.blocks[0].attn.W_O[2] = 0
     for to in ("output", receivers):
         unmoved = path_patch(tiny, same, receivers=to)
-        np.testing.assert_allclose(unmoved["patched"].sel(sender_layer=0), unmoved["base"].item(), atol=1e-10)
+        np.testing.assert_allclose(unmoved["patched"].sel(sender="0.1"), unmoved["base"].item(), atol=1e-10)
         silent = path_patch(mute, TINY_EQUAL.pair, receivers=to)
-        from_layer = silent["patched"].sel(sender_layer=0)
-        np.testing.assert_allclose(from_layer.sel(sender_head=2), silent["base"].item(), atol=1e-10)
-        assert abs(from_layer - silent["base"]).max() > 1e-3
+        np.testing.assert_allclose(silent["patched"].sel(sender="0.2"), silent["base"].item(), atol=1e-10)
+        assert abs(silent["patched"] - silent["base"]).sel(sender=["0.1", "0.3"]).max() > 1e-4
 
 
 def test_a_receiver_hears_no_sender_of_its_own_layer_or_a_higher_one(tiny):
     receivers = [(0, 1, "q"), (1, 2, "v"), (2, 0, "k")]
     heard = path_patch(tiny, TINY_INSERTED.pair, receivers=receivers)["patched"].squeeze("pair").notnull()
-    for layer in range(tiny.cfg.n_layers):
-        for receiver, (above, _, _) in enumerate(receivers):
-            assert (heard.isel(sender_layer=layer, receiver=receiver) == (layer < above)).all()
+    for receiver, (layer, _, _) in enumerate(receivers):
+        np.testing.assert_array_equal(heard.isel(receiver=receiver), heard["sender_layer"] < layer)
 
 
 def test_each_receiver_is_patched_by_itself_whatever_others_are_asked_for(tiny):
@@ -173,10 +176,10 @@ def test_results_say_what_they_are_and_have_effects(tiny):
     assert told[-1] == 36
     assert result.attrs["direction"] == "denoising"
     assert result.attrs["mlps"] == "frozen"
-    assert result.attrs["how"] == "path"
+    assert result.attrs["site"] == "path"
     assert result.attrs["objective"] == "logit_difference"
     effects = mean_effect(result)
-    assert effects.dims == ("sender_layer", "sender_head", "receiver")
+    assert effects.dims == ("sender", "receiver")
     assert effects.notnull().all()
 
 
