@@ -52,8 +52,12 @@ def study(
     patch_pairs: Annotated[
         int | None, typer.Option(min=0, help="Patch at most so many pairs; by default as many as take minutes.")
     ] = None,
+    circuit_pairs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
+    ] = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and the sign flips.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     with _clear_errors():
@@ -69,6 +73,7 @@ def study(
                 source=" and ".join("the built-in pairs" if name == BUILTIN else name for name in names),
                 dropped=[reason for part in loaded for reason in part.dropped],
                 patch_pairs=patch_pairs,
+                circuit_pairs=circuit_pairs,
                 seed=seed,
                 progress=report_progress,
             )

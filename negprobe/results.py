@@ -8,10 +8,33 @@ import xarray as xr
 from negprobe.attention import Comparison
 from negprobe.models import HookedEncoderConfig
 from negprobe.patching import Direction
+from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
 
 PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
 """The sites a study patches by layer and role; heads are patched at z."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
+
+    Attributes:
+        knock_out: The counterfactual's run with one head's attention to the cue taken away, `[pair layer head]`.
+        knock_out_sets: The same for all heads of a layer, for the queries of one role in every layer, and everywhere,
+            `[pair patch]`.
+        circuit: The components that alone keep what the counterfactual's run does; None if none was searched.
+        no_circuit: Why none was searched.
+        searched: The pairs it was searched and proven on.
+        readings: `AttentionProbe.readings` of these pairs, or of those patched.
+    """
+
+    knock_out: xr.Dataset
+    knock_out_sets: xr.Dataset
+    circuit: Circuit | None
+    no_circuit: str
+    searched: tuple[int, ...]
+    readings: xr.Dataset
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,7 @@ class StudyResults:
         patched: Which pairs were patched: those that have an objective, or an even sample of them.
         from_control: How many of the patched pairs swap between control and counterfactual.
         positions: The residual stream of `examples[0]` patched by position, in both directions.
+        mechanism: Knock-outs of the cue and the circuit, on the patched pairs; None if nothing was patched.
         examples: Some pairs with all their maps, for the interactive views.
         seconds: How long the study took.
         seed: Seed of the bootstrap and the sign flips.
@@ -61,6 +85,7 @@ class StudyResults:
     patched: tuple[int, ...]
     from_control: int
     positions: dict[Direction, xr.Dataset]
+    mechanism: Mechanism | None
     examples: tuple[Comparison, ...]
     seconds: float
     seed: int

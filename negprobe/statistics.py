@@ -256,13 +256,20 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
         [map_.to_dataframe().add_suffix(f" {name}") for map_, name in zip(maps, (one, other), strict=True)], axis=1
     ).dropna()
     effects = both[[f"effect {one}", f"effect {other}"]]
-    varies = len(both) > 2 and bool((effects.nunique() > 1).all())
-    correlation, p = stats.spearmanr(effects) if varies else (np.nan, np.nan)
+    correlation, p = rank_correlation(*effects.to_numpy().T)
     differs = np.sign(effects).prod(axis=1) < 0
     significant = both[[f"q {one}", f"q {other}"]].min(axis=1) <= alpha
     apart = both.assign(apart=(both[f"effect_size {one}"] - both[f"effect_size {other}"]).abs())
     disagreeing = apart[differs & significant].sort_values("apart", ascending=False).drop(columns="apart")
-    return Agreement(correlation=float(correlation), p=float(p), disagreeing=disagreeing.reset_index())
+    return Agreement(correlation=correlation, p=p, disagreeing=disagreeing.reset_index())
+
+
+def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Spearman's rank correlation and its p; NaN for fewer than three values, or where all are the same."""
+    if len(one) < 3 or len(np.unique(one)) == 1 or len(np.unique(other)) == 1:
+        return np.nan, np.nan
+    correlation, p = stats.spearmanr(one, other)
+    return float(correlation), float(p)
 
 
 def _stacked(effects: xr.Dataset) -> xr.DataArray:

@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.errors import NegprobeError, StatementError
+from negprobe.mechanism import affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
-from negprobe.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.patching.effects import tidy
+from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views.report import study_figures, study_report
@@ -42,6 +44,7 @@ def run_study(
     source: str = "pairs",
     dropped: Sequence[str] = (),
     patch_pairs: int | None = None,
+    circuit_pairs: int | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
 ) -> StudyResults:
@@ -59,7 +62,9 @@ def run_study(
         dropped: Pairs that were left out before, with the reason, for the report.
         patch_pairs: Patch at most this many pairs, taken evenly from the kinds of cue and data sets; by default as many
             as take minutes.
-        seed: Seed of the bootstrap and the sign flips.
+        circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
+            minutes.
+        seed: Seed of the bootstrap, the sign flips and the circuit's search.
         progress: Told what is going on.
 
     Raises:
@@ -80,8 +85,11 @@ def run_study(
     progress("testing every head", 1, 1)
 
     asked = answerable(model, kept)
+    longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
     if patch_pairs is None:
-        patch_pairs = _affordable(model.cfg, max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept))
+        patch_pairs = _affordable(model.cfg, longest)
+    if circuit_pairs is None:
+        circuit_pairs = affordable_search(model.cfg, longest)
     sample = _even_sample(asked.pairs, patch_pairs)
     patched = [from_control(asked.pairs[index]) for index in sample]
     results: dict[tuple[str, Direction], xr.Dataset] = {}
@@ -99,6 +107,15 @@ def run_study(
                 )
                 # The pairs' own numbers, as in every other table.
                 results[site, direction] = swept.assign_coords(pair=sample)
+    mechanism = None
+    if patched:
+        mechanism = find_mechanism(
+            model,
+            dict(zip(sample, patched, strict=True)),
+            {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)},
+            seed=seed,
+            progress=progress,
+        )
     answers = _answers(model, asked.pairs)
     shown = _examples(kept, list(asked.pairs), answers)
     positions: dict[Direction, xr.Dataset] = {}
@@ -126,6 +143,7 @@ def run_study(
         patched=tuple(sample),
         from_control=sum(asked.pairs[index].control is not None for index in sample),
         positions=positions,
+        mechanism=mechanism,
         examples=tuple(probe.compare([kept[index] for index in shown])),
         seconds=time.perf_counter() - start,
         seed=seed,
@@ -147,6 +165,7 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         "replication": replication_table(results.replications),
         "answers": results.answers,
         "patching": patching_table(results.patching),
+        **mechanism_tables(results.mechanism),
     }
     report = out / "report.html"
     try:
@@ -156,6 +175,8 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
             _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
         if results.tests is not None:
             results.tests.to_netcdf(out / "negation_effects.nc", engine="scipy")
+        if results.mechanism is not None and results.mechanism.circuit is not None:
+            results.mechanism.circuit.save(out / "circuit.json")
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
         figures = {name: _png(figure) for name, figure in study_figures(results).items()}
@@ -177,6 +198,18 @@ def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.D
         tables.append(table.dropna(subset=["patched"]))
     columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def mechanism_tables(mechanism: Mechanism | None) -> dict[str, pd.DataFrame]:
+    """Knock-outs of the cue by head (`knock_out`) and by layer and role (`knock_out_sets`), and `readings`, tidy."""
+    if mechanism is None:
+        return {}
+    readings = mechanism.readings["share"].to_dataframe("share").dropna().reset_index()
+    return {
+        "knock_out": tidy(mechanism.knock_out),
+        "knock_out_sets": tidy(mechanism.knock_out_sets),
+        "readings": readings,
+    }
 
 
 def metrics_tables(metrics: xr.Dataset) -> dict[str, pd.DataFrame]:
@@ -357,6 +390,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "pairs": len(results.pairs),
             "answered": len(results.answers),
             "patched": len(results.patched),
+            "searched": 0 if results.mechanism is None else len(results.mechanism.searched),
             "dropped": list(results.dropped),
             "not_patched": list(results.unpatched),
             "unknown_words": list(results.unknown_words),

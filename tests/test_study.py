@@ -159,6 +159,7 @@ def test_the_folder_holds_every_number(folder, results):
     assert set(tables) == {
         *("pairs", "metrics", "metrics_by_role", "distances"),
         *("cue_shares", "negation_effects", "replication", "answers", "patching"),
+        *("knock_out", "knock_out_sets", "readings"),
     }
     for table, dims, name in (
         ("metrics", ["pair", "compared", "layer", "head"], "js_divergence"),
@@ -202,7 +203,7 @@ def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
     for sentence in findings(results):
         assert re.sub(r"\s+", " ", sentence).replace("'", "&#x27;") in text
     figures = list((folder / "figures").glob("*.png"))
-    assert len(figures) == 6 + 5 + 2 + 8 + 2
+    assert len(figures) == 6 + 5 + 2 + 8 + 2 + 5
     assert report.count("data:image/png;base64,") == len(figures)
     assert "http" not in re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL).replace("http-equiv", "")
     assert "line 3: no counterfactual" in report
@@ -239,7 +240,7 @@ def test_the_numbers_are_kept_when_a_figure_cannot_be_drawn(results, tmp_path, m
     monkeypatch.setattr(study, "study_figures", broken)
     with pytest.raises(ViewError):
         write_study(results, tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 9
+    assert len(list(tmp_path.glob("*.parquet"))) == 12
     assert (tmp_path / "manifest.json").exists()
 
 

@@ -1,6 +1,7 @@
 """Activation patching between the two runs of a statement pair."""
 
 from negprobe.patching.answers import Answerable, answerable, objective_values
+from negprobe.patching.circuits import Circuit, Component, find_circuit
 from negprobe.patching.effects import averages, effect, mean_effect, save_results
 from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
@@ -24,6 +25,8 @@ __all__ = [
     "SITES",
     "Answerable",
     "By",
+    "Circuit",
+    "Component",
     "Direction",
     "How",
     "Objective",
@@ -35,6 +38,7 @@ __all__ = [
     "default_objective",
     "effect",
     "embedding_contrast",
+    "find_circuit",
     "kl_divergence",
     "logit_difference",
     "mean_effect",

@@ -95,7 +95,7 @@ def save_results(results: xr.Dataset, path: Path) -> None:
 def tidy(results: xr.Dataset) -> pd.DataFrame:
     """A sweep's results as a table: a row per pair, layer and part that the pair has."""
     table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
-    return table.assign(site=results.attrs["site"], direction=results.attrs["direction"])
+    return table.assign(**{name: results.attrs[name] for name in ("site", "how", "direction") if name in results.attrs})
 
 
 def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

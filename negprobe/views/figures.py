@@ -192,7 +192,7 @@ def patching_map(effect: xr.DataArray) -> Figure:
     if "layer" in effect.coords:
         _label_tokens(axes, "y", [str(layer) for layer in effect["layer"].values])
     _name_axes(axes, by, "layer")
-    named = [str(effect.attrs[key]) for key in ("site", "direction") if key in effect.attrs]
+    named = [str(effect.attrs[key]) for key in ("site", "how", "direction") if effect.attrs.get(key, "swap") != "swap"]
     axes.set_title(", ".join(named), fontsize=9)
     return figure_of(axes)
 

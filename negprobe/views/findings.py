@@ -8,13 +8,16 @@ from negprobe.attention import COMPARED
 from negprobe.patching import mean_effect
 from negprobe.results import StudyResults
 from negprobe.statistics import ALPHA, agreement, survivors
+from negprobe.views.circuit_story import ROLE_NAMES
+from negprobe.views.labels import percent
+from negprobe.views.mechanism_findings import mechanism
 
 _N_HEADS_NAMED = 3
 
 
 def findings(results: StudyResults) -> list[str]:
     """The study's answer: whether the model hears the negation, which heads respond, and what carries the answer."""
-    return [*behaviour(results), *responding_heads(results), *carriers(results)]
+    return [*behaviour(results), *responding_heads(results), *carriers(results), *mechanism(results)]
 
 
 def behaviour(results: StudyResults) -> list[str]:
@@ -199,7 +202,7 @@ def _path_story(effect: xr.DataArray) -> list[str]:
     for layer in effect["layer"].values:
         here = effect.sel(layer=layer)
         role = str(here["role"].values[int(np.nanargmax(here.values))])
-        steps.append(f"before layer {layer} at {_ROLE_NAMES[role]} ({_percent(float(here.sel(role=role)))})")
+        steps.append(f"before layer {layer} at {ROLE_NAMES[role]} ({percent(float(here.sel(role=role)))})")
     return [
         *story,
         "Swapping the residual stream at the tokens of one role brings back the affirmative run's answer (denoising) "
@@ -207,35 +210,19 @@ def _path_story(effect: xr.DataArray) -> list[str]:
     ]
 
 
-_ROLE_NAMES = {
-    "cue": "the cue",
-    "affected": "the affected word",
-    "target": "the target word",
-    "mask": "[MASK]",
-    "cls": "the first token",
-    "sep": "the separator",
-    "other": "all other tokens",
-}
-
-
 def _head_story(results: StudyResults) -> str:
     back = mean_effect(results.patching["z", "denoising"])
     away = mean_effect(results.patching["z", "noising"])
     order = np.argsort(back.values, axis=None)[::-1][:_N_HEADS_NAMED]
     named = "; ".join(
-        f"head {layer}.{head} brings back {_percent(back.values[layer, head])} and takes away "
-        f"{_percent(away.values[layer, head])}"
+        f"head {layer}.{head} brings back {percent(back.values[layer, head])} and takes away "
+        f"{percent(away.values[layer, head])}"
         for layer, head in zip(*np.unravel_index(order, back.shape), strict=True)
     )
     return (
         "Swapping one head's output z at all aligned tokens brings the affirmative run's answer back into the "
         f"counterfactual's (denoising), or takes it away from the affirmative run (noising): {named}."
     )
-
-
-def _percent(value: float) -> str:
-    percent = f"{value:.0%}"
-    return "0%" if percent == "-0%" else percent
 
 
 def left_out(results: StudyResults) -> list[str]:

@@ -20,3 +20,9 @@ def aligned_label(original: str, counterfactual: str) -> str:
     if original == counterfactual:
         return tick_label(original)
     return f"{tick_label(original, 9)}→{tick_label(counterfactual, 9)}"
+
+
+def percent(value: float) -> str:
+    """A share in whole percent, without a minus before nothing."""
+    text = f"{value:.0%}"
+    return "0%" if text == "-0%" else text

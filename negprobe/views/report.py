@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
-from negprobe.patching import effect, mean_effect
+from negprobe.patching import averages, effect, mean_effect
 from negprobe.results import PATCHED_BY_ROLE, StudyResults
 from negprobe.statistics import effects_table
 from negprobe.views.figures import (
@@ -24,7 +24,9 @@ from negprobe.views.figures import (
     raw_beside_value_weighted,
 )
 from negprobe.views.findings import behaviour, carriers, left_out, responding_heads
+from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
 from negprobe.views.page import page_parts
+from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
     cue_shares_by_layer,
@@ -60,6 +62,16 @@ _READING = {
     "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the "
     "affirmative run's activation into the counterfactual's run, noising the other way round; the affirmative run is "
     "the control where a pair has one, and the original where it has not.",
+    "knock-out-denoising": "The counterfactual's run with one head's attention to the cue taken away before the "
+    "softmax, from all other tokens: 0 leaves its answer as it is, 1 turns it into the affirmative run's.",
+    "causal-against-attention": "Do the heads that look at the negation matter? Each head's value-weighted attention "
+    "to the cue in the counterfactual, and what swapping its output does to the answer.",
+    "circuit": "The components that are left alone when everything else is swapped for the affirmative run's, from the "
+    "first layer (bottom) up; beneath each head what it reads at which token, after the values.",
+    "faithfulness": "How much of what the counterfactual's run does is kept by the best-ranked components alone, on "
+    "pairs that the search did not see.",
+    "effect-by-role": "The effect of swapping the residual stream before each layer at the tokens of each role, with "
+    "95 % bootstrap intervals over pairs.",
     "positions": "One pair, every token: the effect of swapping the residual stream before each layer.",
 }
 
@@ -106,8 +118,33 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
         mean = mean_effect(patched)
         # Roles that no pair has would only be empty columns.
         figures[f"patching-{site}-{direction}"] = patching_map(mean.dropna(str(mean.dims[-1]), how="all"))
+    figures |= _mechanism_figures(results)
     for direction, patched in results.positions.items():
         figures[f"positions-resid_pre-{direction}"] = patching_map(effect(patched).squeeze("pair"))
+    return figures
+
+
+def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
+    """Knock-outs of the cue by head, what looking at it has to do with mattering, and the circuit with its curve."""
+    figures: dict[str, Figure] = {}
+    resid = results.patching.get(("resid_pre", "denoising"))
+    if resid is not None and bool(mean_effect(resid).notnull().any()):
+        figures["effect-by-role"] = effect_by_role(averages(resid, seed=results.seed))
+    found = results.mechanism
+    if found is None:
+        return figures
+    knocked_out = mean_effect(found.knock_out)
+    if bool(knocked_out.notnull().any()):
+        figures["knock-out-denoising"] = patching_map(knocked_out)
+    z = results.patching.get(("z", "denoising"))
+    if z is not None:
+        effects, attention = mean_effect(z), attention_to_cue(results, z)
+        if bool((effects.notnull() & attention.notnull()).any()):
+            label = "value-weighted attention to the cue"
+            figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
+    if found.circuit is not None:
+        figures["circuit"] = circuit_graph(found.circuit, found.readings)
+        figures["faithfulness"] = faithfulness_curve(found.circuit, threshold=found.circuit.threshold)
     return figures
 
 
@@ -136,7 +173,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         notes=_list(left_out(results)),
         behaviour=_list(behaviour(results)),
         responding=_list(responding_heads(results)),
-        carriers=_list(carriers(results)),
+        carriers=_list([*carriers(results), *mechanism(results)]),
         answers=_answers_section(results),
         effects=_effects_section(figures),
         heatmaps=_figures(
@@ -145,6 +182,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
             [f"Head {layer}.{head}. {_READING['heatmaps']}", f"Head {layer}.{head}. {_READING['values']}"],
         ),
         patching=_patching_section(figures),
+        mechanism=_mechanism_section(results, figures),
         views=parts.body,
         numbers=_numbers(results),
         limits=_list(_LIMITS),
@@ -227,9 +265,35 @@ def _patching_section(figures: Mapping[str, bytes]) -> str:
     wanted = [f"patching-{site}-{way}" for site in (*PATCHED_BY_ROLE, "z") for way in ("denoising", "noising")]
     positions = [f"positions-resid_pre-{direction}" for direction in ("denoising", "noising")]
     whole = _figures(figures, wanted, [""] * len(wanted), small=True)
-    return (
-        f"<p>{html.escape(_READING['patching'])}</p>{whole}{_figures(figures, positions, [_READING['positions'], ''])}"
-    )
+    by_role = _figures(figures, ["effect-by-role"], [_READING["effect-by-role"]])
+    one_pair = _figures(figures, positions, [_READING["positions"], ""])
+    return f"<p>{html.escape(_READING['patching'])}</p>{whole}{by_role}{one_pair}"
+
+
+def _mechanism_section(results: StudyResults, figures: Mapping[str, bytes]) -> str:
+    found = results.mechanism
+    if found is None:
+        return "<p>Nothing was patched, so nothing could be knocked out or searched.</p>"
+    looking = ["knock-out-denoising", "causal-against-attention"]
+    parts = [_figures(figures, looking, [_READING[name] for name in looking])]
+    table = knock_out_table(found, results.seed)
+    if len(table):
+        parts.append(_table(table, "What cutting attention to the cue does to the counterfactual's answer", decimals=3))
+    if found.circuit is None:
+        return "".join([*parts, f"<p>{html.escape(found.no_circuit)}</p>"])
+    drawn = ["circuit", "faithfulness"]
+    parts += [
+        _figures(figures, drawn, [_READING[name] for name in drawn]),
+        "<h3>What each head of the circuit reads</h3>",
+        _list(circuit_story(found)),
+        _table(
+            found.circuit.minimality,
+            "Minimality: what each member's removal costs in faithfulness, from the circuit (drop), and at most from "
+            "any tried subset of it (largest change)",
+            decimals=3,
+        ),
+    ]
+    return "".join(parts)
 
 
 def _numbers(results: StudyResults) -> str:

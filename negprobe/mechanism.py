@@ -1,0 +1,123 @@
+"""The part of a study that asks how the negation reaches the answer: knock-outs of the cue, and the circuit."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import xarray as xr
+
+from negprobe.attention import AttentionProbe
+from negprobe.errors import PatchingError
+from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.patching import Patch, find_circuit, patch, patch_sweep
+from negprobe.patching.circuits import Circuit
+from negprobe.results import Mechanism
+from negprobe.statements import ROLES, StatementPair
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how much of it is done of how much."""
+
+# A circuit is proven on half of its pairs; fewer than these say nothing.
+MIN_CIRCUIT_PAIRS = 10
+_MOST_CIRCUIT_PAIRS = 200
+
+# Floating-point operations that the search may take unless asked for more: some minutes on two CPU cores.
+_SEARCH_WORK = {"cpu": 1.5e13, "other": 1.5e15}
+
+_EVERYWHERE = "everywhere"
+
+
+def find_mechanism(
+    model: HookedEncoder,
+    patched: Mapping[int, StatementPair],
+    searched: Mapping[int, StatementPair],
+    *,
+    seed: int,
+    progress: Progress,
+) -> Mechanism:
+    """Knock the cue out, and search the circuit.
+
+    Args:
+        model: The model.
+        patched: The pairs to knock the cue out of, by their numbers.
+        searched: The pairs to search the circuit on; if there are too few of them, none is.
+        seed: Of the search.
+        progress: Told what is going on.
+    """
+    knock_out, sets = _knock_outs(model, patched, progress)
+    circuit, reason = _circuit(model, list(searched.values()), seed, progress)
+    read = searched if circuit is not None else patched
+    return Mechanism(
+        knock_out=knock_out,
+        knock_out_sets=sets,
+        circuit=circuit,
+        no_circuit=reason,
+        searched=tuple(searched) if circuit is not None else (),
+        readings=AttentionProbe(model).readings(list(read.values())),
+    )
+
+
+def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
+    """How many pairs of so many tokens a circuit can be searched and proven on in `_SEARCH_WORK`."""
+    n_components = cfg.n_layers * (cfg.n_heads + 1)
+    # Ranking, prefixes and pruning take some four runs a component, the proof some two hundred; each of 12 d_model²
+    # weights a layer, two operations a weight and token.
+    runs = 4 * n_components + 200
+    work = runs * tokens * cfg.n_layers * 12 * cfg.d_model**2 * 2
+    return min(_MOST_CIRCUIT_PAIRS, int(_SEARCH_WORK.get(str(cfg.device), _SEARCH_WORK["other"]) / work))
+
+
+def _knock_outs(
+    model: HookedEncoder, patched: Mapping[int, StatementPair], progress: Progress
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """The counterfactuals' runs in which one head, or more, may not look at the cue."""
+    pairs, n = list(patched.values()), len(patched)
+    step = "knocking out the cue"
+    by_head = patch_sweep(
+        model,
+        pairs,
+        "attn_scores",
+        by="head",
+        direction="denoising",
+        how="knock_out",
+        keys="cue",
+        progress=lambda done: progress(step, done, 2 * n),
+    )
+    chosen = {_EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
+    chosen |= {
+        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
+        for layer in range(model.cfg.n_layers)
+    }
+    chosen |= {
+        f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
+        for role in ROLES
+        if role != "cue"
+    }
+    sets = patch(
+        model,
+        pairs,
+        list(chosen.values()),
+        direction="denoising",
+        progress=lambda done: progress(step, n + done, 2 * n),
+    )
+    # The pairs' own numbers, as in every other table.
+    numbers = list(patched)
+    return by_head.assign_coords(pair=numbers), sets.assign_coords(pair=numbers, patch=list(chosen))
+
+
+def _circuit(
+    model: HookedEncoder, pairs: Sequence[StatementPair], seed: int, progress: Progress
+) -> tuple[Circuit | None, str]:
+    if len(pairs) < MIN_CIRCUIT_PAIRS:
+        return None, (
+            f"A circuit is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and there were "
+            f"{len(pairs)} in the time given; ask for more with --circuit-pairs."
+        )
+    try:
+        found = find_circuit(
+            model,
+            pairs,
+            seed=seed,
+            progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
+        )
+    except PatchingError as error:
+        return None, str(error)
+    return found, ""

@@ -1,0 +1,101 @@
+"""The part of a study about mechanisms: what it knocks out and searches is what the rooms below compute."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from negprobe import HookedEncoder
+from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
+from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
+from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
+from negprobe.study import run_study, write_study
+from negprobe.views.findings import findings
+from negprobe.views.mechanism_findings import circuit_story, knock_out_table, mechanism
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def results(model):
+    return run_study(model, builtin_pairs()[:14], patch_pairs=3, circuit_pairs=12, seed=2)
+
+
+@pytest.fixture(scope="module")
+def found(results):
+    return results.mechanism
+
+
+@pytest.fixture(scope="module")
+def controlled(model):
+    return [from_control(complete(pair, model.tokenizer)) for pair in builtin_pairs()[:14]]
+
+
+def test_the_cue_is_knocked_out_of_the_counterfactuals_of_the_patched_pairs(model, results, found, controlled):
+    pairs = [controlled[index] for index in results.patched]
+    by_head = patch_sweep(model, pairs, "attn_scores", by="head", direction="denoising", how="knock_out", keys="cue")
+    np.testing.assert_allclose(found.knock_out["patched"], by_head["patched"], atol=3e-5)
+    assert tuple(found.knock_out["pair"].values) == results.patched
+    assert tuple(found.knock_out_sets["pair"].values) == results.patched
+    alone = patch(model, pairs, [Patch("attn_scores", 1, key_role="cue", how="knock_out")], direction="denoising")
+    np.testing.assert_allclose(
+        found.knock_out_sets["patched"].sel(patch="layer 1"), alone["patched"].isel(patch=0), atol=3e-5
+    )
+
+
+def test_knocking_the_cue_out_everywhere_is_said_with_its_effect(found):
+    effect = float(mean_effect(found.knock_out_sets).sel(patch="everywhere"))
+    table = knock_out_table(found, seed=0).set_index("attention to the cue cut")
+    assert table.loc["everywhere", "effect"] == pytest.approx(effect)
+    assert table.loc["everywhere", "95 % from"] <= effect <= table.loc["everywhere", "95 % to"]
+
+
+def test_sentences_name_the_strongest_head_and_the_circuit(results, found):
+    story = " ".join(mechanism(results))
+    by_head = mean_effect(found.knock_out)
+    layer, head = np.unravel_index(int(np.nanargmax(by_head.values)), by_head.shape)
+    assert f"most by {layer}.{head} ({by_head.values[layer, head]:.0%})" in story
+    assert f"{len(found.circuit)} of {len(found.circuit.scores)} components" in story
+    assert f"on {found.circuit.n_held_out} pairs held out" in story
+    assert set(mechanism(results)) <= set(findings(results))
+
+
+def test_every_head_of_the_circuit_has_its_story(found):
+    heads = [str(component) for component in sorted(found.circuit.components) if component.head is not None]
+    assert [re.match(r"\d+\.\d+", sentence)[0] for sentence in circuit_story(found)] == heads
+
+
+def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
+    write_study(results, tmp_path, command="negprobe study")
+    saved = Circuit.load(tmp_path / "circuit.json", model)
+    assert saved.components == found.circuit.components
+    assert saved.faithfulness == found.circuit.faithfulness
+    rows = pd.read_parquet(tmp_path / "knock_out_sets.parquet").set_index(["pair", "patch"])["patched"]
+    everywhere = found.knock_out_sets["patched"].sel(patch="everywhere").to_series()
+    np.testing.assert_array_equal(rows.xs("everywhere", level="patch"), everywhere)
+    assert "How the negation gets there" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "manifest.json").read_text())["data"]["searched"] == len(found.searched)
+
+
+def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
+    few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
+    found = find_mechanism(model, few, few, seed=0, progress=lambda step, done, total: None)
+    assert found.circuit is None and found.searched == ()
+    assert f"{MIN_CIRCUIT_PAIRS} pairs at least" in found.no_circuit
+    assert circuit_story(found) == []
+
+
+def test_pairs_without_a_cue_are_told_so(model):
+    strange = StatementPair("The door is open. So it is [MASK].", "The door is shut. So it is [MASK].", "open", "closed")
+    results = run_study(model, [strange])
+    assert "attention to it could not be knocked out" in " ".join(mechanism(results))
+
+
+def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):
+    assert affordable_search(model.cfg, 16) == 200
+    assert affordable_search(model.cfg, 10**6) < 10
