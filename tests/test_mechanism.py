@@ -91,7 +91,9 @@ def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
 
 
 def test_pairs_without_a_cue_are_told_so(model):
-    strange = StatementPair("The door is open. So it is [MASK].", "The door is shut. So it is [MASK].", "open", "closed")
+    strange = StatementPair(
+        "The door is open. So it is [MASK].", "The door is shut. So it is [MASK].", "open", "closed"
+    )
     results = run_study(model, [strange])
     assert "attention to it could not be knocked out" in " ".join(mechanism(results))
 

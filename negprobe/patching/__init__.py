@@ -1,7 +1,10 @@
 """Activation patching between the two runs of a statement pair."""
 
+from negprobe.patching.agreement import Agreement, agreement
 from negprobe.patching.answers import Answerable, answerable, objective_values
+from negprobe.patching.attribution import attribute
 from negprobe.patching.circuits import Circuit, Component, find_circuit
+from negprobe.patching.edges import attribute_edges
 from negprobe.patching.effects import averages, effect, mean_effect, save_results
 from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
@@ -15,6 +18,7 @@ from negprobe.patching.objectives import (
     objective_from,
     target_probability,
 )
+from negprobe.patching.paths import path_patch
 from negprobe.patching.replacements import How
 from negprobe.patching.runs import DIRECTIONS, Direction
 from negprobe.patching.sites import SITES
@@ -23,6 +27,7 @@ from negprobe.patching.sweep import By, patch_sweep
 __all__ = [
     "DIRECTIONS",
     "SITES",
+    "Agreement",
     "Answerable",
     "By",
     "Circuit",
@@ -31,7 +36,10 @@ __all__ = [
     "How",
     "Objective",
     "Patch",
+    "agreement",
     "answerable",
+    "attribute",
+    "attribute_edges",
     "averages",
     "class_logit_difference",
     "cosine_to",
@@ -46,6 +54,7 @@ __all__ = [
     "objective_values",
     "patch",
     "patch_sweep",
+    "path_patch",
     "save_results",
     "target_probability",
 ]

@@ -19,7 +19,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block, LayerNorm
 from negprobe.patching.attribution import aligned_only, differentiate
-from negprobe.patching.engine import _has_hooks
+from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import Objective, default_objective
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, cached, pair_runs
@@ -88,7 +88,7 @@ def attribute_edges(
         raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
     if layer_norm not in get_args(LayerNorms):
         raise PatchingError(f"LayerNorms are 'differentiated' or 'frozen', not {layer_norm!r}.")
-    if _has_hooks(model):
+    if has_hooks(model):
         raise PatchingError(
             "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."
         )

@@ -77,7 +77,7 @@ class _Rows:
 def base_run(model: HookedEncoder, run: Run) -> BaseRun:
     """Run statements unpatched, and keep what patched runs resume from."""
     layers = range(model.cfg.n_layers)
-    if _has_hooks(model):
+    if has_hooks(model):
         names = {kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in _KEPT}
         x, cache = cached(model, run, [name for of_kind in names.values() for name in of_kind])
         return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
@@ -123,7 +123,7 @@ def run_edited(
         edits: What each run replaces; all of them, in every layer.
         readout: Reads the objective of the base's side.
     """
-    if _has_hooks(model):
+    if has_hooks(model):
         return run_hooked(model, base, pair, edits, readout)
     first = min((edit.layer for edit in edits), default=model.cfg.n_layers)
     last = model.cfg.n_layers - 1
@@ -165,7 +165,7 @@ def run_hooked(
     run = base.run
     resume: dict[str, Any] = {"one_zero_attention_mask": run.mask[pair], "stop_at_layer": model.cfg.n_layers}
     # What is kept has been through the caller's hooks already, and may not go through them again.
-    if _has_hooks(model) or any(not SITES[edit.site].has_layers for edit in edits):
+    if has_hooks(model) or any(not SITES[edit.site].has_layers for edit in edits):
         start = run.tokens[pair]
         resume["token_type_ids"] = run.token_types[pair]
     else:
@@ -181,7 +181,8 @@ def _block_of(model: HookedEncoder, layer: int) -> Block:
     return block
 
 
-def _has_hooks(model: HookedEncoder) -> bool:
+def has_hooks(model: HookedEncoder) -> bool:
+    """Whether the model has hooks, on hook points or elsewhere, that the engine's own blocks would pass by."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

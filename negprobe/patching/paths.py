@@ -18,7 +18,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
 from negprobe.patching.edits import Edit
-from negprobe.patching.engine import BaseRun, _has_hooks, base_run, chunks, run_edited
+from negprobe.patching.engine import BaseRun, base_run, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
@@ -87,7 +87,7 @@ def path_patch(
         raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
     if mlps not in get_args(MLPs):
         raise PatchingError(f"MLPs are 'live' or 'frozen', not {mlps!r}.")
-    if _has_hooks(model):
+    if has_hooks(model):
         raise PatchingError("The model has hooks, which a path would pass by; remove them (model.reset_hooks()) first.")
     heads = [] if receivers == "output" else _checked(model, receivers)
     objective = objective or default_objective(model)
