@@ -2,9 +2,9 @@
 
     python scripts/compare_attribution.py tiny-negation --pairs builtin --limit 40 --site z --site resid_pre
 
-For each site and direction: the rank correlation over all cells between the exact mean effects and those estimated from
-one gradient (attribution patching) and from several (integrated gradients), the seconds each took, and the cells that are
-estimated worst. With a model without a masked-LM head, pairs without labels take the classifier's own.
+For each site and direction: the rank correlation over all cells between the exact mean effects and those estimated
+from one gradient (attribution patching) and from several (integrated gradients), the seconds each took, and the cells
+that are estimated worst.
 """
 
 import time

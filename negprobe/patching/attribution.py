@@ -22,15 +22,18 @@ from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
     Progress,
-    _dataset,
-    _head_choices,
-    _Sweep,
-    _sweep,
-    _token_choices,
-    _Values,
+    Sweep,
+    Values,
+    checked_sweep,
+    head_choices,
     pair_batches,
+    sweep_dataset,
+    token_choices,
 )
 from negprobe.statements import StatementPair
+
+# Base, source and gradients of every vector site.
+_WIDTHS = 60
 
 # The embeddings' summands come before what integrated gradients move, and a head's result says what its z says.
 ATTRIBUTION_SITES = tuple(name for name in SITES if name not in ("embed", "pos_embed", "token_type_embed", "result"))
@@ -96,11 +99,11 @@ def attribute(
         raise PatchingError("There are no pairs to attribute; give at least one.")
     if steps is not None and steps < 1:
         raise PatchingError(f"Gradients are averaged over at least one step, not {steps}; None takes the base run's.")
-    sweeps = [_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
+    sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
     objective = objective or default_objective(model)
-    parts: list[tuple[list[int], PairRuns, list[_Values]]] = []
+    parts: list[tuple[list[int], PairRuns, list[Values]]] = []
     done = 0
-    for indices in pair_batches(model, chosen):
+    for indices in pair_batches(model, chosen, _WIDTHS):
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             parts.append((indices, runs, _attribute_batch(model, runs, sweeps, objective, steps)))
@@ -109,7 +112,7 @@ def attribute(
             progress(done)
     kind = {"estimate": "attribution"} if steps is None else {"estimate": "integrated gradients", "steps": steps}
     return {
-        sweep.site.name: _dataset(
+        sweep.site.name: sweep_dataset(
             model, [(indices, runs, values[i]) for indices, runs, values in parts], sweep, direction, objective
         ).assign_attrs(kind)
         for i, sweep in enumerate(sweeps)
@@ -127,8 +130,8 @@ def _site_names(sites: Sequence[str] | None, by: str | Sequence[str]) -> Sequenc
 
 
 def _attribute_batch(
-    model: HookedEncoder, runs: PairRuns, sweeps: Sequence[_Sweep], objective: Objective, steps: int | None
-) -> list[_Values]:
+    model: HookedEncoder, runs: PairRuns, sweeps: Sequence[Sweep], objective: Objective, steps: int | None
+) -> list[Values]:
     """The estimated objective of every patch of a batch of pairs, for each of the sites."""
     sites = {sweep.site.name: sweep.site for sweep in sweeps} | {"full_embed": SITES["full_embed"]}
     layers = range(model.cfg.n_layers)
@@ -156,17 +159,17 @@ def _attribute_batch(
             moved[hook] = moved[hook] + _by_token(gradient * change[hook], site_of[hook]) / (steps or 1)
     results = []
     for sweep in sweeps:
-        tokens = _token_choices(runs, sweep.token_part) & rearrange(runs.aligned, "pair pos -> pair 1 pos")
+        tokens = token_choices(runs, sweep.token_part) & rearrange(runs.aligned, "pair pos -> pair 1 pos")
         by_token = torch.stack([moved[hook] for hook in hooks[sweep.site.name]], dim=1)
         cells = einsum(
             by_token,
             tokens.to(by_token.dtype),
-            _head_choices(model, sweep).to(by_token.dtype),
+            head_choices(model, sweep).to(by_token.dtype),
             "pair layer pos head, pair token pos, part head -> pair layer part token",
         )
         patched = rearrange(base_values, "pair -> pair 1 1 1") + cells
         exists = rearrange(tokens.any(dim=2), "pair token -> pair 1 1 token")
-        results.append(_Values(torch.where(exists, patched, torch.nan), base_values, source_values))
+        results.append(Values(torch.where(exists, patched, torch.nan), base_values, source_values))
     return results
 
 

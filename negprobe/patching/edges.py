@@ -30,6 +30,9 @@ from negprobe.statements import StatementPair
 LayerNorms = Literal["differentiated", "frozen"]
 """How a change passes a LayerNorm: to first order, or as if the deviation it divides by stayed the base run's."""
 
+# Base, source and gradients of what components read and write.
+_WIDTHS = 30
+
 # Floats of the changes of all components that are carried through the model together.
 _CARRIED_BUDGET = 2**26
 
@@ -97,7 +100,7 @@ def attribute_edges(
     patched = np.full((len(chosen), len(senders), len(receivers)), np.nan)
     base, source = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
     done = 0
-    for indices in pair_batches(model, chosen):
+    for indices in pair_batches(model, chosen, _WIDTHS):
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             values = _edge_batch(model, runs, objective, frozen=layer_norm == "frozen")

@@ -96,10 +96,10 @@ def patch_sweep(
     chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
     if not chosen:
         raise PatchingError("There are no pairs to patch; give at least one.")
-    sweep = _sweep(site, by, how, keys, renormalize, direction)
+    sweep = checked_sweep(site, by, how, keys, renormalize, direction)
     objective = objective or default_objective(model)
     means = role_means(model, chosen if reference is None else list(reference), sweep.site) if how == "mean" else None
-    parts: list[tuple[list[int], PairRuns, _Values]] = []
+    parts: list[tuple[list[int], PairRuns, Values]] = []
     done = 0
     for indices in pair_batches(model, chosen):
         with torch.no_grad():
@@ -111,20 +111,26 @@ def patch_sweep(
         done += len(indices)
         if progress is not None:
             progress(done)
-    return _dataset(model, parts, sweep, direction, objective)
+    return sweep_dataset(model, parts, sweep, direction, objective)
 
 
-def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[list[int]]:
-    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest."""
+def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: int = 6) -> list[list[int]]:
+    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest.
+
+    Args:
+        model: The model.
+        pairs: The pairs.
+        widths: How many times `d_model` floats are kept of each token and layer.
+    """
     # A token has seldom fewer than two characters; only a batch's size hangs on it.
     lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in pairs]
     n_tokens = min(model.cfg.n_ctx, max(lengths))
-    per_pair = n_tokens * model.cfg.n_layers * (6 * model.cfg.d_model)
+    per_pair = n_tokens * model.cfg.n_layers * model.cfg.d_model * widths
     return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
 
 
 @dataclass(frozen=True)
-class _Sweep:
+class Sweep:
     """What is swept: a checked request."""
 
     site: Site
@@ -140,7 +146,7 @@ class _Sweep:
 
 
 @dataclass(frozen=True)
-class _Values:
+class Values:
     """The objective of a batch's runs: patched, and unpatched base and source."""
 
     patched: Float[Tensor, "pair layer ..."]
@@ -148,7 +154,9 @@ class _Values:
     source: Float[Tensor, " pair"]
 
 
-def _sweep(site: str, by: str | Sequence[str], how: str, keys: str | None, renormalize: bool, direction: str) -> _Sweep:
+def checked_sweep(
+    site: str, by: str | Sequence[str], how: str, keys: str | None, renormalize: bool, direction: str
+) -> Sweep:
     """A request as it came, checked."""
     where = site_for(site)
     # Heads first, whatever order they were asked for in.
@@ -168,7 +176,7 @@ def _sweep(site: str, by: str | Sequence[str], how: str, keys: str | None, renor
         raise PatchingError(f"{site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
     if keys is not None and keys not in ROLES:
         raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
-    return _Sweep(
+    return Sweep(
         where, cast(tuple[By, ...], parts), cast(How, how), None if keys is None else ROLES.index(keys), renormalize
     )
 
@@ -177,10 +185,10 @@ def _sweep_batch(
     model: HookedEncoder,
     runs: PairRuns,
     given: PairRuns | None,
-    sweep: _Sweep,
+    sweep: Sweep,
     means: RoleMeans | None,
     objective: Objective,
-) -> _Values:
+) -> Values:
     """The objective of every patch of a batch of pairs, and of its unpatched base and source runs."""
     base = base_run(model, runs.base)
     unpatched = base_activations(model, base, sweep.site)
@@ -191,8 +199,8 @@ def _sweep_batch(
     final = last_hidden_states(model, runs.source) if new.source is None else new.source
     source_values = objective(model, runs, runs.source)(final, every)
 
-    tokens = _token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
-    heads = _head_choices(model, sweep)
+    tokens = token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
+    heads = head_choices(model, sweep)
     keys = _key_choices(runs, new.available, sweep)
     exists = tokens.any(dim=2) & keys.any(dim=1, keepdim=True)
     patched = torch.where(
@@ -210,10 +218,10 @@ def _sweep_batch(
             where = _where(differs[of], tokens[of, token[some]], heads[head[some]], sweep.site)
             edit = Edit(sweep.site.name, layer, where, values, of, sweep.renormalize)
             patched[of, layer, head[some], token[some]] = run_edited(model, base, of, [edit], read)
-    return _Values(patched, base_values, source_values)
+    return Values(patched, base_values, source_values)
 
 
-def _token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token pos"]:
+def token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token pos"]:
     """For each pair and part, the base positions it is made of."""
     n_pos = runs.role.shape[1]
     if by == "position":
@@ -224,14 +232,14 @@ def _token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token po
     return runs.base.mask.bool()[:, None]
 
 
-def _head_choices(model: HookedEncoder, sweep: _Sweep) -> Bool[Tensor, "part head"]:
+def head_choices(model: HookedEncoder, sweep: Sweep) -> Bool[Tensor, "part head"]:
     """For each part the heads it is made of."""
     if "head" in sweep.by:
         return torch.eye(model.cfg.n_heads, dtype=torch.bool, device=model.device)
     return torch.ones(1, model.cfg.n_heads if sweep.site.has_heads else 1, dtype=torch.bool, device=model.device)
 
 
-def _key_choices(runs: PairRuns, available: Bool[Tensor, "pair pos"], sweep: _Sweep) -> Bool[Tensor, "pair pos"]:
+def _key_choices(runs: PairRuns, available: Bool[Tensor, "pair pos"], sweep: Sweep) -> Bool[Tensor, "pair pos"]:
     """The keys of a map whose edges are replaced; of no meaning for other sites.
 
     Raises:
@@ -276,13 +284,14 @@ def _where(
     return differs & chosen
 
 
-def _dataset(
+def sweep_dataset(
     model: HookedEncoder,
-    parts: list[tuple[list[int], PairRuns, _Values]],
-    sweep: _Sweep,
+    parts: list[tuple[list[int], PairRuns, Values]],
+    sweep: Sweep,
     direction: Direction,
     objective: Objective,
 ) -> xr.Dataset:
+    """The results of all batches as one dataset; see `patch_sweep`."""
     n_pairs = sum(len(indices) for indices, _, _ in parts)
     _, n_layers, n_parts, _ = parts[0][2].patched.shape
     width = max(values.patched.shape[3] for _, _, values in parts)
