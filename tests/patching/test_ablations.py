@@ -34,8 +34,11 @@ def compare(result, index, expected):
     np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("site", ["embed", "token_type_embed", "resid_pre", "k", "attn_scores", "pattern", "result"])
-@pytest.mark.parametrize("tokens", ["role", "position"])
+@pytest.mark.parametrize(
+    ("site", "tokens"),
+    [(site, "role") for site in ("embed", "token_type_embed", "k", "attn_scores", "pattern", "result")]
+    + [(site, "position") for site in ("token_type_embed", "resid_pre", "pattern")],
+)
 def test_zeros_are_put_in_at_every_token_aligned_or_not(tiny, site, tokens):
     batch = [*TINY, TINY_TWO_TEXTS]
     by = finest(site, tokens)
@@ -99,7 +102,7 @@ def donated(model, of, donor, site, direction):
 def test_resampling_takes_every_token_from_one_other_pair(tiny, site, direction):
     by = finest(site)
     seen = set()
-    for seed in range(4):
+    for seed in range(3):
         result = patch_sweep(tiny, PAIRS, site, by=by, direction=direction, how="resample", seed=seed)
         again = patch_sweep(tiny, PAIRS, site, by=by, direction=direction, how="resample", seed=seed)
         np.testing.assert_array_equal(result["patched"], again["patched"])

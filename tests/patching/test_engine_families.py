@@ -24,20 +24,20 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
     # Each site one way: which one goes with the family and the head, so that both are seen of each.
     turn = FAMILIES.index(family) + list(HEADS).index(head)
     moved = []
-    for number, site in enumerate(SITES if dtype == torch.float64 and head == "masked_lm" else SITES[::2]):
+    sites = SITES[::3] if dtype == torch.float32 else SITES if head == "masked_lm" else SITES[::2]
+    for number, site in enumerate(sites):
         direction = ("noising", "denoising")[(number + turn) % 2]
         together = patch_sweep(model, [of.pair for of in pairs], site, by="role", direction=direction)
-        # The shorter pairs, which are padded; of float32, which has its rounding only to add, one a site.
-        for index in (1, 2) if dtype == torch.float64 else (1 + number % 2,):
-            of = pairs[index]
-            expected = slow_patching.swaps(model, of, site, ("role",), direction)
-            found = together["patched"].values[index]
-            np.testing.assert_allclose(found, expected, atol=TOLERANCE[dtype], rtol=0, err_msg=f"{site} {direction}")
-            moved.append(np.nanmax(abs(found - together["base"].values[index])) > 1e-3)
-            if site == "k" and dtype == torch.float64:
-                alone = patch_sweep(model, of.pair, site, by="role", direction=direction).isel(pair=0)
-                for name in ("patched", "base", "source"):
-                    np.testing.assert_allclose(together[name].values[index], alone[name], atol=1e-12)
+        # Now one, now the other of the shorter pairs, which are padded.
+        index = 1 + number % 2
+        expected = slow_patching.swaps(model, pairs[index], site, ("role",), direction)
+        found = together["patched"].values[index]
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE[dtype], rtol=0, err_msg=f"{site} {direction}")
+        moved.append(np.nanmax(abs(found - together["base"].values[index])) > 1e-3)
+        if site == "z" and dtype == torch.float64:
+            alone = patch_sweep(model, pairs[index].pair, site, by="role", direction=direction).isel(pair=0)
+            for name in ("patched", "base", "source"):
+                np.testing.assert_allclose(together[name].values[index], alone[name], atol=1e-12)
     assert np.mean(moved) > 0.8, "the patches hardly change anything"
 
 
