@@ -84,30 +84,42 @@ def test_wordpieces_and_words_of_several_of_them_are_patched_as_the_loop_does(ma
         assert_equals_the_loop(result.isel(pair=index), expected, by)
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_equal_length_pairs_give_what_transformer_lens_patching_gives(tiny, direction):
+@pytest.mark.parametrize(
+    ("direction", "theirs"),
+    [
+        (
+            "noising",
+            {
+                ("resid_pre", "position"): patching.get_act_patch_resid_pre,
+                ("q", "head"): patching.get_act_patch_attn_head_q_all_pos,
+                ("v", "head"): patching.get_act_patch_attn_head_v_all_pos,
+                ("pattern", "head"): patching.get_act_patch_attn_head_pattern_all_pos,
+            },
+        ),
+        (
+            "denoising",
+            {
+                ("mlp_out", "position"): patching.get_act_patch_mlp_out,
+                ("z", "head"): patching.get_act_patch_attn_head_out_all_pos,
+                ("k", "head"): patching.get_act_patch_attn_head_k_all_pos,
+            },
+        ),
+    ],
+)
+def test_equal_length_pairs_give_what_transformer_lens_patching_gives(tiny, direction, theirs):
     base, source = TINY_EQUAL.texts(direction)
     tokens, _, _ = slow_patching.inputs(tiny, base)
     _, cache = tiny.run_with_cache(source)
     read = slow_patching.default(tiny, TINY_EQUAL.pair, base)
-    theirs = {
-        ("resid_pre", ("position",)): patching.get_act_patch_resid_pre,
-        ("attn_out", ("position",)): patching.get_act_patch_attn_out,
-        ("mlp_out", ("position",)): patching.get_act_patch_mlp_out,
-        ("z", ("head",)): patching.get_act_patch_attn_head_out_all_pos,
-        ("q", ("head",)): patching.get_act_patch_attn_head_q_all_pos,
-        ("k", ("head",)): patching.get_act_patch_attn_head_k_all_pos,
-        ("v", ("head",)): patching.get_act_patch_attn_head_v_all_pos,
-        ("pattern", ("head",)): patching.get_act_patch_attn_head_pattern_all_pos,
-    }
     for (site, by), sweep in theirs.items():
-        expected = sweep(tiny, tokens, cache, lambda logits: read(logits)[0]).double().numpy()
+        with torch.no_grad():
+            expected = sweep(tiny, tokens, cache, lambda logits: read(logits)[0]).double().numpy()
         ours = patch_sweep(tiny, TINY_EQUAL.pair, site, by=by, direction=direction)["patched"].squeeze("pair").values
         # TransformerLens stores its results in float32.
         np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=site)
 
 
-@pytest.mark.parametrize("site", ["embed", "k", "pattern", "resid_mid", "normalized_resid_post"])
+@pytest.mark.parametrize("site", ["embed", "pattern", "resid_mid"])
 def test_a_pair_gets_in_a_batch_what_it_gets_alone(tiny, site):
     together = patch_sweep(tiny, [of.pair for of in TINY], site, by="role", direction="denoising")
     for index, of in enumerate(TINY):
