@@ -15,10 +15,10 @@ from torch import Tensor
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
-from negprobe.patching.engine import BaseRun, base_run, chunks, run_edited
+from negprobe.patching.engine import BaseRun, base_runs, chunks, run_edited
 from negprobe.patching.objectives import Objective, Readout
 from negprobe.patching.replacements import Replacement, base_activations, replacement, role_means
-from negprobe.patching.runs import Direction, last_hidden_states, pair_runs
+from negprobe.patching.runs import Direction, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import pair_batches
 from negprobe.statements import StatementPair
@@ -144,10 +144,16 @@ def ablatable(
     full, ablated, source = (np.full(len(pairs), np.nan) for _ in range(3))
     for indices in pair_batches(model, pairs):
         runs = pair_runs(model, [pairs[index] for index in indices], direction)
-        base = base_run(model, runs.base)
+        base, there = base_runs(model, runs.base, runs.source)
         new = {
             site: replacement(
-                model, runs, base_activations(model, base, SITES[site]), SITES[site], ablation, None, means.get(site)
+                model,
+                runs,
+                base_activations(model, base, SITES[site]),
+                there,
+                SITES[site],
+                ablation,
+                means=means.get(site),
             )
             for site in _SITES
         }
@@ -155,9 +161,8 @@ def ablatable(
         outside = _outside(model, components, [frozenset(components), frozenset()])
         values = _objectives(model, batch, outside)
         full[indices], ablated[indices] = values.double().cpu().numpy()
-        final = last_hidden_states(model, runs.source)
         every = torch.arange(len(indices), device=model.device)
-        source[indices] = objective(model, runs, runs.source)(final, every).double().cpu().numpy()
+        source[indices] = objective(model, runs, runs.source)(there.resid[-1], every).double().cpu().numpy()
         batches.append(batch)
     return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
 

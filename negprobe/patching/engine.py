@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -95,6 +96,29 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         rows = _after_attention(block, _NO_EDITS, x.flatten(0, 1), z.flatten(0, 1))
         x = rows.unflatten(0, x.shape[:2])
     return BaseRun(run, *_with_final(kept, x))
+
+
+def base_runs(model: HookedEncoder, one: Run, other: Run) -> tuple[BaseRun, BaseRun]:
+    """Both sides of the same pairs unpatched, in one batch."""
+    n_pairs, n_pos = len(one.statements), max(one.tokens.shape[1], other.tokens.shape[1])
+
+    def both(name: str, padding: int) -> Int[Tensor, "run pos"]:
+        rows = (getattr(side, name) for side in (one, other))
+        return torch.cat([F.pad(row, (0, n_pos - row.shape[1]), value=padding) for row in rows])
+
+    tokens, mask, types = both("tokens", model.cfg.pad_token_id), both("mask", 0), both("token_types", 0)
+    together = base_run(model, Run((*one.statements, *other.statements), tokens, mask, types))
+    first, second = (
+        BaseRun(
+            side,
+            *(
+                tuple(t[rows, : side.tokens.shape[1]] for t in getattr(together, name))
+                for name in ("resid", *_KEPT[1:])
+            ),
+        )
+        for side, rows in ((one, slice(n_pairs)), (other, slice(n_pairs, None)))
+    )
+    return first, second
 
 
 def _with_final(kept: Mapping[str, Sequence[Tensor]], final: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -183,7 +207,7 @@ def _block_of(model: HookedEncoder, layer: int) -> Block:
 
 def has_hooks(model: HookedEncoder) -> bool:
     """Whether the model has hooks, on hook points or elsewhere, that the engine's own blocks would pass by."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    return any(m._forward_hooks or m._forward_pre_hooks for m in (model, *model.mod_dict.values()))
 
 
 def _embedded(

@@ -13,7 +13,7 @@ from torch import Tensor
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
-from negprobe.patching.engine import BaseRun, base_run, run_edited
+from negprobe.patching.engine import BaseRun, base_runs, run_edited
 from negprobe.patching.objectives import Objective, default_objective
 from negprobe.patching.replacements import (
     How,
@@ -26,7 +26,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, last_hidden_states, pair_runs
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
 from negprobe.patching.sites import SITES, site_for
 from negprobe.patching.sweep import Progress, attributes, pair_batches, unmatched_tokens
 from negprobe.statements import ROLES, StatementPair
@@ -128,13 +128,12 @@ def patch(
         given = None
         if any(how == "resample" for _, how in wanted):
             given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
-        base = base_run(model, runs.base)
-        news = {asked: _replacement(model, runs, base, *asked, given, means) for asked in wanted}
+        base, source = base_runs(model, runs.base, runs.source)
+        news = {asked: _replacement(model, runs, base, source, *asked, given, means) for asked in wanted}
         every = torch.arange(len(indices), device=model.device)
         read = objective(model, runs, runs.base)
         base_values[indices] = read(base.resid[-1], every).double().cpu()
-        final = last_hidden_states(model, runs.source)
-        source_values[indices] = objective(model, runs, runs.source)(final, every).double().cpu()
+        source_values[indices] = objective(model, runs, runs.source)(source.resid[-1], every).double().cpu()
         unmatched[indices] = unmatched_tokens(runs)
         for number, together in enumerate(sets):
             wheres = [_where(model, runs, news[one.site, one.how], one) for one in together]
@@ -186,6 +185,7 @@ def _replacement(
     model: HookedEncoder,
     runs: PairRuns,
     base: BaseRun,
+    source: BaseRun,
     site: str,
     how: How,
     given: PairRuns | None,
@@ -193,7 +193,8 @@ def _replacement(
 ) -> Replacement:
     where = SITES[site]
     unpatched = base_activations(model, base, where)
-    return replacement(model, runs, unpatched, where, how, given if how == "resample" else None, means.get(site))
+    donor = given if how == "resample" else None
+    return replacement(model, runs, unpatched, source, where, how, donor, means.get(site))
 
 
 def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -> Bool[Tensor, "pair ..."]:

@@ -18,7 +18,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
 from negprobe.patching.edits import Edit
-from negprobe.patching.engine import BaseRun, base_run, chunks, has_hooks, run_edited
+from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
@@ -134,7 +134,7 @@ def _path_batch(
     model: HookedEncoder, runs: PairRuns, receivers: Sequence[Receiver], mlps: MLPs, objective: Objective
 ) -> tuple[Float[Tensor, "pair sender receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """The objective of every path of a batch of pairs, and of its unpatched base and source runs."""
-    base, source = base_run(model, runs.base), base_run(model, runs.source)
+    base, source = base_runs(model, runs.base, runs.source)
     read = objective(model, runs, runs.base)
     every = torch.arange(len(runs.pairs), device=model.device)
     base_values = read(base.resid[-1], every)

@@ -106,12 +106,10 @@ class Replacement:
     Attributes:
         values: For each layer the new activation, of the base's shape.
         available: The base positions that have one.
-        source: The source's last hidden states, where the source was run for it.
     """
 
     values: list[Float[Tensor, "pair ..."]]
     available: Bool[Tensor, "pair pos"]
-    source: Float[Tensor, "pair source_pos d_model"] | None = None
 
 
 def check_how(site: Site, how: str, renormalize: bool) -> None:
@@ -134,10 +132,11 @@ def replacement(
     model: HookedEncoder,
     runs: PairRuns,
     base: Sequence[Float[Tensor, "pair ..."]],
+    source: BaseRun,
     site: Site,
     how: How,
-    given: PairRuns | None,
-    means: RoleMeans | None,
+    given: PairRuns | None = None,
+    means: RoleMeans | None = None,
 ) -> Replacement:
     """What replaces a site's activations.
 
@@ -145,6 +144,7 @@ def replacement(
         model: The model.
         runs: The pairs.
         base: The site's unpatched activations in the base, layer by layer.
+        source: The pairs' source, unpatched.
         site: The site.
         how: By what they are replaced.
         given: The runs with a donor as their source, for "resample".
@@ -160,10 +160,9 @@ def replacement(
         layers, known = means
         role = runs.role.clamp(min=0)
         return Replacement([layer[role] for layer in layers], real & known[role])
-    origin = runs if given is None else given
-    source = base_run(model, origin.source)
-    values = [onto_base(found, origin.source_of, site) for found in base_activations(model, source, site)]
-    return Replacement(values, origin.aligned, source.resid[-1] if given is None else None)
+    origin, there = (runs, source) if given is None else (given, base_run(model, given.source))
+    values = [onto_base(found, origin.source_of, site) for found in base_activations(model, there, site)]
+    return Replacement(values, origin.aligned)
 
 
 def base_activations(model: HookedEncoder, base: BaseRun, site: Site) -> Sequence[Float[Tensor, "pair ..."]]:

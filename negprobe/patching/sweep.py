@@ -15,7 +15,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.edits import Edit
-from negprobe.patching.engine import base_run, chunks, run_edited
+from negprobe.patching.engine import base_runs, chunks, run_edited
 from negprobe.patching.objectives import Objective, default_objective
 from negprobe.patching.replacements import (
     How,
@@ -27,7 +27,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, last_hidden_states, pair_runs
+from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -190,14 +190,13 @@ def _sweep_batch(
     objective: Objective,
 ) -> Values:
     """The objective of every patch of a batch of pairs, and of its unpatched base and source runs."""
-    base = base_run(model, runs.base)
+    base, source = base_runs(model, runs.base, runs.source)
     unpatched = base_activations(model, base, sweep.site)
-    new = replacement(model, runs, unpatched, sweep.site, sweep.how, given, means)
+    new = replacement(model, runs, unpatched, source, sweep.site, sweep.how, given, means)
     read = objective(model, runs, runs.base)
     every = torch.arange(len(runs.pairs), device=model.device)
     base_values = read(base.resid[-1], every)
-    final = last_hidden_states(model, runs.source) if new.source is None else new.source
-    source_values = objective(model, runs, runs.source)(final, every)
+    source_values = objective(model, runs, runs.source)(source.resid[-1], every)
 
     tokens = token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
     heads = head_choices(model, sweep)
