@@ -134,21 +134,23 @@ def pruned(
     """What is left of a circuit after every member that it can spare is dropped.
 
     Each pass measures every member's removal and drops the one that costs the least faithfulness; of 8 members and
-    more up to a quarter of them, the cheapest together, as long as what is left is faithful enough. It ends where no
-    member can go. So n members take in the order of 4 n runs a pair and not n² / 2.
+    more up to a quarter of them, the cheapest together, as long as these cost no more than half of what is left to
+    lose. It ends where no member can go. So n members take in the order of 4 n runs a pair and not n² / 2.
     """
     kept = list(members)
+    value = float(faithfulness(pairs, [frozenset(kept)])[0])
     while len(kept) > 1:
         whole = frozenset(kept)
         without = faithfulness(pairs, [whole - {member} for member in kept], tick)
         cheapest = [kept[index] for index in np.argsort(-without, kind="stable")]
-        at_once = max(1, math.floor(len(kept) * _DROPPED_AT_ONCE))
-        left = [whole - set(cheapest[:n]) for n in range(1, at_once + 1)]
-        # Alone, what costs least is measured already.
-        values = faithfulness(pairs, left, tick) if at_once > 1 else np.sort(without)[::-1][:1]
-        enough = np.flatnonzero(values >= threshold)
-        if not len(enough):
+        if without.max() < threshold:
             break
-        dropped = set(cheapest[: int(enough[-1]) + 1])
+        left = [whole - set(cheapest[:n]) for n in range(1, max(1, math.floor(len(kept) * _DROPPED_AT_ONCE)) + 1)]
+        values = faithfulness(pairs, left, tick)
+        # Several at once on the way down to the threshold would leave the later passes nothing to choose from.
+        enough = values >= (threshold + min(value, 1.0)) / 2
+        n_dropped = 1 + int(np.flatnonzero(enough).max(initial=0))
+        value = float(values[n_dropped - 1])
+        dropped = set(cheapest[:n_dropped])
         kept = [member for member in kept if member not in dropped]
     return tuple(kept)

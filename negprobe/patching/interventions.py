@@ -209,8 +209,9 @@ def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -
     if not site.is_map:
         return rearrange(tokens, "pair pos -> pair pos 1") & heads
     keys = _tokens(runs, one.key_position, one.key_role) & new.available
-    if one.how == "knock_out" and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
-        raise PatchingError(f"{one} leaves a query without any token to look at; choose fewer keys to knock out.")
+    nothing_left = one.how == "knock_out" or (one.how == "zero" and one.renormalize)
+    if nothing_left and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
+        raise PatchingError(f"{one} leaves a query without any token to look at; choose fewer keys to take away.")
     edges = rearrange(tokens, "pair query -> pair 1 query 1") & rearrange(keys, "pair key -> pair 1 1 key")
     return edges & rearrange(heads, "head -> head 1 1")
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import pad_token_types, pad_tokens
-from negprobe.patching.sites import SITES, Site
+from negprobe.patching.sites import Site
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -147,18 +147,21 @@ def site_activations(
     """
     if site.name == "token_type_embed" and not model.cfg.n_token_types:
         raise PatchingError(f"{model.cfg.model_name!r} has no token types, so there is no 'token_type_embed'.")
-    # The heads' results are wide, and only z times W_O.
-    hook = SITES["z"].hook if site.name == "result" else site.hook
-    names = [hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
-    final, cache = cached(model, run, names)
-    found = [cache[name] for name in names]
-    if site.name == "result":
-        W_O = model.W_O
-        found = [
-            einsum(z, W_O[layer], "pair pos head d_head, head d_head d_model -> pair pos head d_model")
-            for layer, z in enumerate(found)
-        ]
-    return final, found
+    names = [site.hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
+    found: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        found[str(hook.name)] = activation
+
+    # Caches leave the heads' results out unless they are asked for at loading; hooks of one's own see them.
+    final = model.run_with_hooks(
+        run.tokens,
+        token_type_ids=run.token_types,
+        one_zero_attention_mask=run.mask,
+        stop_at_layer=model.cfg.n_layers,
+        fwd_hooks=[(name, keep) for name in names],
+    )
+    return final, [found[name] for name in names]
 
 
 def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:

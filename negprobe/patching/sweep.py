@@ -242,12 +242,13 @@ def _key_choices(runs: PairRuns, available: Bool[Tensor, "pair pos"], sweep: Swe
     """The keys of a map whose edges are replaced; of no meaning for other sites.
 
     Raises:
-        PatchingError: for a knock-out that leaves a query without a key.
+        PatchingError: for a replacement that leaves a query without attention to any key.
     """
     keys = available if sweep.keys is None else available & (runs.role == sweep.keys)
-    if sweep.how == "knock_out" and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
+    nothing_left = sweep.how == "knock_out" or (sweep.how == "zero" and sweep.renormalize)
+    if nothing_left and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
         raise PatchingError(
-            "A query that may look at no token has no attention; choose keys to knock out, such as keys='cue'."
+            "A query that may look at no token has no attention; choose fewer keys to take away, such as keys='cue'."
         )
     return keys if sweep.site.is_map else available
 

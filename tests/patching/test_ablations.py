@@ -248,7 +248,6 @@ def test_an_ablation_that_does_not_exist_is_a_clear_error(tiny, change, message)
         unchecked(tiny, asked.pop("pairs"), asked.pop("site"), **asked)
 
 
-@pytest.mark.xfail(strict=True, reason="0 / 0: the cells are NaN, which says that the pair has no such part")
 def test_a_pattern_of_nothing_cannot_be_scaled_to_sum_one(tiny):
     with pytest.raises(PatchingError):
         patch_sweep(tiny, PAIRS, "pattern", by="role", how="zero", renormalize=True)
