@@ -183,7 +183,8 @@ def objective_from(
                 raise PatchingError(
                     f"{own.__name__} returned {found} for {len(resid)} runs; an objective returns one number a run."
                 )
-            return values
+            # Whether an answer is right is a number too.
+            return values.to(resid.dtype)
 
         return Readout(None, read)
 

@@ -79,10 +79,12 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
         For each layer the means `[role d_model]` or `[role head d_head]`, and which roles there are.
 
     Raises:
-        PatchingError: for an attention map, whose rows have no common length.
+        PatchingError: for an attention map, whose rows have no common length, and for no pairs at all.
     """
     if site.is_map:
         raise PatchingError(f"{site.name!r} has no mean over statements, which differ in length; use 'swap' or 'zero'.")
+    if not pairs:
+        raise PatchingError("There are no reference statements to take means over; give at least one pair.")
     totals: list[Tensor] = []
     count = torch.zeros(len(ROLES), device=model.device, dtype=model.cfg.dtype)
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
