@@ -235,6 +235,7 @@ def test_a_mean_over_one_token_is_that_token_and_changes_nothing(tiny):
         ({"how": "mean"}, "another statement has another size"),
         ({"how": "resample", "site": "pattern"}, "another statement has another size"),
         ({"how": "resample", "site": "z", "pairs": TINY_EQUAL.pair}, "at least two pairs"),
+        ({"how": "mean", "site": "z", "reference": []}, "no reference statements"),
         ({"how": "ablate"}, "no replacement 'ablate'"),
         ({"how": "knock_out", "keys": "cues"}, "no role 'cues'"),
         ({"how": "zero", "site": "resid_pre", "keys": "cue"}, "no keys to choose"),
@@ -249,5 +250,5 @@ def test_an_ablation_that_does_not_exist_is_a_clear_error(tiny, change, message)
 
 
 def test_a_pattern_of_nothing_cannot_be_scaled_to_sum_one(tiny):
-    with pytest.raises(PatchingError):
+    with pytest.raises(PatchingError, match="A query that may look at no token"):
         patch_sweep(tiny, PAIRS, "pattern", by="role", how="zero", renormalize=True)

@@ -185,6 +185,26 @@ def test_positions_can_be_read_in_any_order_and_more_than_once(tiny, positions):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("site", "layer"), [("embed", 0), ("full_embed", 0), ("resid_pre", 1), ("v", 1), ("z", LAST)])
+def test_what_is_put_in_at_padding_changes_nothing(tiny, site, layer):
+    runs = runs_of(tiny, pairs=TINY)
+    base, every = base_run(tiny, runs.base), torch.arange(3)
+    chance = Chance(tiny, base, 0)
+    real = runs.base.mask.bool()
+    # As many positions as there are tokens, the last of them padding where there is any.
+    shifted = real.roll(1, dims=1) & torch.tensor([[0], [1], [1]]).bool()
+    values = chance.normal(3, *chance.width(site))
+    readout = Readout(None, lambda resid, pair: (resid * real[pair][..., None]).tanh().sum(dim=(1, 2)))
+    found = []
+    for where in (shifted, shifted & real):
+        heads = where[..., None].expand(*where.shape, tiny.cfg.n_heads)
+        edit = Edit(site, layer, heads if SITES[site].has_heads else where, values, every)
+        found += [run(tiny, base, every, [edit], readout) for run in (run_edited, run_hooked)]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-10)
+
+
+@torch.no_grad()
 def test_what_a_whole_run_keeps_is_what_the_hooks_of_the_model_say(tiny):
     runs = runs_of(tiny)
     base = base_run(tiny, runs.base)

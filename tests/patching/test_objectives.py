@@ -334,6 +334,23 @@ def test_an_objective_of_ones_own_equals_the_built_in_one(head, site):
     assert abs(own["patched"] - own["base"]).max() > 1e-3
 
 
+@pytest.mark.parametrize("site", ["z", "normalized_resid_post"])
+def test_an_objective_of_ones_own_may_count_or_say_yes_and_no(tiny, site):
+    def positive(logits, pairs):
+        return logits[:, 0, 0] > 0
+
+    def best(logits, pairs):
+        return logits[:, 0].argmax(dim=-1)
+
+    for function in (positive, best):
+        result = patch_sweep(tiny, [of.pair for of in TINY], site, by="role", objective=objective_from(function))
+        for index, of in enumerate(TINY):
+            expected = slow_patching.swaps(
+                tiny, of, site, ("role",), "noising", objective=lambda *_, function=function: lambda o: function(o, [])
+            )
+            np.testing.assert_array_equal(result["patched"].values[index], expected)
+
+
 @pytest.mark.parametrize(
     ("function", "found"),
     [
