@@ -17,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 
 # A circuit is proven on half of its pairs; fewer than these say nothing.
 MIN_CIRCUIT_PAIRS = 10
-_MOST_CIRCUIT_PAIRS = 200
+_MOST_CIRCUIT_PAIRS = 400
 
 # Floating-point operations that the search may take unless asked for more: some minutes on two CPU cores.
 _SEARCH_WORK = {"cpu": 1.5e13, "other": 1.5e15}
@@ -115,6 +115,8 @@ def _circuit(
         found = find_circuit(
             model,
             pairs,
+            # What is left has to do the work alone, and need not outweigh what the other statement's run says.
+            ablation="mean",
             seed=seed,
             progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
         )

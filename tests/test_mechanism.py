@@ -99,5 +99,5 @@ def test_pairs_without_a_cue_are_told_so(model):
 
 
 def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):
-    assert affordable_search(model.cfg, 16) == 200
+    assert affordable_search(model.cfg, 16) == 400
     assert affordable_search(model.cfg, 10**6) < 10

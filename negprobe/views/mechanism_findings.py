@@ -13,6 +13,12 @@ from negprobe.views.labels import percent
 
 _N_NAMED = 3
 
+_ABLATED = {
+    "swap": "swapped for the affirmative run's",
+    "mean": "set to its mean over all statements' tokens of the same role",
+    "zero": "set to zero",
+}
+
 
 def mechanism(results: StudyResults) -> list[str]:
     """Knock-outs, whether the heads that look at the cue matter, and the circuit."""
@@ -104,7 +110,7 @@ def _size_and_faith(circuit: Circuit) -> str:
         f"{len(circuit)} of {len(circuit.scores)} components ({', '.join(map(str, sorted(circuit.components)))}) keep "
         f"{percent(circuit.faithfulness)} of what the counterfactual's run does (95 % interval {percent(low)} to "
         f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search}, everything "
-        "else swapped for the affirmative run's; random sets of that size keep "
+        f"else {_ABLATED[circuit.ablation]}; random sets of that size keep "
         f"{percent(circuit.random_faithfulness)} on average, {percent(circuit.random_best)} at best."
     )
 

@@ -66,7 +66,7 @@ _READING = {
     "softmax, from all other tokens: 0 leaves its answer as it is, 1 turns it into the affirmative run's.",
     "causal-against-attention": "Do the heads that look at the negation matter? Each head's value-weighted attention "
     "to the cue in the counterfactual, and what swapping its output does to the answer.",
-    "circuit": "The components that are left alone when everything else is swapped for the affirmative run's, from the "
+    "circuit": "The components that are left alone when everything else is ablated (set to its mean by role), from the "
     "first layer (bottom) up; beneath each head what it reads at which token, after the values.",
     "faithfulness": "How much of what the counterfactual's run does is kept by the best-ranked components alone, on "
     "pairs that the search did not see.",
