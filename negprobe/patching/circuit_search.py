@@ -135,7 +135,7 @@ def pruned(
 
     Each pass measures every member's removal and drops the one that costs the least faithfulness; of 8 members and
     more up to a quarter of them, the cheapest together, as long as these cost no more than half of what is left to
-    lose. It ends where no member can go. So n members take in the order of 4 n runs a pair and not n² / 2.
+    lose. It ends where no member can go. So 80 members take some 400 runs a pair, and not 80² / 2.
     """
     kept = list(members)
     value = float(faithfulness(pairs, [frozenset(kept)])[0])
