@@ -47,6 +47,8 @@ class Chance:
         where_width = width if SITES[site].is_map else width[:-1]
         density = self.numbers.choice([0.1, 0.5, 1.0])
         where = torch.rand(len(self.pair), *where_width, generator=self.generator) < density
+        if SITES[site].is_map:
+            where &= torch.rand(len(self.pair), 1, width[1], 1, generator=self.generator) < density
         n_values = int(self.numbers.integers(1, 4))
         values = self.normal(n_values, *width)
         renormalize = False
