@@ -58,9 +58,10 @@ def find_mechanism(
 def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
     """How many pairs of so many tokens a circuit can be searched and proven on in `_SEARCH_WORK`."""
     n_components = cfg.n_layers * (cfg.n_heads + 1)
-    # Ranking, prefixes and pruning take some four runs a component, the proof some two hundred; each of 12 d_model²
+    # Ranking and search take some eight runs a component on half of the pairs, the proof some two hundred on the
+    # other half; each of 12 d_model²
     # weights a layer, two operations a weight and token.
-    runs = 4 * n_components + 200
+    runs = (8 * n_components + 200) / 2
     work = runs * tokens * cfg.n_layers * 12 * cfg.d_model**2 * 2
     return min(_MOST_CIRCUIT_PAIRS, int(_SEARCH_WORK.get(str(cfg.device), _SEARCH_WORK["other"]) / work))
 
@@ -109,7 +110,7 @@ def _circuit(
     if len(pairs) < MIN_CIRCUIT_PAIRS:
         return None, (
             f"A circuit is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and there were "
-            f"{len(pairs)} in the time given; ask for more with --circuit-pairs."
+            f"{len(pairs)}: give more pairs, or, if the model is large, more time with --circuit-pairs."
         )
     try:
         found = find_circuit(

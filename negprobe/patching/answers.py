@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
-from negprobe.patching.objectives import Objective, answer_id, default_objective
+from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
 from negprobe.statements import StatementPair, complete, tokenize
 
@@ -37,9 +37,9 @@ class Answerable:
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
     """Sort out the pairs whose objective (see `default_objective`) can be read.
 
-    A masked LM needs target and foil, each one token, and one [MASK] in every statement. A classifier needs two labels:
-    those of the pair, or, if it names neither, the ones the model gives the original and the counterfactual. Without a
-    head every pair has its embeddings.
+    No statement may be longer than the model reads. A masked LM needs target and foil, each one token, and one [MASK]
+    in every statement. A classifier needs two labels: those of the pair, or, if it names neither, the ones the model
+    gives the original and the counterfactual. Without a head every pair has its embeddings.
 
     Raises:
         PatchingError: for a model without a tokenizer.
@@ -50,6 +50,9 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
     reasons: dict[int, str] = {}
     own_labels = []
     for index, pair in enumerate(pairs):
+        if too_long := _too_long(model, model.tokenizer, pair):
+            reasons[index] = too_long
+            continue
         if model.cfg.head == "classification" and pair.target is None and pair.foil is None:
             target, foil = _predicted_labels(model, pair)
             if target == foil:
@@ -88,7 +91,7 @@ def objective_values(
         rows = torch.arange(len(indices), device=model.device)
         for side, run in sides.items():
             table.loc[indices, side] = (
-                objective(model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
+                readout_for(objective, model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
             )
     table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
     return table
@@ -100,6 +103,11 @@ def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, s
     resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
     original, counterfactual = model.classifier(resid).argmax(dim=-1).tolist()
     return model.cfg.labels[original], model.cfg.labels[counterfactual]
+
+
+def _too_long(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:
+    longest = max(len(tokenize(text, tokenizer)) for text in (pair.original, pair.counterfactual))
+    return f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads" if longest > model.cfg.n_ctx else ""
 
 
 def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:

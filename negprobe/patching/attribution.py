@@ -15,9 +15,9 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.patching.objectives import Objective, Readout, default_objective
+from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, Run, cached, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
@@ -94,10 +94,8 @@ def attribute(
             without a gradient, fewer than one step, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    if not chosen:
-        raise PatchingError("There are no pairs to attribute; give at least one.")
-    if steps is not None and steps < 1:
+    chosen = chosen_pairs(pairs)
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise PatchingError(f"Gradients are averaged over at least one step, not {steps}; None takes the base run's.")
     sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
     objective = objective or default_objective(model)
@@ -123,10 +121,13 @@ def _site_names(sites: Sequence[str] | None, by: str | Sequence[str]) -> Sequenc
     if sites is None:
         heads = "head" in by
         return [name for name in ATTRIBUTION_SITES if not SITES[name].is_map and (SITES[name].has_heads or not heads)]
-    for name in sites:
+    names = [sites] if isinstance(sites, str) else list(sites)
+    if not names:
+        raise PatchingError(f"There are no sites to attribute to; choose from {', '.join(ATTRIBUTION_SITES)}.")
+    for name in names:
         if site_for(name).name not in ATTRIBUTION_SITES:
             raise PatchingError(f"Swaps at {name!r} are not estimated; choose from {', '.join(ATTRIBUTION_SITES)}.")
-    return sites
+    return names
 
 
 def _attribute_batch(
@@ -142,8 +143,8 @@ def _attribute_batch(
     site_of = {hook: sites[name] for name, of_site in hooks.items() for hook in of_site}
     every = torch.arange(len(runs.pairs), device=model.device)
     final, source = cached(model, runs.source, list(site_of))
-    source_values = objective(model, runs, runs.source)(final, every)
-    read = objective(model, runs, runs.base)
+    source_values = readout_for(objective, model, runs, runs.source)(final, every)
+    read = readout_for(objective, model, runs, runs.base)
     base_values, kept, gradients = differentiate(model, runs.base, list(site_of), read, None)
     change = {
         hook: aligned_only(onto_base(source[hook], runs.source_of, site) - kept[hook], runs.aligned, site)
@@ -194,7 +195,7 @@ def differentiate(
     def keep(activation: Tensor, hook: HookPoint) -> None:
         kept[str(hook.name)] = activation
 
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         final = model.run_with_hooks(
             run.tokens,
             token_type_ids=run.token_types,

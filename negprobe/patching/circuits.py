@@ -34,7 +34,7 @@ from negprobe.patching.objectives import (
     logit_difference,
     target_probability,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction
+from negprobe.patching.runs import Direction, check_direction, chosen_pairs
 from negprobe.statements import StatementPair
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Circuit:
             PatchingError: without a model, or its objective, or with a model of another shape, and for no pairs.
             StatementError, InputError: for a statement that cannot be run.
         """
-        chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+        chosen = chosen_pairs(pairs)
         if not chosen:
             raise PatchingError("There are no pairs to run the circuit on; give at least one.")
         if self.model is None:
@@ -299,8 +299,7 @@ def find_circuit(
         raise PatchingError(f"There is no ranking {ranking!r}; choose one of {', '.join(RANKINGS)}.")
     if ablation not in ABLATIONS:
         raise PatchingError(f"There is no ablation {ablation!r} of circuits; choose one of {', '.join(ABLATIONS)}.")
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    check_direction(direction)
     if not 0 < threshold <= 1:
         raise PatchingError(f"The faithfulness to reach is above 0 and at most 1, not {threshold}.")
     seen, unseen = _split(pairs, held_out, seed)

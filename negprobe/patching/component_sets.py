@@ -16,7 +16,7 @@ from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
 from negprobe.patching.engine import BaseRun, base_runs, chunks, run_edited
-from negprobe.patching.objectives import Objective, Readout
+from negprobe.patching.objectives import Objective, Readout, readout_for
 from negprobe.patching.replacements import Replacement, base_activations, replacement, role_means
 from negprobe.patching.runs import Direction, pair_runs
 from negprobe.patching.sites import SITES
@@ -157,12 +157,14 @@ def ablatable(
             )
             for site in _SITES
         }
-        batch = _Batch(indices, base, new, objective(model, runs, runs.base))
+        batch = _Batch(indices, base, new, readout_for(objective, model, runs, runs.base))
         outside = _outside(model, components, [frozenset(components), frozenset()])
         values = _objectives(model, batch, outside)
         full[indices], ablated[indices] = values.double().cpu().numpy()
         every = torch.arange(len(indices), device=model.device)
-        source[indices] = objective(model, runs, runs.source)(there.resid[-1], every).double().cpu().numpy()
+        source[indices] = (
+            readout_for(objective, model, runs, runs.source)(there.resid[-1], every).double().cpu().numpy()
+        )
         batches.append(batch)
     return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
 

@@ -20,9 +20,9 @@ from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block, LayerNorm
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
-from negprobe.patching.objectives import Objective, default_objective
+from negprobe.patching.objectives import Objective, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, cached, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, cached, check_direction, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes, pair_batches
 from negprobe.statements import StatementPair
@@ -84,11 +84,8 @@ def attribute_edges(
             gradient, a model with hooks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    if not chosen:
-        raise PatchingError("There are no pairs to attribute; give at least one.")
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    chosen = chosen_pairs(pairs)
+    check_direction(direction)
     if layer_norm not in get_args(LayerNorms):
         raise PatchingError(f"LayerNorms are 'differentiated' or 'frozen', not {layer_norm!r}.")
     if has_hooks(model):
@@ -138,8 +135,8 @@ def _edge_batch(
     }
     every = torch.arange(len(runs.pairs), device=model.device)
     final, there = cached(model, runs.source, [hooks[at] for at in written])
-    source_values = objective(model, runs, runs.source)(final, every)
-    read = objective(model, runs, runs.base)
+    source_values = readout_for(objective, model, runs, runs.source)(final, every)
+    read = readout_for(objective, model, runs, runs.base)
     base_values, here, gradient = differentiate(model, runs.base, list(hooks.values()), read, None)
     change = {}
     for at in written:

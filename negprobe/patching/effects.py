@@ -37,7 +37,7 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     n_pairs = present.sum("pair")
     values = moved.sum("pair") / swing.where(present).sum("pair")
     named = values.where(n_pairs > 0).assign_coords(n_pairs=n_pairs)
-    return named.assign_attrs(results.attrs, near_zero_gap=_named(results, swing < MIN_GAP))
+    return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
 
 
 def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -55,7 +55,12 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     Returns:
         A row a cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`; the interval is NaN for a
         cell of fewer than two pairs.
+
+    Raises:
+        PatchingError: for a confidence that is no share, or no resamples.
     """
+    if not 0 < confidence < 1 or n_resamples < 1:
+        raise PatchingError(f"An interval needs 0 < confidence < 1 and resamples, not {confidence} and {n_resamples}.")
     mean = mean_effect(results)
     moved, swing = _moved_and_swing(results)
     cells = moved.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
@@ -75,12 +80,15 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     return wide.to_dataframe().reset_index()[[*parts, "effect", "low", "high", "n_pairs"]]
 
 
-def save_results(results: xr.Dataset, path: Path) -> None:
+def save_results(results: xr.Dataset, path: str | Path) -> None:
     """Write a sweep's results: as they are to `.nc` (NetCDF), or as a tidy table to `.parquet`.
 
     Raises:
-        PatchingError: for another kind of file, or one that cannot be written.
+        PatchingError: for another kind of file, one that cannot be written, or anything but the results of runs.
     """
+    path = Path(path)
+    if not isinstance(results, xr.Dataset) or "patched" not in results:
+        raise PatchingError("Results to save are a dataset with `patched`; `averages` makes a table of the effects.")
     try:
         if path.suffix == ".nc":
             results.to_netcdf(path, engine="scipy")
@@ -95,7 +103,7 @@ def save_results(results: xr.Dataset, path: Path) -> None:
 def tidy(results: xr.Dataset) -> pd.DataFrame:
     """A sweep's results as a table: a row per pair, layer and part that the pair has."""
     table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
-    return table.assign(**{name: results.attrs[name] for name in ("site", "how", "direction") if name in results.attrs})
+    return table.assign(**results.attrs)
 
 
 def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

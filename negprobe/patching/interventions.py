@@ -1,6 +1,6 @@
 """Chosen patches, alone or several in one run: "heads 1.2 and 3.0 at the cue"."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, run_edited
-from negprobe.patching.objectives import Objective, default_objective
+from negprobe.patching.objectives import Objective, default_objective, readout_for
 from negprobe.patching.replacements import (
     How,
     Replacement,
@@ -26,7 +26,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES, site_for
 from negprobe.patching.sweep import Progress, attributes, pair_batches, unmatched_tokens
 from negprobe.statements import ROLES, StatementPair
@@ -71,14 +71,15 @@ class Patch:
         )
         parts += [f"at {tokens}"] if tokens is not None else []
         parts += [f"→ {keys}"] if keys is not None else []
-        return " ".join([*parts, *([self.how] if self.how != "swap" else [])])
+        how = [self.how] if self.how != "swap" else []
+        return " ".join([*parts, *how, *(["renormalized"] if self.renormalize else [])])
 
 
 @torch.no_grad()
 def patch(
     model: HookedEncoder,
     pairs: StatementPair | Sequence[StatementPair],
-    patches: Sequence[Patch | Sequence[Patch]],
+    patches: Patch | Sequence[Patch | Sequence[Patch]],
     *,
     direction: Direction = "noising",
     reference: Sequence[StatementPair] | None = None,
@@ -107,12 +108,12 @@ def patch(
             without a key, and for no pairs or no patches at all.
         StatementError, InputError: for a statement that cannot be run.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    sets = [(given,) if isinstance(given, Patch) else tuple(given) for given in patches]
-    if not chosen or not sets or not all(sets):
-        raise PatchingError("There is nothing to patch; give at least one pair, and one patch in every set.")
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    chosen = chosen_pairs(pairs)
+    asked = [patches] if isinstance(patches, Patch) else list(patches)
+    sets = [tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,) for given in asked]
+    if not sets or not all(sets):
+        raise PatchingError("There is nothing to patch; give at least one patch in every set.")
+    check_direction(direction)
     for one in (one for together in sets for one in together):
         _check(model, one)
     objective = objective or default_objective(model)
@@ -131,12 +132,14 @@ def patch(
         base, source = base_runs(model, runs.base, runs.source)
         news = {asked: _replacement(model, runs, base, source, *asked, given, means) for asked in wanted}
         every = torch.arange(len(indices), device=model.device)
-        read = objective(model, runs, runs.base)
+        read = readout_for(objective, model, runs, runs.base)
         base_values[indices] = read(base.resid[-1], every).double().cpu()
-        source_values[indices] = objective(model, runs, runs.source)(source.resid[-1], every).double().cpu()
+        read_source = readout_for(objective, model, runs, runs.source)
+        source_values[indices] = read_source(source.resid[-1], every).double().cpu()
         unmatched[indices] = unmatched_tokens(runs)
         for number, together in enumerate(sets):
             wheres = [_where(model, runs, news[one.site, one.how], one) for one in together]
+            _check_attention_left(runs, together, wheres)
             whole = torch.stack([where.flatten(1).any(dim=1) for where in wheres]).all(dim=0)
             pair = whole.nonzero()[:, 0]
             if len(pair):
@@ -161,8 +164,14 @@ def patch(
     )
 
 
-def _check(model: HookedEncoder, one: Patch) -> None:
+def _check(model: HookedEncoder, one: object) -> None:
+    if not isinstance(one, Patch):
+        raise PatchingError(f"{one!r} is not a Patch; write Patch(site, layer, head, ...).")
     site = site_for(one.site)
+    for name in ("layer", "head", "position", "key_position"):
+        number = getattr(one, name)
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+            raise PatchingError(f"The {name} of a patch is a whole number from 0, not {number!r}.")
     check_how(site, one.how, one.renormalize)
     if one.layer is not None and (not site.has_layers or not 0 <= one.layer < model.cfg.n_layers):
         has = f"{model.cfg.n_layers} layers, from 0" if site.has_layers else "no layers of this site"
@@ -209,11 +218,27 @@ def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -
     if not site.is_map:
         return rearrange(tokens, "pair pos -> pair pos 1") & heads
     keys = _tokens(runs, one.key_position, one.key_role) & new.available
-    nothing_left = one.how == "knock_out" or (one.how == "zero" and one.renormalize)
-    if nothing_left and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
-        raise PatchingError(f"{one} leaves a query without any token to look at; choose fewer keys to take away.")
     edges = rearrange(tokens, "pair query -> pair 1 query 1") & rearrange(keys, "pair key -> pair 1 1 key")
     return edges & rearrange(heads, "head -> head 1 1")
+
+
+def _check_attention_left(
+    runs: PairRuns, together: Sequence[Patch], wheres: Sequence[Bool[Tensor, "pair ..."]]
+) -> None:
+    """Refuse patches that together take a query's attention to every token."""
+    emptying = [(one, where) for one, where in zip(together, wheres, strict=True) if _takes_attention(one)]
+    real = runs.base.mask.bool()
+    for layer in {one.layer for one, _ in emptying}:
+        gone = torch.stack([where for one, where in emptying if one.layer in (layer, None)]).any(dim=0)
+        nothing_left = (gone | rearrange(~real, "pair key -> pair 1 1 key")).all(dim=-1)
+        if bool((nothing_left & rearrange(real, "pair query -> pair 1 query")).any()):
+            raise PatchingError(
+                f"{' + '.join(map(str, together))} leaves a query without any token to look at; take fewer keys away."
+            )
+
+
+def _takes_attention(one: Patch) -> bool:
+    return one.how == "knock_out" or (one.how == "zero" and one.renormalize)
 
 
 def _tokens(runs: PairRuns, position: int | None, role: str | None) -> Bool[Tensor, "pair pos"]:

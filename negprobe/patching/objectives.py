@@ -43,6 +43,26 @@ Objective = Callable[[HookedEncoder, PairRuns, Run], Readout]
 """Makes the readout for one side (base or source) of a batch of pairs."""
 
 
+def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """What an objective reads from one side.
+
+    Raises:
+        PatchingError: for something that is no objective, and what the objective itself raises.
+    """
+    try:
+        made = objective(model, runs, side)
+    except TypeError as error:
+        raise PatchingError(
+            f"{objective!r} is no objective ({error}); make one of a function of the output with objective_from."
+        ) from error
+    if not isinstance(made, Readout):
+        raise PatchingError(
+            f"{objective!r} returned {type(made).__name__} and no Readout; make an objective of a function of the "
+            "output with objective_from."
+        )
+    return made
+
+
 def default_objective(model: HookedEncoder) -> Objective:
     """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast."""
     return {

@@ -4,7 +4,7 @@ Wang et al. 2022 ("Interpretability in the Wild", section 3.1 and appendix B), G
 Model Behavior with Path Patching").
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -19,9 +19,9 @@ from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
-from negprobe.patching.objectives import Objective, Readout, default_objective
+from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes, pair_batches
 from negprobe.statements import StatementPair
@@ -80,16 +80,13 @@ def path_patch(
             model with hooks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    if not chosen:
-        raise PatchingError("There are no pairs to patch; give at least one.")
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    chosen = chosen_pairs(pairs)
+    check_direction(direction)
     if mlps not in get_args(MLPs):
         raise PatchingError(f"MLPs are 'live' or 'frozen', not {mlps!r}.")
     if has_hooks(model):
         raise PatchingError("The model has hooks, which a path would pass by; remove them (model.reset_hooks()) first.")
-    heads = [] if receivers == "output" else _checked(model, receivers)
+    heads = [] if isinstance(receivers, str) and receivers == "output" else _checked(model, receivers)
     objective = objective or default_objective(model)
     shape = (len(chosen), model.cfg.n_layers * model.cfg.n_heads, max(1, len(heads)))
     patched = np.full(shape, np.nan)
@@ -119,15 +116,19 @@ def path_patch(
 
 def _checked(model: HookedEncoder, receivers: str | Sequence[tuple[int, int, str]]) -> list[Receiver]:
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
-    if isinstance(receivers, str) or not receivers:
+    chosen = [] if isinstance(receivers, str) or not isinstance(receivers, Iterable) else list(receivers)
+    if not chosen:
         raise PatchingError(f"Receivers are 'output' or at least one (layer, head, 'q'|'k'|'v'), not {receivers!r}.")
-    for layer, head, site in receivers:
-        if not (0 <= layer < n_layers and 0 <= head < n_heads and site in get_args(Input)):
+    known = {(layer, head, site) for layer in range(n_layers) for head in range(n_heads) for site in get_args(Input)}
+    for receiver in chosen:
+        if not isinstance(receiver, tuple) or receiver not in known:
             raise PatchingError(
-                f"There is no receiver {(layer, head, site)}; layers go from 0 to {n_layers - 1}, heads from 0 to "
-                f"{n_heads - 1}, and inputs are 'q', 'k' and 'v'."
+                f"There is no receiver {receiver!r}; layers go from 0 to {n_layers - 1}, heads from 0 to "
+                f"{n_heads - 1}, and inputs are 'q', 'k' and 'v', as in (1, 0, 'q')."
             )
-    return [(layer, head, cast(Input, site)) for layer, head, site in receivers]
+    if all(layer == 0 for layer, _, _ in chosen):
+        raise PatchingError("No head lies below layer 0; give a receiver in layer 1 or above.")
+    return [(layer, head, cast(Input, site)) for layer, head, site in chosen]
 
 
 def _path_batch(
@@ -135,10 +136,10 @@ def _path_batch(
 ) -> tuple[Float[Tensor, "pair sender receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """The objective of every path of a batch of pairs, and of its unpatched base and source runs."""
     base, source = base_runs(model, runs.base, runs.source)
-    read = objective(model, runs, runs.base)
+    read = readout_for(objective, model, runs, runs.base)
     every = torch.arange(len(runs.pairs), device=model.device)
     base_values = read(base.resid[-1], every)
-    source_values = objective(model, runs, runs.source)(source.resid[-1], every)
+    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], every)
     where = runs.aligned
     if not receivers and read.positions is not None:
         # Nothing moves from one token to another, so that only those that are read count.

@@ -86,19 +86,22 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
     if not pairs:
         raise PatchingError("There are no reference statements to take means over; give at least one pair.")
     totals: list[Tensor] = []
-    count = torch.zeros(len(ROLES), device=model.device, dtype=model.cfg.dtype)
+    # Half precision stops counting at a few hundred.
+    exact = torch.promote_types(model.cfg.dtype, torch.float32)
+    count = torch.zeros(len(ROLES), device=model.device, dtype=exact)
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
         batch = [pairs[index] for index in indices]
         for direction in ("noising", "denoising"):
             runs = pair_runs(model, batch, direction)
             is_role = rearrange(runs.role, "pair pos -> pair pos 1") == torch.arange(len(ROLES), device=model.device)
-            weight = is_role.to(model.cfg.dtype)
+            weight = is_role.to(exact)
             _, found = site_activations(model, runs.base, site)
-            sums = [einsum(weight, activation, "pair pos role, pair pos ... -> role ...") for activation in found]
+            each = (activation.to(exact) for activation in found)
+            sums = [einsum(weight, activation, "pair pos role, pair pos ... -> role ...") for activation in each]
             totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
             count += weight.sum(dim=(0, 1))
     shape = (-1, *(1,) * (totals[0].ndim - 1))
-    return [total / count.clamp(min=1).reshape(shape) for total in totals], count > 0
+    return [(total / count.clamp(min=1).reshape(shape)).to(model.cfg.dtype) for total in totals], count > 0
 
 
 @dataclass(frozen=True)

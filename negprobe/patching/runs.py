@@ -1,6 +1,6 @@
 """A batch of pairs as two padded runs whose tokens are known to belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -65,6 +65,31 @@ class PairRuns:
     source_of: Int[Tensor, "pair base_pos"]
     aligned: Bool[Tensor, "pair base_pos"]
     role: Int[Tensor, "pair base_pos"]
+
+
+def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[StatementPair]:
+    """One pair or several as a list.
+
+    Raises:
+        PatchingError: if there are none, or something else among them.
+    """
+    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs) if isinstance(pairs, Iterable) else []
+    if not chosen:
+        raise PatchingError("There are no pairs to patch; give at least one StatementPair.")
+    for pair in chosen:
+        if not isinstance(pair, StatementPair):
+            raise PatchingError(f"{pair!r} is not a StatementPair; make one of the two statements.")
+    return chosen
+
+
+def check_direction(direction: str) -> None:
+    """Refuse a direction that does not exist.
+
+    Raises:
+        PatchingError: for such a one.
+    """
+    if direction not in DIRECTIONS:
+        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
 
 
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:

@@ -70,6 +70,6 @@ def site_for(name: str) -> Site:
     Raises:
         PatchingError: for a site that does not exist.
     """
-    if name not in SITES:
+    if not isinstance(name, str) or name not in SITES:
         raise PatchingError(f"There is no site {name!r}; choose one of {', '.join(SITES)}.")
     return SITES[name]

@@ -1,6 +1,6 @@
 """Sweeps: one patch after another over layers, heads, tokens and roles, on one pair or on many."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -16,7 +16,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_runs, chunks, run_edited
-from negprobe.patching.objectives import Objective, default_objective
+from negprobe.patching.objectives import Objective, default_objective, readout_for
 from negprobe.patching.replacements import (
     How,
     RoleMeans,
@@ -27,7 +27,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, PairRuns, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -93,15 +93,13 @@ def patch_sweep(
             or a pair does not have, for a query left without a key, and for no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-    if not chosen:
-        raise PatchingError("There are no pairs to patch; give at least one.")
+    chosen = chosen_pairs(pairs)
     sweep = checked_sweep(site, by, how, keys, renormalize, direction)
     objective = objective or default_objective(model)
     means = role_means(model, chosen if reference is None else list(reference), sweep.site) if how == "mean" else None
     parts: list[tuple[list[int], PairRuns, Values]] = []
     done = 0
-    for indices in pair_batches(model, chosen):
+    for indices in pair_batches(model, chosen, 10 + 3 * _widths(model, chosen, sweep.site)):
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             given = None
@@ -127,6 +125,14 @@ def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: i
     n_tokens = min(model.cfg.n_ctx, max(lengths))
     per_pair = n_tokens * model.cfg.n_layers * model.cfg.d_model * widths
     return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
+
+
+def _widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> int:
+    """How many times `d_model` floats the site has of each token."""
+    if site.is_map:
+        longest = min(model.cfg.n_ctx, max(max(len(pair.original), len(pair.counterfactual)) for pair in pairs))
+        return 1 + model.cfg.n_heads * longest // model.cfg.d_model
+    return {"result": model.cfg.n_heads, "mlp_pre": 4, "mlp_post": 4}.get(site.name, 1)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,8 @@ def checked_sweep(
     """A request as it came, checked."""
     where = site_for(site)
     # Heads first, whatever order they were asked for in.
-    parts = tuple(sorted((by,) if isinstance(by, str) else by))
+    asked = (by,) if isinstance(by, str) or not isinstance(by, Iterable) else by
+    parts = tuple(sorted(map(str, asked)))
     known = get_args(By)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known) or len(set(parts) - {"head"}) > 1:
         raise PatchingError(
@@ -169,8 +176,7 @@ def checked_sweep(
         )
     if "head" in parts and not where.has_heads:
         raise PatchingError(f"{site!r} is not made of heads; sweep it by position or role, or sweep 'z' by head.")
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
+    check_direction(direction)
     check_how(where, how, renormalize)
     if keys is not None and not where.is_map:
         raise PatchingError(f"{site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
@@ -193,10 +199,10 @@ def _sweep_batch(
     base, source = base_runs(model, runs.base, runs.source)
     unpatched = base_activations(model, base, sweep.site)
     new = replacement(model, runs, unpatched, source, sweep.site, sweep.how, given, means)
-    read = objective(model, runs, runs.base)
+    read = readout_for(objective, model, runs, runs.base)
     every = torch.arange(len(runs.pairs), device=model.device)
     base_values = read(base.resid[-1], every)
-    source_values = objective(model, runs, runs.source)(source.resid[-1], every)
+    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], every)
 
     tokens = token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
     heads = head_choices(model, sweep)
@@ -319,7 +325,13 @@ def sweep_dataset(
     return xr.Dataset(
         {"patched": (("pair", "layer", *by), patched), "base": ("pair", base), "source": ("pair", source)},
         coords=coords,
-        attrs={"site": sweep.site.name, "how": sweep.how} | attributes(model, direction, objective),
+        attrs={
+            "site": sweep.site.name,
+            "how": sweep.how,
+            "keys": "" if sweep.keys is None else ROLES[sweep.keys],
+            "renormalize": str(sweep.renormalize),
+        }
+        | attributes(model, direction, objective),
     )
 
 

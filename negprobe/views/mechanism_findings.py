@@ -15,7 +15,7 @@ _N_NAMED = 3
 
 _ABLATED = {
     "swap": "swapped for the affirmative run's",
-    "mean": "set to its mean over all statements' tokens of the same role",
+    "mean": "set to its mean over the searched statements' tokens of the same role",
     "zero": "set to zero",
 }
 
@@ -34,8 +34,9 @@ def circuit_story(found: Mechanism) -> list[str]:
         return []
     heads = [component for component in sorted(found.circuit.components) if component.head is not None]
     return [
-        f"{head_sentence(head_story(found.readings, component.layer, component.head))} Ablated alone, it moves the "
-        f"answer {percent(found.circuit.scores[component])} of the way."
+        f"{head_sentence(head_story(found.readings, component.layer, component.head))} With it alone "
+        f"{_ABLATED[found.circuit.ablation]}, the answer goes {percent(found.circuit.scores[component])} of the way to "
+        f"the affirmative run's (over the {found.circuit.n_search} pairs searched on)."
         for component in heads
         if component.head is not None
     ]
@@ -109,7 +110,8 @@ def _size_and_faith(circuit: Circuit) -> str:
     return (
         f"{len(circuit)} of {len(circuit.scores)} components ({', '.join(map(str, sorted(circuit.components)))}) keep "
         f"{percent(circuit.faithfulness)} of what the counterfactual's run does (95 % interval {percent(low)} to "
-        f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search}, everything "
+        f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search} (where "
+        f"{percent(circuit.threshold)} was asked for and {percent(circuit.search_faithfulness)} found), everything "
         f"else {_ABLATED[circuit.ablation]}; random sets of that size keep "
         f"{percent(circuit.random_faithfulness)} on average, {percent(circuit.random_best)} at best."
     )
