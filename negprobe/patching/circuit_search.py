@@ -23,7 +23,7 @@ Ranking = Literal["exact", "attribution", "integrated_gradients"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 # A component that matters only once others are gone stands low in a ranking of single ones, so pruning starts from more
-# than the shortest prefix.
+# than the shortest prefix too.
 _START = 2
 
 # The share of the members that one pass of the pruning may drop; one by one where there are fewer than 8.
@@ -105,11 +105,13 @@ def search(
 ) -> tuple[Component, ...]:
     """The members of a small circuit that is faithful enough, in the order of the ranking.
 
-    The shortest prefix of the ranking that is faithful enough is found, and twice as many of the ranking's first are
-    pruned of all that they can spare; of the two the smaller one.
+    The shortest prefix of the ranking that is faithful enough, and twice as many of the ranking's first, are pruned of
+    all that they can spare; of what is left of the two the smaller. Pruning ends where no single member can go, so the
+    one can end far above the other.
     """
     enough = shortest_prefix(pairs, ranked, threshold, tick)
-    return min(pruned(pairs, ranked[: _START * len(enough)], threshold, tick), enough, key=len)
+    starts = dict.fromkeys([enough, tuple(ranked[: _START * len(enough)])])
+    return min((pruned(pairs, start, threshold, tick) for start in starts), key=len)
 
 
 def sizes(n_components: int) -> list[int]:

@@ -268,8 +268,8 @@ def find_circuit(
     The base run goes on with every component outside the circuit ablated: "denoising", the default, runs the
     counterfactual and gives all other components what they have in the original, so that the circuit is what hears the
     "not". Components are ranked by what each causes alone, largest first, whichever way it pushes. The shortest prefix
-    of the ranking that is faithful enough says how many it takes; twice as many are then pruned of what they can spare,
-    what costs least first (see `circuit_search`).
+    of the ranking that is faithful enough, and twice as many, are pruned of what they can spare, what costs least
+    first, and the smaller circuit is kept (see `circuit_search`).
 
     Only heads and MLPs are ablated. The embeddings stay the base's, which every residual stream carries on, and with
     "swap" so does everything at tokens without a partner in the source: in a pair of different lengths, the cue itself.
