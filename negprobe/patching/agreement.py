@@ -40,7 +40,7 @@ def agreement(exact: xr.Dataset, estimated: xr.Dataset, n_worst: int = 10) -> Ag
     Raises:
         PatchingError: for results of other pairs, cells, sites, directions, objectives or models.
     """
-    for name in ("site", "direction", "how", "keys", "renormalize", "mlps", "objective", "model"):
+    for name in ("site", "direction", "how", "key_role", "renormalize", "mlps", "objective", "model"):
         ours, theirs = exact.attrs.get(name), estimated.attrs.get(name)
         if ours != theirs:
             raise PatchingError(f"The {name} of the exact results is {ours!r}, that of the estimates {theirs!r}.")

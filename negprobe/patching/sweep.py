@@ -328,7 +328,8 @@ def sweep_dataset(
         attrs={
             "site": sweep.site.name,
             "how": sweep.how,
-            "keys": "" if sweep.keys is None else ROLES[sweep.keys],
+            # Not "keys": an array that has an attribute of that name is taken for a mapping.
+            "key_role": "" if sweep.keys is None else ROLES[sweep.keys],
             "renormalize": str(sweep.renormalize),
         }
         | attributes(model, direction, objective),
