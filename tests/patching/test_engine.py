@@ -187,7 +187,7 @@ def test_positions_can_be_read_in_any_order_and_more_than_once(tiny, positions):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("site", "layer"), [("embed", 0), ("full_embed", 0), ("resid_pre", 1), ("v", 1), ("z", LAST)])
+@pytest.mark.parametrize(("site", "layer"), [("embed", 0), ("full_embed", 0), ("resid_pre", 1), ("v", 1), ("z", 0)])
 def test_what_is_put_in_at_padding_changes_nothing(tiny, site, layer):
     runs = runs_of(tiny, pairs=TINY)
     base, every = base_run(tiny, runs.base), torch.arange(3)
