@@ -15,12 +15,14 @@ from negprobe.statements import ROLES, StatementPair
 Progress = Callable[[str, int, int], None]
 """Told the step, and how much of it is done of how much."""
 
-# A circuit is proven on half of its pairs; fewer than these say nothing.
-MIN_CIRCUIT_PAIRS = 10
+# A circuit is proven on half of its pairs; bootstrap intervals over much fewer than 20 are too narrow.
+MIN_CIRCUIT_PAIRS = 40
 _MOST_CIRCUIT_PAIRS = 400
 
 # Floating-point operations that the search may take unless asked for more: some minutes on two CPU cores.
 _SEARCH_WORK = {"cpu": 1.5e13, "other": 1.5e15}
+# As many times that for the fewest pairs: a quarter of an hour for a model of BERT-base's size.
+_FEWEST_PAIRS_FACTOR = 6
 
 _EVERYWHERE = "everywhere"
 
@@ -29,6 +31,7 @@ def find_mechanism(
     model: HookedEncoder,
     patched: Mapping[int, StatementPair],
     searched: Mapping[int, StatementPair],
+    why_few: str,
     *,
     seed: int,
     progress: Progress,
@@ -39,11 +42,12 @@ def find_mechanism(
         model: The model.
         patched: The pairs to knock the cue out of, by their numbers.
         searched: The pairs to search the circuit on; if there are too few of them, none is.
+        why_few: What to do if so, for the report.
         seed: Of the search.
         progress: Told what is going on.
     """
     knock_out, sets = _knock_outs(model, patched, progress)
-    circuit, reason = _circuit(model, list(searched.values()), seed, progress)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, progress)
     read = searched if circuit is not None else patched
     return Mechanism(
         knock_out=knock_out,
@@ -56,14 +60,17 @@ def find_mechanism(
 
 
 def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
-    """How many pairs of so many tokens a circuit can be searched and proven on in `_SEARCH_WORK`."""
+    """How many pairs of so many tokens a circuit can be searched and proven on in `_SEARCH_WORK`; 0 if too few."""
     n_components = cfg.n_layers * (cfg.n_heads + 1)
     # Ranking and search take some eight runs a component on half of the pairs, the proof some two hundred on the
-    # other half; each of 12 d_model²
-    # weights a layer, two operations a weight and token.
+    # other half; each of 12 d_model² weights a layer, two operations a weight and token.
     runs = (8 * n_components + 200) / 2
     work = runs * tokens * cfg.n_layers * 12 * cfg.d_model**2 * 2
-    return min(_MOST_CIRCUIT_PAIRS, int(_SEARCH_WORK.get(str(cfg.device), _SEARCH_WORK["other"]) / work))
+    affordable = _SEARCH_WORK.get(str(cfg.device), _SEARCH_WORK["other"])
+    n = min(_MOST_CIRCUIT_PAIRS, int(affordable / work))
+    if n >= MIN_CIRCUIT_PAIRS:
+        return n
+    return MIN_CIRCUIT_PAIRS if MIN_CIRCUIT_PAIRS * work <= _FEWEST_PAIRS_FACTOR * affordable else 0
 
 
 def _knock_outs(
@@ -105,13 +112,10 @@ def _knock_outs(
 
 
 def _circuit(
-    model: HookedEncoder, pairs: Sequence[StatementPair], seed: int, progress: Progress
+    model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, progress: Progress
 ) -> tuple[Circuit | None, str]:
     if len(pairs) < MIN_CIRCUIT_PAIRS:
-        return None, (
-            f"A circuit is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and there were "
-            f"{len(pairs)}: give more pairs, or, if the model is large, more time with --circuit-pairs."
-        )
+        return None, f"it is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and {why_few}."
     try:
         found = find_circuit(
             model,

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
-from negprobe.errors import NegprobeError, StatementError
-from negprobe.mechanism import affordable_search, find_mechanism
+from negprobe.errors import NegprobeError, PatchingError, StatementError
+from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.patching.effects import tidy
@@ -68,8 +68,11 @@ def run_study(
         progress: Told what is going on.
 
     Raises:
+        PatchingError: for pairs to search a circuit on, but none to patch.
         StatementError: if no pair can be measured.
     """
+    if patch_pairs == 0 and circuit_pairs:
+        raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
@@ -88,8 +91,13 @@ def run_study(
     longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
     if patch_pairs is None:
         patch_pairs = _affordable(model.cfg, longest)
+    why_few = f"{len(asked.pairs)} could be patched: give more"
     if circuit_pairs is None:
         circuit_pairs = affordable_search(model.cfg, longest)
+        if not circuit_pairs:
+            why_few = f"would take a model of this size long: ask for it with --circuit-pairs {MIN_CIRCUIT_PAIRS}"
+    elif circuit_pairs < len(asked.pairs):
+        why_few = f"{circuit_pairs} were asked for with --circuit-pairs"
     sample = _even_sample(asked.pairs, patch_pairs)
     patched = [from_control(asked.pairs[index]) for index in sample]
     results: dict[tuple[str, Direction], xr.Dataset] = {}
@@ -113,6 +121,7 @@ def run_study(
             model,
             dict(zip(sample, patched, strict=True)),
             {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)},
+            why_few,
             seed=seed,
             progress=progress,
         )

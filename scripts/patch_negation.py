@@ -20,31 +20,16 @@ from negprobe.errors import NegprobeError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching import (
     DIRECTIONS,
+    OBJECTIVES,
     SITES,
     Objective,
     answerable,
     averages,
-    class_logit_difference,
     cosine_to,
-    embedding_contrast,
-    kl_divergence,
-    logit_difference,
     patch_sweep,
     save_results,
-    target_probability,
 )
 from negprobe.statements import complete, from_control, load_pairs
-
-OBJECTIVES: dict[str, Objective] = {
-    objective.__name__: objective
-    for objective in (
-        logit_difference,
-        class_logit_difference,
-        target_probability,
-        kl_divergence,
-        embedding_contrast,
-    )
-}
 
 
 def main(

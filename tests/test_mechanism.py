@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from negprobe import HookedEncoder
+from negprobe.errors import PatchingError
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
@@ -23,7 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def results(model):
-    return run_study(model, builtin_pairs()[:14], patch_pairs=3, circuit_pairs=12, seed=2)
+    return run_study(model, builtin_pairs()[:60], patch_pairs=3, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def found(results):
 
 @pytest.fixture(scope="module")
 def controlled(model):
-    return [from_control(complete(pair, model.tokenizer)) for pair in builtin_pairs()[:14]]
+    return [from_control(complete(pair, model.tokenizer)) for pair in builtin_pairs()[:60]]
 
 
 def test_the_cue_is_knocked_out_of_the_counterfactuals_of_the_patched_pairs(model, results, found, controlled):
@@ -84,9 +86,10 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
 
 def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
-    found = find_mechanism(model, few, few, seed=0, progress=lambda step, done, total: None)
+    found = find_mechanism(model, few, few, "there were few", seed=0, progress=lambda step, done, total: None)
     assert found.circuit is None and found.searched == ()
     assert f"{MIN_CIRCUIT_PAIRS} pairs at least" in found.no_circuit
+    assert "there were few" in found.no_circuit
     assert circuit_story(found) == []
 
 
@@ -100,4 +103,11 @@ def test_pairs_without_a_cue_are_told_so(model):
 
 def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):
     assert affordable_search(model.cfg, 16) == 400
-    assert affordable_search(model.cfg, 10**6) < 10
+    large = replace(model.cfg, n_layers=12, n_heads=12, d_model=768)
+    assert affordable_search(large, 16) == MIN_CIRCUIT_PAIRS
+    assert affordable_search(model.cfg, 10**6) == 0
+
+
+def test_a_circuit_without_pairs_to_patch_is_refused(model):
+    with pytest.raises(PatchingError, match="at least one pair be patched"):
+        run_study(model, builtin_pairs()[:60], patch_pairs=0, circuit_pairs=MIN_CIRCUIT_PAIRS)

@@ -8,6 +8,7 @@ from negprobe.patching.edges import attribute_edges
 from negprobe.patching.effects import averages, effect, mean_effect, save_results
 from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
+    OBJECTIVES,
     Objective,
     class_logit_difference,
     cosine_to,
@@ -26,6 +27,7 @@ from negprobe.patching.sweep import By, patch_sweep
 
 __all__ = [
     "DIRECTIONS",
+    "OBJECTIVES",
     "SITES",
     "Agreement",
     "Answerable",

@@ -26,15 +26,11 @@ from negprobe.patching.component_sets import (
 )
 from negprobe.patching.effects import MIN_GAP, effect
 from negprobe.patching.objectives import (
+    OBJECTIVES,
     Objective,
-    class_logit_difference,
     default_objective,
-    embedding_contrast,
-    kl_divergence,
-    logit_difference,
-    target_probability,
 )
-from negprobe.patching.runs import Direction, check_direction, chosen_pairs
+from negprobe.patching.runs import DIRECTIONS, Direction, check_direction, chosen_pairs
 from negprobe.statements import StatementPair
 
 if TYPE_CHECKING:
@@ -44,11 +40,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told the step, and how many of its runs are done of how many."""
 
-# The objectives that a name stands for alone, so that a saved circuit finds its own again.
-_OBJECTIVES: dict[str, Objective] = {
-    objective.__name__: objective
-    for objective in (logit_difference, class_logit_difference, target_probability, kl_divergence, embedding_contrast)
-}
 # Runs that integrated gradients average over; the authors of EAP-IG take five.
 _GRADIENT_STEPS = 5
 _TABLES = ("curve", "completeness", "minimality")
@@ -203,6 +194,8 @@ class Circuit:
         content["components"] = [str(component) for component in self.components]
         content["scores"] = {str(component): score for component, score in self.scores.items()}
         content |= {table: getattr(self, table).to_dict("list") for table in _TABLES}
+        if not path.name:
+            raise PatchingError(f"{str(path)!r} is no file to write a circuit to; name one, like 'circuit.json'.")
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -228,7 +221,8 @@ class Circuit:
             content["scores"] = {Component.named(name): score for name, score in content["scores"].items()}
             content |= {name: tuple(content[name]) for name in ("interval", "near_zero_gap")}
             content |= {name: pd.DataFrame(content[name]) for name in _TABLES}
-            circuit = cls(**content, model=model, measure=_OBJECTIVES.get(content["objective"]))
+            circuit = cls(**content, model=model, measure=OBJECTIVES.get(content["objective"]))
+            _check_content(circuit)
         except OSError as error:
             raise PatchingError(f"{path} cannot be read: {error}.") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -302,6 +296,7 @@ def find_circuit(
     check_direction(direction)
     if not 0 < threshold <= 1:
         raise PatchingError(f"The faithfulness to reach is above 0 and at most 1, not {threshold}.")
+    pairs = chosen_pairs(pairs)
     seen, unseen = _split(pairs, held_out, seed)
     components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
     measure = objective or default_objective(model)
@@ -345,7 +340,7 @@ def find_circuit(
         n_search=len(seen) - near_zero,
         n_held_out=len(unseen) - len(held.near_zero_gap),
         near_zero_gap=(near_zero, len(held.near_zero_gap)),
-        seed=seed,
+        seed=int(seed),
         model=model,
         measure=measure,
         **vars(proven),
@@ -358,13 +353,21 @@ def _split(
     """The pairs to search on and those held out, each in their order."""
     if not 0 < held_out < 1:
         raise PatchingError(f"The share of pairs to hold out is between 0 and 1, not {held_out}.")
+    # Pairs of the same statements, whatever their target, are the same runs: one side has all of them.
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault((pair.original, pair.counterfactual), []).append(index)
+    shuffled = [list(groups.values())[group] for group in np.random.default_rng(seed).permutation(len(groups))]
     n_held_out = round(held_out * len(pairs))
-    if min(n_held_out, len(pairs) - n_held_out) < 2:
+    chosen = set[int]()
+    for group in shuffled:
+        if len(chosen) + len(group) <= n_held_out:
+            chosen.update(group)
+    if min(len(chosen), len(pairs) - len(chosen)) < 2:
         raise PatchingError(
-            f"Of {len(pairs)} pairs, {n_held_out} held out and {len(pairs) - n_held_out} searched on are too few; give "
-            "pairs enough for two and more on either side."
+            f"Of {len(pairs)} pairs ({len(groups)} different ones), {len(chosen)} held out and "
+            f"{len(pairs) - len(chosen)} searched on are too few; give pairs enough for two and more on either side."
         )
-    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:n_held_out].tolist())
     return (
         [pair for index, pair in enumerate(pairs) if index not in chosen],
         [pair for index, pair in enumerate(pairs) if index in chosen],
@@ -391,10 +394,29 @@ def _tick(progress: Progress | None, step: str) -> Tick | None:
     return None if progress is None else lambda done, total: progress(step, done, total)
 
 
+def _check_content(circuit: Circuit) -> None:
+    """Refuse what no search returns.
+
+    Raises:
+        ValueError: that says what it is.
+    """
+    named = {"direction": DIRECTIONS, "ablation": ABLATIONS, "ranking": RANKINGS}
+    for name, known in named.items():
+        if getattr(circuit, name) not in known:
+            raise ValueError(f"{name} {getattr(circuit, name)!r} is none of {', '.join(known)}")
+    if not circuit.components or len(set(circuit.components)) < len(circuit.components):
+        raise ValueError("its components are none, or not all different")
+    if unscored := set(circuit.components) - set(circuit.scores):
+        raise ValueError(f"it has no score of {', '.join(map(str, sorted(unscored)))}")
+    numbers = (*circuit.scores.values(), circuit.faithfulness, *circuit.interval, circuit.cpr, circuit.cmd)
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError("not all of its scores and measures are numbers")
+
+
 def _check_shape(circuit: Circuit, model: HookedEncoder) -> None:
     """Refuse a model whose components are others than the circuit's."""
     layers = 1 + max(component.layer for component in circuit.scores)
-    heads = 1 + max(component.head for component in circuit.scores if component.head is not None)
+    heads = 1 + max((component.head for component in circuit.scores if component.head is not None), default=-1)
     if (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads):
         raise PatchingError(
             f"This is a circuit of {circuit.model_name!r}, with {layers} layers of {heads} heads, but "

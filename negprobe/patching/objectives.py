@@ -166,6 +166,13 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     return _of_embeddings(model, side, contrast)
 
 
+OBJECTIVES: dict[str, Objective] = {
+    objective.__name__: objective
+    for objective in (logit_difference, class_logit_difference, target_probability, kl_divergence, embedding_contrast)
+}
+"""The objectives that a name stands for alone, as in a saved circuit or on a command line."""
+
+
 def cosine_to(reference: str) -> Objective:
     """The cosine of a pooled embedding to that of a reference sentence; for models without a head.
 

@@ -280,7 +280,7 @@ def _mechanism_section(results: StudyResults, figures: Mapping[str, bytes]) -> s
     if len(table):
         parts.append(_table(table, "What cutting attention to the cue does to the counterfactual's answer", decimals=3))
     if found.circuit is None:
-        return "".join([*parts, f"<p>{html.escape(found.no_circuit)}</p>"])
+        return "".join([*parts, f"<p>No circuit: {html.escape(found.no_circuit)}</p>"])
     drawn = ["circuit", "faithfulness"]
     parts += [
         _figures(figures, drawn, [_READING[name] for name in drawn]),

@@ -33,6 +33,7 @@ SAME_LENGTH = [
     for noun, state in NOUNS.items()
     for words in [("open", "closed"), ("good", "bad")]
 ]
+UNCHANGED = [f"The {noun} is [MASK]." for noun in NOUNS]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 LIVE = (Component(0, 1), Component(2, 3))
 
@@ -284,11 +285,13 @@ def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monke
     monkeypatch.setattr(circuits, "ablatable", spy)
     steps = []
     circuit = find_circuit(
-        model, SAME_LENGTH, held_out=0.25, seed=3, ablation="mean", progress=lambda *told: steps.append(told)
+        model, SAME_LENGTH, held_out=1 / 3, seed=3, ablation="mean", progress=lambda *told: steps.append(told)
     )
     (searched, reference), (held_out, held_reference) = seen
-    assert len(searched) == circuit.n_search == 9
-    assert len(held_out) == circuit.n_held_out == 3
+    assert len(searched) == circuit.n_search == 8
+    assert len(held_out) == circuit.n_held_out == 4
+    # The same statements with other targets are the same runs, and so on the same side.
+    assert not {pair.original for pair in searched} & {pair.original for pair in held_out}
     assert sorted(map(str, [*searched, *held_out])) == sorted(map(str, SAME_LENGTH))
     # Held-out pairs say nothing about the means either.
     assert reference == held_reference == searched
@@ -299,7 +302,7 @@ def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monke
     assert circuit.faithfulness == pytest.approx(faithfulness(unseen, [frozenset(circuit.components)])[0], abs=1e-12)
     assert {step for step, _, _ in steps} == {"ranking", "searching", "proving"}
     assert steps[-1][1] == steps[-1][2]
-    again = find_circuit(model, SAME_LENGTH, held_out=0.25, seed=3, ablation="mean")
+    again = find_circuit(model, SAME_LENGTH, held_out=1 / 3, seed=3, ablation="mean")
     assert again == circuit
     pd.testing.assert_frame_equal(again.curve, circuit.curve)
 
@@ -413,13 +416,20 @@ def test_files_that_are_no_circuits_and_places_that_take_none_are_named(found, t
     (tmp_path / "text.json").write_text("not a circuit")
     (tmp_path / "other.json").write_text('{"model_name": "bert"}')
     (tmp_path / "list.json").write_text("[1, 2]")
-    for name in ("text", "other", "list"):
+    found.save(tmp_path / "whole.json")
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    broken = {"ablation": "nothing", "direction": "both", "components": [], "scores": {}, "faithfulness": "high"}
+    for name, value in broken.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(whole | {name: value}))
+    for name in ("text", "other", "list", *broken):
         with pytest.raises(PatchingError, match=f"{name}.json is not a circuit"):
             Circuit.load(tmp_path / f"{name}.json")
     with pytest.raises(PatchingError, match="cannot be read"):
         Circuit.load(tmp_path / "nowhere.json")
     with pytest.raises(PatchingError, match="cannot be written"):
         found.save(tmp_path / "no folder" / "circuit.json")
+    with pytest.raises(PatchingError, match="no file to write"):
+        found.save("")
 
 
 @pytest.mark.parametrize(
@@ -431,9 +441,11 @@ def test_files_that_are_no_circuits_and_places_that_take_none_are_named(found, t
         ({"threshold": 0.0}, "not 0.0"),
         ({"threshold": 1.1}, "not 1.1"),
         ({"held_out": 1.0}, "between 0 and 1, not 1.0"),
-        ({"pairs": SAME_LENGTH[:3]}, "Of 3 pairs, 2 held out and 1 searched on"),
-        ({"pairs": []}, "Of 0 pairs"),
-        ({"pairs": [StatementPair("A [MASK].", "A [MASK].", "dog", "cat")] * 6}, "Of the 3 pairs searched on, 3 have"),
+        ({"pairs": SAME_LENGTH[:3]}, r"Of 3 pairs \(2 different ones\)"),
+        ({"pairs": []}, "There are no pairs"),
+        ({"pairs": SAME_LENGTH[0]}, "Of 1 pairs"),
+        ({"pairs": [SAME_LENGTH[0]] * 6}, r"\(1 different ones\)"),
+        ({"pairs": [StatementPair(a, a, "dog", "cat") for a in UNCHANGED]}, "Of the 3 pairs searched on, 3 have"),
     ],
 )
 def test_what_cannot_be_searched_is_a_clear_error(masked_lm, change, message):
