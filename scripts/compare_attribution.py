@@ -18,7 +18,8 @@ from rich.table import Table
 
 from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, SITES, agreement, answerable, attribute, patch_sweep
+from negprobe.patching import DIRECTIONS, agreement, answerable, attribute, patch_sweep
+from negprobe.patching.sites import site_for
 from negprobe.statements import complete, from_control, load_pairs
 
 STEPS = 8
@@ -35,6 +36,10 @@ def main(
     """Compare and print."""
     console = Console(width=120)
     try:
+        # Before the model is loaded and minutes are spent.
+        sites = [site_for(name) for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]]
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
         encoder = HookedEncoder.from_pretrained(model)
         asked = answerable(encoder, load_pairs(pairs).pairs[:limit])
         chosen = [from_control(complete(pair, encoder.tokenizer)) for pair in asked.pairs.values()]
@@ -42,8 +47,9 @@ def main(
         for column in ("site", "direction", "cells", "method", "Spearman", "Pearson", "exact (s)", "estimate (s)"):
             table.add_column(column, justify="right")
         worst = []
-        for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]:
-            by = ("head", "role") if name in SITES and SITES[name].has_heads else ("role",)
+        for where in sites:
+            name = where.name
+            by = ("head", "role") if where.has_heads else ("role",)
             for direction in DIRECTIONS:
                 start = time.perf_counter()
                 exact = patch_sweep(encoder, chosen, name, by=by, direction=direction)

@@ -29,6 +29,8 @@ from negprobe.patching import (
     patch_sweep,
     save_results,
 )
+from negprobe.patching.sites import site_for
+from negprobe.patching.sweep import checked_sweep
 from negprobe.statements import complete, from_control, load_pairs
 
 
@@ -66,6 +68,13 @@ def main(
     try:
         out.mkdir(parents=True, exist_ok=True)
         read = chosen_objective(objective)
+        # All of it before the model is loaded and the first sweep is done.
+        sweeps = []
+        for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]:
+            parts = tuple((by or ("head,role" if site_for(name).has_heads else "role")).split(","))
+            for way in direction or DIRECTIONS:
+                checked_sweep(name, parts, how, keys, renormalize, way)
+                sweeps.append((name, parts, way))
         encoder = HookedEncoder.from_pretrained(model, device=device)
         loaded = [load_pairs(name) for name in pairs or ["builtin"]]
         for reason in (reason for part in loaded for reason in part.dropped):
@@ -79,29 +88,25 @@ def main(
         tables = []
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bars:
-            for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]:
-                has_heads = name in SITES and SITES[name].has_heads
-                parts = tuple((by or ("head,role" if has_heads else "role")).split(","))
-                for way in direction or DIRECTIONS:
-                    task = bars.add_task(f"{name} by {' and '.join(parts)}, {how}, {way}", total=len(chosen))
-                    results = patch_sweep(
-                        encoder,
-                        chosen,
-                        name,
-                        by=parts,  # type: ignore[arg-type]
-                        direction=way,  # type: ignore[arg-type]
-                        how=how,  # type: ignore[arg-type]
-                        keys=keys,
-                        renormalize=renormalize,
-                        objective=read,
-                        seed=seed,
-                        progress=lambda done, task=task: bars.update(task, completed=done),  # type: ignore[misc]
-                    )
-                    # The pairs' own numbers, as in what was left out.
-                    results = results.assign_coords(pair=list(asked.pairs))
-                    save_results(results, out / f"{name}-{'-'.join(parts)}-{how}-{way}.nc")
-                    table = averages(results, seed=seed)
-                    tables.append(table.assign(site=name, how=how, direction=way))
+            for name, parts, way in sweeps:
+                task = bars.add_task(f"{name} by {' and '.join(parts)}, {how}, {way}", total=len(chosen))
+                results = patch_sweep(
+                    encoder,
+                    chosen,
+                    name,
+                    by=parts,  # type: ignore[arg-type]
+                    direction=way,  # type: ignore[arg-type]
+                    how=how,  # type: ignore[arg-type]
+                    keys=keys,
+                    renormalize=renormalize,
+                    objective=read,
+                    seed=seed,
+                    progress=lambda done, task=task: bars.update(task, completed=done),  # type: ignore[misc]
+                )
+                # The pairs' own numbers, as in what was left out.
+                results = results.assign_coords(pair=list(asked.pairs))
+                save_results(results, out / f"{name}-{'-'.join(parts)}-{how}-{way}.nc")
+                tables.append(averages(results, seed=seed).assign(site=name, how=how, direction=way))
         whole = out / "averages.parquet.new"
         pd.concat(tables).to_parquet(whole, index=False)
         whole.replace(out / "averages.parquet")

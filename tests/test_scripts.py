@@ -10,6 +10,7 @@ import xarray as xr
 
 from negprobe import AttentionProbe, HookedEncoder, builtin_pairs, mean_effect, patch_sweep
 from negprobe.attention import METRICS
+from negprobe.patching import Circuit, agreement, attribute, find_circuit
 from negprobe.statements import complete, from_control
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -66,3 +67,38 @@ def test_a_wrong_model_is_one_line(tmp_path):
     done = run("patch_negation.py", "./no-such-folder", "--out", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: There is no model folder")
+
+
+def test_a_later_sweep_that_cannot_be_is_told_before_the_model_is_loaded(tmp_path):
+    done = run("patch_negation.py", "./no-such-folder", "--site", "z", "--site", "y", "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no site 'y'; choose one of")
+    done = run("compare_attribution.py", "./no-such-folder", "--site", "y")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no site 'y'; choose one of")
+
+
+def test_compare_attribution_prints_the_agreement_of_both_estimates(tmp_path):
+    out = tmp_path / "new folder" / "worst.csv"
+    done = run("compare_attribution.py", "--limit", 2, "--site", "z", "--steps", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    pairs = [from_control(complete(pair, model.tokenizer)) for pair in builtin_pairs()[:2]]
+    exact = patch_sweep(model, pairs, "z", by=("head", "role"), direction="noising")
+    estimate = attribute(model, pairs, sites=["z"], by=("head", "role"), direction="noising", steps=2)["z"]
+    assert f"{agreement(exact, estimate).spearman:.3f}" in done.stdout
+    worst = pd.read_csv(out)
+    assert set(worst["method"]) == {"gradient", "integrated, 2"}
+    assert set(worst["direction"]) == {"noising", "denoising"}
+
+
+def test_find_circuit_saves_what_find_circuit_returns(tmp_path):
+    done = run("find_circuit.py", "--sample", 12, "--threshold", 0.8, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    drawn = sorted(np.random.default_rng(0).permutation(len(builtin_pairs()))[:12])
+    pairs = [from_control(complete(builtin_pairs()[index], model.tokenizer)) for index in drawn]
+    expected = find_circuit(model, pairs, ablation="mean", threshold=0.8)
+    assert Circuit.load(tmp_path / "circuit.json").components == expected.components
+    assert f"faithfulness {expected.faithfulness:.2f}" in done.stdout.replace("\n", " ")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"circuit.png", "faithfulness.png"}

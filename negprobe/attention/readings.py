@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.attention.frames import Tokenized
 from negprobe.attention.pair_metrics import COMPARED
 from negprobe.errors import InputError
-from negprobe.statements import ROLES, align, roles
+from negprobe.statements import ROLES, align, original_roles
 
 SIDES = ("original", *COMPARED)
 """The statements of a pair, in the order in which they are run."""
@@ -90,7 +90,9 @@ class HeadReading:
 def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
     """What a head reads most in the counterfactual, and what it reads otherwise than in the control.
 
-    Only roles that at least half as many pairs have as any are compared, so that a single pair makes no story.
+    Only roles that at least half as many pairs have as any are compared, so that a single pair makes no story. Two
+    things that tell little are left out: that the first token or the separator reads itself, where many heads rest, and
+    of the change the cue's own row, which differs because the cue is another word.
 
     Args:
         readings: What `AttentionProbe.readings` returns.
@@ -105,7 +107,7 @@ def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
         raise InputError(f"There is no head {layer}.{head}: there are {n_layers} layers of {n_heads} heads.")
     of_head = readings.sel(layer=layer, head=head)
     here = of_head.sel(side="counterfactual")
-    above_even = here["share"] - here["even"]
+    above_even = (here["share"] - here["even"]).where(~_resting(here))
     raw, norm = (
         Reading(query, key, *_shares(here["share"], query, key), float(cell["even"]), int(cell["n"]))
         for measure in MAPS
@@ -117,9 +119,14 @@ def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
     if not n.any():
         return HeadReading(layer, head, raw, norm, None)
     change = of_head["change"].sel(base=base)
-    query, key = _largest(abs(change.sel(measure="norm")), n)
+    query, key = _largest(abs(change.sel(measure="norm")).where((change["query"] != "cue") & ~_resting(change)), n)
     changed = ReadingChange(query, key, base, *_shares(change, query, key), int(n.sel(query=query, key=key)))
     return HeadReading(layer, head, raw, norm, changed)
+
+
+def _resting(cells: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Which cells are special tokens that read themselves."""
+    return (cells["query"] == cells["key"]) & cells["query"].isin(["cls", "sep"])
 
 
 def _largest(values: xr.DataArray, n: xr.DataArray) -> tuple[str, str]:
@@ -141,18 +148,12 @@ def role_matrices(
     matrices = np.zeros((len(pairs[0].sides), len(pairs), max(map(len, pairs)), len(ROLES)))
     for row, pair in enumerate(pairs):
         # A control shares the counterfactual's positions.
-        of_sides = [original_roles(pair, tokenizer), *[pair.roles] * (len(pair.sides) - 1)]
+        original, counterfactual = pair.sides[:2]
+        here = original_roles(original, pair.roles, align(original, counterfactual), tokenizer, pair.pair.target)
+        of_sides = [here, *[pair.roles] * (len(pair.sides) - 1)]
         for side, names in enumerate(of_sides):
             matrices[side, row, np.arange(len(names)), [ROLES.index(name) for name in names]] = 1
     return torch.from_numpy(matrices).to(device, dtype)
-
-
-def original_roles(pair: Tokenized, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The role of each token of the original: that of its partner in the counterfactual, else its own."""
-    alignment = align(*pair.sides[:2])
-    partner = dict(zip(alignment.original, alignment.counterfactual, strict=True))
-    own = roles(pair.sides[0], tokenizer, target=pair.pair.target)
-    return tuple(pair.roles[partner[at]] if at in partner else name for at, name in enumerate(own))
 
 
 def role_shares(

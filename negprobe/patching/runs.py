@@ -19,6 +19,7 @@ from negprobe.statements import (
     TokenizedStatement,
     align,
     complete,
+    original_roles,
     roles,
     tokenize_all,
 )
@@ -107,6 +108,7 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
     original = tokenized_run(model, [pair.original for pair in pairs])
     counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
     originals, counterfactuals = original.statements, counterfactual.statements
+    assert model.tokenizer is not None
     alignments = [align(a, b) for a, b in zip(originals, counterfactuals, strict=True)]
 
     base, source = (original, counterfactual) if direction == "noising" else (counterfactual, original)
@@ -119,7 +121,15 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
         at = list(to_source)
         source_of[row, at] = torch.tensor(list(to_source.values()), device=source_of.device)
         aligned[row, at] = True
-        names = _roles(pair, originals[row], counterfactuals[row], dict(links), model)[direction == "denoising"]
+        names = roles(
+            counterfactuals[row],
+            model.tokenizer,
+            cue_spans=pair.cue_spans,
+            affected_spans=pair.affected_spans,
+            target=pair.target,
+        )
+        if direction == "noising":
+            names = original_roles(originals[row], names, alignment, model.tokenizer, pair.target)
         role[row, : len(names)] = torch.tensor([ROLES.index(name) for name in names], device=role.device)
     return PairRuns(tuple(pairs), base, source, source_of, aligned, role)
 
@@ -192,27 +202,3 @@ def site_activations(
 def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
     """What the head reads, of an unpatched run."""
     return cached(model, run, [])[0]
-
-
-def _roles(
-    pair: StatementPair,
-    original: TokenizedStatement,
-    counterfactual: TokenizedStatement,
-    counterfactual_of: dict[int, int],
-    model: HookedEncoder,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The roles of the original's and of the counterfactual's tokens."""
-    assert model.tokenizer is not None
-    there = roles(
-        counterfactual,
-        model.tokenizer,
-        cue_spans=pair.cue_spans,
-        affected_spans=pair.affected_spans,
-        target=pair.target,
-    )
-    here = roles(original, model.tokenizer, target=pair.target)
-    carried = tuple(
-        there[counterfactual_of[position]] if position in counterfactual_of else name
-        for position, name in enumerate(here)
-    )
-    return carried, there

@@ -7,7 +7,7 @@ from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers import LoadedPairs, load_pairs
-from negprobe.statements.roles import ROLES, roles
+from negprobe.statements.roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "from_control",
     "length_matched_control",
     "load_pairs",
+    "original_roles",
     "roles",
     "tokenize",
     "tokenize_all",

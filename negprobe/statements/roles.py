@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.statements.alignment import Alignment
 from negprobe.statements.pair import Span
 from negprobe.statements.tokens import TokenizedStatement
 
@@ -38,6 +39,19 @@ def roles(
                 role[position] = name
     named = {tokenizer.mask_token_id: "mask", tokenizer.sep_token_id: "sep", tokenizer.cls_token_id: "cls"}
     return tuple(named.get(token, role[position]) for position, token in enumerate(statement.ids))
+
+
+def original_roles(
+    original: TokenizedStatement,
+    counterfactual_roles: Sequence[str],
+    alignment: Alignment,
+    tokenizer: PreTrainedTokenizerBase,
+    target: str | None = None,
+) -> tuple[str, ...]:
+    """The role of each token of the original: that of its partner, as cues stand there, else its own."""
+    partner = dict(zip(alignment.original, alignment.counterfactual, strict=True))
+    own = roles(original, tokenizer, target=target)
+    return tuple(counterfactual_roles[partner[at]] if at in partner else name for at, name in enumerate(own))
 
 
 def _word_spans(text: str, word: str | None) -> list[Span]:

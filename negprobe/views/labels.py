@@ -1,6 +1,7 @@
 """How a token is written where there is little room."""
 
 import unicodedata
+from pathlib import Path
 
 ELLIPSIS = "…"
 
@@ -20,6 +21,11 @@ def aligned_label(original: str, counterfactual: str) -> str:
     if original == counterfactual:
         return tick_label(original)
     return f"{tick_label(original, 9)}→{tick_label(counterfactual, 9)}"
+
+
+def short_name(model_name: str) -> str:
+    """A hub name as it is, and the last two folders of a path."""
+    return "/".join(Path(model_name).parts[-2:])
 
 
 def percent(value: float) -> str:

@@ -13,7 +13,7 @@ from negprobe.views.labels import percent
 
 _N_NAMED = 3
 
-_ABLATED = {
+ABLATED = {
     "swap": "swapped for the affirmative run's",
     "mean": "set to its mean over the searched statements' tokens of the same role",
     "zero": "set to zero",
@@ -35,7 +35,7 @@ def circuit_story(found: Mechanism) -> list[str]:
     heads = [component for component in sorted(found.circuit.components) if component.head is not None]
     return [
         f"{head_sentence(head_story(found.readings, component.layer, component.head))} With it alone "
-        f"{_ABLATED[found.circuit.ablation]}, the answer goes {percent(found.circuit.scores[component])} of the way to "
+        f"{ABLATED[found.circuit.ablation]}, the answer goes {percent(found.circuit.scores[component])} of the way to "
         f"the affirmative run's (over the {found.circuit.n_search} pairs searched on)."
         for component in heads
         if component.head is not None
@@ -69,13 +69,14 @@ def _knocked_out(found: Mechanism) -> list[str]:
     heads = ", ".join(
         f"{layer}.{head} ({percent(by_head.values[layer, head])})"
         for layer, head in zip(*np.unravel_index(order, by_head.shape), strict=True)
+        if percent(by_head.values[layer, head]) != "0%"
     )
     return [
         "With no other token allowed to look at the cue, in any layer, the counterfactual's answer goes "
         f"{percent(whole)} of the way to the affirmative run's ({int(everywhere['n_pairs'].sel(patch='everywhere'))} "
         f"pairs); in {layer} alone {percent(float(by_layer.sel(patch=layer)))}, the most of any layer; at "
         f"{ROLE_NAMES[role.removeprefix('at ')]} alone {percent(float(roles.sel(patch=role)))}, the most of any role. "
-        f"Of single heads, most by {heads}."
+        + (f"Of single heads, most by {heads}." if heads else "No single head moves it.")
     ]
 
 
@@ -112,19 +113,24 @@ def _size_and_faith(circuit: Circuit) -> str:
         f"{percent(circuit.faithfulness)} of what the counterfactual's run does (95 % interval {percent(low)} to "
         f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search} (where "
         f"{percent(circuit.threshold)} was asked for and {percent(circuit.search_faithfulness)} found), everything "
-        f"else {_ABLATED[circuit.ablation]}; random sets of that size keep "
+        f"else {ABLATED[circuit.ablation]}; random sets of that size keep "
         f"{percent(circuit.random_faithfulness)} on average, {percent(circuit.random_best)} at best."
     )
 
 
 def _proof(circuit: Circuit) -> str:
-    gap = circuit.completeness["gap"]
-    least = circuit.minimality.sort_values("drop").iloc[0]
+    table = circuit.completeness
+    single = table[table["n_removed"] == 1].sort_values("gap", ascending=False)
+    gap, random_gap = single["gap"], table["gap"][table["n_removed"] > 1]
+    worst = single["removed"].iloc[0]
+    least = circuit.minimality.sort_values("largest_change").iloc[0]
+    more = f" with random halves of it out by {random_gap.mean():.2f} on average;" if len(random_gap) else ""
     return (
-        "Completeness: with parts of the circuit taken out of both, circuit and model differ in faithfulness by "
-        f"{gap.mean():.2f} on average and by {gap.max():.2f} at worst. Minimality: the member that it can spare most, "
-        f"{least['component']}, costs {least['drop']:.2f}. Over circuits of every size, CPR is {circuit.cpr:.2f} and "
-        f"CMD {circuit.cmd:.2f}."
+        "Completeness: with one member taken out of both, circuit and model differ in faithfulness by "
+        f"{gap.mean():.2f} on average and {gap.max():.2f} at worst ({worst});{more} 0 is complete. Minimality: without "
+        f"the member it can spare most, {least['component']}, faithfulness changes by {least['largest_change']:.2f} at "
+        "most, with whatever else is out. Over circuits of every size, the area under the curve of faithfulness "
+        f"(CPR) is {circuit.cpr:.2f}, and that between the curve and 1 (CMD) {circuit.cmd:.2f}."
     )
 
 

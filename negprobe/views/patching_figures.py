@@ -28,7 +28,7 @@ from negprobe.attention import head_story
 from negprobe.errors import ViewError
 from negprobe.views.circuit_story import signed
 from negprobe.views.figures import figure_of
-from negprobe.views.labels import tick_label
+from negprobe.views.labels import short_name, tick_label
 from negprobe.views.statistics_figures import (
     _BLUE,
     _GREY,
@@ -126,7 +126,7 @@ def circuit_graph(
     if edges is not None:
         keys |= _draw_edges(axes, edges, layout)
     share = f"{len(names)} of {len(scores)} components"
-    axes.set_title(f"{share}\n{tick_label(circuit.model_name, 40)}", fontsize=9, parse_math=False)
+    axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=9, parse_math=False)
     _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
@@ -296,19 +296,16 @@ def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, A
     return keys
 
 
-def faithfulness_curve(
-    circuit: "Circuit", *, threshold: float | None = None, width: float = _PAGE, axes: Axes | None = None
-) -> Figure:
+def faithfulness_curve(circuit: "Circuit", *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
     """How faithful the circuits of the best-ranked components are, by their share of all, on held-out pairs.
 
     1 is the whole model's behaviour, 0 that with every component ablated. The circuit is pruned, and so need not lie on
     the curve. The title has the areas of Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark": CPR
     under the curve (the more the better) and CMD between the curve and 1 (the less the better). Shares are on a log
-    scale where a component is less than a fiftieth.
+    scale where a component is less than a fiftieth. The search's threshold is a line.
 
     Args:
         circuit: The circuit, which is marked with its own interval beside the mean of random circuits of its size.
-        threshold: The faithfulness that is drawn as a line; by default what the search asked for.
         width: Inches the figure is wide at most.
         axes: Where to draw; a new figure if there is none.
 
@@ -326,8 +323,9 @@ def faithfulness_curve(
     (line,) = axes.plot(curve["share"], curve["faithfulness"], color=_BLUE, linewidth=1.3, marker=".", markersize=4)
     keys["95 % interval"] = (band, line)
     keys["whole model"] = axes.axhline(1, color=_GREY, linewidth=0.8)
-    asked = circuit.threshold if threshold is None else threshold
-    keys[f"threshold {asked:g}"] = axes.axhline(asked, color=_GREY, linewidth=0.9, linestyle="--")
+    keys[f"threshold {circuit.threshold:g}"] = axes.axhline(
+        circuit.threshold, color=_GREY, linewidth=0.9, linestyle="--"
+    )
     axes.vlines(n / n_all, *circuit.interval, color=_ORANGE, linewidth=1.3)
     (random,) = axes.plot([n / n_all], [circuit.random_faithfulness], "x", color="black", markersize=5)
     keys["random circuits"] = random

@@ -2,9 +2,8 @@
 
 import base64
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -24,7 +23,8 @@ from negprobe.views.figures import (
     raw_beside_value_weighted,
 )
 from negprobe.views.findings import behaviour, carriers, left_out, responding_heads
-from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
+from negprobe.views.labels import short_name
+from negprobe.views.mechanism_findings import ABLATED, attention_to_cue, circuit_story, knock_out_table, mechanism
 from negprobe.views.page import page_parts
 from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
 from negprobe.views.statistics_figures import (
@@ -66,10 +66,12 @@ _READING = {
     "softmax, from all other tokens: 0 leaves its answer as it is, 1 turns it into the affirmative run's.",
     "causal-against-attention": "Do the heads that look at the negation matter? Each head's value-weighted attention "
     "to the cue in the counterfactual, and what swapping its output does to the answer.",
-    "circuit": "The components that are left alone when everything else is ablated (set to its mean by role), from the "
-    "first layer (bottom) up; beneath each head what it reads at which token, after the values.",
+    "circuit": "from the first layer (bottom) up, with all others as grey dots; size and colour tell the effect of "
+    "ablating a component alone. Beneath each head what it reads at which role of token, after the values, and what "
+    "it reads otherwise than in the affirmative run, where that is a quarter of its attention or more.",
     "faithfulness": "How much of what the counterfactual's run does is kept by the best-ranked components alone, on "
-    "pairs that the search did not see.",
+    "pairs that the search did not see: 1 is the whole model, 0 everything ablated. The circuit is marked apart, as it "
+    "was pruned of what it could spare, and so is the mean of random sets of its size.",
     "effect-by-role": "The effect of swapping the residual stream before each layer at the tokens of each role, with "
     "95 % bootstrap intervals over pairs.",
     "positions": "One pair, every token: the effect of swapping the residual stream before each layer.",
@@ -89,6 +91,7 @@ _MAPPED = ("mean_attention_diff", "js_divergence", "attention_to_cue", "norm_to_
 """The metrics whose effects are drawn; the tables have all of them."""
 
 _HALF_PAGE = 4.6  # inches
+_N_UNFOLDED = 10
 
 
 def study_figures(results: StudyResults) -> dict[str, Figure]:
@@ -144,7 +147,7 @@ def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
             figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
     if found.circuit is not None:
         figures["circuit"] = circuit_graph(found.circuit, found.readings)
-        figures["faithfulness"] = faithfulness_curve(found.circuit, threshold=found.circuit.threshold)
+        figures["faithfulness"] = faithfulness_curve(found.circuit)
     return figures
 
 
@@ -164,7 +167,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     return Template(_asset("report.html")).substitute(
         head=parts.head,
         style=_asset("page.css") + _asset("report.css"),
-        title=html.escape(f"Where {_short_name(results.cfg.model_name)} hears “not”"),
+        title=html.escape(f"Where {short_name(results.cfg.model_name)} hears “not”"),
         question=html.escape(
             f"{len(results.pairs)} statements from {results.source} were run with and without their negation through "
             f"{results.cfg.model_name} ({results.cfg.family}, {results.cfg.n_layers} layers of {results.cfg.n_heads} "
@@ -188,11 +191,6 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         limits=_list(_LIMITS),
         manifest=_manifest_table(manifest),
     )
-
-
-def _short_name(model_name: str) -> str:
-    """A hub name as it is, and the last two folders of a path."""
-    return "/".join(Path(model_name).parts[-2:])
 
 
 def strongest_head(results: StudyResults) -> tuple[int, int]:
@@ -283,13 +281,26 @@ def _mechanism_section(results: StudyResults, figures: Mapping[str, bytes]) -> s
         return "".join([*parts, f"<p>No circuit: {html.escape(found.no_circuit)}</p>"])
     drawn = ["circuit", "faithfulness"]
     parts += [
-        _figures(figures, drawn, [_READING[name] for name in drawn]),
+        _figures(
+            figures,
+            drawn,
+            [
+                f"The circuit: what is left when everything else is {ABLATED[found.circuit.ablation]}, "
+                f"{_READING['circuit']}",
+                _READING["faithfulness"],
+            ],
+        ),
         "<h3>What each head of the circuit reads</h3>",
-        _list(circuit_story(found)),
+        _folded(circuit_story(found)),
         _table(
             found.circuit.minimality,
             "Minimality: what each member's removal costs in faithfulness, from the circuit (drop), and at most from "
             "any tried subset of it (largest change)",
+            decimals=3,
+        ),
+        _table(
+            found.circuit.completeness.rename(columns={"n_removed": "how many"}),
+            "Completeness: faithfulness of circuit and model with the same members taken out of both",
             decimals=3,
         ),
     ]
@@ -348,7 +359,8 @@ def _table(table: pd.DataFrame, caption: str, *, decimals: int) -> str:
 
 def _cell(value: object, decimals: int) -> str:
     if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:.{decimals}f}"
+        # A sum with 0.0 takes the minus away from what is rounded to nothing.
+        return "–" if pd.isna(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
     return str(value)
 
 
@@ -371,6 +383,14 @@ def _figure(png: bytes, name: str, caption: str) -> str:
 def _list(sentences: Iterable[str]) -> str:
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def _folded(sentences: Sequence[str]) -> str:
+    """A list, what is beyond its first `_N_UNFOLDED` to be opened."""
+    if len(sentences) <= _N_UNFOLDED:
+        return _list(sentences)
+    rest = sentences[_N_UNFOLDED:]
+    return f"{_list(sentences[:_N_UNFOLDED])}<details><summary>{len(rest)} more</summary>{_list(rest)}</details>"
 
 
 def _asset(name: str) -> str:

@@ -204,14 +204,18 @@ def test_a_head_s_story_is_where_it_reads_most_above_an_even_share(flat):
         # Less above an even share, though more: five of nine tokens are other words.
         other=("share", here | {"measure": "norm", "query": "cue", "key": "other"}, 0.65),
         original=("share", {"side": "original", "measure": "norm", "query": "cls", "key": "sep"}, 0.9),
-        change=("change", {"base": "control", "measure": "norm", "query": "cue", "key": "sep"}, -0.3),
+        # Where heads rest, and what the cue itself reads, are no story.
+        resting=("share", here | {"measure": "raw", "query": "sep", "key": "sep"}, 0.99),
+        cues_own=("change", {"base": "control", "measure": "norm", "query": "cue", "key": "sep"}, -0.8),
+        resting_change=("change", {"base": "control", "measure": "norm", "query": "cls", "key": "cls"}, 0.7),
+        change=("change", {"base": "control", "measure": "norm", "query": "affected", "key": "sep"}, -0.3),
         smaller=("change", {"base": "control", "measure": "norm", "query": "cls", "key": "sep"}, 0.2),
         of_the_original=("change", {"base": "original", "measure": "norm", "query": "cls", "key": "sep"}, 0.9),
     )
     assert (story.layer, story.head) == (2, 3)
     assert (story.raw.query, story.raw.key, story.raw.raw) == ("sep", "cls", 0.7)
     assert story.norm == Reading("affected", "cue", raw=even, norm=0.6, even=even, n=3)
-    assert story.change == ReadingChange("cue", "sep", "control", raw=0.0, norm=-0.3, n=2)
+    assert story.change == ReadingChange("affected", "sep", "control", raw=0.0, norm=-0.3, n=2)
 
 
 def test_roles_that_fewer_than_half_of_the_pairs_have_make_no_story(flat):

@@ -459,8 +459,8 @@ def test_what_cannot_be_searched_is_a_clear_error(masked_lm, change, message):
 
 def test_pairs_without_a_swing_are_counted_on_both_sides(masked_lm):
     _, model = masked_lm
-    same = StatementPair("A [MASK].", "A [MASK].", "dog", "cat")
-    circuit = find_circuit(model, [*SAME_LENGTH, *[same] * 6], seed=1)
+    same = [StatementPair(text, text, "dog", "cat") for text in UNCHANGED]
+    circuit = find_circuit(model, [*SAME_LENGTH, *same], seed=1)
     assert sum(circuit.near_zero_gap) == 6 and min(circuit.near_zero_gap) > 0
     assert circuit.n_search + circuit.near_zero_gap[0] == circuit.n_held_out + circuit.near_zero_gap[1] == 9
 

@@ -271,11 +271,6 @@ def test_a_faithfulness_curve_is_the_curve_its_band_and_the_circuit(n_layers, n_
     ]
 
 
-def test_another_threshold_can_be_drawn():
-    figure = faithfulness_curve(circuit_of(4, 4, 6), threshold=0.5)
-    assert list(figure.axes[0].lines[2].get_ydata()) == [0.5, 0.5] and "threshold 0.5" in legend(figure)
-
-
 def test_a_curve_without_rows_or_columns_is_an_error():
     circuit = circuit_of(2, 2, 2)
     with pytest.raises(ViewError, match="curve is empty"):
