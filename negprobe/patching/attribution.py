@@ -15,7 +15,14 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
+from negprobe.patching.objectives import (
+    FLAT_AT_THE_BASE,
+    Objective,
+    Readout,
+    default_objective,
+    kl_divergence,
+    readout_for,
+)
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES, Site, site_for
@@ -91,7 +98,7 @@ def attribute(
 
     Raises:
         PatchingError: for a site, part, direction or objective that the model or a pair does not have, an objective
-            without a gradient, fewer than one step, or no pairs at all.
+            without a gradient, or with none at the base run and no steps, fewer than one step, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
@@ -99,10 +106,13 @@ def attribute(
         raise PatchingError(f"Gradients are averaged over at least one step, not {steps}; None takes the base run's.")
     sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
     objective = objective or default_objective(model)
+    if objective is kl_divergence and steps is None:
+        raise PatchingError(FLAT_AT_THE_BASE + " Average gradients over runs with steps=8, or take another objective.")
     parts: list[tuple[list[int], PairRuns, list[Values]]] = []
     done = 0
     for indices in pair_batches(model, chosen, _WIDTHS):
-        with torch.no_grad():
+        # A tensor made in inference mode could not take part in a gradient.
+        with torch.inference_mode(False), torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             parts.append((indices, runs, _attribute_batch(model, runs, sweeps, objective, steps)))
         done += len(indices)

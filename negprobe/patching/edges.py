@@ -20,7 +20,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block, LayerNorm
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
-from negprobe.patching.objectives import Objective, default_objective, readout_for
+from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, cached, check_direction, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES
@@ -93,12 +93,15 @@ def attribute_edges(
             "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."
         )
     objective = objective or default_objective(model)
+    if objective is kl_divergence:
+        raise PatchingError(FLAT_AT_THE_BASE + " Take another objective.")
     senders, receivers = edge_names(model)
     patched = np.full((len(chosen), len(senders), len(receivers)), np.nan)
     base, source = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
     done = 0
     for indices in pair_batches(model, chosen, _WIDTHS):
-        with torch.no_grad():
+        # A tensor made in inference mode could not take part in a gradient.
+        with torch.inference_mode(False), torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             values = _edge_batch(model, runs, objective, frozen=layer_norm == "frozen")
         patched[indices], base[indices], source[indices] = (value.double().cpu().numpy() for value in values)

@@ -145,6 +145,9 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     return Readout(positions, read)
 
 
+FLAT_AT_THE_BASE = "kl_divergence is least at the base run, so that its gradient there is 0 and estimates nothing."
+
+
 def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """How much nearer a pooled embedding is to the original's than to the counterfactual's.
 
@@ -198,7 +201,7 @@ def objective_from(
     and the head for it, so it is slower than the others.
 
     Raises:
-        PatchingError: when it is used and does not return one number a run.
+        PatchingError: when it is used and does not return one number a run, or NaN.
     """
 
     def own(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
@@ -209,6 +212,12 @@ def objective_from(
                 found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
                 raise PatchingError(
                     f"{own.__name__} returned {found} for {len(resid)} runs; an objective returns one number a run."
+                )
+            if bool(values.isnan().any()):
+                first = pairs[int(values.isnan().nonzero()[0])]
+                raise PatchingError(
+                    f"{own.__name__} returned NaN for a run of {first.original!r}; an objective returns a number for "
+                    "every run, as NaN stands for a part that a pair does not have."
                 )
             # Whether an answer is right is a number too.
             return values.to(resid.dtype)

@@ -9,7 +9,7 @@ from numerical import derivative
 from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering
 
 from negprobe.errors import PatchingError
-from negprobe.patching import mean_effect
+from negprobe.patching import kl_divergence, mean_effect
 from negprobe.patching.agreement import agreement
 from negprobe.patching.attribution import attribute
 from negprobe.patching.edges import attribute_edges, edge_names
@@ -244,6 +244,7 @@ def without_gradient(model, runs, side):
         ({"layer_norm": "thawed"}, "'differentiated' or 'frozen'"),
         ({"pairs": []}, "no pairs"),
         ({"objective": without_gradient}, "no gradient"),
+        ({"objective": kl_divergence}, "its gradient there is 0"),
     ],
 )
 def test_edges_that_do_not_exist_are_a_clear_error(tiny, change, message):
@@ -252,6 +253,13 @@ def test_edges_that_do_not_exist_are_a_clear_error(tiny, change, message):
     unchecked = getattr(attribute_edges, "__wrapped__", attribute_edges)
     with pytest.raises(PatchingError, match=message):
         unchecked(tiny, asked.pop("pairs"), **asked)
+
+
+def test_gradients_of_edges_are_taken_in_inference_mode_too(tiny):
+    expected = attribute_edges(tiny, TINY_EQUAL.pair)
+    with torch.inference_mode():
+        found = attribute_edges(tiny, TINY_EQUAL.pair)
+    np.testing.assert_array_equal(found["patched"], expected["patched"])
 
 
 def test_a_model_with_hooks_is_refused_because_an_edge_would_pass_them_by(tiny):

@@ -369,6 +369,12 @@ def test_an_objective_of_ones_own_that_is_not_one_number_a_run_is_a_clear_error(
         patch_sweep(tiny, TINY_EQUAL.pair, "mlp_out", by="position", objective=objective_from(function))
 
 
+def test_an_objective_of_ones_own_that_is_nan_is_a_clear_error(tiny):
+    broken = objective_from(lambda logits, pairs: logits[:, 0, 0] * torch.nan)
+    with pytest.raises(PatchingError, match="returned NaN for a run of"):
+        patch_sweep(tiny, TINY_EQUAL.pair, "mlp_out", by="position", objective=broken)
+
+
 @pytest.mark.parametrize(
     ("head", "objective", "message"),
     [
