@@ -57,13 +57,14 @@ class StudyResults:
         answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
             none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
-        patching: Results of `patching.patch_sweep` by site and direction; "z" by head, the others by role. Empty if no pair
-            has an objective. In `from_control` pairs the control takes the original's place.
+        patching: Results of `patching.patch_sweep` by site and direction; "z" by head, the others by role. Empty if no
+            pair has an objective. In `from_control` pairs the control takes the original's place.
         patched: Which pairs were patched: those that have an objective, or an even sample of them.
         from_control: How many of the patched pairs swap between control and counterfactual.
-        positions: The residual stream of `examples[0]` (in its `from_control` form, if it has one) patched by position, in both directions.
-        mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if nothing
-            was patched.
+        positions: The residual stream of `examples[0]`, `from_control` as in `patching`, patched by position, in both
+            directions.
+        mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if
+            nothing was patched.
         examples: Some pairs with all their maps, for the interactive views.
         seconds: How long the study took.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
