@@ -6,7 +6,6 @@ Cells that are NaN are hatched. Text is never read as markup, whatever the token
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.errors import ViewError
+from negprobe.views.drawing import draw_map, figure_of, largest_size, symmetric
 from negprobe.views.labels import aligned_label, tick_label
 
-_SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 _CUE_COLOUR = "#a8320a"
 _UNITS = {
     "raw": "attention weight",
@@ -94,7 +93,7 @@ def four_heatmaps(comparison: Comparison, layer: int, head: int, *, difference: 
         _colour_bar(images[-1], list(row[:2]), _UNITS[measure])
         if difference:
             change = _aligned(maps[1], alignment.counterfactual) - _aligned(maps[0], alignment.original)
-            image = _draw_token_map(row[2], change, labels[2], True, _symmetric(change), marks[2])
+            image = _draw_token_map(row[2], change, labels[2], True, symmetric(change), marks[2])
             _colour_bar(image, [row[2]], f"change of {_UNITS[measure].partition(' of ')[0]}")
         for axes, title in zip(row, titles, strict=True):
             axes.set_title(title.format(stage), fontsize=9)
@@ -234,16 +233,7 @@ def _aligned(values: _Map, positions: Sequence[int]) -> _Map:
 
 
 def _limits(measure: str, *maps: _Map) -> _Limits:
-    return (-1.0, 1.0) if measure == "similarity" else (0.0, max(_largest(values) for values in maps))
-
-
-def _symmetric(values: _Map) -> _Limits:
-    return -_largest(values), _largest(values)
-
-
-def _largest(values: _Map) -> float:
-    """The largest size of a value, 1 if there is none to scale by."""
-    return float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    return (-1.0, 1.0) if measure == "similarity" else (0.0, max(largest_size(values) for values in maps))
 
 
 def _least(values: _Map) -> float:
@@ -280,16 +270,6 @@ def _draw_token_map(
 def _name_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
-
-
-def draw_map(
-    axes: Axes, values: _Map, diverging: bool, limits: _Limits, aspect: Literal["equal", "auto"] = "equal"
-) -> AxesImage:
-    """Values as colours, those that are NaN hatched."""
-    # What lies under a missing cell: NaN is drawn as nothing.
-    axes.patch.set(facecolor="#e4e4e4", edgecolor="#a0a0a0", hatch="////")
-    low, high = limits
-    return axes.imshow(values, cmap=_DIVERGING if diverging else _SEQUENTIAL, vmin=low, vmax=high, aspect=aspect)
 
 
 def _label_step(labels: Sequence[str]) -> int:
@@ -331,16 +311,9 @@ def _cell_axes(table: _Map) -> Axes:
     return Figure(figsize=_cell_size(table), layout="constrained").subplots()
 
 
-def figure_of(axes: Axes) -> Figure:
-    """The whole figure that axes are in, subfigures or not."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # only axes that were taken out of their figure have none
-    return figure
-
-
 def _draw_cells(axes: Axes, table: _Map, label: str, diverging: bool, limits: _Limits | None = None) -> None:
     if limits is None:
-        limits = _symmetric(table) if diverging else (float(np.nanmin(table, initial=0.0)), _largest(table))
+        limits = symmetric(table) if diverging else (float(np.nanmin(table, initial=0.0)), largest_size(table))
     image = draw_map(axes, table, diverging, limits, aspect="auto")
     axes.tick_params(labelsize=7)
     for axis in (axes.xaxis, axes.yaxis):
@@ -356,7 +329,7 @@ def _write_numbers(axes: Axes, table: _Map, image: AxesImage) -> None:
     dpi = figure_of(axes).dpi
     if box.width / dpi / columns < 0.3 or box.height / dpi / rows < 0.14:
         return
-    decimals = int(np.clip(1 - np.floor(np.log10(_largest(table))), 0, 3))
+    decimals = int(np.clip(1 - np.floor(np.log10(largest_size(table))), 0, 3))
     for (row, column), value in np.ndenumerate(table):
         if not np.isnan(value):
             red, green, blue, _ = image.to_rgba(value)

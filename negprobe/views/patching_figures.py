@@ -6,7 +6,7 @@ well as in colour, and zero in the middle of diverging scales.
 """
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
@@ -27,26 +26,30 @@ from matplotlib.transforms import Bbox
 from negprobe.attention import head_story
 from negprobe.errors import ViewError
 from negprobe.views.circuit_story import signed
-from negprobe.views.figures import figure_of
-from negprobe.views.labels import short_name, tick_label
-from negprobe.views.statistics_figures import (
-    _BLUE,
-    _GREY,
-    _HALO,
-    _ORANGE,
-    _PAGE,
-    _STEPS,
-    _legend_beneath,
-    _name_points,
-    _points,
-    _range,
-    _spearman,
+from negprobe.views.drawing import (
+    BLUE,
+    DIVERGING,
+    GREY,
+    HALO,
+    ORANGE,
+    PAGE,
+    STEPS,
+    dot_size,
+    figure_of,
+    largest_size,
+    legend_beneath,
+    name_points,
+    number_range,
+    scatter_heads,
+    size_in_points,
+    spearman,
+    square_axes,
 )
+from negprobe.views.labels import short_name, tick_label
 
 if TYPE_CHECKING:
     from negprobe.patching.circuits import Circuit, Component
 
-_DIVERGING = "RdBu_r"
 _PALE = "#b0b0b0"
 _EFFECT = "normalised effect"
 _BAND_GAP, _LINE = 8.0, 9.0  # points between layers, and of a line of text
@@ -75,7 +78,7 @@ def circuit_graph(
     readings: xr.Dataset | None = None,
     *,
     edges: pd.DataFrame | None = None,
-    width: float = _PAGE,
+    width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
     """The components of a circuit, layer by layer from the bottom up, with all others as small grey dots.
@@ -107,18 +110,18 @@ def circuit_graph(
         rows = [[part for part in scores if part.layer == layer] for layer in {part.layer for part in scores}]
         widest = max(sum(1.2 * _room(part, names) for part in row) for row in rows)
         axes = Figure(figsize=(min(width, max(3.3, 1.3 + widest / 72)), 4), layout="constrained").subplots()
-    largest = _largest(scores[part] for part in names)
-    colours = ScalarMappable(Normalize(-largest, largest), _DIVERGING)
+    largest = largest_size(scores[part] for part in names)
+    colours = ScalarMappable(Normalize(-largest, largest), DIVERGING)
     # Beneath the axes is the legend, unless they are alone and it is beneath the figure.
     location, across = ("bottom", 0.6 * 72 * figure_of(axes).get_figwidth()) if alone else ("right", 120)
     bar = figure_of(axes).colorbar(colours, ax=axes, location=location, shrink=0.6, pad=0.02, aspect=across / 6)
     bar.set_label(f"effect of ablating it alone ({circuit.direction}, {circuit.ablation})", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.locator = MaxNLocator(4, steps=_STEPS)
+    bar.locator = MaxNLocator(4, steps=STEPS)
     axes.set_ylabel("layer", fontsize=8)
     axes.set_yticks([0], [str(max(part.layer for part in scores))], fontsize=7)
     figure_of(axes).draw_without_rendering()  # now the axes are as wide as they will be
-    layout = _circuit_layout(scores, names, _points(axes)[0])
+    layout = _circuit_layout(scores, names, size_in_points(axes)[0])
     if alone:
         figure_of(axes).set_figheight((layout.bands[-1][1] + 110) / 72)
     _draw_bands(axes, layout)
@@ -127,7 +130,7 @@ def circuit_graph(
         keys |= _draw_edges(axes, edges, layout)
     share = f"{len(names)} of {len(scores)} components"
     axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=9, parse_math=False)
-    _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -146,7 +149,7 @@ def _draw_components(
         strength = np.array([scores[part] for part in inside], dtype=float)
         sizes = np.array([_diameter(score / largest) ** 2 for score in strength])
         at = _places(layout, inside)
-        marks = axes.scatter(at[:, 0], at[:, 1], sizes, strength, marker=marker, cmap=_DIVERGING)
+        marks = axes.scatter(at[:, 0], at[:, 1], sizes, strength, marker=marker, cmap=DIVERGING)
         marks.set(clim=(-largest, largest), edgecolor="#303030", linewidth=0.7, zorder=3, label=kind)
         at = _places(layout, [part for part in of_kind if part not in names])
         axes.scatter(at[:, 0], at[:, 1], 7, _PALE, marker=marker, linewidths=0, zorder=2, label=f"{kind} outside")
@@ -166,7 +169,7 @@ def _draw_components(
             linespacing=1.1,
             zorder=4,
         )
-        text.set_path_effects([_HALO])
+        text.set_path_effects([HALO])
     return keys
 
 
@@ -177,11 +180,6 @@ def _key(marker: str, size: float, face: str, edge: str) -> Line2D:
 
 def _places(layout: _Layout, parts: "Sequence[Component]") -> Float[np.ndarray, "part 2"]:
     return np.array([layout.at[part] for part in parts], dtype=float).reshape(-1, 2)
-
-
-def _largest(values: Iterable[float]) -> float:
-    """The largest size of a value, 1 if there is none to scale by."""
-    return float(np.nanmax(np.abs(np.array([*values], dtype=float)), initial=0.0)) or 1.0
 
 
 def _component_label(part: "Component", readings: xr.Dataset | None) -> str:
@@ -275,10 +273,10 @@ def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, A
     ends = [(str(sender), str(receiver)) for sender, receiver in zip(edges["sender"], edges["receiver"], strict=True)]
     if unknown := sorted({end for edge in ends for end in edge} - set(places)):
         raise ViewError(f"No component of the circuit's scores is called {', '.join(unknown)}; an edge ends there.")
-    largest = _largest(edges["score"])
+    largest = largest_size(edges["score"])
     keys: dict[str, Any] = {}
     for (sender, receiver), score in zip(ends, edges["score"].astype(float), strict=True):
-        colour, name = (_ORANGE, "edge, score ≥ 0") if score >= 0 else (_BLUE, "edge, score < 0")
+        colour, name = (ORANGE, "edge, score ≥ 0") if score >= 0 else (BLUE, "edge, score < 0")
         # Curved, so that it passes by what stands between its ends.
         axes.add_patch(
             FancyArrowPatch(
@@ -296,7 +294,7 @@ def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, A
     return keys
 
 
-def faithfulness_curve(circuit: "Circuit", *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
+def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How faithful the circuits of the best-ranked components are, by their share of all, on held-out pairs.
 
     1 is the whole model's behaviour, 0 that with every component ablated. The circuit is pruned, and so need not lie on
@@ -319,19 +317,17 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = _PAGE, axes: Axes |
         curve = curve[curve["share"] > 0]
     alone, axes = axes is None, axes or _small_axes(width)
     keys: dict[str, Any] = {}
-    band = axes.fill_between(curve["share"], curve["low"], curve["high"], color=_BLUE, alpha=0.2, linewidth=0)
-    (line,) = axes.plot(curve["share"], curve["faithfulness"], color=_BLUE, linewidth=1.3, marker=".", markersize=4)
+    band = axes.fill_between(curve["share"], curve["low"], curve["high"], color=BLUE, alpha=0.2, linewidth=0)
+    (line,) = axes.plot(curve["share"], curve["faithfulness"], color=BLUE, linewidth=1.3, marker=".", markersize=4)
     keys["95 % interval"] = (band, line)
-    keys["whole model"] = axes.axhline(1, color=_GREY, linewidth=0.8)
+    keys["whole model"] = axes.axhline(1, color=GREY, linewidth=0.8)
     keys[f"threshold {circuit.threshold:g}"] = axes.axhline(
-        circuit.threshold, color=_GREY, linewidth=0.9, linestyle="--"
+        circuit.threshold, color=GREY, linewidth=0.9, linestyle="--"
     )
-    axes.vlines(n / n_all, *circuit.interval, color=_ORANGE, linewidth=1.3)
+    axes.vlines(n / n_all, *circuit.interval, color=ORANGE, linewidth=1.3)
     (random,) = axes.plot([n / n_all], [circuit.random_faithfulness], "x", color="black", markersize=5)
     keys["random circuits"] = random
-    (chosen,) = axes.plot(
-        [n / n_all], [circuit.faithfulness], "D", color=_ORANGE, markersize=6, markeredgecolor="black"
-    )
+    (chosen,) = axes.plot([n / n_all], [circuit.faithfulness], "D", color=ORANGE, markersize=6, markeredgecolor="black")
     keys[f"circuit ({n} of {n_all})"] = chosen
     if on_log_scale:
         axes.set_xscale("log")
@@ -340,12 +336,12 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = _PAGE, axes: Axes |
     axes.set_ylabel("faithfulness", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_title(f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}\n{circuit.direction}, {circuit.ablation}", fontsize=9)
-    _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
 def causal_against_attention(
-    effects: xr.DataArray, attention: xr.DataArray, label: str, *, width: float = _PAGE, axes: Axes | None = None
+    effects: xr.DataArray, attention: xr.DataArray, label: str, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:
     """Whether heads that look at the cue matter: attention to it (x) against what swapping z does (y), a dot a head.
 
@@ -371,27 +367,17 @@ def causal_against_attention(
         raise ViewError("No head has both an effect and attention, so there is nothing to draw.")
     layers, heads = (x[name].values[at] for name, at in zip(("layer", "head"), np.nonzero(both), strict=True))
     points = np.column_stack([x.values[both], y.values[both]])
-    axes = axes or _square_axes(width)
-    axes.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
-    n_layers = int(layers.max()) + 1
-    colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.95, n_layers)))
-    norm = BoundaryNorm(np.arange(n_layers + 1) - 0.5, n_layers)
-    size = 16 if len(points) < 200 else 10
-    axes.scatter(
-        points[:, 0], points[:, 1], size, layers, cmap=colours, norm=norm, edgecolors="#303030", linewidths=0.3
-    )
-    bar = figure_of(axes).colorbar(ScalarMappable(norm, colours), ax=axes, ticks=MaxNLocator(8, integer=True))
-    bar.set_label("layer", fontsize=8)
-    bar.ax.tick_params(labelsize=7, which="both")
-    bar.ax.minorticks_off()
+    axes = axes or square_axes(width)
+    axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    scatter_heads(axes, points, layers, int(layers.max()) + 1)
     _label_scatter(axes, label, f"effect of swapping z ({effects.attrs.get('direction', _EFFECT)})")
-    n = f"\nn = {_range(effects['n_pairs'].values.flat)} pairs" if "n_pairs" in effects.coords else ""
-    axes.set_title(f"Spearman ρ {_spearman(points)} over {len(points)} heads{n}", fontsize=9)
-    _name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
+    n = f"\nn = {number_range(effects['n_pairs'].values.flat)} pairs" if "n_pairs" in effects.coords else ""
+    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads{n}", fontsize=9)
+    name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
     return figure_of(axes)
 
 
-def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = _PAGE) -> Figure:
+def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
     """The mean effect of a sweep with its bootstrap intervals: a panel a role, by layer, or a panel a layer, by head.
 
     All panels share their axes. Beside each panel's name stands how many pairs it averages.
@@ -420,17 +406,17 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
     panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for i, (axes, (name, group)) in enumerate(zip(panels, groups, strict=False)):
         rows = group.sort_values(along)
-        axes.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
-        axes.vlines(rows[along], rows["low"], rows["high"], color=_BLUE, linewidth=1.1)
+        axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+        axes.vlines(rows[along], rows["low"], rows["high"], color=BLUE, linewidth=1.1)
         # Layers follow each other; heads do not.
-        axes.plot(rows[along], rows["effect"], "o-" if by_role else "o", color=_BLUE, markersize=3, linewidth=0.9)
-        title = f"{tick_label(str(name)) if by_role else f'layer {name}'} (n = {_range(rows['n_pairs'])})"
+        axes.plot(rows[along], rows["effect"], "o-" if by_role else "o", color=BLUE, markersize=3, linewidth=0.9)
+        title = f"{tick_label(str(name)) if by_role else f'layer {name}'} (n = {number_range(rows['n_pairs'])})"
         axes.set_title(title, fontsize=8, parse_math=False)
         axes.tick_params(labelsize=7, labelbottom=i + across >= len(groups))
     for axes in panels[len(groups) :]:
         axes.remove()
     panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0].yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    panels[0].yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     panels[0].set_xlim(table[along].min() - 0.5, table[along].max() + 0.5)
     figure.supxlabel(along, fontsize=8)
     figure.supylabel(f"{label}, 95 % interval", fontsize=8)
@@ -438,7 +424,7 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
 
 
 def attribution_agreement(
-    exact: xr.DataArray, estimated: xr.DataArray, *, width: float = _PAGE, axes: Axes | None = None
+    exact: xr.DataArray, estimated: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:
     """How well attribution guesses exact patching: its estimate (y) against the exact effect (x), a dot a part.
 
@@ -461,13 +447,11 @@ def attribution_agreement(
         raise ViewError("No part has both an exact and an estimated effect, so there is nothing to draw.")
     names = [_part_name(x, at) for at in np.argwhere(both)]
     points = np.column_stack([x.values[both], y.values[both]])
-    axes = axes or _square_axes(width)
-    axes.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
-    axes.axvline(0, color=_GREY, linewidth=0.6, zorder=0)
-    axes.axline((0, 0), slope=1, color=_GREY, linewidth=0.8, linestyle="--", zorder=0)
-    axes.scatter(
-        points[:, 0], points[:, 1], 16 if len(points) < 200 else 10, _BLUE, edgecolors="#303030", linewidths=0.3
-    )
+    axes = axes or square_axes(width)
+    axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+    axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+    axes.scatter(points[:, 0], points[:, 1], dot_size(len(points)), BLUE, edgecolors="#303030", linewidths=0.3)
     low, high = points.min(initial=0), points.max(initial=0)
     margin = 0.12 * ((high - low) or 1.0)
     axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
@@ -475,7 +459,7 @@ def attribution_agreement(
     _label_scatter(axes, "exact effect", "estimated effect")
     error = np.abs(points[:, 1] - points[:, 0])
     axes.set_title(
-        f"Spearman ρ {_spearman(points)} over {len(points)} parts\nmean |error| {error.mean():.2g}", fontsize=9
+        f"Spearman ρ {spearman(points)} over {len(points)} parts\nmean |error| {error.mean():.2g}", fontsize=9
     )
     _name_errors(axes, points, names)
     return figure_of(axes)
@@ -514,11 +498,11 @@ def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequen
                 parse_math=False,
             )
             text.set_in_layout(False)
-            text.set_path_effects([_HALO])
+            text.set_path_effects([HALO])
 
 
 def _label_scatter(axes: Axes, x: str, y: str) -> None:
-    room = _points(axes) / 4.2  # characters
+    room = size_in_points(axes) / 4.2  # characters
     axes.set_xlabel(textwrap.fill(x, int(room[0])), fontsize=8, parse_math=False)
     axes.set_ylabel(textwrap.fill(y, int(room[1])), fontsize=8, parse_math=False)
     axes.tick_params(labelsize=7)
@@ -530,11 +514,6 @@ def _label_scatter(axes: Axes, x: str, y: str) -> None:
 def _small_axes(width: float) -> Axes:
     width = min(width, 4.6)
     return Figure(figsize=(width, 0.5 * width + 1.3), layout="constrained").subplots()
-
-
-def _square_axes(width: float) -> Axes:
-    width = min(width, 4.6)
-    return Figure(figsize=(width, 0.88 * width + 0.3), layout="constrained").subplots()
 
 
 def _columns(table: pd.DataFrame, what: str, names: Sequence[str]) -> pd.DataFrame:

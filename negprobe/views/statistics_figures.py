@@ -7,32 +7,41 @@ well as in colour.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox, ScaledTranslation
-from scipy import stats
 
 from negprobe.errors import ViewError
 from negprobe.statistics import ALPHA
-from negprobe.views.figures import draw_map, figure_of
+from negprobe.views.drawing import (
+    BLUE,
+    GREY,
+    HALO,
+    HATCHED,
+    ORANGE,
+    PAGE,
+    STEPS,
+    cell_axes,
+    draw_cells,
+    figure_of,
+    legend_beneath,
+    name_points,
+    number_range,
+    scatter_heads,
+    size_in_points,
+    spearman,
+    square_axes,
+    thin_ticks,
+)
 from negprobe.views.labels import tick_label
 
-_PAGE = 6.9  # inches between the margins of a page
 _EFFECT = "counterfactual − control"
-_BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
-_GREY = "#606060"
-_HALO = withStroke(linewidth=2, foreground="white")
 _UNITS = {
     "attention_diff": "attention weight",
     "js_divergence": "bits",
@@ -44,12 +53,10 @@ _UNITS = {
     "output_change": "relative change",
     "distance": "tokens",
 }
-_STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
-_MOST_NAMED = 10  # heads named in a scatter
 _STRONGEST = 6  # heads shown by group
 
 
-def effect_map(tests: xr.Dataset, metric: str, *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
+def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """The effect of negation on one metric for every layer (row) and head (column), and which effects survive.
 
     A ring marks heads up to `ALPHA` after Benjamini & Hochberg's correction (`q`: of the rings, that share is expected
@@ -67,13 +74,13 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = _PAGE, axes: Ax
     """
     found = _of_metric(tests, metric, ("effect", "n", "q", "p_max_t"))
     table = _layer_by_head(found["effect"])
-    alone, axes = axes is None, axes or _cell_axes(table.shape, width)
-    _draw_cells(axes, table, f"{_EFFECT}\n{_unit(metric)}".strip(), diverging=True)
+    alone, axes = axes is None, axes or cell_axes(table.shape, width)
+    draw_cells(axes, table, f"{_EFFECT}\n{_unit(metric)}".strip(), diverging=True)
     axes.set_xlabel("head", fontsize=8)
     n_tested = np.isfinite(_layer_by_head(found["p_max_t"])).sum()
     tested = "too few to test" if "untestable" in tests.attrs else f"{n_tested} heads tested"
     axes.set_title(f"{_name(metric)}\n{tested}, {_pairs(found['n'])}", fontsize=9)
-    cell = _points(axes) / np.array(table.shape[::-1])
+    cell = size_in_points(axes) / np.array(table.shape[::-1])
     size = float(np.clip(0.55 * cell.min(), 4, 9))  # points
     for name, criterion, diameter, inside in (
         ("q", f"q ≤ {ALPHA:g}, Benjamini–Hochberg", size, "none"),
@@ -82,8 +89,8 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = _PAGE, axes: Ax
         layers, heads = np.nonzero(_layer_by_head(found[name]) <= ALPHA)
         marks = axes.scatter(heads, layers, diameter**2, facecolors=inside, edgecolors="black", linewidths=0.9)
         marks.set_label(f"{criterion} ({len(layers)})")
-        marks.set_path_effects([_HALO])
-    _legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+        marks.set_path_effects([HALO])
+    legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
     return figure_of(axes)
 
 
@@ -92,7 +99,7 @@ def raw_against_norm(
     raw: str = "attention_to_cue",
     weighted: str = "norm_to_cue",
     *,
-    width: float = _PAGE,
+    width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
     """The effect of negation on attention (x) against that on norm-weighted attention (y), a dot a head.
@@ -117,37 +124,25 @@ def raw_against_norm(
         raise ViewError(f"No head has an effect on both {raw} and {weighted}, so there is nothing to draw.")
     layers, heads = np.nonzero(both)
     points = np.column_stack([x[both], y[both]])
-    alone = axes is None
-    if axes is None:
-        width = min(width, 4.6)
-        axes = Figure(figsize=(width, 0.88 * width + 0.3), layout="constrained").subplots()
-    axes.axhline(0, color=_GREY, linewidth=0.6, zorder=0)
-    axes.axvline(0, color=_GREY, linewidth=0.6, zorder=0)
-    colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.95, n_layers)))
-    norm = BoundaryNorm(np.arange(n_layers + 1) - 0.5, n_layers)
-    size = 16 if len(points) < 200 else 10
-    axes.scatter(
-        points[:, 0], points[:, 1], size, layers, cmap=colours, norm=norm, edgecolors="#303030", linewidths=0.3
-    )
+    alone, axes = axes is None, axes or square_axes(width)
+    axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+    scatter_heads(axes, points, layers, n_layers)
     for axis, set_label, metric in ((axes.xaxis, axes.set_xlabel, raw), (axes.yaxis, axes.set_ylabel, weighted)):
         set_label(f"{_name(metric)} {_unit(metric)}\n{_EFFECT}", fontsize=8)
         axis.set_major_locator(MaxNLocator(5))
     axes.tick_params(labelsize=7)
     axes.margins(0.1)
-    bar = figure_of(axes).colorbar(ScalarMappable(norm, colours), ax=axes, ticks=MaxNLocator(8, integer=True))
-    bar.set_label("layer", fontsize=8)
-    bar.ax.tick_params(labelsize=7, which="both")
-    bar.ax.minorticks_off()
     if _unit(raw) and _unit(raw) == _unit(weighted):
-        axes.axline((0, 0), slope=1, color=_GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
-        _legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+        axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
+        legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
     n = tests["n"].sel(metric=[raw, weighted])
-    axes.set_title(f"Spearman ρ {_spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=9)
-    _name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
+    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=9)
+    name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
     return figure_of(axes)
 
 
-def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
+def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How far attention and norm-weighted attention reach in each layer: a mark a head, a line through the medians.
 
     A head's distance is the mean over pairs of `|query - key|` in tokens, weighted by its attention. The reference
@@ -171,8 +166,8 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = _PAGE, ax
     axes = axes or Figure(figsize=(width, 1.7 + 0.25 * width), layout="constrained").subplots()
     keys: dict[str, Any] = {}
     n_layers, n_heads = next(iter(distances.values())).shape
-    step = 0.5 * _points(axes)[0] / n_layers
-    looks = ((-0.2, "o", _BLUE), (0.2, "^", _ORANGE))
+    step = 0.5 * size_in_points(axes)[0] / n_layers
+    looks = ((-0.2, "o", BLUE), (0.2, "^", ORANGE))
     for (kind, values), (shift, marker, colour) in zip(distances.items(), looks, strict=True):
         layers, heads = np.nonzero(np.isfinite(values))
         # Heads stand side by side inside their layer, so that equal distances do not hide each other.
@@ -194,12 +189,12 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = _PAGE, ax
     title = f"How far heads attend, {_pairs(xr.DataArray(metrics.sizes['pair']))}\n(marks: heads, lines: their median)"
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=7)
-    _thin_ticks(axes)
-    _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    thin_ticks(axes)
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
-def cue_shares_by_layer(shares: xr.DataArray, *, width: float = _PAGE, axes: Axes | None = None) -> Figure:
+def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How much of what flows into the other words comes from the cue, by layer, a colour a measure.
 
     Solid lines are the cue's share, dashed ones that of the neutral words in its place in the control, both means over
@@ -237,12 +232,12 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = _PAGE, axes: Axe
     dashed = " (dashed: the neutral words in its place)" if controlled.sizes["pair"] else ""
     axes.set_title(f"What the cue contributes{dashed}\n{_pairs(xr.DataArray(drawn.sizes['pair']))}", fontsize=9)
     axes.tick_params(labelsize=7)
-    _thin_ticks(axes)
-    _legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    thin_ticks(axes)
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
-def diffusion_by_role(metrics: xr.Dataset, *, width: float = _PAGE) -> Figure:
+def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     """How far the effect of the cue spreads over the outputs of the other tokens, by layer (row) and role (column).
 
     Left is the relative change of the heads' outputs from the original to the counterfactual, on a scale from 0; right
@@ -281,7 +276,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = _PAGE) -> Figure:
         figure.subplots(1, len(panels), sharey=True, squeeze=False).flat, panels.items(), strict=True
     ):
         table = values.sel(role=roles).mean("pair").values
-        _draw_cells(axes, table, _UNITS["output_change"], diverging=what == _EFFECT, bar="bottom")
+        draw_cells(axes, table, _UNITS["output_change"], diverging=what == _EFFECT, bar="bottom")
         axes.set_xticks(range(len(roles)), names, rotation=90, fontsize=7)
         axes.set_title(what.replace(" − ", "\n− " if across < 2 else " − "), fontsize=8)
         axes.label_outer()
@@ -294,7 +289,7 @@ def effect_by_group(
     *,
     heads: Sequence[tuple[int, int]] | None = None,
     overall: xr.Dataset | None = None,
-    width: float = _PAGE,
+    width: float = PAGE,
 ) -> Figure:
     """The effect of negation on one metric in each group of pairs, a panel a head, with 95 % intervals.
 
@@ -325,7 +320,7 @@ def effect_by_group(
     for part in parts:
         _check_heads(part, chosen)
     shown = [[part.sel(layer=layer, head=head) for layer, head in chosen] for part in parts]
-    rows = [f"{name} (n = {_range(part['n'] for part in row)})" for name, row in zip(names, shown, strict=True)]
+    rows = [f"{name} (n = {number_range(part['n'] for part in row)})" for name, row in zip(names, shown, strict=True)]
     across = min(len(chosen), max(1, int((width - 1.2) / 0.9)))
     down = -(-len(chosen) // across)
     figure = Figure(figsize=(width, 1.1 + down * (0.4 + 0.16 * len(rows))), layout="constrained")
@@ -340,10 +335,10 @@ def effect_by_group(
         axes.remove()
     panels[0].set_yticks(range(len(rows)), rows, parse_math=False)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=_STEPS))
+    panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
     figure.suptitle("layer.head: groups in which it replicates", fontsize=9)
     title = f"{_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
-    _legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
+    legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
     return figure
 
 
@@ -351,10 +346,10 @@ def _draw_forest(axes: Axes, parts: Sequence[xr.Dataset], n_groups: int) -> dict
     """An effect and its interval a row, groups as circles and what comes after them as diamonds; the legend's keys."""
     keys: dict[str, Any] = {}
     table = np.array([[float(part[name]) for name in ("effect", "low", "high")] for part in parts])
-    axes.axvline(0, color=_GREY, linewidth=0.6, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
     rows = np.arange(len(parts))
     for which, marker, colour, label in (
-        (rows < n_groups, "o", _BLUE, "a group, 95 % interval"),
+        (rows < n_groups, "o", BLUE, "a group, 95 % interval"),
         (rows >= n_groups, "D", "black", "all pairs"),
     ):
         if which.any():
@@ -363,8 +358,7 @@ def _draw_forest(axes: Axes, parts: Sequence[xr.Dataset], n_groups: int) -> dict
             (marks,) = axes.plot(effect, rows[which], marker, color=colour, markersize=3.5)
             keys[label] = (lines, marks)
     for row in rows[np.isnan(table[:, 0])]:
-        style: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
-        keys["undefined"] = axes.axhspan(row - 0.5, row + 0.5, linewidth=0, **style)
+        keys["undefined"] = axes.axhspan(row - 0.5, row + 0.5, linewidth=0, **HATCHED)
     return keys
 
 
@@ -436,125 +430,4 @@ def _unit(metric: str) -> str:
 
 def _pairs(n: xr.DataArray) -> str:
     """How many pairs the cells have, from the fewest to the most."""
-    return f"n = {_range(n.values.flat)} pair" + "s" * bool((n != 1).any())
-
-
-def _range(numbers: Iterable[Any]) -> str:
-    """The least and the greatest of some whole numbers, or the one that they are."""
-    distinct = sorted({int(number) for number in numbers})
-    return " to ".join(map(str, dict.fromkeys((distinct[0], distinct[-1]))))
-
-
-def _spearman(points: Float[np.ndarray, "point 2"]) -> str:
-    if len(points) < 3 or (np.ptp(points, axis=0) == 0).any():
-        return "undefined"
-    return f"= {stats.spearmanr(*points.T).statistic:.2f}".replace("-", "−")
-
-
-def _name_points(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
-    """Names beside the points farthest out, where they hide neither a point nor another name."""
-    figure = figure_of(axes)
-    figure.draw_without_rendering()  # now the axes have the place that they will have
-    at = axes.transData.transform(points) * 72 / figure.dpi
-    frame = Bbox(axes.get_window_extent().get_points() * 72 / figure.dpi).padded(-2)
-    scale = np.abs(points).max(axis=0)
-    farthest = np.argsort(-np.abs(points / np.where(scale > 0, scale, 1)).max(axis=1), kind="stable")
-    taken: list[Bbox] = []
-    for i in farthest[:_MOST_NAMED]:
-        half = np.array([2.3 * len(names[i]), 3.5])  # half a 7 point text's width and height, in points
-        others = np.delete(at, i, axis=0) - at[i]
-        for radius, angle in product((5, 12, 20, 28), np.deg2rad((0, 180, 90, 270, 45, 135, 225, 315))):
-            direction = np.array([np.cos(angle), np.sin(angle)])
-            shift = direction * radius + np.sign(direction.round(6)) * half
-            box = Bbox([at[i] + shift - half, at[i] + shift + half])
-            inside = frame.contains(*box.min) and frame.contains(*box.max)
-            # A name is next to its point and to no other, or tied to it by a line that meets no other.
-            leader = radius > 5
-            way = others[:, None] - direction * np.linspace(0, radius, 12)[:, None]
-            own = np.hypot(*way.T).min(initial=9) > 3 if leader else box.padded(6).count_contains(at) == 1
-            if inside and own and not box.padded(2).count_contains(at) and not box.padded(1.5).count_overlaps(taken):
-                taken.append(box)
-                _name_point(axes, names[i], points[i], shift, leader=leader)
-                break
-
-
-def _name_point(
-    axes: Axes, name: str, point: Float[np.ndarray, "2"], shift: Float[np.ndarray, "2"], *, leader: bool
-) -> None:
-    """A name so many points from its point, tied to it by a line if it is not next to it."""
-    arrow = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2} if leader else None
-    text = axes.annotate(
-        name,
-        tuple(point),
-        tuple(shift),
-        textcoords="offset points",
-        fontsize=7,
-        ha="center",
-        va="center",
-        arrowprops=arrow,
-    )
-    text.set_in_layout(False)
-    text.set_path_effects([_HALO])
-
-
-def _points(axes: Axes) -> np.ndarray:
-    """Width and height of axes in points."""
-    box = axes.get_window_extent()
-    return np.array([box.width, box.height]) * 72 / figure_of(axes).dpi
-
-
-def _cell_axes(shape: tuple[int, ...], width: float) -> Axes:
-    """Axes of a new figure with cells as large as fit, but not larger than they need to be."""
-    rows, columns = shape
-    across = min(0.4, (width - 1.25) / columns)
-    down = min(across, max(0.125, min(0.36, 4.5 / rows)))
-    size = (min(width, max(1.25 + across * columns, 3.0)), 1.5 + max(down * rows, 1.2))
-    return Figure(figsize=size, layout="constrained").subplots()
-
-
-def _draw_cells(
-    axes: Axes,
-    table: Float[np.ndarray, "layer column"],
-    label: str,
-    *,
-    diverging: bool,
-    bar: Literal["right", "bottom"] = "right",
-) -> None:
-    """Layers as rows, with a scale that starts at 0 or has it in the middle, and a bar that says what is drawn."""
-    largest = float(np.nanmax(np.abs(table), initial=0.0)) or 1.0  # 1 if there is nothing to scale by
-    image = draw_map(axes, table, diverging, (-largest if diverging else 0.0, largest), aspect="auto")
-    colours = figure_of(axes).colorbar(image, ax=axes, location=bar, shrink=0.9)
-    colours.set_label(label + ("\n(hatched: undefined)" if np.isnan(table).any() else ""), fontsize=8)
-    colours.ax.tick_params(labelsize=7)
-    colours.locator = MaxNLocator(4 if bar == "bottom" else 6, steps=_STEPS)
-    axes.set_ylabel("layer", fontsize=8)
-    axes.tick_params(labelsize=7)
-    _thin_ticks(axes)
-
-
-def _thin_ticks(axes: Axes) -> None:
-    """As many whole numbers along the axes as have room."""
-    for axis, room in zip((axes.xaxis, axes.yaxis), _points(axes) / (14, 10), strict=True):
-        axis.set_major_locator(MaxNLocator(max(int(room), 1), integer=True))
-
-
-def _legend_beneath(axes: Axes, keys: list[Any], labels: list[str], *, alone: bool, title: str = "") -> None:
-    """The legend in as few rows as it fits: beneath the axes, or beneath the figure if they are alone in it."""
-    figure = figure_of(axes)
-    room = 72 * figure.get_figwidth() if alone else _points(axes)[0]
-    columns = int(np.clip(room // (26 + 3.9 * max(map(len, labels))), 1, len(labels)))
-    style: dict[str, Any] = {
-        "ncols": columns,
-        "fontsize": 7,
-        "frameon": False,
-        "handletextpad": 0.4,
-        "columnspacing": 1.2,
-    }
-    style |= {"title": title, "title_fontsize": 8, "scatteryoffsets": [0.5]}
-    if alone:
-        legend = figure.legend(keys, labels, loc="outside lower center", **style)
-        legend.get_title().set_multialignment("center")
-        return
-    below = 20 + 11 * (1 + axes.get_xlabel().count("\n"))  # points that ticks and label take
-    shifted = axes.transAxes + ScaledTranslation(0, -below / 72, figure.dpi_scale_trans)
-    axes.legend(keys, labels, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=shifted, **style)
+    return f"n = {number_range(n.values.flat)} pair" + "s" * bool((n != 1).any())

@@ -1,0 +1,253 @@
+"""What the figures are drawn with: sizes, colours, maps, legends, names beside points.
+
+Figures are made without pyplot: nothing is shown twice in a notebook, and no state is shared between threads. They are
+meant to be printed: `PAGE` and `COLUMN` are the widths of a page and of one of its two columns, no text is smaller than
+`SMALL`, sequential scales are perceptually uniform, diverging ones have a meaningful zero in their middle, and marks
+differ in shape as well as in colour. Text is never read as markup, whatever the tokens hold.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox, ScaledTranslation
+from scipy import stats
+
+PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
+SMALL, MEDIUM, LARGE = 7, 8, 9  # points: ticks and names, what axes and bars show, titles
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
+GREY = "#606060"
+HALO = withStroke(linewidth=2, foreground="white")
+STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
+HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
+"""How what is undefined looks."""
+
+_MOST_NAMED = 10  # points named in a scatter
+
+Limits = tuple[float, float]
+Map = Float[np.ndarray, "_ _"]
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The whole figure that axes are in, subfigures or not."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # only axes that were taken out of their figure have none
+    return figure
+
+
+def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
+    """Width and height that axes have now."""
+    box = axes.get_window_extent()
+    return np.array([box.width, box.height]) * 72 / figure_of(axes).dpi
+
+
+def largest_size(values: Iterable[float] | Float[np.ndarray, "..."]) -> float:
+    """The largest size of a value, 1 if there is none to scale by."""
+    every = np.asarray(values if isinstance(values, np.ndarray) else [*values], dtype=float)
+    return float(np.nanmax(np.abs(every), initial=0.0)) or 1.0
+
+
+def symmetric(values: Float[np.ndarray, "..."]) -> Limits:
+    """The ends of a scale with zero in the middle that all values fit."""
+    return -largest_size(values), largest_size(values)
+
+
+def number_range(numbers: Iterable[Any]) -> str:
+    """The least and the greatest of some whole numbers, or the one that they are."""
+    distinct = sorted({int(number) for number in numbers})
+    return " to ".join(map(str, dict.fromkeys((distinct[0], distinct[-1]))))
+
+
+def spearman(points: Float[np.ndarray, "point 2"]) -> str:
+    """Spearman's correlation of the two coordinates, "= 0.42", or "undefined"."""
+    if len(points) < 3 or (np.ptp(points, axis=0) == 0).any():
+        return "undefined"
+    return f"= {stats.spearmanr(*points.T).statistic:.2f}".replace("-", "−")
+
+
+def draw_map(
+    axes: Axes, values: Map, diverging: bool, limits: Limits, aspect: Literal["equal", "auto"] = "equal"
+) -> AxesImage:
+    """Values as colours, those that are NaN hatched."""
+    # What lies under a missing cell: NaN is drawn as nothing.
+    axes.patch.set(**HATCHED)
+    low, high = limits
+    return axes.imshow(values, cmap=DIVERGING if diverging else SEQUENTIAL, vmin=low, vmax=high, aspect=aspect)
+
+
+def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
+    """A bar beside axes that says what their colours mean, with numbers that have no digit too many."""
+    bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
+    bar.set_label(label, fontsize=MEDIUM, parse_math=False)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.locator = MaxNLocator(4 if location == "bottom" else 6, steps=STEPS)
+
+
+def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
+    """Axes of a new figure with cells as large as fit, but not larger than they need to be.
+
+    Args:
+        shape: How many rows and columns of cells.
+        width: Inches the figure is wide at most.
+        beneath: Inches that the labels of the columns need, beyond those of a number.
+    """
+    rows, columns = shape
+    across = min(0.4, (width - 1.25) / columns)
+    down = min(across, max(0.125, min(0.36, 4.5 / rows)))
+    size = (min(width, max(1.25 + across * columns, 3.0)), 1.5 + beneath + max(down * rows, 1.2))
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+def draw_cells(
+    axes: Axes,
+    table: Map,
+    label: str,
+    *,
+    diverging: bool,
+    limits: Limits | None = None,
+    bar: Literal["right", "bottom"] = "right",
+) -> AxesImage:
+    """Layers as rows, with a bar that says what is drawn.
+
+    The scale starts at 0, or has it in the middle, if there are no other `limits`.
+    """
+    if limits is None:
+        limits = symmetric(table) if diverging else (0.0, largest_size(table))
+    image = draw_map(axes, table, diverging, limits, aspect="auto")
+    colour_bar(image, [axes], label + ("\n(hatched: undefined)" if np.isnan(table).any() else ""), bar)
+    axes.set_ylabel("layer", fontsize=MEDIUM)
+    axes.tick_params(labelsize=SMALL)
+    thin_ticks(axes)
+    return image
+
+
+def write_numbers(axes: Axes) -> None:
+    """The numbers of a map in its cells, to two figures of the largest, if they are wide enough as they are now."""
+    (image,) = axes.images
+    table: Map = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+    decimals = int(np.clip(1 - np.floor(np.log10(largest_size(table))), 0, 3))
+    texts = {
+        at: f"{value.round(decimals) + 0.0:.{decimals}f}".replace("-", "−")
+        for at, value in np.ndenumerate(table)
+        if not np.isnan(value)
+    }
+    room = size_in_points(axes) / table.shape[::-1]
+    if room[0] < 2 + 0.65 * SMALL * max(map(len, texts.values()), default=0) or room[1] < SMALL + 2:
+        return
+    for (row, column), text in texts.items():
+        red, green, blue, _ = image.to_rgba(table[row, column])
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+        number = axes.text(column, row, text, color=ink, fontsize=SMALL, ha="center", va="center")
+        number.set_in_layout(False)
+
+
+def thin_ticks(axes: Axes) -> None:
+    """As many whole numbers along the axes as have room."""
+    for axis, room in zip((axes.xaxis, axes.yaxis), size_in_points(axes) / (14, 10), strict=True):
+        axis.set_major_locator(MaxNLocator(max(int(room), 1), integer=True))
+
+
+def legend_beneath(axes: Axes, keys: list[Any], labels: list[str], *, alone: bool, title: str = "") -> None:
+    """The legend in as few rows as it fits: beneath the axes, or beneath the figure if they are alone in it."""
+    figure = figure_of(axes)
+    room = 72 * figure.get_figwidth() if alone else size_in_points(axes)[0]
+    columns = int(np.clip(room // (26 + 3.9 * max(map(len, labels))), 1, len(labels)))
+    style: dict[str, Any] = {
+        "ncols": columns,
+        "fontsize": SMALL,
+        "frameon": False,
+        "handletextpad": 0.4,
+        "columnspacing": 1.2,
+    }
+    style |= {"title": title, "title_fontsize": MEDIUM, "scatteryoffsets": [0.5]}
+    if alone:
+        legend = figure.legend(keys, labels, loc="outside lower center", **style)
+        legend.get_title().set_multialignment("center")
+        return
+    below = 20 + 11 * (1 + axes.get_xlabel().count("\n"))  # points that ticks and label take
+    shifted = axes.transAxes + ScaledTranslation(0, -below / 72, figure.dpi_scale_trans)
+    axes.legend(keys, labels, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=shifted, **style)
+
+
+def square_axes(width: float) -> Axes:
+    """Axes of a new figure for a scatter, which is no better for being wider than it is high."""
+    width = min(width, 4.6)
+    return Figure(figsize=(width, 0.88 * width + 0.3), layout="constrained").subplots()
+
+
+def scatter_heads(
+    axes: Axes, points: Float[np.ndarray, "head 2"], layers: Int[np.ndarray, " head"], n_layers: int
+) -> None:
+    """A dot a head in its layer's colour, with a bar that tells the layers."""
+    colours = ListedColormap(colormaps[SEQUENTIAL](np.linspace(0, 0.95, n_layers)))
+    norm = BoundaryNorm(np.arange(n_layers + 1) - 0.5, n_layers)
+    size = dot_size(len(points))
+    axes.scatter(
+        points[:, 0], points[:, 1], size, layers, cmap=colours, norm=norm, edgecolors="#303030", linewidths=0.3
+    )
+    bar = figure_of(axes).colorbar(ScalarMappable(norm, colours), ax=axes, ticks=MaxNLocator(8, integer=True))
+    bar.set_label("layer", fontsize=MEDIUM)
+    bar.ax.tick_params(labelsize=SMALL, which="both")
+    bar.ax.minorticks_off()
+
+
+def dot_size(n: int) -> int:
+    """Square points of each of `n` dots in a scatter."""
+    return 16 if n < 200 else 10
+
+
+def name_points(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
+    """Names beside the points farthest out, where they hide neither a point nor another name."""
+    figure = figure_of(axes)
+    figure.draw_without_rendering()  # now the axes have the place that they will have
+    at = axes.transData.transform(points) * 72 / figure.dpi
+    frame = Bbox(axes.get_window_extent().get_points() * 72 / figure.dpi).padded(-2)
+    scale = np.abs(points).max(axis=0)
+    farthest = np.argsort(-np.abs(points / np.where(scale > 0, scale, 1)).max(axis=1), kind="stable")
+    taken: list[Bbox] = []
+    for i in farthest[:_MOST_NAMED]:
+        half = np.array([2.3 * len(names[i]), 3.5])  # half a 7 point text's width and height, in points
+        others = np.delete(at, i, axis=0) - at[i]
+        for radius, angle in product((5, 12, 20, 28), np.deg2rad((0, 180, 90, 270, 45, 135, 225, 315))):
+            direction = np.array([np.cos(angle), np.sin(angle)])
+            shift = direction * radius + np.sign(direction.round(6)) * half
+            box = Bbox([at[i] + shift - half, at[i] + shift + half])
+            inside = frame.contains(*box.min) and frame.contains(*box.max)
+            # A name is next to its point and to no other, or tied to it by a line that meets no other.
+            leader = radius > 5
+            way = others[:, None] - direction * np.linspace(0, radius, 12)[:, None]
+            own = np.hypot(*way.T).min(initial=9) > 3 if leader else box.padded(6).count_contains(at) == 1
+            if inside and own and not box.padded(2).count_contains(at) and not box.padded(1.5).count_overlaps(taken):
+                taken.append(box)
+                _name_point(axes, names[i], points[i], shift, leader=leader)
+                break
+
+
+def _name_point(
+    axes: Axes, name: str, point: Float[np.ndarray, "2"], shift: Float[np.ndarray, "2"], *, leader: bool
+) -> None:
+    """A name so many points from its point, tied to it by a line if it is not next to it."""
+    arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2} if leader else None
+    text = axes.annotate(
+        name,
+        tuple(point),
+        tuple(shift),
+        textcoords="offset points",
+        fontsize=SMALL,
+        ha="center",
+        va="center",
+        arrowprops=arrow,
+    )
+    text.set_in_layout(False)
+    text.set_path_effects([HALO])
