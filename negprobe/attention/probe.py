@@ -1,7 +1,7 @@
 """`AttentionProbe`: a model's attention before and after the values, for statements and for pairs of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import overload
 
@@ -43,6 +43,8 @@ class StatementAttention:
         norm: Attention weighted by the norm of the transformed values (see `measures.norm_weighted`).
         value: The value vectors.
         z: The heads' outputs, pattern times values.
+        zeroing: What all heads of a layer together bring from each token into each, if it was asked for (see
+            `layer_measures.value_zeroing`).
     """
 
     statement: TokenizedStatement
@@ -51,6 +53,7 @@ class StatementAttention:
     norm: Float[Tensor, "layer head query key"]
     value: Float[Tensor, "layer head key d_head"]
     z: Float[Tensor, "layer head query d_head"]
+    zeroing: Float[Tensor, "layer query key"] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,19 @@ class AttentionProbe:
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
-    def compare(self, pairs: StatementPair) -> Comparison: ...
+    def compare(self, pairs: StatementPair, *, zeroing: bool = False) -> Comparison: ...
     @overload
-    def compare(self, pairs: Sequence[StatementPair]) -> list[Comparison]: ...
-    def compare(self, pairs: StatementPair | Sequence[StatementPair]) -> Comparison | list[Comparison]:
+    def compare(self, pairs: Sequence[StatementPair], *, zeroing: bool = False) -> list[Comparison]: ...
+    def compare(
+        self, pairs: StatementPair | Sequence[StatementPair], *, zeroing: bool = False
+    ) -> Comparison | list[Comparison]:
         """Compare original and counterfactual of one pair, or of each of several, in the order given.
 
         Keeps every map of every pair; for the metrics of many pairs use `metrics`.
+
+        Args:
+            pairs: One pair, or several.
+            zeroing: Whether to measure value zeroing too, which takes as long as many forward passes.
 
         Raises:
             StatementError: for a pair whose spans hold no token.
@@ -153,6 +162,8 @@ class AttentionProbe:
             activations = self._activations([*sides[0], *sides[1]])
             tables = _tables(self._layer_metrics(activations, members))
             attention = self._unpadded([*sides[0], *sides[1]], activations)
+            if zeroing:
+                attention = self._with_zeroing(attention)
             for row, index in enumerate(batch):
                 results[index] = Comparison(
                     pair=members[row].pair,
@@ -407,6 +418,16 @@ class AttentionProbe:
             )
             for row, statement in enumerate(statements)
             for n in [len(statement)]
+        ]
+
+    def _with_zeroing(self, attention: Sequence[StatementAttention]) -> list[StatementAttention]:
+        """The same with value zeroing; statements of one batch."""
+        padded = self._padded([one.statement for one in attention])
+        maps = contributions(self.model, padded.tokens, padded.mask, "zeroing", token_type_ids=padded.types)
+        return [
+            replace(one, zeroing=maps[row, :, :n, :n].cpu().clone())
+            for row, one in enumerate(attention)
+            for n in [len(one.statement)]
         ]
 
 

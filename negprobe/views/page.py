@@ -8,20 +8,24 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+import numpy as np
+import xarray as xr
 from jaxtyping import Float
-from torch import Tensor
 
-from negprobe.attention import Comparison, StatementAttention
+from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
+from negprobe.patching import effect
+from negprobe.views.packing import MEASURES, bits_for, packed
+from negprobe.views.statistics_figures import _unit
 
-MEASURES = ("raw", "norm", "similarity")
-"""The maps of a `StatementAttention` that the page can show."""
+_SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
 
 
 @dataclass(frozen=True)
@@ -36,46 +40,81 @@ class PageParts:
     body: str
 
 
-def comparison_page(comparisons: Sequence[Comparison], *, title: str) -> str:
+def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Sequence[xr.Dataset] = ()) -> str:
     """One self-contained HTML page with the attention of every pair, layer and head.
+
+    Args:
+        comparisons: The pairs, of one model.
+        title: Of the page.
+        sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
 
     Raises:
         ViewError: as `page_parts`.
     """
-    parts = page_parts(comparisons)
+    parts = page_parts(comparisons, sweeps=sweeps)
     return Template(_asset("page.html")).substitute(
         title=html.escape(title), head=parts.head, style=_asset("page.css"), body=parts.body
     )
 
 
-def write_page(comparisons: Sequence[Comparison], path: str | Path, *, title: str) -> Path:
-    """Write `comparison_page` to `path` and return it.
+def write_page(
+    comparisons: Sequence[Comparison], path: str | Path, *, title: str, sweeps: Sequence[xr.Dataset] = ()
+) -> Path:
+    """Write `comparison_page` to `path`, as a whole or not at all, and return it.
 
     Raises:
-        ViewError: as `page_parts`.
+        ViewError: as `page_parts`, and if the file cannot be written.
     """
     path = Path(path)
-    path.write_text(comparison_page(comparisons, title=title), encoding="utf-8")
+    page = comparison_page(comparisons, title=title, sweeps=sweeps)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
     return path
 
 
-def page_parts(comparisons: Sequence[Comparison]) -> PageParts:
+def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset] = ()) -> PageParts:
     """The interactive views of some comparisons of one model, with their style, data and scripts.
+
+    Args:
+        comparisons: The pairs, of one model. What they have of `zeroing` is shown too.
+        sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
 
     Raises:
         ViewError: if there is nothing to show, the comparisons differ in layers or heads, a map does not fit
-            its tokens, a value is not a finite number, or no tokens are aligned.
+            its tokens, a value is not a finite number, no tokens are aligned, or a sweep is not of one pair by
+            position.
     """
-    scripts = [_circuitsvis(), _asset("views.js")]
-    data = [
-        f'<script type="application/json" id="negprobe-pair-{index}">{_json(_pair_data(comparison))}</script>'
-        for index, comparison in enumerate(comparisons)
-    ]
     layers, heads = _layers_and_heads(comparisons)
+    bits = bits_for(comparisons)
+    names = [name for name in METRICS if any(name in comparison.metrics for comparison in comparisons)]
+    index = {
+        "bits": bits,
+        "layers": layers,
+        "heads": heads,
+        "metrics": names,
+        "units": {name: _unit(name) for name in names},
+        "pairs": [_pair_data(comparison, names) for comparison in comparisons],
+        "sweeps": [_sweep_data(sweep) for sweep in sweeps],
+    }
+    # Each pair by itself, so that the page opens before any is unpacked.
+    data = [
+        f'<script type="application/json" id="negprobe-index">{_json(index)}</script>',
+        *(
+            f'<script type="text/plain" id="negprobe-pair-{number}">{packed(comparison, bits)}</script>'
+            for number, comparison in enumerate(comparisons)
+        ),
+    ]
+    scripts = [_circuitsvis(), "\n".join(map(_asset, _SCRIPTS))]
     views = Template(_asset("views.html")).substitute(
         pairs=_options(_pair_name(comparison) for comparison in comparisons),
         layers=_options(str(layer) for layer in range(layers)),
         heads=_options(str(head) for head in range(heads)),
+        precision=f"Values are told to a {2**bits - 1:,}th of the largest of their head.",
     )
     return PageParts(
         head=f"{_content_security_policy(scripts)}\n<style>\n{_asset('views.css')}</style>",
@@ -87,7 +126,8 @@ def _layers_and_heads(comparisons: Sequence[Comparison]) -> tuple[int, int]:
     if not comparisons:
         raise ViewError("There is no comparison to show; give the page at least one.")
     sides = [side for comparison in comparisons for side in (comparison.original, comparison.counterfactual)]
-    shapes = sorted({tuple(getattr(side, measure).shape[:2]) for side in sides for measure in MEASURES})
+    in_heads = [measure for measure in MEASURES if measure != "zeroing"]
+    shapes = sorted({tuple(getattr(side, measure).shape[:2]) for side in sides for measure in in_heads})
     if len(shapes) > 1:
         raise ViewError(
             f"A page shows one model, but the comparisons have different (layers, heads): {shapes}; "
@@ -97,41 +137,48 @@ def _layers_and_heads(comparisons: Sequence[Comparison]) -> tuple[int, int]:
     return layers, heads
 
 
-def _pair_data(comparison: Comparison) -> dict[str, object]:
+def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object]:
     alignment = comparison.alignment
     if not alignment.original:
         raise ViewError(
             f"No token of {comparison.pair.original!r} is aligned with one of "
             f"{comparison.pair.counterfactual!r}; leave this pair out."
         )
+    sides = (comparison.original, comparison.counterfactual)
+    metrics = comparison.metrics.sort_values(["layer", "head"]).reindex(columns=[*names])
     return {
-        "original": _side_data(comparison.original),
-        "counterfactual": _side_data(comparison.counterfactual) | {"cue": comparison.cue_positions},
+        "name": _pair_name(comparison),
+        "original": comparison.original.statement.tokens,
+        "counterfactual": comparison.counterfactual.statement.tokens,
+        "cue": comparison.cue_positions,
         "aligned": [alignment.original, alignment.counterfactual],
+        "zeroing": all(side.zeroing is not None for side in sides),
+        "metrics": {name: _numbers(metrics[name].to_numpy(dtype=float)) for name in names},
     }
 
 
-def _side_data(attention: StatementAttention) -> dict[str, object]:
-    maps = {measure: _rounded(attention, measure) for measure in MEASURES}
-    return {"tokens": attention.statement.tokens, **maps}
+def _sweep_data(sweep: xr.Dataset) -> dict[str, object]:
+    """One pair's effects by layer and token, as they are told in `patching.js`."""
+    if "patched" not in sweep or set(sweep["patched"].dims) != {"pair", "layer", "position"} or "token" not in sweep:
+        dims = ", ".join(map(str, sweep["patched"].dims)) if "patched" in sweep else "no patched runs"
+        raise ViewError(
+            f"A sweep is shown on the tokens of one pair, by layer and position, but this has {dims}; make it with "
+            'patch_sweep(model, pair, site, by="position").'
+        )
+    effects = effect(sweep).squeeze("pair").transpose("layer", "position")
+    site, direction = sweep.attrs["site"], sweep.attrs["direction"]
+    layers = [f"before layer {layer}" if site == "resid_pre" else f"layer {layer}" for layer in effects["layer"].values]
+    return {
+        "title": f"{site}, {direction}, at one token of: {' '.join(map(str, sweep['token'].values))}",
+        "tokens": [str(token) for token in sweep["token"].values],
+        "layers": layers,
+        "effects": [_numbers(row) for row in effects.values],
+    }
 
 
-def _rounded(attention: StatementAttention, measure: str) -> list[list[list[list[float]]]]:
-    """A map to four decimals, checked here because circuitsvis would draw a wrong one without a word."""
-    values: Float[Tensor, "layer head query key"] = getattr(attention, measure).detach().cpu().double()
-    tokens, text = len(attention.statement.tokens), attention.statement.text
-    if values.ndim != 4 or 0 in values.shape or values.shape[2:] != (tokens, tokens):
-        raise ViewError(
-            f"The {measure} map of {text!r} has shape {tuple(values.shape)}; its {tokens} tokens need "
-            f"(layer, head, {tokens}, {tokens})."
-        )
-    if not values.isfinite().all():
-        layer, head = (int(index) for index in (~values.isfinite()).nonzero()[0, :2])
-        raise ViewError(
-            f"The {measure} map of {text!r} has a value that is not a finite number, first at layer {layer}, "
-            f"head {head}; look at the model's activations there, or leave this pair out."
-        )
-    return (values.round(decimals=4) + 0.0).tolist()
+def _numbers(values: Float[np.ndarray, " value"]) -> list[float | None]:
+    """Four digits are as much as is read off a colour; JSON has no NaN."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 
 def _json(data: object) -> str:

@@ -1,10 +1,12 @@
 """Comparisons made of random numbers, in the shapes that a model gives them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
 from negprobe.attention import Comparison, StatementAttention
 from negprobe.statements import Alignment, StatementPair, TokenizedStatement
@@ -59,4 +61,31 @@ def comparison_of(
         alignment=Alignment(tuple(range(len(original))), kept, (), (at,)),
         metrics=metrics_of(layers, heads),
         cue_positions=(at,),
+    )
+
+
+def with_raw(side: StatementAttention, raw: torch.Tensor) -> StatementAttention:
+    """The same with other attention, and the norms that follow from it."""
+    return replace(side, raw=raw, norm=raw * side.value.norm(dim=-1)[..., None, :])
+
+
+def with_zeroing(comparison: Comparison) -> Comparison:
+    """The same with a map of value zeroing on both sides."""
+    sides = (comparison.original, comparison.counterfactual)
+    original, counterfactual = (replace(side, zeroing=side.raw.mean(dim=1)) for side in sides)
+    return replace(comparison, original=original, counterfactual=counterfactual)
+
+
+def sweep_of(tokens: Sequence[str]) -> xr.Dataset:
+    """What patching one token found in every layer, from -1 to 3 where 0 to 2 is the whole swing; NaN once."""
+    patched = np.linspace(-1, 3, LAYERS * len(tokens)).reshape(1, LAYERS, len(tokens))
+    patched[0, 0, 1] = np.nan
+    return xr.Dataset(
+        {
+            "patched": (("pair", "layer", "position"), patched),
+            "base": ("pair", np.array([-1.0])),
+            "source": ("pair", np.array([1.0])),
+        },
+        coords={"pair": [0], "layer": np.arange(LAYERS), "token": ("position", list(tokens))},
+        attrs={"site": "resid_pre", "direction": "denoising"},
     )

@@ -8,11 +8,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, tokenized
+from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of
 
-from negprobe.attention import Comparison
+from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import comparison_page, page_parts, write_page
@@ -43,30 +43,42 @@ class Elements(HTMLParser):
         return [(attrs, text) for name, attrs, text in self.found if name == tag]
 
 
-def pair_data(page: str) -> list[dict]:
-    return [json.loads(text) for attrs, text in Elements(page).of("script") if "type" in attrs]
+def index_of(page: str) -> dict:
+    (text,) = [text for attrs, text in Elements(page).of("script") if attrs.get("id") == "negprobe-index"]
+    return json.loads(text)
+
+
+def packed_pairs(page: str) -> list[str]:
+    return [text for attrs, text in Elements(page).of("script") if attrs.get("type") == "text/plain"]
 
 
 def code(page: str) -> list[str]:
     return [text for attrs, text in Elements(page).of("script") if "type" not in attrs]
 
 
-def test_the_page_holds_every_map_to_four_decimals(comparison: Comparison) -> None:
-    (data,) = pair_data(comparison_page([comparison], title="t"))
+def test_the_index_tells_the_tokens_the_alignment_and_every_metric(comparison: Comparison) -> None:
+    index = index_of(comparison_page([comparison], title="t"))
+    (pair,) = index["pairs"]
+    assert (index["layers"], index["heads"]) == (LAYERS, HEADS)
     for side in ("original", "counterfactual"):
-        attention = getattr(comparison, side)
-        assert data[side]["tokens"] == list(attention.statement.tokens)
-        for measure in ("raw", "norm", "similarity"):
-            shown = torch.tensor(data[side][measure])
-            torch.testing.assert_close(shown, getattr(attention, measure), atol=5.1e-5, rtol=0)
-            assert len(str(data[side][measure][0][0][0][0])) <= len("-0.1234")
-    assert data["counterfactual"]["cue"] == [CUE]
-    assert data["aligned"] == [list(comparison.alignment.original), list(comparison.alignment.counterfactual)]
+        assert pair[side] == list(getattr(comparison, side).statement.tokens)
+    assert pair["cue"] == [CUE]
+    assert pair["aligned"] == [list(comparison.alignment.original), list(comparison.alignment.counterfactual)]
+    assert index["metrics"] == [name for name in METRICS if name in comparison.metrics]
+    for name in index["metrics"]:
+        expected = comparison.metrics.pivot(index="layer", columns="head", values=name).to_numpy().ravel()
+        assert pair["metrics"][name] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_metric_that_is_undefined_is_null(comparison: Comparison) -> None:
+    metrics = comparison.metrics.assign(max_attention_diff=float("nan"))
+    (pair,) = index_of(comparison_page([replace(comparison, metrics=metrics)], title="t"))["pairs"]
+    assert pair["metrics"]["max_attention_diff"] == [None] * LAYERS * HEADS
 
 
 def test_the_bundle_is_there_once_whatever_the_number_of_pairs(comparison: Comparison) -> None:
     page = comparison_page([comparison] * 3, title="t")
-    assert len(pair_data(page)) == 3
+    assert len(packed_pairs(page)) == 3
     assert [script.count("CircuitsVis=") for script in code(page)] == [1, 0]
 
 
@@ -96,6 +108,22 @@ def test_every_pair_layer_and_head_can_be_chosen(comparison: Comparison) -> None
     assert [text for value, text in options if value == text] == numbers
 
 
+def test_a_sweep_is_told_as_effects_by_layer_and_token(comparison: Comparison) -> None:
+    (sweep,) = index_of(comparison_page([comparison], title="t", sweeps=[sweep_of(ORIGINAL)]))["sweeps"]
+    assert sweep["tokens"] == list(ORIGINAL)
+    assert sweep["layers"] == [f"before layer {layer}" for layer in range(LAYERS)]
+    expected = (np.linspace(-1, 3, LAYERS * len(ORIGINAL)) + 1) / 2
+    told = [value for row in sweep["effects"] for value in row]
+    assert told.pop(1) is None
+    assert told == pytest.approx(np.delete(expected, 1), rel=1e-3)
+
+
+def test_a_sweep_by_role_is_an_error_that_says_what_to_do(comparison: Comparison) -> None:
+    by_role = sweep_of(ORIGINAL).rename(position="role").drop_vars("token")
+    with pytest.raises(ViewError, match=r'by layer and position, but this has pair, layer, role; .* by="position"'):
+        comparison_page([comparison], title="t", sweeps=[by_role])
+
+
 def test_hostile_text_stays_text() -> None:
     hostile = ("[CLS]", "</script><script>window.pwned=1</script>", "<img src=x onerror=window.pwned=1>", "\"'&$title")
     page = comparison_page([comparison_of(hostile, at=1)], title="</title><script>window.pwned=1</script> & $body")
@@ -103,12 +131,18 @@ def test_hostile_text_stays_text() -> None:
     assert len(code(page)) == 2
     assert not elements.of("img")
     assert elements.of("title")[0][1].strip() == "</title><script>window.pwned=1</script> & $body"
-    assert pair_data(page)[0]["original"]["tokens"] == list(hostile)
+    assert index_of(page)["pairs"][0]["original"] == list(hostile)
 
 
 def test_a_page_can_be_written(comparison: Comparison, tmp_path: Path) -> None:
     path = write_page([comparison], tmp_path / "page.html", title="Door")
     assert path.read_text(encoding="utf-8") == comparison_page([comparison], title="Door")
+    assert [kept.name for kept in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_place_that_takes_no_page_is_an_error(comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(ViewError, match="cannot be written"):
+        write_page([comparison], tmp_path / "no folder" / "page.html", title="Door")
 
 
 def test_the_parts_can_stand_in_another_page(comparison: Comparison) -> None:
@@ -128,21 +162,6 @@ def test_nothing_to_show_is_an_error() -> None:
 def test_two_models_on_a_page_are_an_error(comparison: Comparison) -> None:
     with pytest.raises(ViewError, match="one model"):
         comparison_page([comparison, comparison_of(ORIGINAL, heads=HEADS + 1)], title="t")
-
-
-def test_tokens_that_do_not_fit_the_map_are_an_error(comparison: Comparison) -> None:
-    cut = replace(comparison.original, statement=tokenized(ORIGINAL[:5]))
-    with pytest.raises(ViewError, match=r"raw map .* 5 tokens"):
-        comparison_page([replace(comparison, original=cut)], title="t")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_value_that_is_not_a_number_is_an_error_that_says_where(comparison: Comparison, value: float) -> None:
-    norm = comparison.counterfactual.norm.clone()
-    norm[2, 1, 0, 3] = value
-    broken = replace(comparison, counterfactual=replace(comparison.counterfactual, norm=norm))
-    with pytest.raises(ViewError, match=r"norm map .* layer 2, head 1"):
-        comparison_page([broken], title="t")
 
 
 def test_statements_without_aligned_tokens_are_an_error(comparison: Comparison) -> None:

@@ -1,6 +1,6 @@
 """The page in a real browser that has no network: what is drawn, what the controls do, and what cannot run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of
+import xarray as xr
+from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of, with_raw, with_zeroing
 
 from negprobe.attention import Comparison, StatementAttention
 from negprobe.views import write_page
@@ -74,6 +75,23 @@ class OpenPage:
     def tokens(self, side: str) -> list[str]:
         return self.page.locator(f"[data-side={side}] .negprobe-tokens bdi").all_text_contents()
 
+    def token(self, side: str, number: int) -> Any:
+        return self.page.locator(f"[data-side={side}] .negprobe-tokens button").nth(number)
+
+    def chosen(self) -> dict[str, list[str]]:
+        """The marked tokens of each strip."""
+        found = {side: f"[data-side={side}] .negprobe-tokens .chosen" for side in SIDES}
+        return {side: self.page.locator(found[side]).all_text_contents() for side in SIDES}
+
+    def told(self) -> str:
+        return self.page.inner_text("#negprobe-told")
+
+    def cell(self, layer: int, head: int) -> Any:
+        return self.page.locator("#negprobe-overview tr").nth(layer + 1).locator("button").nth(head)
+
+    def value(self, name: str) -> str:
+        return self.page.input_value(f"select[name={name}]")
+
     def zoomed(self) -> list[str]:
         return [self.page.inner_text(f"#negprobe-{side} h3:has-text('Zoomed')") for side in SIDES]
 
@@ -81,8 +99,8 @@ class OpenPage:
 @pytest.fixture
 def open_page(browser: Any, tmp_path: Path) -> Callable[..., Any]:
     @contextmanager
-    def opened(*comparisons: Comparison) -> Iterator[OpenPage]:
-        path = write_page(comparisons, tmp_path / "page.html", title="Test")
+    def opened(*comparisons: Comparison, sweeps: Sequence[xr.Dataset] = ()) -> Iterator[OpenPage]:
+        path = write_page(comparisons, tmp_path / "page.html", title="Test", sweeps=sweeps)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         shown = OpenPage(page)
         page.goto(path.as_uri())
@@ -97,7 +115,7 @@ def shifted(attention: StatementAttention) -> StatementAttention:
     """The query attends to one key: `layer + head` further on."""
     n = len(attention.statement)
     key = [[[(q + layer + head) % n for q in range(n)] for head in range(HEADS)] for layer in range(LAYERS)]
-    return replace(attention, raw=torch.nn.functional.one_hot(torch.tensor(key), n).float())
+    return with_raw(attention, torch.nn.functional.one_hot(torch.tensor(key), n).float())
 
 
 @pytest.fixture
@@ -141,8 +159,8 @@ def test_the_difference_is_red_for_more_blue_for_less_and_white_for_none(
     after[..., CUE, 0] = 0.9  # the cue itself has no partner
     changed = replace(
         comparison,
-        original=replace(comparison.original, raw=before),
-        counterfactual=replace(comparison.counterfactual, raw=after),
+        original=with_raw(comparison.original, before),
+        counterfactual=with_raw(comparison.counterfactual, after),
     )
 
     def expected(colours: np.ndarray) -> bool:
@@ -175,8 +193,8 @@ def test_the_pair_can_be_chosen_and_its_cue_and_lone_tokens_are_marked(open_page
         assert shown.tokens("original") == ["[CLS]", "birds", "fly", "[SEP]"]
         assert shown.tokens("counterfactual") == ["[CLS]", "birds", "never", "fly", "[SEP]"]
         assert shown.tokens("difference") == ["[CLS]", "birds", "[SEP]"]
-        assert shown.page.locator("bdi.cue").all_text_contents() == ["never"]
-        assert shown.page.locator("bdi.unmatched").all_text_contents() == ["fly", "fly"]
+        assert shown.page.locator("button.cue").all_text_contents() == ["never"]
+        assert shown.page.locator("button.unmatched").all_text_contents() == ["fly", "fly"]
 
 
 def test_a_head_clicked_in_one_view_is_enlarged_in_all_and_stays_so(open_page: Any, comparison: Comparison) -> None:
@@ -266,3 +284,163 @@ def test_a_script_that_gets_in_does_not_run(open_page: Any, comparison: Comparis
         assert shown.page.evaluate("window.pwned") is None
         assert any("Content Security Policy" in complaint for complaint in shown.complaints)
         assert len(shown.requests) == 1
+
+
+def everywhere(*tokens: str) -> dict[str, list[str]]:
+    return {side: list(tokens) for side in SIDES}
+
+
+OPEN = {"original": 4, "counterfactual": 5}  # where "open" stands
+
+
+def test_pointing_at_a_token_marks_its_partner_and_tells_what_it_reads(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison) as shown:
+        shown.choose("layer", "1")
+        shown.choose("head", "2")
+        shown.wait_for_canvases(3)
+        shown.token("counterfactual", OPEN["counterfactual"]).hover()
+        assert shown.chosen() == everywhere("open")
+        for side in ("original", "counterfactual"):
+            attention = getattr(comparison, side)
+            row = attention.raw[1, 2, OPEN[side]]
+            most = int(row.argmax())
+            assert f"{side}: {attention.statement.tokens[most]} {row[most]:.3f}" in shown.told()
+        shown.page.mouse.move(5, 5)
+        assert shown.chosen() == everywhere()
+        assert shown.told() == ""
+
+
+def test_tokens_are_coloured_by_what_the_pointed_one_reads(open_page: Any, shifting: Comparison) -> None:
+    with open_page(shifting) as shown:
+        shown.choose("head", "1")
+        shown.wait_for_canvases(3)
+        shown.token("original", 2).hover()
+        shares = shown.page.evaluate(
+            """() => [...document.querySelectorAll("[data-side=original] .negprobe-tokens button")]
+                .map((button) => button.style.getPropertyValue("--share"))"""
+        )
+        assert shares == ["100%" if i == 3 else "0%" for i in range(len(ORIGINAL))]
+
+
+def test_a_token_without_a_partner_is_marked_alone_and_told_so(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison) as shown:
+        shown.token("counterfactual", CUE).hover()
+        assert shown.chosen() == {"original": [], "counterfactual": ["not"], "difference": []}
+        assert "“not”, which has no partner" in shown.told()
+
+
+def test_a_clicked_token_stays_until_escape(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison) as shown:
+        shown.token("original", OPEN["original"]).click()
+        shown.page.mouse.move(5, 5)
+        shown.page.evaluate("document.activeElement.blur()")
+        assert shown.chosen() == everywhere("open")
+        shown.choose("layer", "2")
+        shown.page.wait_for_timeout(200)
+        assert shown.chosen() == everywhere("open")
+        assert "layer 2" in shown.told()
+        shown.page.keyboard.press("Escape")
+        assert shown.chosen() == everywhere()
+
+
+def test_another_pair_forgets_the_token_that_was_kept(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison, comparison_of(("[CLS]", "birds", "fly", "[SEP]"), at=2)) as shown:
+        shown.token("original", 6).click()
+        shown.choose("pair", "1")
+        shown.wait_for_canvases(CANVASES)
+        assert shown.chosen() == everywhere()
+        assert shown.complaints == []
+
+
+def test_the_keyboard_reaches_tokens_and_heads(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison) as shown:
+        shown.token("original", 0).focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+            shown.page.keyboard.press(key)
+        assert shown.chosen()["original"] == [ORIGINAL[1]]
+        shown.page.keyboard.press("Enter")
+        shown.page.evaluate("document.activeElement.blur()")
+        assert shown.chosen()["counterfactual"] == [ORIGINAL[1]]
+        shown.cell(0, 0).focus()
+        for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+            shown.page.keyboard.press(key)
+        shown.wait_for_canvases(3)
+        assert (shown.value("layer"), shown.value("head")) == ("1", "2")
+
+
+def test_a_cell_of_the_overview_opens_its_head_and_tells_its_metric(open_page: Any, comparison: Comparison) -> None:
+    table = comparison.metrics.set_index(["layer", "head"])
+    with open_page(comparison) as shown:
+        assert shown.cell(2, 3).get_attribute("title").endswith(f"{table.loc[(2, 3), 'max_attention_diff']:.3g}")
+        shown.choose("metric", "value_output_correlation")
+        value = float(shown.cell(2, 3).get_attribute("title").split()[-1])
+        assert value == pytest.approx(table.loc[(2, 3), "value_output_correlation"], rel=1e-2)
+        shown.cell(2, 3).click()
+        shown.wait_for_canvases(3)
+        assert (shown.value("layer"), shown.value("head")) == ("2", "3")
+        assert shown.page.locator("#negprobe-overview [aria-current=true]").count() == 1
+        assert shown.cell(2, 3).get_attribute("aria-current") == "true"
+
+
+def test_zeroing_is_one_map_of_all_heads_where_there_is_one(open_page: Any, comparison: Comparison) -> None:
+    with open_page(with_zeroing(comparison), comparison) as shown:
+        shown.choose("measure", "zeroing")
+        shown.wait_for_canvases(3)
+        assert shown.page.locator("select[name=head]").is_disabled()
+        shown.token("original", 1).hover()
+        row = comparison.original.raw[0].mean(dim=0)[1]
+        most = int(row.argmax())
+        assert f"all heads, turn of the output, 1 − cos. original: {ORIGINAL[most]} {row[most]:.3f}" in shown.told()
+        shown.choose("pair", "1")
+        shown.wait_for_canvases(CANVASES)
+        assert shown.value("measure") == "raw"
+        assert shown.page.locator("option[value=zeroing]").is_disabled()
+
+
+def test_pairs_are_listed_with_their_metrics_sorted_and_chosen(open_page: Any, comparison: Comparison) -> None:
+    small, large = (
+        replace(comparison_of(ORIGINAL, cue=cue), metrics=comparison.metrics.assign(max_attention_diff=value))
+        for cue, value in (("never", 0.01), ("hardly", 0.99))
+    )
+    with open_page(comparison, small, large) as shown:
+        shown.page.click("#negprobe-list summary")
+        rows = shown.page.locator("#negprobe-list tbody tr")
+        assert "0.0100" in rows.nth(1).inner_text()
+        shown.page.click("#negprobe-list th[scope=col] button:has-text('max attention diff')")
+        assert "hardly" in rows.nth(0).inner_text() and "never" in rows.nth(2).inner_text()
+        assert shown.page.locator("[aria-sort=descending]").count() == 1
+        shown.page.click("#negprobe-list th[scope=col] button:has-text('max attention diff')")
+        assert "never" in rows.nth(0).inner_text()
+        rows.nth(0).locator("button").click()
+        shown.wait_for_canvases(CANVASES)
+        assert shown.value("pair") == "1"
+        assert shown.tokens("counterfactual")[CUE] == "never"
+        assert rows.nth(0).get_attribute("aria-current") == "true"
+
+
+def test_effects_of_patching_are_shown_on_the_tokens_layer_by_layer(open_page: Any, comparison: Comparison) -> None:
+    other = sweep_of(ORIGINAL[:3]).assign_attrs(site="mlp_out", direction="noising")
+    with open_page(comparison, sweeps=[sweep_of(ORIGINAL), other]) as shown:
+        lines = shown.page.locator("#negprobe-patching .negprobe-lines > div")
+        assert lines.count() == LAYERS
+        assert [lines.nth(i).locator("h4").inner_text() for i in range(LAYERS)] == [
+            "before layer 0",
+            "before layer 1",
+            "before layer 2",
+        ]
+        assert "".join(lines.nth(1).inner_text().split()).endswith("".join(ORIGINAL))
+        background = """(name) => [...document.querySelectorAll(`#negprobe-patched-2 *`)]
+            .filter((one) => one.children.length === 0 && one.textContent.trim() === name)
+            .map((one) => getComputedStyle(one.closest("[style*=background]") ?? one).backgroundColor)"""
+        # The last token of the last layer has the largest effect, 2 of 2: the red end of the scale.
+        assert shown.page.evaluate(background, "[SEP]") == ["rgb(178, 24, 43)"]
+        shown.choose("sweep", "1")
+        assert lines.nth(0).locator("h4").inner_text() == "layer 0"
+        assert "door" in lines.nth(0).inner_text() and "open" not in lines.nth(0).inner_text()
+        assert shown.complaints == []
+
+
+def test_without_sweeps_there_is_no_place_for_them(open_page: Any, comparison: Comparison) -> None:
+    with open_page(comparison) as shown:
+        assert not shown.page.locator("#negprobe-patching").is_visible()
+        assert not shown.page.locator("#negprobe-list").is_visible()

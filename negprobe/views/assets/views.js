@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const block = document.getElementById("negprobe-views");
-  const choice = block.querySelector("form").elements;
+  const index = JSON.parse(document.getElementById("negprobe-index").textContent);
+  const choice = Object.fromEntries([...block.querySelectorAll("select")].map((select) => [select.name, select]));
   const sides = ["original", "counterfactual", "difference"];
 
   // Red for more and blue for less around a meaningful zero; one dark hue where nothing is negative.
@@ -10,6 +11,7 @@
     raw: { unit: "attention weight", signed: false },
     norm: { unit: "A · ‖v W_O‖", signed: false },
     similarity: { unit: "cosine", signed: true, bound: 1 },
+    zeroing: { unit: "turn of the output, 1 − cos", signed: false },
   };
 
   // React's own update path: CircuitsVis.render gives no handle to change or remove what it drew, and drawing
@@ -34,9 +36,9 @@
     });
   }
 
-  const read = (pair) => JSON.parse(document.getElementById(`negprobe-pair-${pair}`).textContent);
   const largest = (maps) => maps.flat(3).reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
   const shorten = (token) => ([...token].length <= 14 ? token : [...token].slice(0, 13).join("") + "…");
+  const signedNumber = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
 
   function difference(original, counterfactual, [from, to]) {
     return original.map((head, h) =>
@@ -45,23 +47,13 @@
 
   function alignedTokens({ original, counterfactual, aligned: [from, to] }) {
     return from.map((i, n) => {
-      const [before, after] = [original.tokens[i], counterfactual.tokens[to[n]]];
+      const [before, after] = [original[i], counterfactual[to[n]]];
       return before === after ? before : `${before}→${after}`;
     });
   }
 
-  function writeTokens(article, tokens, marks) {
-    const words = tokens.map((token, i) => {
-      const word = document.createElement("bdi");
-      word.textContent = token;
-      word.className = marks(i);
-      return word;
-    });
-    article.querySelector(".negprobe-tokens").replaceChildren(...words.flatMap((word) => [word, " "]));
-  }
-
-  function writeScale(article, signed, bound, unit) {
-    const [low, bar, high, name] = article.querySelector(".negprobe-scale").children;
+  function writeScale(scale, signed, bound, unit) {
+    const [low, bar, high, name] = scale.children;
     const [negative, positive] = colours[signed ? "signed" : "unsigned"];
     low.textContent = signed ? (-bound).toPrecision(3) : "0";
     high.textContent = bound.toPrecision(3);
@@ -69,44 +61,154 @@
     bar.style.background = `linear-gradient(to right in lab, ${signed ? negative + ", " : ""}#fff, ${positive})`;
   }
 
-  function drawSide(side, tokens, attention, signed, bound, unit, marks) {
-    const article = block.querySelector(`[data-side=${side}]`);
+  const article = (side) => block.querySelector(`[data-side=${side}]`);
+  const zeroing = () => choice.measure.value === "zeroing";
+  // Zeroing tells of all heads of a layer at once.
+  const headChosen = () => (zeroing() ? "0" : choice.head.value);
+
+  function drawSide(side, tokens, attention, signed, bound, unit) {
     const [negativeColor, positiveColor] = colours[signed ? "signed" : "unsigned"];
-    writeTokens(article, tokens, marks);
-    writeScale(article, signed, bound, unit);
+    writeScale(article(side).querySelector(".negprobe-scale"), signed, bound, unit);
     const scale = { negativeColor, positiveColor, minValue: -bound, maxValue: bound, maskUpperTri: false };
     const props = { tokens: tokens.map(shorten), ...scale };
-    const head = choice.head.value;
-    article.classList.toggle("all-heads", head === "all");
+    const head = headChosen();
+    article(side).classList.toggle("all-heads", head === "all");
     show[side](head === "all"
       ? { type: CircuitsVis.AttentionHeads, props: { ...props, attention } }
       : { type: CircuitsVis.AttentionPattern, props: { ...props, attention: attention[head], zoomed: true } });
   }
 
+  // The maps of the chosen pair, unpacked when it is first chosen.
+  const unpacked = new Map();
+  function mapsOf(number) {
+    if (!unpacked.has(number)) {
+      const { original, counterfactual, zeroing: has } = index.pairs[number];
+      const text = document.getElementById(`negprobe-pair-${number}`).textContent;
+      const shape = { bits: index.bits, layers: index.layers, heads: index.heads };
+      const sizes = [original.length, counterfactual.length];
+      unpacked.set(number, NegprobeMaps.unpacked(text, { ...shape, sizes, zeroing: has }));
+    }
+    return unpacked.get(number);
+  }
+
+  // What is drawn now: the maps of the layer, a list of heads a side, with their bounds.
+  let drawn = null;
+
   // All heads of a long statement would take the browser minutes to draw; they can still be asked for.
   const mostCells = 15000;
 
-  function choosePair() {
-    const { tokens, raw } = read(choice.pair.value).counterfactual;
-    const crowded = raw[0].length * tokens.length ** 2 > mostCells;
+  async function choosePair() {
+    const pair = index.pairs[choice.pair.value];
+    const crowded = index.heads * pair.counterfactual.length ** 2 > mostCells;
     if (crowded && choice.head.value === "all") choice.head.value = "0";
-    draw();
+    const option = choice.measure.querySelector("[value=zeroing]");
+    option.disabled = !pair.zeroing;
+    if (!pair.zeroing && zeroing()) choice.measure.value = "raw";
+    // Before its tokens go: what is marked now is none of the next pair's.
+    drawn = null;
+    strips.forget();
+    const [from, to] = pair.aligned;
+    const lone = (matched) => (i) => (matched.includes(i) ? "" : "unmatched");
+    strips.write("original", pair.original, lone(from));
+    strips.write("counterfactual", pair.counterfactual, (i) => (pair.cue.includes(i) ? "cue" : lone(to)(i)));
+    strips.write("difference", alignedTokens(pair), (i) => (pair.cue.includes(to[i]) ? "cue" : ""));
+    pairs.select(choice.pair.value);
+    drawOverview();
+    await draw();
   }
 
-  function draw() {
-    const pair = read(choice.pair.value);
+  async function draw() {
+    const number = choice.pair.value, pair = index.pairs[number];
+    const read = await mapsOf(number);
+    // Another pair may have been chosen while this one was unpacked.
+    if (number !== choice.pair.value) return;
     const { unit, signed, bound } = measures[choice.measure.value];
-    const [from, to] = pair.aligned;
-    const maps = ["original", "counterfactual"].map((side) => pair[side][choice.measure.value][choice.layer.value]);
+    choice.head.disabled = zeroing();
+    const maps = read.map((side) => side(choice.measure.value)[choice.layer.value]).map((map) => (zeroing() ? [map] : map));
     const change = difference(...maps, pair.aligned);
     const shared = bound ?? largest(maps);
-    const cue = pair.counterfactual.cue;
-    drawSide("original", pair.original.tokens, maps[0], signed, shared, unit,
-      (i) => (from.includes(i) ? "" : "unmatched"));
-    drawSide("counterfactual", pair.counterfactual.tokens, maps[1], signed, shared, unit,
-      (i) => (cue.includes(i) ? "cue" : to.includes(i) ? "" : "unmatched"));
-    drawSide("difference", alignedTokens(pair), change, true, largest(change), `change of ${unit}`,
-      (i) => (cue.includes(to[i]) ? "cue" : ""));
+    drawn = { original: maps[0], counterfactual: maps[1], difference: change };
+    drawSide("original", pair.original, maps[0], signed, shared, unit);
+    drawSide("counterfactual", pair.counterfactual, maps[1], signed, shared, unit);
+    drawSide("difference", alignedTokens(pair), change, true, largest(change), `change of ${unit}`);
+    overview.select(+choice.layer.value, headChosen() === "all" || zeroing() ? null : +choice.head.value);
+    strips.mark();
+  }
+
+  // Of one token in each strip: itself, its partner and where both stand among the aligned ones.
+  function partners(side, i) {
+    const [from, to] = index.pairs[choice.pair.value].aligned;
+    const at = { original: from.indexOf(i), counterfactual: to.indexOf(i), difference: i }[side];
+    return at < 0 ? { [side]: i } : { original: from[at], counterfactual: to[at], difference: at };
+  }
+
+  // The rows of the marked tokens, the mean over the heads where all are shown.
+  function rows(marked) {
+    if (!drawn) return {};
+    return Object.fromEntries(Object.entries(marked).map(([side, query]) => {
+      const heads = headChosen() === "all" ? drawn[side] : [drawn[side][headChosen()]];
+      return [side, drawn[side][0][query].map((_, key) => heads.reduce((sum, head) => sum + head[query][key], 0) / heads.length)];
+    }));
+  }
+
+  function reading(marked) {
+    const read = rows(marked);
+    return Object.fromEntries(Object.entries(read).map(([side, row]) => {
+      const most = side === "difference" ? [row] : Object.entries(read).filter(([name]) => name !== "difference").map(([, r]) => r);
+      const bound = largest(most);
+      return [side, row.map((value) => value / bound)];
+    }));
+  }
+
+  const told = document.getElementById("negprobe-told");
+  function tell(here, marked) {
+    if (!here || !drawn) {
+      told.textContent = "";
+      return;
+    }
+    const pair = index.pairs[choice.pair.value];
+    const tokens = { ...pair, difference: alignedTokens(pair) };
+    const { unit } = measures[choice.measure.value];
+    const where = headChosen() === "all" ? "the mean head" : zeroing() ? "all heads" : `head ${headChosen()}`;
+    const parts = Object.entries(rows(marked)).map(([side, row]) => {
+      const order = row.map((_, key) => key).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a])).slice(0, 3);
+      const number = (value) => (side === "difference" || value < 0 ? signedNumber(value) : value.toFixed(3));
+      return `${side}: ${order.map((key) => `${shorten(tokens[side][key])} ${number(row[key])}`).join(", ")}`;
+    });
+    const alone = "difference" in marked ? "" : ", which has no partner";
+    const name = shorten(tokens[here.side][here.index]);
+    told.textContent = `At “${name}”${alone}, layer ${choice.layer.value}, ${where}, ${unit}. ${parts.join("; ")}.`;
+  }
+
+  const strips = NegprobeTokens.linked(
+    Object.fromEntries(sides.map((side) => [side, article(side).querySelector(".negprobe-tokens")])),
+    { partners, reading, tell },
+  );
+
+  let overview = null, pairs = null;
+  function drawOverview() {
+    const name = choice.metric.value;
+    const values = index.pairs[choice.pair.value].metrics[name];
+    const known = values.filter((value) => value !== null);
+    const bound = Math.max(...known.map(Math.abs), 0) || 1;
+    const signed = known.some((value) => value < 0);
+    const place = block.querySelector(".negprobe-overview");
+    place.classList.toggle("signed", signed);
+    overview.colour(values, name.replaceAll("_", " "), bound);
+    writeScale(place.querySelector(".negprobe-scale"), signed, bound, index.units[name]);
+  }
+
+  function startOverview() {
+    choice.metric.replaceChildren(...index.metrics.map((name) => new Option(name.replaceAll("_", " "), name)));
+    overview = NegprobeOverview.drawn(document.getElementById("negprobe-overview"), {
+      layers: index.layers,
+      heads: index.heads,
+      choose(layer, head) {
+        choice.layer.value = layer;
+        if (!zeroing()) choice.head.value = head;
+        draw();
+      },
+    });
   }
 
   // What the pointer does to a head in one view happens to the same head in the others.
@@ -122,9 +224,16 @@
   for (const type of ["click", "mouseover", "mouseout"]) block.addEventListener(type, mirror);
 
   async function start() {
+    startOverview();
+    const list = document.getElementById("negprobe-list");
+    list.hidden = index.pairs.length < 2;
+    pairs = NegprobePairs.listed(list, index, (number) => { choice.pair.value = number; choosePair(); });
     await Promise.all(sides.map(mount));
-    choosePair();
-    block.addEventListener("change", ({ target }) => (target === choice.pair ? choosePair() : draw()));
+    await choosePair();
+    NegprobePatching.started(document.getElementById("negprobe-patching"), index.sweeps, { colours: colours.signed, writeScale });
+    choice.pair.addEventListener("change", choosePair);
+    choice.metric.addEventListener("change", drawOverview);
+    for (const name of ["layer", "head", "measure"]) choice[name].addEventListener("change", draw);
   }
   // Nothing is drawn before it is first scrolled to.
   const watch = new IntersectionObserver((entries) => {
