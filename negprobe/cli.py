@@ -111,6 +111,28 @@ def compare(
         console.print(f"Metrics, figures and the interactive page: [bold]{page}[/bold]", soft_wrap=True)
 
 
+@app.command()
+def view(
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
+    ] = None,
+    model: Model = "tiny-negation",
+    limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
+    device: Device = None,
+) -> None:
+    """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
+    with _clear_errors():
+        _make_folder(out.parent)
+        loaded = [load_pairs(name) for name in pairs or [BUILTIN]]
+        chosen = [pair for part in loaded for pair in part.pairs[:limit]]
+        for reason in (reason for part in loaded for reason in part.dropped):
+            console.print(f"• left out {escape(reason)}", highlight=False)
+        page = AttentionProbe(HookedEncoder.from_pretrained(model, device=device)).html(chosen, out)
+        console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
+
+
 @app.command(name="patch")
 def patch_pair(
     original: Annotated[str, typer.Argument(help="A statement, with [MASK] for a masked LM.")],

@@ -153,7 +153,7 @@ def run_study(
         from_control=sum(asked.pairs[index].control is not None for index in sample),
         positions=positions,
         mechanism=mechanism,
-        examples=tuple(probe.compare([kept[index] for index in shown])),
+        examples=tuple(probe.compare([kept[index] for index in shown], zeroing=True)),
         seconds=time.perf_counter() - start,
         seed=seed,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -55,6 +56,11 @@ class StatementAttention:
     z: Float[Tensor, "layer head query d_head"]
     zeroing: Float[Tensor, "layer query key"] | None = None
 
+    def _repr_html_(self) -> str:
+        from negprobe.views.notebook import attention_summary
+
+        return attention_summary(self)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -76,6 +82,22 @@ class Comparison:
     alignment: Alignment
     metrics: pd.DataFrame
     cue_positions: tuple[int, ...]
+
+    def html(self, path: str | Path) -> Path:
+        """Write an interactive page of this pair (see `views.write_page`), and return its path.
+
+        Raises:
+            ViewError: if it cannot be shown, or the file cannot be written.
+        """
+        # Imports point from the views to here; only these calls go the other way.
+        from negprobe.views.page import write_page
+
+        return write_page([self], path, title=f"{self.pair.original} / {self.pair.counterfactual}")
+
+    def _repr_html_(self) -> str:
+        from negprobe.views.notebook import comparison_summary
+
+        return comparison_summary(self)
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,19 @@ class AttentionProbe:
                 )
         in_order = [results[index] for index in range(len(chosen))]
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
+
+    def html(self, pairs: StatementPair | Sequence[StatementPair], path: str | Path) -> Path:
+        """Write an interactive page of one pair or several, with value zeroing, and return its path.
+
+        Raises:
+            ViewError: for no pairs, if one cannot be shown, or the file cannot be written.
+            StatementError, InputError: as `compare`.
+        """
+        from negprobe.views.page import write_page
+
+        chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
+        name = Path(self.model.cfg.model_name).name
+        return write_page(self.compare(chosen, zeroing=True), path, title=f"Where {name} looks for “not”")
 
     def metrics(
         self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None

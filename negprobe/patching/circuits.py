@@ -231,6 +231,11 @@ class Circuit:
             _check_shape(circuit, model)
         return circuit
 
+    def _repr_html_(self) -> str:
+        from negprobe.views.notebook import circuit_summary
+
+        return circuit_summary(self)
+
     def draw(self, ax: "Axes | None" = None) -> "Figure":
         """The circuit among all components, layer by layer (see `views.patching_figures.circuit_graph`).
 

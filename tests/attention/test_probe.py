@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from negprobe import HookedEncoder
-from negprobe.attention import METRICS, AttentionProbe
-from negprobe.errors import InputError, StatementError
+from negprobe.attention import METRICS, AttentionProbe, contributions
+from negprobe.errors import InputError, StatementError, ViewError
 from negprobe.statements import StatementPair
 
 EQUAL = StatementPair("The door is now open.", "The door is not open.")
@@ -16,6 +16,25 @@ LONGER = StatementPair(
 )
 INSERTED = StatementPair("Dogs like cats.", "Dogs no longer like cats.")
 PAIRS = [LONGER, EQUAL, INSERTED, EQUAL]
+
+
+def test_zeroing_is_that_of_each_statement_alone_and_only_there_when_asked_for(probe):
+    comparisons = probe.compare(PAIRS, zeroing=True)
+    for pair, comparison in zip(PAIRS, comparisons, strict=True):
+        for text, side in ((pair.original, comparison.original), (pair.counterfactual, comparison.counterfactual)):
+            tokens, types, mask = probe.model.to_tokens(text)
+            alone = contributions(probe.model, tokens, mask, "zeroing", token_type_ids=types)[0]
+            torch.testing.assert_close(side.zeroing, alone, atol=1e-10, rtol=0)
+    assert probe.compare(EQUAL).original.zeroing is None
+
+
+def test_a_page_of_pairs_is_written_and_returned(probe, tmp_path):
+    assert probe.html(PAIRS, tmp_path / "page.html").read_text(encoding="utf-8").count("<option") > len(PAIRS)
+    assert probe.html(EQUAL, tmp_path / "one.html").exists()
+    page = probe.compare(EQUAL).html(tmp_path / "pair.html").read_text(encoding="utf-8")
+    assert f"<title>{EQUAL.original} / {EQUAL.counterfactual}</title>" in page
+    with pytest.raises(ViewError, match="at least one"):
+        probe.html([], tmp_path / "none.html")
 
 
 def test_on_equal_lengths_the_metrics_are_the_plain_definitions(hugging_face, probe):
