@@ -37,7 +37,7 @@ def attention_summary(attention: StatementAttention) -> str:
 
 
 def comparison_summary(comparison: Comparison) -> str:
-    """Both statements, the cue marked, the heads whose attention changes most, and the heatmaps of the first of them."""
+    """Both statements, the cue marked, the heads whose attention changes most, and heatmaps of the first of them."""
     strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False).head(_N_HEADS)
     layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
     shown = strongest[["layer", "head", *MAP_METRICS]].rename(columns=lambda name: name.replace("_", " "))
