@@ -3,16 +3,147 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Bool, Float
+from scipy import stats
 
 from negprobe.attention import COMPARED
-from negprobe.patching import mean_effect
-from negprobe.results import StudyResults
+from negprobe.evaluation import share
+from negprobe.patching import averages, mean_effect
+from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import ALPHA, agreement, survivors
 from negprobe.views.circuit_story import ROLE_NAMES
+from negprobe.views.document import in_words
 from negprobe.views.labels import percent
 from negprobe.views.mechanism_findings import mechanism
 
 _N_HEADS_NAMED = 3
+
+
+def answer(results: StudyResults) -> list[str]:
+    """The answer in a few sentences, each with the number that matters and its 95 % interval in brackets."""
+    return [*_hears(results), *_responds(results), *_carried(results), *_needed(results)]
+
+
+def _hears(results: StudyResults) -> list[str]:
+    """Whether the answer is another one under the negation."""
+    answers = results.answers
+    if answers.empty:
+        return behaviour(results)
+    if results.cfg.head == "none":
+        alike = (1 - answers["original"]).to_numpy()
+        low, high = _interval_of_mean(alike, results.seed)
+        return [
+            f"To the model, a statement and its negation are alike to a cosine of {alike.mean():.3f} on average"
+            f"{_between(f'{low:.3f}', f'{high:.3f}', len(alike))}, where 1 would be the same embedding."
+        ]
+    if results.own_labels:
+        n_same = sum("labels both statements" in reason for reason in results.unpatched)
+        labels = np.repeat([True, False], [len(answers), n_same])
+        return [f"The negation changes the model's label on {_share(labels)}."]
+    both = ((answers["original"] > 0) & (answers["counterfactual"] < 0)).to_numpy()
+    sentence = (
+        f"The model gives the right answer both without and with the negation on {_share(both)}; one that did not hear "
+        "the negation would answer both alike, and be right on one of them at most."
+    )
+    controlled = answers["control"].dropna().to_numpy()
+    if not len(controlled):
+        return [sentence]
+    return [f"{sentence} A neutral word in the cue's place leaves the answer right on {_share(controlled > 0)}."]
+
+
+def _responds(results: StudyResults) -> list[str]:
+    """How many heads tell the negation from another word, and the one that does it most regularly."""
+    tests = results.tests
+    if tests is None or "untestable" in tests.attrs:
+        return responding_heads(results)
+    passing = survivors(tests)
+    by_q, by_max_t = (int((tests[name] <= ALPHA).any("metric").sum()) for name in ("q", "p_max_t"))
+    n_heads, n_pairs = tests.sizes["layer"] * tests.sizes["head"], int(tests["n"].max())
+    corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {n_pairs} pairs"
+    if passing.empty:
+        return [f"None of {n_heads} heads does something else at the negation than at a neutral word ({corrected})."]
+    top = passing.iloc[0]
+    return [
+        f"{by_q} of {n_heads} heads do something else at the negation than at a neutral word of the same length "
+        f"({corrected}; {by_max_t} by the stricter max-T). The most regular is {top['layer']:.0f}.{top['head']:.0f}: "
+        f"its {in_words(top['metric'])} differs by {top['effect']:+.3g} [{top['low']:+.3g}, {top['high']:+.3g}]."
+    ]
+
+
+def _carried(results: StudyResults) -> list[str]:
+    """At which tokens and in which head the answer stands."""
+    if not results.patching:
+        return []
+    by_role = averages(results.patching["resid_pre", "denoising"], seed=results.seed).dropna(subset="effect")
+    if by_role.empty:
+        return carriers(results)
+    layers = sorted({int(by_role["layer"].min()), int(by_role["layer"].max())})
+    tops = [by_role[by_role["layer"] == layer].nlargest(1, "effect").iloc[0] for layer in layers]
+    path = "; ".join(
+        f"before layer {layer} at {ROLE_NAMES[str(top['role'])]}, {_effect(top)}"
+        for layer, top in zip(layers, tops, strict=True)
+    )
+    heads = averages(results.patching["z", "denoising"], seed=results.seed).dropna(subset="effect")
+    head = heads.nlargest(1, "effect").iloc[0]
+    return [
+        f"Swapped for the affirmative run's ({int(head['n_pairs'])} pairs), one activation can bring that run's answer "
+        f"back. Of the residual stream at one kind of token, most: {path}. Of single heads, most: "
+        f"{int(head['layer'])}.{int(head['head'])}, {_effect(head)}."
+    ]
+
+
+def _needed(results: StudyResults) -> list[str]:
+    """What looking at the cue is worth, and how few components are enough."""
+    found = results.mechanism
+    return [] if found is None else [*_looking(found, results.seed), *_enough(found)]
+
+
+def _looking(found: Mechanism, seed: int) -> list[str]:
+    table = averages(found.knock_out_sets, seed=seed)
+    cut = table[table["patch"] == "everywhere"].iloc[0]
+    if np.isnan(cut["effect"]):
+        return []
+    return [
+        f"If no token may look at the cue, the answer under the negation goes {_effect(cut)} of the way to the "
+        "affirmative run's."
+    ]
+
+
+def _enough(found: Mechanism) -> list[str]:
+    circuit = found.circuit
+    if circuit is None:
+        return []
+    low, high = circuit.interval
+    return [
+        f"A circuit of {len(circuit)} of {len(circuit.scores)} components is enough to keep "
+        f"{percent(circuit.faithfulness)} of what the negation does"
+        f"{_between(percent(low), percent(high), circuit.n_held_out)} on {circuit.n_held_out} pairs that it was not "
+        f"searched on; random sets of that size keep {percent(circuit.random_faithfulness)}."
+    ]
+
+
+def _share(hits: Bool[np.ndarray, " pair"]) -> str:
+    """How many of how many pairs, with Wilson's interval."""
+    counted = share(hits.tolist())
+    interval = _between(percent(counted.low), percent(counted.high), counted.n)
+    return f"{counted.hits} of {counted.n} pairs, {percent(counted.share)}{interval}"
+
+
+def _effect(row: pd.Series) -> str:
+    return f"{percent(row['effect'])}{_between(percent(row['low']), percent(row['high']), int(row['n_pairs']))}"
+
+
+def _between(low: str, high: str, n: int) -> str:
+    """An interval in brackets; nothing for one pair, which has none."""
+    return f" [{low}, {high}]" if n > 1 else ""
+
+
+def _interval_of_mean(values: Float[np.ndarray, " pair"], seed: int) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval; NaN for fewer than two values."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def findings(results: StudyResults) -> list[str]:
@@ -156,8 +287,20 @@ def _replicated(results: StudyResults) -> list[str]:
         sentences.append(
             f"Tested in each of {found.sizes['group']} {what} by itself, {several} of {n_heads} heads have an effect "
             f"of the same sign in two or more (partial conjunction, q ≤ {ALPHA:g} over all metrics and heads)."
+            f"{_out_of_reach(found)}"
         )
     return sentences
+
+
+def _out_of_reach(found: xr.Dataset) -> str:
+    """That groups of so few pairs can show nothing, if it is so."""
+    n = np.sort(found["n"].max(("metric", "layer", "head")).values)[::-1]
+    at_least = found.attrs["at_least"]
+    # The least p of a group of n pairs is 2 of its 2^n sign flips, or the first of the drawn ones.
+    floor = max(2.0 ** (1 - int(n[at_least - 1])), 1 / (1 + found.attrs["n_resamples"]))
+    if (len(n) - at_least + 1) * floor <= ALPHA:
+        return ""
+    return f" With {n[-1]} to {n[0]} pairs in each, none could: no p can come down to {ALPHA:g}."
 
 
 def _largest(change: xr.DataArray) -> list[xr.DataArray]:

@@ -45,7 +45,9 @@ def circuit_story(found: Mechanism) -> list[str]:
 def knock_out_table(found: Mechanism, seed: int) -> pd.DataFrame:
     """What cutting attention to the cue does, with intervals; without the cells that no pair has."""
     table = averages(found.knock_out_sets, seed=seed).dropna(subset=["effect"])
-    return table.rename(columns={"patch": "attention to the cue cut", "low": "95 % from", "high": "95 % to"})
+    return table.rename(
+        columns={"patch": "attention to the cue cut", "low": "95 % from", "high": "95 % to", "n_pairs": "pairs"}
+    )
 
 
 def attention_to_cue(results: StudyResults, patched: xr.Dataset) -> xr.DataArray:

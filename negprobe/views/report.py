@@ -1,10 +1,7 @@
 """The report of a study: one HTML file with the answer in words, figures, interactive views and every number."""
 
-import base64
-import html
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
-from string import Template
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,20 +10,35 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
-from negprobe.patching import averages, effect, mean_effect
-from negprobe.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.evaluation import share
+from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
+from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import effects_table
+from negprobe.views.document import (
+    Picture,
+    Section,
+    bullets,
+    document,
+    facts,
+    folded,
+    in_words,
+    numbered,
+    paragraph,
+    pictures,
+    table,
+)
 from negprobe.views.figures import (
     four_heatmaps,
     metric_overview,
     patching_map,
     raw_beside_value_weighted,
 )
-from negprobe.views.findings import behaviour, carriers, left_out, responding_heads
+from negprobe.views.findings import answer, behaviour, carriers, left_out, responding_heads
 from negprobe.views.labels import short_name
-from negprobe.views.mechanism_findings import ABLATED, attention_to_cue, circuit_story, knock_out_table, mechanism
+from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
 from negprobe.views.page import page_parts
 from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
+from negprobe.views.report_captions import study_pictures
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
     cue_shares_by_layer,
@@ -36,62 +48,20 @@ from negprobe.views.statistics_figures import (
     raw_against_norm,
 )
 
-_READING = {
-    "effects": "How much more each metric changes for the negation than for a neutral word of the same length: the "
-    "mean over pairs of (original against counterfactual) minus (original against control), both on the tokens that "
-    "all three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
-    "are over all heads and all metrics of this study together.",
-    "raw-against-norm": "Each head's effect on attention to the cue, before the values and with them: on the diagonal "
-    "the values change nothing.",
-    "cue-shares": "All heads of a layer together: how much of what flows into the other words comes from the cue, as a "
-    "norm of what attention writes, with residual and LayerNorm, by zeroing its value, and chained from the input on.",
-    "attention-distance": "How far the heads look in the originals, before the values and with them.",
-    "diffusion-by-role": "How much the heads' outputs change at the other tokens, by their role. A cue has a column "
-    "where it took another word's place in the original.",
-    "effect-by-cue": "The metric with the largest effect size, by kind of cue: an effect of negation should be there "
-    "for more than one.",
-    "effect-by-source": "The same by data set.",
-    "metrics": "Four metrics of original against counterfactual on aligned tokens, averaged over pairs.",
-    "heatmaps": "The head whose output carries most of the answer (if nothing was patched: whose attention the "
-    "negation changes most), on one pair: attention before the values (top) and "
-    "the cosine between the head's outputs after them (bottom), for the original, the counterfactual and their "
-    "difference on aligned tokens.",
-    "values": "The same head on the counterfactual: attention weights, attention weighted by the norm of the "
-    "transformed values, and the cosine between its outputs.",
-    "patching": "Normalised effect of swapping one activation between the two runs, as a ratio of means over "
-    "pairs: 0 is no change, 1 moves the answer all the way to the other run's. Denoising puts the "
-    "affirmative run's activation into the counterfactual's run, noising the other way round; the affirmative run is "
-    "the control where a pair has one, and the original where it has not.",
-    "knock-out-denoising": "The counterfactual's run with one head's attention to the cue taken away before the "
-    "softmax, from all other tokens: 0 leaves its answer as it is, 1 turns it into the affirmative run's.",
-    "causal-against-attention": "Do the heads that look at the negation matter? Each head's value-weighted attention "
-    "to the cue in the counterfactual, and what swapping its output does to the answer.",
-    "circuit": "from the first layer (bottom) up, with all others as grey dots; size and colour tell the effect of "
-    "ablating a component alone. Beneath each head what it reads at which role of token, after the values, and what "
-    "it reads otherwise than in the affirmative run, where that is a quarter of its attention or more.",
-    "faithfulness": "How much of what the counterfactual's run does is kept by the best-ranked components alone, on "
-    "pairs that the search did not see: 1 is the whole model, 0 everything ablated. The circuit is marked apart, as it "
-    "was pruned of what it could spare, and so is the mean of random sets of its size.",
-    "effect-by-role": "The effect of swapping the residual stream before each layer at the tokens of each role, with "
-    "95 % bootstrap intervals over pairs.",
-    "positions": "One pair, every token: the effect of swapping the residual stream before each layer.",
-}
-
 _LIMITS = (
     "A swapped activation shows what the model's answer depends on in these statements; it does not show that the "
     "model uses it the same way elsewhere.",
-    "Attention that changes is not attention that matters: compare the first figure with the patching maps.",
+    "Attention that changes is not attention that matters: compare the maps of effects with those of patching.",
     "Intervals are of one head and one metric each, not corrected; q and max-T p are corrected.",
     "Correlations and attention differences are taken on aligned tokens; attention to the inserted cue itself is "
     "outside them.",
 )
 
 
-_MAPPED = ("mean_attention_diff", "js_divergence", "attention_to_cue", "norm_to_cue", "output_change", "diffusion")
+_MAPPED = ("output_change", "mean_attention_diff", "attention_to_cue", "norm_to_cue", "js_divergence", "diffusion")
 """The metrics whose effects are drawn; the tables have all of them."""
 
 _HALF_PAGE = 4.6  # inches
-_N_UNFOLDED = 10
 
 
 def study_figures(results: StudyResults) -> dict[str, Figure]:
@@ -151,46 +121,159 @@ def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
     return figures
 
 
+@dataclass(frozen=True)
+class _Topic:
+    """A question of the report: its heading, how to read its figures, and which ones stand under it."""
+
+    heading: str
+    reading: str
+    shown: tuple[str, ...]
+    more: tuple[str, ...]
+    missing: str = ""
+
+
+_TOPICS = (
+    _Topic(
+        "Which heads respond",
+        "How much more each metric changes for the negation than for a neutral word of the same length: the mean over "
+        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
+        "three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
+        "are over all heads and all metrics of this study together.",
+        (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
+        (
+            *(f"effect-{name}" for name in _MAPPED[4:]),
+            *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
+        ),
+    ),
+    _Topic("One head, before and after the values", "", ("heatmaps",), ("before-and-after-values",)),
+    _Topic(
+        "What carries the answer",
+        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
+        "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
+        "into the counterfactual's run, noising the other way round; the affirmative run is the control where a pair "
+        "has one, and the original where it has not.",
+        ("patching-resid_pre-denoising", "patching-z-denoising", "effect-by-role", "positions-resid_pre-denoising"),
+        (
+            *("patching-resid_pre-noising", "patching-z-noising", "positions-resid_pre-noising"),
+            *(f"patching-{site}-{way}" for site in ("attn_out", "mlp_out") for way in DIRECTIONS[::-1]),
+        ),
+        "Nothing was patched: no pair has an answer that could be read, or none was to be patched.",
+    ),
+    _Topic(
+        "How the negation gets there",
+        "",
+        ("knock-out-denoising", "causal-against-attention", "circuit", "faithfulness"),
+        (),
+        "Nothing was patched, so nothing could be knocked out or searched.",
+    ),
+)
+
+_FILES = {
+    "pairs": "the statements, with cues, controls, targets and foils",
+    "answers": "the objective of each pair's original, counterfactual and control",
+    "metrics": "every metric of every pair, layer and head, against counterfactual and control",
+    "metrics_by_role": "the same by the role of the tokens",
+    "distances": "how far each head looks in each original",
+    "cue_shares": "the cue's share of what flows into the other words, by measure and layer",
+    "negation_effects": "the effect of negation on every metric and head, with intervals and tests",
+    "replication": "the same in each kind of cue and each data set",
+    "patching": "every swap: the objective patched, and in both unpatched runs",
+    "knock_out, knock_out_sets": "attention to the cue cut, by head, by layer and by role",
+    "readings": "which role of token each head reads at which",
+}
+
+
 def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
     """The report as one self-contained HTML page.
 
     Args:
         results: What the study found.
         figures: `study_figures` of it, as PNG.
-        manifest: How it was made, for the last section.
+        manifest: How it was made, for the last section but one.
 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    parts = page_parts(results.examples)
-    layer, head = carrying_head(results)
-    return Template(_asset("report.html")).substitute(
-        head=parts.head,
-        style=_asset("page.css") + _asset("report.css"),
-        title=html.escape(f"Where {short_name(results.cfg.model_name)} hears “not”"),
-        question=html.escape(
-            f"{len(results.pairs)} statements from {results.source} were run with and without their negation through "
-            f"{results.cfg.model_name} ({results.cfg.family}, {results.cfg.n_layers} layers of {results.cfg.n_heads} "
-            "heads)."
-        ),
-        notes=_list(left_out(results)),
-        behaviour=_list(behaviour(results)),
-        responding=_list(responding_heads(results)),
-        carriers=_list([*carriers(results), *mechanism(results)]),
-        answers=_answers_section(results),
-        effects=_effects_section(figures),
-        heatmaps=_figures(
-            figures,
-            ["heatmaps", "before-and-after-values"],
-            [f"Head {layer}.{head}. {_READING['heatmaps']}", f"Head {layer}.{head}. {_READING['values']}"],
-        ),
-        patching=_patching_section(figures),
-        mechanism=_mechanism_section(results, figures),
-        views=parts.body,
-        numbers=_numbers(results),
-        limits=_list(_LIMITS),
-        manifest=_manifest_table(manifest),
+    views = page_parts(results.examples)
+    name, cfg = short_name(results.cfg.model_name), results.cfg
+    pictures = study_pictures(results, figures, carrying_head(results))
+    data = (
+        f"{cfg.model_name} is a {cfg.family} model of {cfg.n_layers} layers with {cfg.n_heads} heads each, with "
+        f"{_HEADS[cfg.head]}. {len(results.pairs)} pairs of statements from {results.source} were run through it: an "
+        "original, its counterfactual with the negation, and, where there is one, a control with a neutral word in "
+        f"the negation's place. {len(results.answers)} pairs have an answer that can be read, {len(results.patched)} "
+        "were patched."
     )
+    sections = [
+        Section("data", "The model and the data", paragraph(data) + bullets(left_out(results))),
+        Section(
+            "answer",
+            "The answer",
+            f'<div class="answer">{bullets(answer(results))}{paragraph(_BRACKETS)}</div>{_evidence(results)}',
+        ),
+        Section("figures", "The figures", _figures(results, pictures)),
+        Section("views", "Look for yourself", f"{paragraph(_VIEWS)}{views.body}"),
+        Section("numbers", "Every number", _numbers(results)),
+        Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
+        Section("limits", "What cannot be concluded", bullets(_limits(results))),
+    ]
+    lead = f"Does {name} hear the negation in a statement, which of its heads respond to it, and what carries it?"
+    return document(f"Where {name} hears “not”", lead, sections, head=views.head)
+
+
+_HEADS = {
+    "masked_lm": "a masked language model's head",
+    "classification": "a classifier's head",
+    "none": "no head but its embedding of a statement",
+}
+
+_BRACKETS = "In brackets: 95 % intervals, Wilson's of shares of pairs, and the bootstrap's over pairs of all others."
+
+_VIEWS = (
+    "Each square is one head: queries (destination tokens) down the side, keys (source tokens) along the bottom. Hover "
+    "over a head to enlarge it in all three views, click to keep it."
+)
+
+
+def _evidence(results: StudyResults) -> str:
+    """All that was found, in sentences under the figures' headings."""
+    found = {
+        "What the model answers": behaviour(results),
+        "Which heads respond": responding_heads(results),
+        "What carries the answer": carriers(results),
+        "How the negation gets there": mechanism(results),
+    }
+    parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
+    return folded("The evidence in full", "".join(parts))
+
+
+def _figures(results: StudyResults, drawn: Mapping[str, Picture]) -> str:
+    """Every figure under its question, the less telling ones to be opened."""
+    numbers = numbered(drawn.get(name) for topic in _TOPICS for name in (*topic.shown, *topic.more))
+    parts = []
+    for topic in _TOPICS:
+        shown, more = ([drawn.get(name) for name in names] for names in (topic.shown, topic.more))
+        is_drawn = any((*shown, *more))
+        parts.append(
+            f"<h3>{topic.heading}</h3>{paragraph(topic.reading if is_drawn else topic.missing)}"
+            f"{pictures(shown, numbers)}"
+            f"{folded(_how_many_more(len([*filter(None, more)])), pictures(more, numbers))}"
+        )
+    return "".join([*parts, _circuit_text(results)])
+
+
+def _how_many_more(n: int) -> str:
+    return "1 more figure" if n == 1 else f"{n} more figures"
+
+
+def _circuit_text(results: StudyResults) -> str:
+    """Why there is no circuit, or what its heads read."""
+    found = results.mechanism
+    if found is None:
+        return ""
+    if found.circuit is None:
+        return paragraph(f"No circuit: {found.no_circuit}")
+    return folded("What each head of the circuit reads", bullets(circuit_story(found)))
 
 
 def strongest_head(results: StudyResults) -> tuple[int, int]:
@@ -225,103 +308,157 @@ def _clearest(tests: xr.Dataset) -> str:
     return str(size["metric"].values[int(np.nanargmax(size.values))])
 
 
-def _answers_section(results: StudyResults) -> str:
+def _numbers(results: StudyResults) -> str:
+    """Tables of what the figures show; the smaller ones open."""
+    parts = [_answers_table(results)]
+    if results.mechanism is not None:
+        parts.append(_knock_outs(results.mechanism, results.seed))
+    parts += [folded("All heads", _heads_tables(results)), folded("All swaps", _swaps_tables(results))]
+    if results.mechanism is not None and results.mechanism.circuit is not None:
+        parts.append(folded("The circuit", _circuit_tables(results.mechanism.circuit)))
+    named = pd.DataFrame({"file": [f"{name}.parquet" for name in _FILES], "holds": _FILES.values()})
+    return "".join(
+        [*parts, table(named, "Every number of every pair stands in the files beside this report", decimals=0)]
+    )
+
+
+def _answers_table(results: StudyResults) -> str:
     answers = results.answers
     if answers.empty or results.cfg.head == "none" or results.own_labels:
         return ""
     shares = pd.DataFrame(
         {
             "cue": answers["cue"].replace("", "(none found)"),
-            "pairs": 1,
             "original": answers["original"] > 0,
             "counterfactual": answers["counterfactual"] < 0,
+            "both": (answers["original"] > 0) & (answers["counterfactual"] < 0),
             "control": (answers["control"] > 0).where(answers["control"].notna()),
         }
     )
-    by_cue = shares.groupby("cue").agg(
-        {"pairs": "sum", **dict.fromkeys(("original", "counterfactual", "control"), "mean")}
-    )
-    by_cue = by_cue.sort_values("pairs", ascending=False).reset_index()
-    caption = "Share of statements on which the model prefers the right answer, by kind of cue"
-    return f"<h2>What the model answers</h2>{_table(by_cue, caption, decimals=2)}"
-
-
-def _effects_section(figures: Mapping[str, bytes]) -> str:
-    maps = [f"effect-{name}" for name in _MAPPED if f"effect-{name}" in figures]
-    reading = f"<p>{html.escape(_READING['effects'])}</p>" if maps else ""
-    rest = [
-        *("raw-against-norm", "effect-by-cue", "effect-by-source"),
-        *("cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
+    rows = [
+        {"cue": cue, "pairs": len(group), **_right(group)}
+        for cue, group in sorted(shares.groupby("cue"), key=lambda named: -len(named[1]))
     ]
-    drawn = _figures(figures, maps, [""] * len(maps), small=True)
-    return f"{reading}{drawn}{_figures(figures, rest, [_READING[name] for name in rest])}"
-
-
-def _patching_section(figures: Mapping[str, bytes]) -> str:
-    if not any(name.startswith("patching") for name in figures):
-        return "<p>Nothing was patched: no pair has an answer that could be read, or none was to be patched.</p>"
-    wanted = [f"patching-{site}-{way}" for site in (*PATCHED_BY_ROLE, "z") for way in ("denoising", "noising")]
-    positions = [f"positions-resid_pre-{direction}" for direction in ("denoising", "noising")]
-    whole = _figures(figures, wanted, [""] * len(wanted), small=True)
-    by_role = _figures(figures, ["effect-by-role"], [_READING["effect-by-role"]])
-    one_pair = _figures(figures, positions, [_READING["positions"], ""])
-    return f"<p>{html.escape(_READING['patching'])}</p>{whole}{by_role}{one_pair}"
-
-
-def _mechanism_section(results: StudyResults, figures: Mapping[str, bytes]) -> str:
-    found = results.mechanism
-    if found is None:
-        return "<p>Nothing was patched, so nothing could be knocked out or searched.</p>"
-    looking = ["knock-out-denoising", "causal-against-attention"]
-    parts = [_figures(figures, looking, [_READING[name] for name in looking])]
-    table = knock_out_table(found, results.seed)
-    if len(table):
-        parts.append(_table(table, "What cutting attention to the cue does to the counterfactual's answer", decimals=3))
-    if found.circuit is None:
-        return "".join([*parts, f"<p>No circuit: {html.escape(found.no_circuit)}</p>"])
-    drawn = ["circuit", "faithfulness"]
-    parts += [
-        _figures(
-            figures,
-            drawn,
-            [
-                f"The circuit: what is left when everything else is {ABLATED[found.circuit.ablation]}, "
-                f"{_READING['circuit']}",
-                _READING["faithfulness"],
-            ],
-        ),
-        "<h3>What each head of the circuit reads</h3>",
-        _folded(circuit_story(found)),
-        _table(
-            found.circuit.minimality,
-            "Minimality: what each member's removal costs in faithfulness, from the circuit (drop), and at most from "
-            "any tried subset of it (largest change)",
-            decimals=3,
-        ),
-        _table(
-            found.circuit.completeness.rename(columns={"n_removed": "how many"}),
-            "Completeness: faithfulness of circuit and model with the same members taken out of both",
-            decimals=3,
-        ),
-    ]
-    return "".join(parts)
-
-
-def _numbers(results: StudyResults) -> str:
-    table = _mean_metrics(results)
-    if results.tests is not None:
-        strongest = effects_table(results.tests).sort_values("effect_size", key=lambda size: -size.abs())
-        strongest = strongest.drop_duplicates(["layer", "head"]).rename(columns=_COLUMNS)
-        table = table.merge(strongest[["layer", "head", *_COLUMNS.values()]], how="left")
-    for direction in ("denoising", "noising"):
-        if ("z", direction) in results.patching:
-            moved = mean_effect(results.patching["z", direction]).to_dataframe(f"z {direction}").reset_index()
-            table = table.merge(moved[["layer", "head", f"z {direction}"]])
+    if len(rows) > 1:
+        rows.append({"cue": "all", "pairs": len(shares), **_right(shares)})
     caption = (
-        "Every head: metrics of original against counterfactual averaged over pairs, the metric with its largest |d_z| "
-        "against the control, and the effect of swapping its output"
+        "Share of statements on which the model prefers the right answer, by kind of cue; of original and "
+        "counterfactual together with its 95 % interval (Wilson's)"
     )
-    return _table(table, caption, decimals=4)
+    return table(pd.DataFrame(rows), caption, decimals=2)
+
+
+def _right(group: pd.DataFrame) -> dict[str, float]:
+    both = share(group["both"].tolist())
+    means = {name: float(group[name].astype(float).mean()) for name in ("original", "counterfactual", "control")}
+    return {**means, "both": both.share, "both, 95 % from": both.low, "both, 95 % to": both.high}
+
+
+def _knock_outs(found: Mechanism, seed: int) -> str:
+    cut = knock_out_table(found, seed)
+    return (
+        table(cut, "What cutting attention to the cue does to the counterfactual's answer", decimals=3)
+        if len(cut)
+        else ""
+    )
+
+
+def _circuit_tables(circuit: Circuit) -> str:
+    scores = pd.DataFrame(
+        {
+            "component": map(str, circuit.scores),
+            "effect of ablating it alone": circuit.scores.values(),
+            "in the circuit": [component in circuit for component in circuit.scores],
+        }
+    )
+    return "".join(
+        [
+            table(scores, "All components, in the order of the search", decimals=3),
+            table(
+                circuit.minimality.rename(columns={"largest_change": "largest change"}),
+                "Minimality: what each member's removal costs in faithfulness, from the circuit (drop), and at most "
+                "from any tried subset of it (largest change)",
+                decimals=3,
+            ),
+            table(
+                circuit.completeness.rename(columns={"n_removed": "how many"}),
+                "Completeness: faithfulness of circuit and model with the same members taken out of both",
+                decimals=3,
+            ),
+        ]
+    )
+
+
+def _heads_tables(results: StudyResults) -> str:
+    means = _with_heads(_mean_metrics(results)).rename(columns=in_words)
+    caption = "Every head: metrics of original against counterfactual, averaged over pairs"
+    drawn = table(means, caption, decimals=3)
+    if results.tests is None:
+        return drawn
+    strongest = effects_table(results.tests).sort_values("effect_size", key=lambda size: -size.abs())
+    strongest = strongest.drop_duplicates(["layer", "head"]).sort_values(["layer", "head"])
+    strongest["metric"] = strongest["metric"].map(in_words)
+    tests = _with_heads(strongest[["layer", "head", *_COLUMNS]]).rename(columns=_COLUMNS)
+    caption = "Every head: the metric with its largest |d_z| of negation against the control"
+    return drawn + table(tests, caption, decimals=4)
+
+
+def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """Layer and head as one name, like "2.1", in the first column."""
+    rest = frame.drop(columns=["layer", "head"])
+    rest.insert(0, "head", frame["layer"].astype(str) + "." + frame["head"].astype(str))
+    return rest
+
+
+def _swaps_tables(results: StudyResults) -> str:
+    """Every cell of the patching maps with its interval, roles or heads as columns."""
+    by_role: list[pd.DataFrame] = []
+    by_head: list[pd.DataFrame] = []
+    for (site, direction), patched in results.patching.items():
+        found = averages(patched, seed=results.seed).dropna(subset="effect")
+        swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
+        cells = found.assign(swapped=swapped, cell=found.apply(_with_interval, axis=1))
+        (by_head if site == "z" else by_role).append(cells)
+    captions = {
+        "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
+        "head": "The effect of swapping the output of every head, with its bootstrap interval over pairs",
+    }
+    return "".join(
+        table(_wide(pd.concat(found), by), captions[by], decimals=2)
+        for by, found in (("role", by_role), ("head", by_head))
+        if any(map(len, found))
+    )
+
+
+def _with_interval(cell: pd.Series) -> str:
+    if pd.isna(cell["low"]):
+        return f"{cell['effect']:.2f}"
+    return f"{cell['effect']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]".replace("-", "−").replace("−0.00", "0.00")
+
+
+def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A row per swap, in the order they come, and a column per role or head."""
+    order = {name: index for index, name in enumerate(dict.fromkeys(cells["swapped"]))}
+    wide = cells.pivot(index="swapped", columns=by, values="cell").sort_index(key=lambda names: names.map(order))
+    columns = list(dict.fromkeys(cells[by]))
+    named = wide[columns].rename(columns=lambda name: f"head {name}" if by == "head" else name)
+    return named.fillna("–").reset_index()
+
+
+def _limits(results: StudyResults) -> list[str]:
+    n, sample = len(results.pairs), len(results.patched)
+    patched = f", and what was patched for {sample} of them" if 0 < sample < n else ""
+    limits = [
+        f"What stands here is about {n} pairs from {results.source}{patched}; pairs that share words are not "
+        "independent, which no interval here knows, and other statements may be read otherwise.",
+        *_LIMITS,
+    ]
+    if results.mechanism is not None and results.mechanism.circuit is not None:
+        limits.append(
+            "A circuit is one set that is enough under one kind of ablation; another set may be enough, too, and "
+            "components outside it may do the same work."
+        )
+    return limits
 
 
 _COLUMNS = {
@@ -334,64 +471,3 @@ _COLUMNS = {
     "p_max_t": "max-T p",
     "n": "n",
 }
-
-
-def _manifest_table(manifest: Mapping[str, Any]) -> str:
-    rows = []
-    for name, value in manifest.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {len(v) if isinstance(v, list) else v}" for k, v in value.items())
-        rows.append(f"<tr><th scope=row>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>")
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _table(table: pd.DataFrame, caption: str, *, decimals: int) -> str:
-    head = "".join(f"<th scope=col>{html.escape(str(column))}</th>" for column in table.columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(_cell(value, decimals))}</td>' for value in row)}</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return (
-        f"<div class=scroll><table><caption>{html.escape(caption)}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(value: object, decimals: int) -> str:
-    if isinstance(value, float):
-        # A sum with 0.0 takes the minus away from what is rounded to nothing.
-        return "–" if pd.isna(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
-    return str(value)
-
-
-def _figures(
-    figures: Mapping[str, bytes], names: Iterable[str], captions: Iterable[str], *, small: bool = False
-) -> str:
-    drawn = [
-        _figure(figures[name], name, caption) for name, caption in zip(names, captions, strict=True) if name in figures
-    ]
-    return f"<div class='{'grid' if small else 'stack'}'>{''.join(drawn)}</div>"
-
-
-def _figure(png: bytes, name: str, caption: str) -> str:
-    data = base64.b64encode(png).decode()
-    alt = html.escape(f"{name.replace('-', ' ')}; its numbers are in the tables of this report and beside it")
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f"<figure><img src='data:image/png;base64,{data}' alt='{alt}'>{below}</figure>"
-
-
-def _list(sentences: Iterable[str]) -> str:
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _folded(sentences: Sequence[str]) -> str:
-    """A list, what is beyond its first `_N_UNFOLDED` to be opened."""
-    if len(sentences) <= _N_UNFOLDED:
-        return _list(sentences)
-    rest = sentences[_N_UNFOLDED:]
-    return f"{_list(sentences[:_N_UNFOLDED])}<details><summary>{len(rest)} more</summary>{_list(rest)}</details>"
-
-
-def _asset(name: str) -> str:
-    return files("negprobe.views").joinpath("assets", name).read_text(encoding="utf-8")
