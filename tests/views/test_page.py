@@ -82,6 +82,13 @@ def test_the_bundle_is_there_once_whatever_the_number_of_pairs(comparison: Compa
     assert [script.count("CircuitsVis=") for script in code(page)] == [1, 0]
 
 
+def test_a_page_of_fifty_pairs_of_a_model_of_twelve_layers_and_heads_stays_small() -> None:
+    tokens = ("[CLS]", *(f"word{i}" for i in range(14)), "[SEP]")
+    # Attention of random numbers is as hard to compress as any.
+    large = comparison_of(tokens, layers=12, heads=12)
+    assert len(comparison_page([large] * 50, title="t").encode()) < 15e6
+
+
 def test_the_policy_allows_the_pages_own_scripts_and_no_network(comparison: Comparison) -> None:
     page = comparison_page([comparison], title="t")
     (policy,) = [attrs["content"] for attrs, _ in Elements(page).of("meta") if "http-equiv" in attrs]
