@@ -6,13 +6,17 @@ meant to be printed: `PAGE` and `COLUMN` are the widths of a page and of one of 
 differ in shape as well as in colour. Text is never read as markup, whatever the tokens hold.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -23,8 +27,10 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
 from scipy import stats
 
+from negprobe.errors import ViewError
+
 PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
-SMALL, MEDIUM, LARGE = 7, 8, 9  # points: ticks and names, what axes and bars show, titles
+SMALL, MEDIUM, LARGE = 7.0, 8.0, 9.0  # points: ticks and names, what axes and bars show, titles
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
 GREY = "#606060"
@@ -33,10 +39,30 @@ STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
 HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
 """How what is undefined looks."""
 
+CUE_COLOUR = "#a8320a"
+
+_LINE = 1.15  # of a text's size: what a line of it takes
 _MOST_NAMED = 10  # points named in a scatter
 
 Limits = tuple[float, float]
 Map = Float[np.ndarray, "_ _"]
+
+
+@dataclass(frozen=True)
+class CellNames:
+    """What the rows and columns of a map are called.
+
+    Attributes:
+        columns: A name each, from the left.
+        rows: A name each, from the top; empty if they keep their numbers.
+        along: What the columns are, such as "key".
+        marked: Rows and columns that stand out: the cue.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    along: str
+    marked: tuple[int, ...] = ()
 
 
 def figure_of(axes: Axes) -> Figure:
@@ -91,7 +117,9 @@ def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Lit
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
     bar.set_label(label, fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
-    bar.locator = MaxNLocator(4 if location == "bottom" else 6, steps=STEPS)
+    along = size_in_points(axes[0])
+    room = along[0] * len(axes) / 28 if location == "bottom" else along[1] / 20
+    bar.locator = MaxNLocator(int(np.clip(room, 2, 6)), steps=STEPS)
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
@@ -132,36 +160,101 @@ def draw_cells(
     return image
 
 
-def write_numbers(axes: Axes) -> None:
-    """The numbers of a map in its cells, to two figures of the largest, if they are wide enough as they are now."""
-    (image,) = axes.images
-    table: Map = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), np.nan)
+def name_cells(panels: Mapping[Axes, CellNames]) -> None:
+    """Names beside the rows and columns of maps of one figure, as many as can be read in the size the maps will have.
+
+    A marked name is bold and in another colour, and goes before others. How many have a name is told beneath: of a
+    map, or of the figure where it has several.
+    """
+    figure = figure_of(next(iter(panels)))
+    marked = any(names.marked for names in panels.values())
+    for _ in range(2):
+        # First by the size that the axes have as yet; with these names they get the one that they will have.
+        step = max(_step(axes, names) for axes, names in panels.items())
+        notes = ["cue in bold"] * marked + [f"1 in {step} named"] * (step > 1)
+        if len(panels) > 1:
+            figure.supxlabel(", ".join(notes), fontsize=SMALL)
+        for axes, names in panels.items():
+            _name_ticks(axes, "x", names.columns, step, names.marked)
+            if names.rows:
+                _name_ticks(axes, "y", names.rows, step, names.marked)
+            label = f"{names.along} ({', '.join(notes)})" if notes and len(panels) == 1 else names.along
+            axes.set_xlabel(wrapped(label, size_in_points(axes)[0], MEDIUM), fontsize=MEDIUM)
+        figure.draw_without_rendering()
+
+
+def _step(axes: Axes, names: CellNames) -> int:
+    """One row, and one column, in how many has room for its name."""
+    lines = size_in_points(axes) / (_LINE * SMALL)
+    return int(np.ceil(max(len(names.columns) / lines[0], len(names.rows) / lines[1])))
+
+
+def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step: int, marked: tuple[int, ...]) -> None:
+    """Every so manieth name along an axis, and the marked ones instead of those that are too near to them."""
+    shown: list[int] = []
+    for i in [*marked, *range(0, len(names), step)]:
+        if all(abs(i - other) >= step for other in shown):
+            shown.append(i)
+    shown.sort()
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    upright = which == "x" and max(map(len, names)) > 2
+    # A dollar sign is a dollar sign, not the start of a formula.
+    axis.set_ticks(shown, [names[i] for i in shown], fontsize=SMALL, rotation=90 if upright else 0, parse_math=False)
+    for position, text in zip(shown, axis.get_ticklabels(), strict=True):
+        bold = position in marked
+        text.set(color=CUE_COLOUR if bold else "black", fontweight="bold" if bold else "normal")
+
+
+def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
+    """Lines above axes, broken where they would be longer than the axes are wide."""
+    room = size_in_points(axes)[0]
+    axes.set_title("\n".join(wrapped(line, room, size) for line in lines if line), fontsize=size, parse_math=False)
+
+
+def wrapped(text: str, points: float, size: float) -> str:
+    """Text of a size broken into lines that are no longer than so many points, where words allow."""
+    return textwrap.fill(text, max(int(points / (0.55 * size)), 8), break_long_words=False)
+
+
+def write_numbers(*panels: Axes) -> None:
+    """Numbers in the cells of maps, to two figures of each map's largest, if all of them fit the cells now."""
+    numbers = [_numbers(axes) for axes in panels]
+    for axes, (table, texts) in zip(panels, numbers, strict=True):
+        room = size_in_points(axes) / table.shape[::-1]
+        if room[0] < 2 + 0.62 * SMALL * max(map(len, texts.values()), default=0) or room[1] < SMALL + 2:
+            return
+    for axes, (table, texts) in zip(panels, numbers, strict=True):
+        for (row, column), text in texts.items():
+            red, green, blue, _ = axes.images[0].to_rgba(table[row, column])
+            ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+            number = axes.text(column, row, text, color=ink, fontsize=SMALL, ha="center", va="center")
+            number.set_in_layout(False)
+
+
+def _numbers(axes: Axes) -> tuple[Map, dict[tuple[int, ...], str]]:
+    """A map's values, and those that are defined as they are written."""
+    table: Map = np.ma.filled(np.ma.asarray(axes.images[0].get_array(), dtype=float), np.nan)
     decimals = int(np.clip(1 - np.floor(np.log10(largest_size(table))), 0, 3))
     texts = {
         at: f"{value.round(decimals) + 0.0:.{decimals}f}".replace("-", "−")
         for at, value in np.ndenumerate(table)
         if not np.isnan(value)
     }
-    room = size_in_points(axes) / table.shape[::-1]
-    if room[0] < 2 + 0.65 * SMALL * max(map(len, texts.values()), default=0) or room[1] < SMALL + 2:
-        return
-    for (row, column), text in texts.items():
-        red, green, blue, _ = image.to_rgba(table[row, column])
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        number = axes.text(column, row, text, color=ink, fontsize=SMALL, ha="center", va="center")
-        number.set_in_layout(False)
+    return table, texts
 
 
-def thin_ticks(axes: Axes) -> None:
+def thin_ticks(axes: Axes, which: Literal["x", "both"] = "both") -> None:
     """As many whole numbers along the axes as have room."""
-    for axis, room in zip((axes.xaxis, axes.yaxis), size_in_points(axes) / (14, 10), strict=True):
-        axis.set_major_locator(MaxNLocator(max(int(room), 1), integer=True))
+    room = size_in_points(axes) / (14, 10)
+    for axis, most in zip((axes.xaxis, axes.yaxis)[: 1 if which == "x" else 2], room, strict=False):
+        axis.set_major_locator(MaxNLocator(max(int(most), 1), integer=True))
 
 
 def legend_beneath(axes: Axes, keys: list[Any], labels: list[str], *, alone: bool, title: str = "") -> None:
     """The legend in as few rows as it fits: beneath the axes, or beneath the figure if they are alone in it."""
     figure = figure_of(axes)
     room = 72 * figure.get_figwidth() if alone else size_in_points(axes)[0]
+    title = wrapped(title, room - 20, MEDIUM) if title else ""
     columns = int(np.clip(room // (26 + 3.9 * max(map(len, labels))), 1, len(labels)))
     style: dict[str, Any] = {
         "ncols": columns,
@@ -200,6 +293,21 @@ def scatter_heads(
     bar.set_label("layer", fontsize=MEDIUM)
     bar.ax.tick_params(labelsize=SMALL, which="both")
     bar.ax.minorticks_off()
+
+
+def label_scatter(axes: Axes, x: str, y: str) -> None:
+    """What stands along the axes of a scatter, in lines that are no longer than they are."""
+    width, height = size_in_points(axes)
+    axes.set_xlabel(
+        "\n".join(wrapped(line, width, MEDIUM) for line in x.split("\n")), fontsize=MEDIUM, parse_math=False
+    )
+    axes.set_ylabel(
+        "\n".join(wrapped(line, height, MEDIUM) for line in y.split("\n")), fontsize=MEDIUM, parse_math=False
+    )
+    axes.tick_params(labelsize=SMALL)
+    axes.margins(0.1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
 
 
 def dot_size(n: int) -> int:
@@ -251,3 +359,32 @@ def _name_point(
     )
     text.set_in_layout(False)
     text.set_path_effects([HALO])
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
+
+    Text of a PDF or SVG stays text. The file is written beside its place and then put there: whoever reads it meanwhile
+    finds the old one or the new one. The same figure gives the same file.
+
+    Raises:
+        ViewError: for another ending, or a folder that is not there or cannot be written to.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    if kind not in undated:
+        raise ViewError(f"A figure cannot be written as {path.name!r}; let it end with .png, .pdf or .svg.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
+    try:
+        with rc_context(text_as_text):
+            figure.savefig(beside, format=kind, dpi=300, metadata=undated[kind])
+        beside.replace(path)
+    except OSError as error:
+        raise ViewError(
+            f"The figure cannot be written to {path}: {error}. Choose a folder that is there and yours."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

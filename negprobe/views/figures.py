@@ -1,11 +1,13 @@
-"""Figures of attention, comparisons and patching results, each a matplotlib `Figure` of its own.
+"""Figures of attention, comparisons and patching results, each a matplotlib `Figure`.
 
-They are made without pyplot: nothing is shown twice in a notebook, and no state is shared between threads. Layers and
-heads count from 0. Sequential scales are viridis; scales with a meaningful zero are diverging, with zero in the middle.
-Cells that are NaN are hatched. Text is never read as markup, whatever the tokens hold.
+Drawn as `negprobe.views.drawing` says. Layers and heads count from 0. `width` is what a figure has at most, in inches:
+6.9 for a page, 3.3 for one of its two columns; with little to show it is narrower. Where there are more tokens than
+their names have room for, as many are named as can be read, the axis says how many, and the cue is always among them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,98 +16,210 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.errors import ViewError
-from negprobe.views.drawing import draw_map, figure_of, largest_size, symmetric
-from negprobe.views.labels import aligned_label, tick_label
+from negprobe.views.drawing import (
+    LARGE,
+    MEDIUM,
+    PAGE,
+    CellNames,
+    Limits,
+    Map,
+    cell_axes,
+    colour_bar,
+    draw_cells,
+    draw_map,
+    figure_of,
+    largest_size,
+    name_cells,
+    number_range,
+    set_title,
+    symmetric,
+    write_numbers,
+)
+from negprobe.views.labels import aligned_label, metric_name, metric_unit, patching_title, role_label, tick_label
 
-_CUE_COLOUR = "#a8320a"
 _UNITS = {
     "raw": "attention weight",
     "norm": "A · ‖v W_O‖ (model units)",
     "similarity": "cosine of the head's outputs",
 }
+_SHARES = "share of A · ‖v W_O‖"  # what norm-weighted attention is once its rows are renormalised
+_TITLES = {"raw": "Attention", "norm": "Norm-weighted attention", "similarity": "Similarity of outputs"}
+_NO_SPECIAL = {
+    "raw": "rows renormalised without special tokens",
+    "norm": "rows renormalised without special tokens",
+    "similarity": "without special tokens",
+}
+_DIFFERENCE = "Counterfactual − original"
 _CELL = 0.17  # inches a token gets while the map is small
-_LARGEST_MAP = 7.0  # inches; above, tokens share the space
-_LABEL = 0.1  # inches a label needs
+_LEAST_MAP, _HIGHEST = 1.2, 9.0  # inches of a map's side, and of a page
+_CHARACTER = 0.062  # inches of a label's character, on average
 
-_Map = Float[np.ndarray, "_ _"]
-_Limits = tuple[float, float]
+Measure = Literal["raw", "norm", "similarity"]
 
 
-def raw_beside_value_weighted(attention: StatementAttention, layer: int, head: int) -> Figure:
+@dataclass(frozen=True)
+class _TokenMap:
+    """A map of one head over tokens, as it is drawn.
+
+    Attributes:
+        values: NaN where undefined.
+        labels: Of the tokens, along both axes.
+        marked: Which of them are the cue.
+    """
+
+    values: Float[np.ndarray, "query key"]
+    labels: list[str]
+    marked: tuple[int, ...] = field(default=())
+
+
+def raw_beside_value_weighted(
+    attention: StatementAttention, layer: int, head: int, *, special_tokens: bool = True, width: float = PAGE
+) -> Figure:
     """One head before and after the values: raw attention, norm-weighted attention, and similarity of its outputs.
 
-    Queries are rows and keys are columns. The first two scales start at 0, cosines run from -1 to 1.
+    Queries are rows and keys are columns. The first two scales start at 0, cosines run from -1 to 1. On less than 5
+    inches the maps stand above each other.
+
+    Args:
+        attention: Of one statement.
+        layer: Which layer.
+        head: Which head of it.
+        special_tokens: Whether to show what the tokenizer puts in, such as [CLS] and [SEP]. Without them the rows of
+            the first two maps are divided by what is left of them, and the title says so; a row of which nothing is
+            left is hatched.
+        width: Inches the figure is wide at most.
 
     Raises:
-        ViewError: if there is no such layer or head, or a map does not fit its tokens.
+        ViewError: if there is no such layer or head, no token is left, or a map does not fit its tokens.
     """
-    labels = _labels(attention)
-    figure = _map_figure([labels] * 3, n_rows=1)
-    figure.suptitle(f"Layer {layer}, head {head}", fontsize=10)
-    titles = {"raw": "Attention", "norm": "Norm-weighted attention", "similarity": "Similarity of outputs"}
-    for axes, (measure, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        values = _head_map(attention, measure, layer, head)
-        image = _draw_token_map(axes, values, labels, measure == "similarity", _limits(measure, values))
-        axes.set_title(title, fontsize=9)
-        _colour_bar(image, [axes], _UNITS[measure])
+    n_columns = 3 if width >= 5 else 1
+    longest = _longest(width, n_columns)
+    maps = {
+        measure: _statement_map(attention, measure, layer, head, special_tokens, longest=longest) for measure in _TITLES
+    }
+    figure = _map_figure([*maps.values()], n_columns, width)
+    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    panels = list(figure.subplots(3 // n_columns, n_columns, squeeze=False).flat)
+    for axes, (measure, shown) in zip(panels, maps.items(), strict=True):
+        image = _draw_token_map(axes, shown, measure == "similarity", _limits(measure, shown.values))
+        axes.set_title(_TITLES[measure], fontsize=LARGE)
+        colour_bar(image, [axes], _unit(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
+    _name_tokens(panels, [*maps.values()])
     return figure
 
 
-def four_heatmaps(comparison: Comparison, layer: int, head: int, *, difference: bool = True) -> Figure:
-    """One head on both statements, before the values (attention, top) and after (similarity of outputs, bottom).
+def four_heatmaps(
+    comparison: Comparison,
+    layer: int,
+    head: int,
+    *,
+    difference: bool = True,
+    special_tokens: bool = True,
+    width: float = PAGE,
+) -> Figure:
+    """One head on both statements, before the values (attention) and after (similarity of outputs).
 
-    The two maps of a row share a scale. The third column is counterfactual - original on the aligned tokens, each on
-    its own scale with zero in the middle. The cue is marked in the counterfactual.
+    The two statements share a scale before the values, and one after. Beside them is counterfactual - original on the
+    aligned tokens, each on its own scale with zero in the middle. The cue is marked in the counterfactual. Statements
+    are columns, or rows on less than 5 inches.
 
     Args:
         comparison: Original and counterfactual.
         layer: Which layer.
         head: Which head of it.
-        difference: Whether to add the third column.
+        difference: Whether to add the difference.
+        special_tokens: Whether to show what the tokenizer puts in (see `raw_beside_value_weighted`).
+        width: Inches the figure is wide at most.
 
     Raises:
-        ViewError: if there is no such layer or head, a map does not fit its tokens, or no tokens are aligned.
+        ViewError: if there is no such layer or head, a map does not fit its tokens, or no tokens are left or aligned.
     """
-    original, counterfactual, alignment = comparison.original, comparison.counterfactual, comparison.alignment
-    cue = comparison.cue_positions
-    labels = [_labels(original), _labels(counterfactual)]
-    titles, marks = ["Original, {}", "Counterfactual, {}"], [(), cue]
-    if difference:
-        labels.append(_aligned_labels(comparison))
-        titles.append("Counterfactual − original\n(aligned tokens)")
-        marks.append(tuple(i for i, position in enumerate(alignment.counterfactual) if position in cue))
-    figure = _map_figure(labels, n_rows=2)
-    figure.suptitle(f"Layer {layer}, head {head}", fontsize=10)
-    stages = {"raw": "before the values", "similarity": "after the values"}
-    for row, (measure, stage) in zip(figure.subplots(2, len(labels)), stages.items(), strict=True):
-        maps = [_head_map(side, measure, layer, head) for side in (original, counterfactual)]
-        limits = _limits(measure, *maps)
+    across = width >= 5
+    n_sides = 3 if difference else 2
+    longest = _longest(width, n_sides if across else 2)
+    stages: dict[Measure, str] = {"raw": "attention", "similarity": "similarity of outputs"}
+    rows = []
+    for measure in stages:
+        one = (comparison, measure, layer, head, special_tokens, longest)
+        rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
+    every = [shown for row in rows for shown in row]
+    figure = _map_figure(every, n_sides if across else 2, width)
+    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
+    names = ["Original", "Counterfactual", _DIFFERENCE]
+    for line, maps, (measure, stage) in zip(map(list, grid), rows, stages.items(), strict=True):
+        limits = _limits(measure, *(shown.values for shown in maps[:2]))
+        diverging = measure == "similarity"
         images = [
-            _draw_token_map(axes, values, names, measure == "similarity", limits, marked)
-            for axes, values, names, marked in zip(row, maps, labels, marks, strict=False)
+            _draw_token_map(axes, shown, diverging, limits) for axes, shown in zip(line[:2], maps[:2], strict=True)
         ]
-        _colour_bar(images[-1], list(row[:2]), _UNITS[measure])
+        colour_bar(images[-1], line[:2], _unit(measure, special_tokens) + _why_hatched(measure, *maps[:2]), "bottom")
         if difference:
-            change = _aligned(maps[1], alignment.counterfactual) - _aligned(maps[0], alignment.original)
-            image = _draw_token_map(row[2], change, labels[2], True, symmetric(change), marks[2])
-            _colour_bar(image, [row[2]], f"change of {_UNITS[measure].partition(' of ')[0]}")
-        for axes, title in zip(row, titles, strict=True):
-            axes.set_title(title.format(stage), fontsize=9)
+            image = _draw_token_map(line[2], maps[2], True, symmetric(maps[2].values))
+            colour_bar(image, [line[2]], _change(measure, special_tokens) + _why_hatched(measure, maps[2]), "bottom")
+        for axes, name in zip(line, names, strict=False):
+            set_title(axes, f"{name},", stage, size=MEDIUM)
+    if not across:
+        # To the left stands the same statement.
+        for axes in grid[1]:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
+    _name_tokens(list(grid.flat), every)
     return figure
+
+
+def difference_map(
+    comparison: Comparison,
+    layer: int,
+    head: int,
+    *,
+    measure: Measure = "raw",
+    special_tokens: bool = True,
+    width: float = PAGE,
+    axes: Axes | None = None,
+) -> Figure:
+    """What the negation changes in one head's map: counterfactual - original, on the tokens that both have.
+
+    Zero is in the middle of the scale. A token that differs between the two is named with both, "now→not".
+
+    Args:
+        comparison: Original and counterfactual.
+        layer: Which layer.
+        head: Which head of it.
+        measure: Attention (`raw`), norm-weighted attention (`norm`), or the cosine of the head's outputs
+            (`similarity`).
+        special_tokens: Whether to show what the tokenizer puts in (see `raw_beside_value_weighted`).
+        width: Inches the figure is wide at most.
+        axes: Where to draw; a new figure if there is none. Tokens are named for the size it has now.
+
+    Raises:
+        ViewError: if there is no such measure, layer or head, a map does not fit its tokens, or no tokens are left or
+            aligned.
+    """
+    if measure not in _UNITS:
+        raise ViewError(f"There is no measure {measure!r}; choose from {', '.join(_UNITS)}.")
+    shown = _difference(comparison, measure, layer, head, special_tokens, _longest(width, 1))
+    axes = axes or _map_figure([shown], 1, width).subplots()
+    image = _draw_token_map(axes, shown, True, symmetric(shown.values))
+    set_title(axes, _DIFFERENCE, *_title(layer, head, measure, special_tokens))
+    colour_bar(image, [axes], _change(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
+    _name_tokens([axes], [shown])
+    return figure_of(axes)
 
 
 def layer_head_map(
     values: ArrayLike,
     *,
     label: str,
-    diverging: bool = False,
-    limits: _Limits | None = None,
+    diverging: bool | None = None,
+    limits: Limits | None = None,
+    width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
     """A number for every layer (row) and head (column), written into the cells where there is room.
@@ -113,39 +227,59 @@ def layer_head_map(
     Args:
         values: `[layer, head]`; NaN where undefined.
         label: What the numbers are, beside the colour bar.
-        diverging: Whether zero is in the middle of the scale; otherwise it runs from 0 (or the least, if negative) to
-            the largest value.
+        diverging: Whether zero is in the middle of the scale; otherwise it runs from 0 to the largest value. By default
+            it is where a value is negative.
         limits: The scale's ends, if they are to be others.
-        axes: Where to draw; a new figure if there is none.
+        width: Inches the figure is wide at most.
+        axes: Where to draw; a new figure if there is none. Numbers are written if they fit the size it has now.
 
     Raises:
-        ViewError: if `values` is not a table with at least one layer and head.
+        ViewError: if `values` is not a table with at least one layer and head, or a value is negative on a scale that
+            starts at 0.
     """
     table = _table(values, "layer and head")
-    axes = axes or _cell_axes(table)
-    _draw_cells(axes, table, label, diverging, limits)
-    _name_axes(axes, "head", "layer")
+    negative = bool((table < 0).any())
+    diverging = negative if diverging is None else diverging
+    if negative and not diverging and limits is None:
+        raise ViewError("A value is negative, and the scale would start at 0; give its ends, or let it be diverging.")
+    axes = axes or cell_axes(table.shape, width)
+    draw_cells(axes, table, label, diverging=diverging, limits=limits)
+    axes.set_xlabel("head", fontsize=MEDIUM)
+    figure_of(axes).draw_without_rendering()  # now the axes have the size that they will have
+    write_numbers(axes)
     return figure_of(axes)
 
 
-def metric_overview(comparison: Comparison | pd.DataFrame) -> Figure:
+def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAGE) -> Figure:
     """The four metrics of a comparison for every layer and head; the mean over pairs where a table holds several.
 
-    Differences are on a scale from 0. Correlations are on one from the least to 1, at which nothing has changed.
+    Differences are on a scale from 0. Correlations are on one from the least to 1, at which nothing has changed; where
+    one is negative, on one from -1 to 1.
 
     Args:
         comparison: A comparison, or a table with the columns `layer`, `head` and the four metrics.
+        width: Inches the figure is wide at most.
 
     Raises:
         ViewError: if the table is empty or lacks a column.
     """
     metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
     tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
-    width, height = _cell_size(tables[MAP_METRICS[0]])
-    figure = Figure(figsize=(2 * width, 2 * height), layout="constrained")
-    for axes, (name, table) in zip(figure.subplots(2, 2).flat, tables.items(), strict=True):
-        limits = (_least(table), 1.0) if name.endswith("correlation") else None
-        layer_head_map(table, label=name.replace("_", " "), limits=limits, axes=axes)
+    n_layers, n_heads = tables[MAP_METRICS[0]].shape
+    across = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
+    down = n_layers * min(0.3, 3.2 / n_layers, max(0.15, 0.8 * (across - 0.5) / n_heads))
+    figure = Figure(figsize=(2 * across, 2 * (1.1 + max(down, 0.6))), layout="constrained")
+    panels = list(figure.subplots(2, 2).flat)
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        is_correlation = name.endswith("correlation")
+        negative = bool((table < 0).any())
+        limits = ((-1.0, 1.0) if negative else (_least(table), 1.0)) if is_correlation else None
+        label = "Pearson correlation" if is_correlation else metric_unit(name)
+        draw_cells(axes, table, label, diverging=is_correlation and negative, limits=limits, bar="bottom")
+        set_title(axes, metric_name(name), size=MEDIUM)
+        axes.set_xlabel("head", fontsize=MEDIUM)
+    figure.draw_without_rendering()  # now the axes have the size that they will have
+    write_numbers(*panels)
     return figure
 
 
@@ -164,14 +298,18 @@ def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "la
     return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
 
 
-def patching_map(effect: xr.DataArray) -> Figure:
+def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """What patching does, by layer (row) and position, role or head (column): 0 is nothing, 1 the whole swing.
 
     Zero is in the middle of the scale, which reaches as far as the largest effect in either direction. Positions are
     labelled by their `token` coordinate where the result has one.
 
     Args:
-        effect: Normalised effects with the dimensions `layer` and one other; `attrs` may name site and direction.
+        effect: Normalised effects with the dimensions `layer` and one other; `attrs` may name `site`, `how`,
+            `direction` and `key_role`, which the title tells in words, and the coordinate `n_pairs` how many pairs.
+        width: Inches the figure is wide at most.
+        axes: Where to draw; a new figure if there is none. Tokens are named, and numbers written, for the size it has
+            now.
 
     Raises:
         ViewError: if it has other dimensions, or is empty.
@@ -184,19 +322,105 @@ def patching_map(effect: xr.DataArray) -> Figure:
         )
     by = others[0]
     table = _table(effect.transpose("layer", by).values, f"layer and {by}")
-    axes = _cell_axes(table)
-    _draw_cells(axes, table, "normalised effect", diverging=True)
-    names = effect.coords["token"] if "token" in effect.coords else effect[by]
-    _label_tokens(axes, "x", [tick_label(str(name)) for name in names.values])
-    if "layer" in effect.coords:
-        _label_tokens(axes, "y", [str(layer) for layer in effect["layer"].values])
-    _name_axes(axes, by, "layer")
-    named = [str(effect.attrs[key]) for key in ("site", "how", "direction") if effect.attrs.get(key, "swap") != "swap"]
-    axes.set_title(", ".join(named), fontsize=9)
+    labels = _part_labels(effect, by)
+    beneath = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
+    axes = axes or cell_axes(table.shape, width, beneath=beneath)
+    draw_cells(axes, table, "normalised effect\n(1: the whole swing)", diverging=True)
+    set_title(axes, *patching_title(effect.attrs), *_n_pairs(effect))
+    layers = [str(layer) for layer in effect["layer"].values] if "layer" in effect.coords else []
+    along = {"position": "token", "role": "role of the token"}.get(by, by)
+    name_cells({axes: CellNames(labels, layers, along)})
+    write_numbers(axes)
     return figure_of(axes)
 
 
-def _head_map(attention: StatementAttention, measure: str, layer: int, head: int) -> _Map:
+def _n_pairs(effect: xr.DataArray) -> list[str]:
+    if "n_pairs" not in effect.coords:
+        return []
+    n = number_range(effect["n_pairs"].values.flat)
+    return [f"n = {n} pair{'s' * (n != '1')}"]
+
+
+def _part_labels(effect: xr.DataArray, by: str) -> list[str]:
+    """The names of positions, by their tokens if they are known, of roles, or of heads."""
+    if by == "role":
+        return [role_label(str(role)) for role in effect[by].values]
+    parts = effect.coords["token"] if by == "position" and "token" in effect.coords else effect[by]
+    return [tick_label(str(part)) for part in parts.values]
+
+
+def _statement_map(
+    attention: StatementAttention,
+    measure: str,
+    layer: int,
+    head: int,
+    special_tokens: bool,
+    longest: int,
+    cue: Sequence[int] = (),
+) -> _TokenMap:
+    """One head's map of a statement, its special tokens left out if they are to be."""
+    tokens = attention.statement.tokens
+    kept = _kept(attention, special_tokens)
+    labels = [tick_label(tokens[i], longest) for i in kept]
+    marked = tuple(i for i, position in enumerate(kept) if position in cue)
+    return _TokenMap(_kept_values(attention, measure, layer, head, kept), labels, marked)
+
+
+def _sides(
+    comparison: Comparison, measure: str, layer: int, head: int, special_tokens: bool, longest: int
+) -> list[_TokenMap]:
+    """One head's map of the original, and of the counterfactual."""
+    sides = ((comparison.original, ()), (comparison.counterfactual, comparison.cue_positions))
+    return [_statement_map(side, measure, layer, head, special_tokens, longest, cue) for side, cue in sides]
+
+
+def _difference(
+    comparison: Comparison, measure: str, layer: int, head: int, special_tokens: bool, longest: int
+) -> _TokenMap:
+    """Counterfactual - original of one head's map, on the aligned tokens that are shown of both."""
+    alignment, sides = comparison.alignment, (comparison.original, comparison.counterfactual)
+    kept = [_kept(side, special_tokens) for side in sides]
+    pairs = [
+        (kept[0].index(i), kept[1].index(j))
+        for i, j in zip(alignment.original, alignment.counterfactual, strict=True)
+        if i in kept[0] and j in kept[1]
+    ]
+    if not pairs:
+        raise ViewError("No tokens of the two statements are aligned, so there is no difference to draw.")
+    before, after = (
+        _kept_values(side, measure, layer, head, shown)[np.ix_(at, at)]
+        for side, shown, at in zip(sides, kept, zip(*pairs, strict=True), strict=True)
+    )
+    tokens = [[side.statement.tokens[i] for i in shown] for side, shown in zip(sides, kept, strict=True)]
+    labels = [aligned_label(tokens[0][i], tokens[1][j], max(longest - 5, 4)) for i, j in pairs]
+    marked = tuple(at for at, (_, j) in enumerate(pairs) if kept[1][j] in comparison.cue_positions)
+    return _TokenMap(after - before, labels, marked)
+
+
+def _kept(attention: StatementAttention, special_tokens: bool) -> list[int]:
+    """Positions of the tokens that are shown."""
+    special = attention.statement.special
+    if not special:
+        raise ViewError("A statement without tokens has no attention to draw.")
+    kept = [i for i, put_in in enumerate(special) if special_tokens or not put_in]
+    if not kept:
+        raise ViewError(f"{attention.statement.text!r} has special tokens alone; draw it with them.")
+    return kept
+
+
+def _kept_values(
+    attention: StatementAttention, measure: str, layer: int, head: int, kept: Sequence[int]
+) -> Float[np.ndarray, "query key"]:
+    """One head's map of these tokens; rows of attention divided by what is left of them if some are left out."""
+    values = _head_map(attention, measure, layer, head)
+    shown = values[np.ix_(kept, kept)]
+    if measure == "similarity" or len(kept) == len(values):
+        return shown
+    left = shown.sum(axis=1, keepdims=True)
+    return np.divide(shown, left, out=np.full_like(shown, np.nan), where=left > 0)
+
+
+def _head_map(attention: StatementAttention, measure: str, layer: int, head: int) -> Float[np.ndarray, "query key"]:
     values: Tensor = getattr(attention, measure)
     tokens = len(attention.statement.tokens)
     if values.ndim != 4 or values.shape[2:] != (tokens, tokens):
@@ -212,134 +436,70 @@ def _head_map(attention: StatementAttention, measure: str, layer: int, head: int
     return values[layer, head].detach().cpu().double().numpy()
 
 
-def _labels(attention: StatementAttention) -> list[str]:
-    tokens = attention.statement.tokens
-    if not tokens:
-        raise ViewError("A statement without tokens has no attention to draw.")
-    return [tick_label(token) for token in tokens]
+def _title(layer: int, head: int, measure: str, special_tokens: bool) -> list[str]:
+    where = f"Layer {layer}, head {head}"
+    return [where] if special_tokens else [where, _NO_SPECIAL[measure]]
 
 
-def _aligned_labels(comparison: Comparison) -> list[str]:
-    alignment = comparison.alignment
-    if not alignment.original:
-        raise ViewError("No tokens of the two statements are aligned, so there is no difference to draw.")
-    before, after = comparison.original.statement.tokens, comparison.counterfactual.statement.tokens
-    aligned = zip(alignment.original, alignment.counterfactual, strict=True)
-    return [aligned_label(before[i], after[j]) for i, j in aligned]
+def _unit(measure: str, special_tokens: bool) -> str:
+    return _UNITS[measure] if special_tokens or measure != "norm" else _SHARES
 
 
-def _aligned(values: _Map, positions: Sequence[int]) -> _Map:
-    return values[np.ix_(positions, positions)]
+def _change(measure: str, special_tokens: bool) -> str:
+    """What a difference map shows."""
+    return f"change of {'cosine' if measure == 'similarity' else _unit(measure, special_tokens)}"
 
 
-def _limits(measure: str, *maps: _Map) -> _Limits:
+def _why_hatched(measure: str, *maps: _TokenMap) -> str:
+    """Why a map has undefined cells, if it has."""
+    if not any(np.isnan(shown.values).any() for shown in maps):
+        return ""
+    return "\n(hatched: " + ("undefined)" if measure == "similarity" else "no attention left)")
+
+
+def _limits(measure: str, *maps: Map) -> Limits:
     return (-1.0, 1.0) if measure == "similarity" else (0.0, max(largest_size(values) for values in maps))
 
 
-def _least(values: _Map) -> float:
+def _least(values: Map) -> float:
     """The least value, 0 if there is none below 1, so that a scale up to 1 has a length."""
     least = float(np.nanmin(values, initial=1.0))
     return least if least < 1 else 0.0
 
 
-def _table(values: ArrayLike, axes: str) -> _Map:
+def _table(values: ArrayLike, axes: str) -> Map:
     table = np.asarray(values, dtype=float)
     if table.ndim != 2 or table.size == 0:
         raise ViewError(f"A map needs a value for each {axes}, but its values have shape {table.shape}.")
     return table
 
 
-def _map_figure(columns: Sequence[Sequence[str]], n_rows: int) -> Figure:
-    """A figure with room for maps of these tokens; it grows with them until labels have to be left out."""
-    widths = [min(max(_CELL * len(labels), 2.2), _LARGEST_MAP) for labels in columns]
-    margin = 0.3 + 0.075 * max(len(label) for labels in columns for label in labels)
-    width = sum(widths) + len(columns) * (margin + 0.7)
-    return Figure(figsize=(width, 0.3 + n_rows * (max(widths) + margin + 0.4)), layout="compressed")
+def _longest(width: float, n_columns: int) -> int:
+    """Characters of a token's label, where so many maps stand side by side."""
+    return 14 if width / n_columns > 2.2 else 9
 
 
-def _draw_token_map(
-    axes: Axes, values: _Map, labels: Sequence[str], diverging: bool, limits: _Limits, marked: Collection[int] = ()
-) -> AxesImage:
-    image = draw_map(axes, values, diverging, limits)
-    for which in ("x", "y"):
-        _label_tokens(axes, which, labels, marked)
-    _name_axes(axes, "key" + _thinned(labels), "query")
-    return image
+def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float) -> Figure:
+    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space."""
+    n_rows = len(maps) // n_columns
+    label = _CHARACTER * max(len(label) for shown in maps for label in shown.labels)
+    across, down = label + 0.4, label + 1.3  # what is beside a map, and above and beneath it
+    tokens = max(len(shown.labels) for shown in maps)
+    room = min(width / n_columns - across, (_HIGHEST - 0.6) / n_rows - down)
+    side = min(max(_CELL * tokens, _LEAST_MAP), room)
+    size = (min(width, max(n_columns * (side + across), 2.6)), 0.6 + n_rows * (side + down))
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(compress=True, h_pad=0.07))
 
 
-def _name_axes(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
+def _draw_token_map(axes: Axes, shown: _TokenMap, diverging: bool, limits: Limits) -> AxesImage:
+    axes.set_ylabel("query", fontsize=MEDIUM)
+    return draw_map(axes, shown.values, diverging, limits)
 
 
-def _label_step(labels: Sequence[str]) -> int:
-    return int(np.ceil(len(labels) * _LABEL / _LARGEST_MAP))
-
-
-def _thinned(labels: Sequence[str]) -> str:
-    step = _label_step(labels)
-    return f" (1 token in {step} is named)" if step > 1 else ""
-
-
-def _label_tokens(axes: Axes, which: str, labels: Sequence[str], marked: Collection[int] = ()) -> None:
-    """Labels along one axis; the marked ones stand out and are never left out."""
-    step = _label_step(labels)
-    crowded = {i + j for i in marked for j in range(1 - step, step)}
-    shown = sorted(set(marked) | set(range(0, len(labels), step)) - crowded)
-    rotation = 90 if which == "x" and max(map(len, labels)) > 2 else 0
-    ticks = axes.xaxis if which == "x" else axes.yaxis
-    # A dollar sign is a dollar sign, not the start of a formula.
-    ticks.set_ticks(shown, [labels[i] for i in shown], fontsize=7, rotation=rotation, parse_math=False)
-    for position, text in zip(shown, ticks.get_ticklabels(), strict=True):
-        if position in marked:
-            text.set(color=_CUE_COLOUR, fontweight="bold")
-
-
-def _colour_bar(image: AxesImage, axes: list[Axes], label: str) -> None:
-    bar = axes[0].figure.colorbar(image, ax=axes, shrink=0.85)
-    bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-
-
-def _cell_size(table: _Map) -> tuple[float, float]:
-    """Width and height in inches of a figure that holds a number in each cell, up to a limit."""
-    rows, columns = table.shape
-    return 1.9 + min(max(0.4 * columns, 1.6), 14), 1.1 + min(max(0.28 * rows, 1.0), 12)
-
-
-def _cell_axes(table: _Map) -> Axes:
-    return Figure(figsize=_cell_size(table), layout="constrained").subplots()
-
-
-def _draw_cells(axes: Axes, table: _Map, label: str, diverging: bool, limits: _Limits | None = None) -> None:
-    if limits is None:
-        limits = symmetric(table) if diverging else (float(np.nanmin(table, initial=0.0)), largest_size(table))
-    image = draw_map(axes, table, diverging, limits, aspect="auto")
-    axes.tick_params(labelsize=7)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(24, integer=True))
-    _colour_bar(image, [axes], label + ("\n(hatched: undefined)" if np.isnan(table).any() else ""))
-    _write_numbers(axes, table, image)
-
-
-def _write_numbers(axes: Axes, table: _Map, image: AxesImage) -> None:
-    """The numbers in the cells, if a cell is wide enough, to two figures of the largest."""
-    rows, columns = table.shape
-    box = axes.get_window_extent()
-    dpi = figure_of(axes).dpi
-    if box.width / dpi / columns < 0.3 or box.height / dpi / rows < 0.14:
-        return
-    decimals = int(np.clip(1 - np.floor(np.log10(largest_size(table))), 0, 3))
-    for (row, column), value in np.ndenumerate(table):
-        if not np.isnan(value):
-            red, green, blue, _ = image.to_rgba(value)
-            ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-            axes.text(
-                column,
-                row,
-                f"{value.round(decimals) + 0.0:.{decimals}f}",
-                color=ink,
-                fontsize=6,
-                ha="center",
-                va="center",
-            )
+def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap]) -> None:
+    name_cells(
+        {
+            axes: CellNames(shown.labels, shown.labels, "key", shown.marked)
+            for axes, shown in zip(panels, maps, strict=True)
+        }
+    )

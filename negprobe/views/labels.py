@@ -1,26 +1,153 @@
-"""How a token is written where there is little room."""
+"""How tokens, roles, metrics and patches are written where there is little room."""
 
 import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
+from matplotlib import rcParams
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
 ELLIPSIS = "…"
+
+_ROLES = {"mask": "[MASK]", "cls": "[CLS]", "sep": "[SEP]"}
+_METRICS = {
+    "max_attention_diff": "largest attention difference",
+    "mean_attention_diff": "mean attention difference",
+    "attention_pattern_correlation": "correlation of attention patterns",
+    "value_output_correlation": "correlation of head outputs",
+    "js_divergence": "Jensen–Shannon divergence of attention",
+    "entropy_change": "change of attention entropy",
+    "attention_to_cue": "attention to the cue",
+    "attention_from_cue": "attention from the cue",
+    "norm_js_divergence": "Jensen–Shannon divergence of norm-weighted attention",
+    "norm_entropy_change": "change of norm-weighted attention's entropy",
+    "norm_to_cue": "norm-weighted attention to the cue",
+    "norm_from_cue": "norm-weighted attention from the cue",
+    "output_change": "change of head outputs",
+    "diffusion": "spread of the change over words",
+    "diffusion_distance": "distance of the change from the cue",
+    "all_heads_norm": "norm of what attention writes",
+    "residual": "with residual and LayerNorm",
+    "zeroing": "value zeroing",
+    "rollout": "attention rollout",
+    "globenc": "GlobEnc",
+}
+_UNITS = {
+    "attention_diff": "attention weight",
+    "js_divergence": "bits",
+    "entropy_change": "bits",
+    "to_cue": "share of a query's weight",
+    "from_cue": "share of the cue's weight",
+    "diffusion": "share of words",
+    "diffusion_distance": "ratio of distances",
+    "output_change": "relative change",
+    "distance": "tokens",
+}
+_SITES = {
+    "embed": "the token embedding",
+    "pos_embed": "the position embedding",
+    "token_type_embed": "the segment embedding",
+    "full_embed": "the embedding",
+    "resid_pre": "the residual stream into the layer",
+    "q": "queries",
+    "k": "keys",
+    "v": "values",
+    "attn_scores": "attention scores",
+    "pattern": "attention patterns",
+    "z": "head outputs",
+    "result": "what heads write",
+    "attn_out": "the attention output",
+    "resid_mid": "the residual stream after attention",
+    "mlp_pre": "the MLP's inputs to its activation",
+    "mlp_post": "the MLP's activations",
+    "mlp_out": "the MLP output",
+    "resid_post": "the residual stream after the MLP",
+    "normalized_resid_post": "the residual stream after the layer",
+}
+_DONE = {
+    "swap": "Swapping {}",
+    "zero": "Setting {} to zero",
+    "mean": "Setting {} to the mean",
+    "resample": "Replacing {} by another pair's",
+    "knock_out": "Cutting attention",
+}
+_RUNS = {"denoising": "counterfactual", "noising": "original"}
 
 
 def tick_label(token: str, longest: int = 14) -> str:
     """A token as a short, visible, one-line label.
 
-    Characters that cannot be seen (controls, line ends, direction marks) are shown as "␣", and a token of
-    more than `longest` characters is cut there.
+    Characters that cannot be seen (controls, line ends, direction marks) are shown as "␣", one that the fonts of
+    `matplotlib.rcParams["font.family"]` do not have by its number, "U+597D", and what is longer than `longest`
+    characters is cut there.
     """
-    seen = "".join("␣" if unicodedata.category(char)[0] in "CZ" else char for char in token) or "␣"
+    seen = "".join(map(_visible, token[: longest + 1])) or "␣"
     return seen if len(seen) <= longest else seen[: longest - 1] + ELLIPSIS
 
 
-def aligned_label(original: str, counterfactual: str) -> str:
-    """The label of two aligned tokens: one word where they agree, "now→not" where they don't."""
+def _visible(character: str) -> str:
+    if unicodedata.category(character)[0] in "CZ":
+        return "␣"
+    return character if _can_be_drawn(character, tuple(rcParams["font.family"])) else f"U+{ord(character):X}"
+
+
+@lru_cache(maxsize=4096)
+def _can_be_drawn(character: str, families: tuple[str, ...]) -> bool:
+    """Whether one of the fonts has it; the others only draw a box and warn."""
+    fonts = {findfont(FontProperties(family=[family])) for family in families}
+    return any(get_font(font).get_char_index(ord(character)) for font in fonts)
+
+
+def aligned_label(original: str, counterfactual: str, longest: int = 9) -> str:
+    """The label of two aligned tokens: one word where they agree, "now→not" where they don't.
+
+    Args:
+        original: The original's token.
+        counterfactual: The counterfactual's.
+        longest: Characters that each has where they differ.
+    """
     if original == counterfactual:
-        return tick_label(original)
-    return f"{tick_label(original, 9)}→{tick_label(counterfactual, 9)}"
+        return tick_label(original, longest + 5)
+    # Left-to-right marks: the first stays first, in whatever script both are.
+    return f"{tick_label(original, longest)}\u200e→\u200e{tick_label(counterfactual, longest)}"
+
+
+def role_label(role: str) -> str:
+    """A role as the token it stands for, "[MASK]", where there is one, and by its name elsewhere."""
+    return _ROLES.get(role) or tick_label(role)
+
+
+def metric_name(metric: str) -> str:
+    """A metric, or a measure of all heads, in words; without underscores if it is none of negprobe's."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def metric_unit(metric: str) -> str:
+    """The unit of a metric, told by the end of its name; nothing for a correlation."""
+    fitting = [ending for ending in _UNITS if metric.endswith(ending)]
+    return _UNITS[max(fitting, key=len)] if fitting else ""
+
+
+def patching_title(attributes: Mapping[str, object]) -> list[str]:
+    """What was done, and to which run, in a line each: "Swapping head outputs", "in the counterfactual (denoising)".
+
+    Args:
+        attributes: Those of a sweep's results: `site`, `how`, `direction`, `key_role`, all of which may lack.
+    """
+    site, how, direction, key = (str(attributes.get(name, "")) for name in ("site", "how", "direction", "key_role"))
+    lines = []
+    if site:
+        done = _DONE.get(how or "swap", f"{how}: {{}}").format(_SITES.get(site, site))
+        lines.append(f"{done} to {'the cue' if key == 'cue' else role_label(key)}" if how == "knock_out" else done)
+    if direction:
+        lines.append(f"in the {_RUNS[direction]} ({direction})" if direction in _RUNS else direction)
+    return lines
+
+
+def ablation_label(direction: str, ablation: str) -> str:
+    """What a circuit's other components became, and in which run: "mean ablation in the counterfactual (denoising)"."""
+    return f"{ablation} ablation in the {_RUNS[direction]} ({direction})"
 
 
 def short_name(model_name: str) -> str:

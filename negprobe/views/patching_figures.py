@@ -5,7 +5,6 @@ points, `width` that of a page (6.9 inches) or of one of its two columns (3.3 in
 well as in colour, and zero in the middle of diverging scales.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
-from negprobe.attention import head_story
+from negprobe.attention import Reading, ReadingChange, head_story
 from negprobe.errors import ViewError
 from negprobe.views.circuit_story import signed
 from negprobe.views.drawing import (
@@ -36,16 +35,18 @@ from negprobe.views.drawing import (
     STEPS,
     dot_size,
     figure_of,
+    label_scatter,
     largest_size,
     legend_beneath,
     name_points,
     number_range,
     scatter_heads,
+    set_title,
     size_in_points,
     spearman,
     square_axes,
 )
-from negprobe.views.labels import short_name, tick_label
+from negprobe.views.labels import ablation_label, patching_title, role_label, short_name, tick_label
 
 if TYPE_CHECKING:
     from negprobe.patching.circuits import Circuit, Component
@@ -115,7 +116,7 @@ def circuit_graph(
     # Beneath the axes is the legend, unless they are alone and it is beneath the figure.
     location, across = ("bottom", 0.6 * 72 * figure_of(axes).get_figwidth()) if alone else ("right", 120)
     bar = figure_of(axes).colorbar(colours, ax=axes, location=location, shrink=0.6, pad=0.02, aspect=across / 6)
-    bar.set_label(f"effect of ablating it alone ({circuit.direction}, {circuit.ablation})", fontsize=8)
+    bar.set_label(f"effect of ablating it alone\n{ablation_label(circuit.direction, circuit.ablation)}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(4, steps=STEPS)
     axes.set_ylabel("layer", fontsize=8)
@@ -186,11 +187,15 @@ def _component_label(part: "Component", readings: xr.Dataset | None) -> str:
     if readings is None or part.head is None:
         return str(part)
     story = head_story(readings, part.layer, part.head)
-    lines = [str(part), f"{story.norm.query} → {story.norm.key}"]
+    lines = [str(part), _reads(story.norm)]
     # A head may do by the cue something else than what it does most.
     if story.change is not None and abs(story.change.norm) >= _TOLD:
-        lines.append(f"{story.change.query} → {story.change.key} {signed(story.change.norm)}")
+        lines.append(f"{_reads(story.change)} {signed(story.change.norm)}")
     return "\n".join(lines)
+
+
+def _reads(reading: Reading | ReadingChange) -> str:
+    return f"{role_label(reading.query)} → {role_label(reading.key)}"
 
 
 def _diameter(strength: float) -> float:
@@ -319,7 +324,7 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | 
     keys: dict[str, Any] = {}
     band = axes.fill_between(curve["share"], curve["low"], curve["high"], color=BLUE, alpha=0.2, linewidth=0)
     (line,) = axes.plot(curve["share"], curve["faithfulness"], color=BLUE, linewidth=1.3, marker=".", markersize=4)
-    keys["95 % interval"] = (band, line)
+    keys["best-ranked, 95 % interval"] = (band, line)
     keys["whole model"] = axes.axhline(1, color=GREY, linewidth=0.8)
     keys[f"threshold {circuit.threshold:g}"] = axes.axhline(
         circuit.threshold, color=GREY, linewidth=0.9, linestyle="--"
@@ -335,7 +340,9 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | 
     axes.set_xlabel("share of components kept", fontsize=8)
     axes.set_ylabel("faithfulness", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.set_title(f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}\n{circuit.direction}, {circuit.ablation}", fontsize=9)
+    set_title(
+        axes, f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}", ablation_label(circuit.direction, circuit.ablation)
+    )
     legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
@@ -370,7 +377,8 @@ def causal_against_attention(
     axes = axes or square_axes(width)
     axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     scatter_heads(axes, points, layers, int(layers.max()) + 1)
-    _label_scatter(axes, label, f"effect of swapping z ({effects.attrs.get('direction', _EFFECT)})")
+    told = " ".join(patching_title({"direction": effects.attrs.get("direction", "")})) or _EFFECT
+    label_scatter(axes, label, f"effect of swapping its output\n{told}")
     n = f"\nn = {number_range(effects['n_pairs'].values.flat)} pairs" if "n_pairs" in effects.coords else ""
     axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads{n}", fontsize=9)
     name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
@@ -410,7 +418,7 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
         axes.vlines(rows[along], rows["low"], rows["high"], color=BLUE, linewidth=1.1)
         # Layers follow each other; heads do not.
         axes.plot(rows[along], rows["effect"], "o-" if by_role else "o", color=BLUE, markersize=3, linewidth=0.9)
-        title = f"{tick_label(str(name)) if by_role else f'layer {name}'} (n = {number_range(rows['n_pairs'])})"
+        title = f"{role_label(str(name)) if by_role else f'layer {name}'} (n = {number_range(rows['n_pairs'])})"
         axes.set_title(title, fontsize=8, parse_math=False)
         axes.tick_params(labelsize=7, labelbottom=i + across >= len(groups))
     for axes in panels[len(groups) :]:
@@ -456,7 +464,7 @@ def attribution_agreement(
     margin = 0.12 * ((high - low) or 1.0)
     axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
     axes.set_box_aspect(1)
-    _label_scatter(axes, "exact effect", "estimated effect")
+    label_scatter(axes, "exact effect", "estimated effect")
     error = np.abs(points[:, 1] - points[:, 0])
     axes.set_title(
         f"Spearman ρ {spearman(points)} over {len(points)} parts\nmean |error| {error.mean():.2g}", fontsize=9
@@ -499,16 +507,6 @@ def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequen
             )
             text.set_in_layout(False)
             text.set_path_effects([HALO])
-
-
-def _label_scatter(axes: Axes, x: str, y: str) -> None:
-    room = size_in_points(axes) / 4.2  # characters
-    axes.set_xlabel(textwrap.fill(x, int(room[0])), fontsize=8, parse_math=False)
-    axes.set_ylabel(textwrap.fill(y, int(room[1])), fontsize=8, parse_math=False)
-    axes.tick_params(labelsize=7)
-    axes.margins(0.1)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
 
 
 def _small_axes(width: float) -> Axes:

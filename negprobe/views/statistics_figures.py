@@ -30,29 +30,20 @@ from negprobe.views.drawing import (
     cell_axes,
     draw_cells,
     figure_of,
+    label_scatter,
     legend_beneath,
     name_points,
     number_range,
     scatter_heads,
+    set_title,
     size_in_points,
     spearman,
     square_axes,
     thin_ticks,
 )
-from negprobe.views.labels import tick_label
+from negprobe.views.labels import metric_name, metric_unit, role_label, tick_label
 
 _EFFECT = "counterfactual − control"
-_UNITS = {
-    "attention_diff": "attention weight",
-    "js_divergence": "bits",
-    "entropy_change": "bits",
-    "to_cue": "share of a query's weight",
-    "from_cue": "share of the cue's weight",
-    "diffusion": "share of words",
-    "diffusion_distance": "ratio of distances",
-    "output_change": "relative change",
-    "distance": "tokens",
-}
 _STRONGEST = 6  # heads shown by group
 
 
@@ -79,7 +70,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
     axes.set_xlabel("head", fontsize=8)
     n_tested = np.isfinite(_layer_by_head(found["p_max_t"])).sum()
     tested = "too few to test" if "untestable" in tests.attrs else f"{n_tested} heads tested"
-    axes.set_title(f"{_name(metric)}\n{tested}, {_pairs(found['n'])}", fontsize=9)
+    set_title(axes, metric_name(metric), f"{tested}, {_pairs(found['n'])}")
     cell = size_in_points(axes) / np.array(table.shape[::-1])
     size = float(np.clip(0.55 * cell.min(), 4, 9))  # points
     for name, criterion, diameter, inside in (
@@ -128,11 +119,7 @@ def raw_against_norm(
     axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
     scatter_heads(axes, points, layers, n_layers)
-    for axis, set_label, metric in ((axes.xaxis, axes.set_xlabel, raw), (axes.yaxis, axes.set_ylabel, weighted)):
-        set_label(f"{_name(metric)} {_unit(metric)}\n{_EFFECT}", fontsize=8)
-        axis.set_major_locator(MaxNLocator(5))
-    axes.tick_params(labelsize=7)
-    axes.margins(0.1)
+    label_scatter(axes, *(f"{metric_name(metric)} {_unit(metric)}\n{_EFFECT}" for metric in (raw, weighted)))
     if _unit(raw) and _unit(raw) == _unit(weighted):
         axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
         legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
@@ -163,7 +150,7 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
     if not any(np.isfinite(values).any() for values in distances.values()):
         raise ViewError("No head has an attention distance, so there is nothing to draw; it needs words to attend to.")
     alone = axes is None
-    axes = axes or Figure(figsize=(width, 1.7 + 0.25 * width), layout="constrained").subplots()
+    axes = axes or Figure(figsize=(width, 2.1 + 0.2 * width), layout="constrained").subplots()
     keys: dict[str, Any] = {}
     n_layers, n_heads = next(iter(distances.values())).shape
     step = 0.5 * size_in_points(axes)[0] / n_layers
@@ -216,7 +203,7 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
     if not controlled.sizes["pair"]:
         drawn = shares.sel(compared=["counterfactual"]).dropna("pair", how="any")
     alone = axes is None
-    axes = axes or Figure(figsize=(width, 1.5 + 0.25 * width), layout="constrained").subplots()
+    axes = axes or Figure(figsize=(width, 2.6 + 0.12 * width), layout="constrained").subplots()
     keys: dict[str, Any] = {}
     colours = colormaps["viridis"](np.linspace(0, 0.9, drawn.sizes["measure"]))
     for measure, colour, marker in zip(drawn["measure"].values, colours, "os^Dv", strict=False):
@@ -225,14 +212,14 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
             (line,) = axes.plot(
                 drawn["layer"].values, values, style, color=colour, marker=marker, markersize=3.5, linewidth=1.1
             )
-            keys.setdefault(_name(str(measure)), line)
+            keys.setdefault(metric_name(str(measure)), line)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layer", fontsize=8)
-    axes.set_ylabel("share of what flows into a word", fontsize=8)
-    dashed = " (dashed: the neutral words in its place)" if controlled.sizes["pair"] else ""
-    axes.set_title(f"What the cue contributes{dashed}\n{_pairs(xr.DataArray(drawn.sizes['pair']))}", fontsize=9)
+    axes.set_ylabel("share of what reaches a word", fontsize=8)
+    dashed = "dashed: the neutral words in its place" if controlled.sizes["pair"] else ""
+    set_title(axes, "What the cue contributes", dashed, _pairs(xr.DataArray(drawn.sizes["pair"])))
     axes.tick_params(labelsize=7)
-    thin_ticks(axes)
+    thin_ticks(axes, "x")
     legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
@@ -266,7 +253,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     roles = n_pairs["role"].values[n_pairs.values > 0]
     if not len(roles):
         raise ViewError("No token of any role has an output that can be compared, so there is nothing to draw.")
-    names = [f"{tick_label(str(role))} ({int(n_pairs.sel(role=role))})" for role in roles]
+    names = [f"{role_label(str(role))} ({int(n_pairs.sel(role=role))})" for role in roles]
     n_layers = change.sizes["layer"]
     across = min(0.5 + 0.4 * len(roles), width / 2)  # of one panel
     down = n_layers * min(0.28, 4.5 / n_layers, max(0.125, 0.7 * across / len(roles)))
@@ -276,7 +263,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
         figure.subplots(1, len(panels), sharey=True, squeeze=False).flat, panels.items(), strict=True
     ):
         table = values.sel(role=roles).mean("pair").values
-        draw_cells(axes, table, _UNITS["output_change"], diverging=what == _EFFECT, bar="bottom")
+        draw_cells(axes, table, metric_unit("output_change"), diverging=what == _EFFECT, bar="bottom")
         axes.set_xticks(range(len(roles)), names, rotation=90, fontsize=7)
         axes.set_title(what.replace(" − ", "\n− " if across < 2 else " − "), fontsize=8)
         axes.label_outer()
@@ -337,7 +324,7 @@ def effect_by_group(
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
     figure.suptitle("layer.head: groups in which it replicates", fontsize=9)
-    title = f"{_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
+    title = f"{metric_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
     legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
     return figure
 
@@ -418,14 +405,10 @@ def _layer_by_head(values: xr.DataArray) -> Float[np.ndarray, "layer head"]:
     return named.reindex(whole).transpose("layer", "head").to_numpy().astype(float)
 
 
-def _name(metric: str) -> str:
-    return metric.replace("_", " ").replace("js ", "JS ")
-
-
 def _unit(metric: str) -> str:
     """The unit of a metric in brackets; nothing for a correlation."""
-    fitting = [ending for ending in _UNITS if metric.endswith(ending)]
-    return f"({_UNITS[max(fitting, key=len)]})" if fitting else ""
+    unit = metric_unit(metric)
+    return f"({unit})" if unit else ""
 
 
 def _pairs(n: xr.DataArray) -> str:
