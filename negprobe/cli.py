@@ -98,7 +98,7 @@ def compare(
         encoder = HookedEncoder.from_pretrained(model, device=device)
         probe = AttentionProbe(encoder)
         _warn_of_unknown_words(encoder, original, counterfactual)
-        comparison = probe.compare(StatementPair(original, counterfactual))
+        comparison = probe.compare(StatementPair(original, counterfactual), zeroing=True)
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
         shown = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
         _print_table(strongest[shown].head(10), "The heads whose attention changes most (metrics.csv has every metric)")
@@ -129,7 +129,8 @@ def view(
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"• left out {escape(reason)}", highlight=False)
-        page = AttentionProbe(HookedEncoder.from_pretrained(model, device=device)).html(chosen, out)
+        with console.status(f"Comparing {len(chosen)} pairs"):
+            page = AttentionProbe(HookedEncoder.from_pretrained(model, device=device)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
 
 

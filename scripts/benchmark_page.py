@@ -2,9 +2,9 @@
 
     python scripts/benchmark_page.py
 
-Built-in pairs on a randomly initialised BERT of 12 layers and 12 heads, whose attention is as hard to compress as any.
-The page is opened in Chromium, without a network, again and again; told are the medians until the document is there and
-until every head of the first layer is drawn. The page stays in OUT.
+Built-in pairs, value zeroing included, on a randomly initialised BERT of 12 layers and 12 heads, whose attention is as
+hard to compress as any. The page is opened in Chromium, without a network, again and again; told are the medians until
+the document is there and until every head of the first layer is drawn. The page stays in OUT.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     model = HookedEncoder.from_pretrained(BertForMaskedLM(config).eval(), tokenizer=tokenizer, device="cpu")
     pairs = builtin_pairs()
     chosen = [pairs[i * len(pairs) // arguments.pairs] for i in range(arguments.pairs)]
-    comparisons = AttentionProbe(model).compare(chosen)
+    comparisons = AttentionProbe(model).compare(chosen, zeroing=True)
     page = write_page(comparisons, arguments.out, title=f"{len(chosen)} pairs, {LAYERS} x {HEADS} heads")
     tokens = statistics.mean(len(comparison.counterfactual.statement) for comparison in comparisons)
     print(f"{len(chosen)} pairs of {tokens:.1f} tokens on average: {page.stat().st_size / 1e6:.1f} MB, {page}")

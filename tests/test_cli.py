@@ -41,8 +41,19 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     result = run("compare", "The door is open.", "The door isn't open.", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4 * 4
-    assert (tmp_path / "attention.html").exists()
+    assert '"zeroing":true' in (tmp_path / "attention.html").read_text(encoding="utf-8")
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_view_writes_one_page_of_the_first_pairs_of_each_set(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("original,counterfactual\nThe door is open.,The door is not open.\n")
+    result = run("view", "--pairs", pairs, "--pairs", "builtin", "--limit", 2, "--out", tmp_path / "new" / "page.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    assert "The door is open. → The door is not open." in page
+    assert page.count('id="negprobe-pair-') == 3
+    assert "3 pairs:" in result.output
 
 
 def test_patch_writes_maps_and_numbers(tmp_path):

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.patching import effect
+from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.packing import MEASURES, bits_for, packed
-from negprobe.views.statistics_figures import _unit
 
 _SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
 
@@ -97,7 +97,8 @@ def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset
         "layers": layers,
         "heads": heads,
         "metrics": names,
-        "units": {name: _unit(name) for name in names},
+        "names": {name: metric_name(name) for name in names},
+        "units": {name: metric_unit(name) for name in names},
         "pairs": [_pair_data(comparison, names) for comparison in comparisons],
         "sweeps": [_sweep_data(sweep) for sweep in sweeps],
     }
@@ -166,12 +167,11 @@ def _sweep_data(sweep: xr.Dataset) -> dict[str, object]:
             'patch_sweep(model, pair, site, by="position").'
         )
     effects = effect(sweep).squeeze("pair").transpose("layer", "position")
-    site, direction = sweep.attrs["site"], sweep.attrs["direction"]
-    layers = [f"before layer {layer}" if site == "resid_pre" else f"layer {layer}" for layer in effects["layer"].values]
+    before = "before " if sweep.attrs["site"] == "resid_pre" else ""
     return {
-        "title": f"{site}, {direction}, at one token of: {' '.join(map(str, sweep['token'].values))}",
+        "title": f"{' '.join(patching_title(sweep.attrs))}: {' '.join(map(str, sweep['token'].values))}",
         "tokens": [str(token) for token in sweep["token"].values],
-        "layers": layers,
+        "layers": [f"{before}layer {layer}" for layer in effects["layer"].values],
         "effects": [_numbers(row) for row in effects.values],
     }
 

@@ -194,7 +194,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    views = page_parts(results.examples)
+    views = page_parts(results.examples, sweeps=[*results.positions.values()])
     name, cfg = short_name(results.cfg.model_name), results.cfg
     pictures = study_pictures(results, figures, carrying_head(results))
     data = (

@@ -406,10 +406,10 @@ def test_pairs_are_listed_with_their_metrics_sorted_and_chosen(open_page: Any, c
         shown.page.click("#negprobe-list summary")
         rows = shown.page.locator("#negprobe-list tbody tr")
         assert "0.0100" in rows.nth(1).inner_text()
-        shown.page.click("#negprobe-list th[scope=col] button:has-text('max attention diff')")
+        shown.page.click("#negprobe-list th[scope=col] button:has-text('largest attention difference')")
         assert "hardly" in rows.nth(0).inner_text() and "never" in rows.nth(2).inner_text()
         assert shown.page.locator("[aria-sort=descending]").count() == 1
-        shown.page.click("#negprobe-list th[scope=col] button:has-text('max attention diff')")
+        shown.page.click("#negprobe-list th[scope=col] button:has-text('largest attention difference')")
         assert "never" in rows.nth(0).inner_text()
         rows.nth(0).locator("button").click()
         shown.wait_for_canvases(CANVASES)

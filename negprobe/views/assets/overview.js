@@ -4,7 +4,7 @@ const NegprobeOverview = (() => {
   function drawn(table, { layers, heads, choose }) {
     const cells = [];
     const head = document.createElement("tr");
-    head.append(...["", ...Array(heads).keys()].map((name) => {
+    head.append(...["layer \\ head", ...Array(heads).keys()].map((name) => {
       const cell = document.createElement("th");
       cell.scope = "col";
       cell.textContent = name;

@@ -21,7 +21,7 @@ const NegprobePairs = (() => {
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
   }
 
-  function listed(details, { pairs, metrics }, choose) {
+  function listed(details, { pairs, metrics, names }, choose) {
     // Of each pair its number and then its metrics, to sort by.
     const numbers = pairs.map((pair, number) => [-number, ...metrics.map((metric) => mean(pair.metrics[metric]))]);
     const rows = pairs.map((pair, number) => {
@@ -31,7 +31,7 @@ const NegprobePairs = (() => {
     const body = element("tbody", ...rows);
 
     let sorted = null, up = false;
-    const columns = ["pair", ...metrics].map((name, column) => header("col", name.replaceAll("_", " "), () => {
+    const columns = ["pair", ...metrics.map((metric) => names[metric])].map((name, column) => header("col", name, () => {
       up = sorted === column && !up;
       sorted = column;
       const value = (number) => numbers[number][column] ?? -Infinity;

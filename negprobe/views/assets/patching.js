@@ -13,7 +13,7 @@ const NegprobePatching = (() => {
       const { tokens, layers, effects } = sweeps[choice.value];
       // The whole swing at least, so that small effects look small.
       const bound = Math.max(1, ...effects.flat().map((effect) => Math.abs(effect ?? 0)));
-      writeScale(block.querySelector(".negprobe-scale"), true, bound, "effect: 1 is the other run's answer");
+      writeScale(block.querySelector(".negprobe-scale"), true, bound, "effect: 1 is the other run's answer; a token without a partner stays white");
       block.querySelector(".negprobe-lines").replaceChildren(...layers.map((layer, i) => {
         const line = document.createElement("div");
         const title = document.createElement("h4");

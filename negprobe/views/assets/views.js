@@ -194,12 +194,12 @@
     const signed = known.some((value) => value < 0);
     const place = block.querySelector(".negprobe-overview");
     place.classList.toggle("signed", signed);
-    overview.colour(values, name.replaceAll("_", " "), bound);
+    overview.colour(values, index.names[name], bound);
     writeScale(place.querySelector(".negprobe-scale"), signed, bound, index.units[name]);
   }
 
   function startOverview() {
-    choice.metric.replaceChildren(...index.metrics.map((name) => new Option(name.replaceAll("_", " "), name)));
+    choice.metric.replaceChildren(...index.metrics.map((name) => new Option(index.names[name], name)));
     overview = NegprobeOverview.drawn(document.getElementById("negprobe-overview"), {
       layers: index.layers,
       heads: index.heads,
