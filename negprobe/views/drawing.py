@@ -35,7 +35,7 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
 GREY = "#606060"
 HALO = withStroke(linewidth=2, foreground="white")
-STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
+STEPS = [1, 2, 5, 10]  # of ticks; 2.5 would need a digit more
 HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
 """How what is undefined looks."""
 
@@ -115,11 +115,12 @@ def draw_map(
 def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
     """A bar beside axes that says what their colours mean, with numbers that have no digit too many."""
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
-    bar.set_label(label, fontsize=MEDIUM, parse_math=False)
+    beside = Bbox.union([part.get_window_extent() for part in axes])
+    room = (beside.width if location == "bottom" else beside.height) * 72 / figure_of(axes[0]).dpi
+    bar.set_label(wrapped(label, room, MEDIUM), fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
-    along = size_in_points(axes[0])
-    room = along[0] * len(axes) / 28 if location == "bottom" else along[1] / 20
-    bar.locator = MaxNLocator(int(np.clip(room, 2, 6)), steps=STEPS)
+    # "auto" counts the ticks that fit when it is drawn.
+    bar.locator = MaxNLocator("auto", steps=STEPS)
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
@@ -200,20 +201,22 @@ def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step
     upright = which == "x" and max(map(len, names)) > 2
     # A dollar sign is a dollar sign, not the start of a formula.
     axis.set_ticks(shown, [names[i] for i in shown], fontsize=SMALL, rotation=90 if upright else 0, parse_math=False)
-    for position, text in zip(shown, axis.get_ticklabels(), strict=True):
+    # Of axes that show no names, there are ticks all the same.
+    for position, tick in zip(shown, axis.get_major_ticks(), strict=True):
         bold = position in marked
-        text.set(color=CUE_COLOUR if bold else "black", fontweight="bold" if bold else "normal")
+        tick.label1.set(color=CUE_COLOUR if bold else "black", fontweight="bold" if bold else "normal")
 
 
 def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
     """Lines above axes, broken where they would be longer than the axes are wide."""
-    room = size_in_points(axes)[0]
-    axes.set_title("\n".join(wrapped(line, room, size) for line in lines if line), fontsize=size, parse_math=False)
+    text = wrapped("\n".join(filter(None, lines)), size_in_points(axes)[0], size)
+    axes.set_title(text, fontsize=size, parse_math=False)
 
 
 def wrapped(text: str, points: float, size: float) -> str:
-    """Text of a size broken into lines that are no longer than so many points, where words allow."""
-    return textwrap.fill(text, max(int(points / (0.55 * size)), 8), break_long_words=False)
+    """Text of a size whose lines are broken where they are longer than so many points, if words allow."""
+    most = max(int(points / (0.55 * size)), 8)
+    return "\n".join(textwrap.fill(line, most, break_long_words=False) for line in text.split("\n"))
 
 
 def write_numbers(*panels: Axes) -> None:
@@ -298,16 +301,12 @@ def scatter_heads(
 def label_scatter(axes: Axes, x: str, y: str) -> None:
     """What stands along the axes of a scatter, in lines that are no longer than they are."""
     width, height = size_in_points(axes)
-    axes.set_xlabel(
-        "\n".join(wrapped(line, width, MEDIUM) for line in x.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
-    axes.set_ylabel(
-        "\n".join(wrapped(line, height, MEDIUM) for line in y.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
+    axes.set_xlabel(wrapped(x, width, MEDIUM), fontsize=MEDIUM, parse_math=False)
+    axes.set_ylabel(wrapped(y, height, MEDIUM), fontsize=MEDIUM, parse_math=False)
     axes.tick_params(labelsize=SMALL)
     axes.margins(0.1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5, steps=STEPS))
 
 
 def dot_size(n: int) -> int:

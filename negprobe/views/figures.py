@@ -7,7 +7,6 @@ their names have room for, as many are named as can be read, the axis says how m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -39,6 +38,7 @@ from negprobe.views.drawing import (
     number_range,
     set_title,
     symmetric,
+    wrapped,
     write_numbers,
 )
 from negprobe.views.labels import aligned_label, metric_name, metric_unit, patching_title, role_label, tick_label
@@ -59,8 +59,6 @@ _DIFFERENCE = "Counterfactual − original"
 _CELL = 0.17  # inches a token gets while the map is small
 _LEAST_MAP, _HIGHEST = 1.2, 9.0  # inches of a map's side, and of a page
 _CHARACTER = 0.062  # inches of a label's character, on average
-
-Measure = Literal["raw", "norm", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,11 @@ def raw_beside_value_weighted(
         measure: _statement_map(attention, measure, layer, head, special_tokens, longest=longest) for measure in _TITLES
     }
     figure = _map_figure([*maps.values()], n_columns, width)
-    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    _suptitle(figure, *_title(layer, head, "raw", special_tokens))
     panels = list(figure.subplots(3 // n_columns, n_columns, squeeze=False).flat)
     for axes, (measure, shown) in zip(panels, maps.items(), strict=True):
         image = _draw_token_map(axes, shown, measure == "similarity", _limits(measure, shown.values))
-        axes.set_title(_TITLES[measure], fontsize=LARGE)
+        set_title(axes, _TITLES[measure], size=MEDIUM)
         colour_bar(image, [axes], _unit(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
     _name_tokens(panels, [*maps.values()])
     return figure
@@ -143,14 +141,14 @@ def four_heatmaps(
     across = width >= 5
     n_sides = 3 if difference else 2
     longest = _longest(width, n_sides if across else 2)
-    stages: dict[Measure, str] = {"raw": "attention", "similarity": "similarity of outputs"}
+    stages: dict[str, str] = {"raw": "attention", "similarity": "similarity of outputs"}
     rows = []
     for measure in stages:
         one = (comparison, measure, layer, head, special_tokens, longest)
         rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
     every = [shown for row in rows for shown in row]
     figure = _map_figure(every, n_sides if across else 2, width)
-    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    _suptitle(figure, *_title(layer, head, "raw", special_tokens))
     grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
     names = ["Original", "Counterfactual", _DIFFERENCE]
     for line, maps, (measure, stage) in zip(map(list, grid), rows, stages.items(), strict=True):
@@ -179,7 +177,7 @@ def difference_map(
     layer: int,
     head: int,
     *,
-    measure: Measure = "raw",
+    measure: str = "raw",
     special_tokens: bool = True,
     width: float = PAGE,
     axes: Axes | None = None,
@@ -439,6 +437,10 @@ def _head_map(attention: StatementAttention, measure: str, layer: int, head: int
 def _title(layer: int, head: int, measure: str, special_tokens: bool) -> list[str]:
     where = f"Layer {layer}, head {head}"
     return [where] if special_tokens else [where, _NO_SPECIAL[measure]]
+
+
+def _suptitle(figure: Figure, *lines: str) -> None:
+    figure.suptitle(wrapped("\n".join(lines), 72 * figure.get_figwidth(), LARGE), fontsize=LARGE)
 
 
 def _unit(measure: str, special_tokens: bool) -> str:

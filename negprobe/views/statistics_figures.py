@@ -322,7 +322,7 @@ def effect_by_group(
         axes.remove()
     panels[0].set_yticks(range(len(rows)), rows, parse_math=False)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
-    panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
+    panels[0].xaxis.set_major_locator(MaxNLocator("auto", steps=STEPS))
     figure.suptitle("layer.head: groups in which it replicates", fontsize=9)
     title = f"{metric_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
     legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)

@@ -9,13 +9,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, attention_of, comparison_of, metrics_of, tokenized
+from torch import Tensor
 
-from negprobe.attention import MAP_METRICS, Comparison
+from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import (
     by_layer_and_head,
+    difference_map,
     four_heatmaps,
     layer_head_map,
     metric_overview,
@@ -40,7 +43,8 @@ def labels(axes: Axes, which: str = "x") -> list[str]:
 
 
 def colour_bars(figure: Figure) -> list[str]:
-    return [axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes if not axes.images]
+    told = [axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes if not axes.images]
+    return [label.replace("\n", " ") for label in told]
 
 
 def test_raw_stands_beside_norm_and_similarity_of_the_same_head() -> None:
@@ -258,3 +262,131 @@ def test_pyplot_knows_nothing_of_the_figures(comparison: Comparison) -> None:
     four_heatmaps(comparison, 0, 0)
     metric_overview(comparison)
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("measure", ["raw", "norm", "similarity"])
+@pytest.mark.parametrize("special_tokens", [True, False])
+def test_a_difference_map_is_what_a_loop_over_aligned_tokens_finds(
+    comparison: Comparison, measure: str, special_tokens: bool
+) -> None:
+    (axes,) = maps(difference_map(comparison, 1, 2, measure=measure, special_tokens=special_tokens))
+    sides = (comparison.original, comparison.counterfactual)
+    aligned = [
+        pair
+        for pair in zip(comparison.alignment.original, comparison.alignment.counterfactual, strict=True)
+        if special_tokens or not any(side.statement.special[at] for side, at in zip(sides, pair, strict=True))
+    ]
+    before, after = (renormalised(getattr(side, measure)[1, 2], side, measure, special_tokens) for side in sides)
+    expected = [[after[j][m] - before[i][k] for k, m in aligned] for i, j in aligned]
+    np.testing.assert_allclose(drawn(axes), expected, rtol=1e-6, atol=1e-7)
+    low, high = axes.images[0].get_clim()
+    assert -low == high == np.abs(drawn(axes)).max()
+
+
+def renormalised(values: Tensor, side: StatementAttention, measure: str, special_tokens: bool) -> dict:
+    """A row of a map by key, by query: divided by what special tokens leave of it, if they are to be left out."""
+    kept = [i for i, special in enumerate(side.statement.special) if special_tokens or not special]
+    rows = {}
+    for query in kept:
+        left = sum(float(values[query, key]) for key in kept)
+        scale = 1.0 if special_tokens or measure == "similarity" else left
+        rows[query] = {key: float(values[query, key]) / scale for key in kept}
+    return rows
+
+
+def test_without_special_tokens_rows_sum_to_one_and_the_title_says_so() -> None:
+    attention = attention_of(ORIGINAL)
+    figure = raw_beside_value_weighted(attention, 1, 2, special_tokens=False)
+    raw, norm, similarity = maps(figure)
+    for axes, measure in zip((raw, norm, similarity), ("raw", "norm", "similarity"), strict=True):
+        rows = renormalised(getattr(attention, measure)[1, 2], attention, measure, False)
+        np.testing.assert_allclose(drawn(axes), [[*row.values()] for row in rows.values()], rtol=1e-6, atol=1e-7)
+        assert labels(axes) == list(ORIGINAL[1:-1])
+    np.testing.assert_allclose(drawn(raw).sum(axis=1), 1)
+    assert "rows renormalised without special tokens" in figure.get_suptitle().replace("\n", " ")
+    assert colour_bars(figure)[1] == "share of A · ‖v W_O‖"
+    assert "special" not in raw_beside_value_weighted(attention, 1, 2).get_suptitle()
+
+
+def test_a_row_that_special_tokens_take_all_of_is_hatched_and_explained() -> None:
+    attention = attention_of(ORIGINAL)
+    attention.raw[0, 0, 2] = 0
+    attention.raw[0, 0, 2, -1] = 1
+    figure = raw_beside_value_weighted(attention, 0, 0, special_tokens=False)
+    assert np.isnan(drawn(maps(figure)[0])[1]).all() and np.isnan(drawn(maps(figure)[0])).sum() == len(ORIGINAL) - 2
+    assert colour_bars(figure)[0] == "attention weight (hatched: no attention left)"
+
+
+def test_statements_of_special_tokens_alone_are_drawn_with_them_only() -> None:
+    attention = attention_of(["[CLS]", "[MASK]", "[SEP]"])
+    raw_beside_value_weighted(attention, 0, 0)
+    with pytest.raises(ViewError, match="special tokens alone; draw it with them"):
+        raw_beside_value_weighted(attention, 0, 0, special_tokens=False)
+
+
+def test_a_measure_that_is_not_there_is_an_error(comparison: Comparison) -> None:
+    with pytest.raises(ViewError, match="no measure 'values'; choose from raw, norm, similarity"):
+        difference_map(comparison, 0, 0, measure="values")  # type: ignore[arg-type]
+
+
+def test_a_map_is_drawn_into_the_axes_that_are_given(comparison: Comparison) -> None:
+    effect = patched("layer", "head")
+    for draw in (
+        lambda axes: difference_map(comparison, 0, 1, axes=axes),
+        lambda axes: layer_head_map(np.eye(3), label="effect", axes=axes),
+        lambda axes: patching_map(effect, axes=axes),
+    ):
+        whole = Figure(layout="constrained")
+        left, right = whole.subplots(1, 2)
+        assert draw(right) is whole
+        assert right.images and not left.images
+
+
+def test_a_scale_from_zero_refuses_what_is_below_it() -> None:
+    with pytest.raises(ViewError, match="negative"):
+        layer_head_map(-np.eye(2), label="effect", diverging=False)
+
+
+HOSTILE = ("[CLS]", r"$\frac{", "<script>alert(1)</script>", "שלום", "🙂", "", "a\nb", "x" * 200, "%s", "\\", "[SEP]")
+LONG = ("[CLS]", *(f"word{i}" for i in range(60)), "[SEP]")
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("tokens", [("[CLS]", "yes", "[SEP]"), LONG, HOSTILE], ids=["short", "long", "hostile"])
+@pytest.mark.filterwarnings("error")
+def test_text_is_seven_points_or_larger_and_stays_on_the_page(tokens: tuple[str, ...], width: float) -> None:
+    comparison = comparison_of(tokens, at=1)
+    n = len(tokens)
+    swept = xr.DataArray(
+        np.linspace(-1, 1, 2 * n).reshape(2, n),
+        dims=("layer", "position"),
+        coords={"token": ("position", list(tokens))},
+        attrs={"site": "resid_pre", "direction": "noising"},
+    )
+    for figure in (
+        raw_beside_value_weighted(comparison.original, 0, 0, width=width),
+        four_heatmaps(comparison, 0, 0, width=width),
+        four_heatmaps(comparison, 0, 0, width=width, special_tokens=False),
+        difference_map(comparison, 0, 0, width=width),
+        patching_map(swept, width=width),
+    ):
+        assert figure.get_figwidth() <= width
+        figure.draw_without_rendering()
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+        page, box = figure.bbox.padded(1), figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("shape", [(2, 2), (12, 12), (24, 16)])
+def test_maps_of_any_model_fit_the_width(shape: tuple[int, int], width: float) -> None:
+    metrics = metrics_of(*shape)
+    for figure in (metric_overview(metrics, width=width), layer_head_map(np.ones(shape), label="x", width=width)):
+        assert figure.get_figwidth() <= width
+
+
+def test_numbers_stand_in_the_cells_only_where_they_fit() -> None:
+    values = np.array([[0.5, np.nan], [-0.3, 1.0]])
+    (axes,) = maps(layer_head_map(values, label="effect"))
+    assert [text.get_text() for text in axes.texts] == ["0.5", "−0.3", "1.0"]
+    assert not maps(layer_head_map(np.ones((24, 16)), label="effect", width=3.3))[0].texts
