@@ -478,7 +478,7 @@ def _table(values: ArrayLike, axes: str) -> Map:
 
 def _longest(width: float, n_columns: int) -> int:
     """Characters of a token's label, where so many maps stand side by side."""
-    return 14 if width / n_columns > 2.2 else 9
+    return 12 if width / n_columns > 2.2 else 9
 
 
 def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float) -> Figure:
