@@ -6,7 +6,6 @@ meant to be printed: `PAGE` and `COLUMN` are the widths of a page and of one of 
 differ in shape as well as in colour. Text is never read as markup, whatever the tokens hold.
 """
 
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from scipy import stats
 
 from negprobe.errors import ViewError
+from negprobe.files import whole_file
 
 PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
 SMALL, MEDIUM, LARGE = 7.0, 8.0, 9.0  # points: ticks and names, what axes and bars show, titles
@@ -363,8 +363,7 @@ def _name_point(
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
 
-    Text of a PDF or SVG stays text. The file is written beside its place and then put there: whoever reads it meanwhile
-    finds the old one or the new one. The same figure gives the same file.
+    Text of a PDF or SVG stays text. The same figure gives the same file, which is written as a whole or not at all.
 
     Raises:
         ViewError: for another ending, or a folder that is not there or cannot be written to.
@@ -374,16 +373,12 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     if kind not in undated:
         raise ViewError(f"A figure cannot be written as {path.name!r}; let it end with .png, .pdf or .svg.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
     try:
-        with rc_context(text_as_text):
-            figure.savefig(beside, format=kind, dpi=300, metadata=undated[kind])
-        beside.replace(path)
+        with rc_context(text_as_text), whole_file(path) as part:
+            figure.savefig(part, format=kind, dpi=300, metadata=undated[kind])
     except OSError as error:
         raise ViewError(
             f"The figure cannot be written to {path}: {error}. Choose a folder that is there and yours."
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
