@@ -72,6 +72,15 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Give all axes of a figure the size and place that they will have."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    for axes in figure.axes:
+        axes.apply_aspect()
+
+
 def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
     """Width and height that axes have now."""
     box = axes.get_window_extent()
@@ -181,7 +190,7 @@ def name_cells(panels: Mapping[Axes, CellNames]) -> None:
                 _name_ticks(axes, "y", names.rows, step, names.marked)
             label = f"{names.along} ({', '.join(notes)})" if notes and len(panels) == 1 else names.along
             axes.set_xlabel(wrapped(label, size_in_points(axes)[0], MEDIUM), fontsize=MEDIUM)
-        figure.draw_without_rendering()
+        lay_out(figure)
 
 
 def _step(axes: Axes, names: CellNames) -> int:
@@ -317,7 +326,7 @@ def dot_size(n: int) -> int:
 def name_points(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
     """Names beside the points farthest out, where they hide neither a point nor another name."""
     figure = figure_of(axes)
-    figure.draw_without_rendering()  # now the axes have the place that they will have
+    lay_out(figure)  # now the axes have the place that they will have
     at = axes.transData.transform(points) * 72 / figure.dpi
     frame = Bbox(axes.get_window_extent().get_points() * 72 / figure.dpi).padded(-2)
     scale = np.abs(points).max(axis=0)

@@ -34,6 +34,7 @@ from negprobe.views.drawing import (
     draw_map,
     figure_of,
     largest_size,
+    lay_out,
     name_cells,
     number_range,
     set_title,
@@ -243,7 +244,7 @@ def layer_head_map(
     axes = axes or cell_axes(table.shape, width)
     draw_cells(axes, table, label, diverging=diverging, limits=limits)
     axes.set_xlabel("head", fontsize=MEDIUM)
-    figure_of(axes).draw_without_rendering()  # now the axes have the size that they will have
+    lay_out(figure_of(axes))  # now the axes have the size that they will have
     write_numbers(axes)
     return figure_of(axes)
 
@@ -276,7 +277,7 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
         draw_cells(axes, table, label, diverging=is_correlation and negative, limits=limits, bar="bottom")
         set_title(axes, metric_name(name), size=MEDIUM)
         axes.set_xlabel("head", fontsize=MEDIUM)
-    figure.draw_without_rendering()  # now the axes have the size that they will have
+    lay_out(figure)  # now the axes have the size that they will have
     write_numbers(*panels)
     return figure
 

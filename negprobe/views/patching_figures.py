@@ -37,6 +37,7 @@ from negprobe.views.drawing import (
     figure_of,
     label_scatter,
     largest_size,
+    lay_out,
     legend_beneath,
     name_points,
     number_range,
@@ -121,7 +122,7 @@ def circuit_graph(
     bar.locator = MaxNLocator(4, steps=STEPS)
     axes.set_ylabel("layer", fontsize=8)
     axes.set_yticks([0], [str(max(part.layer for part in scores))], fontsize=7)
-    figure_of(axes).draw_without_rendering()  # now the axes are as wide as they will be
+    lay_out(figure_of(axes))  # now the axes are as wide as they will be
     layout = _circuit_layout(scores, names, size_in_points(axes)[0])
     if alone:
         figure_of(axes).set_figheight((layout.bands[-1][1] + 110) / 72)
@@ -482,7 +483,7 @@ def _part_name(values: xr.DataArray, at: Sequence[int] | np.ndarray) -> str:
 
 def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
     """Names beside the points farthest from the diagonal, on the side away from it, where they hide no other name."""
-    figure_of(axes).draw_without_rendering()  # now the axes have the place that they will have
+    lay_out(figure_of(axes))  # now the axes have the place that they will have
     error = points[:, 1] - points[:, 0]
     at = axes.transData.transform(points) * 72 / figure_of(axes).dpi
     taken: list[Bbox] = []

@@ -34,7 +34,18 @@ from negprobe.views.document import (
     pictures,
     table,
 )
-from negprobe.views.drawing import BLUE, LARGE, MEDIUM, ORANGE, PAGE, SMALL, draw_cells, symmetric, write_numbers
+from negprobe.views.drawing import (
+    BLUE,
+    LARGE,
+    MEDIUM,
+    ORANGE,
+    PAGE,
+    SMALL,
+    draw_cells,
+    lay_out,
+    symmetric,
+    write_numbers,
+)
 from negprobe.views.labels import metric_name, percent, role_label, short_name
 from negprobe.views.mechanism_findings import ABLATED
 
@@ -180,8 +191,9 @@ def _responding(compared: StudyComparison) -> list[str]:
         return [f"{sentence} In no head does the effect of negation differ between the two (q ≤ {ALPHA:g})."]
     top = passing.iloc[0]
     return [
-        f"{sentence} In {n_heads} heads the effect of negation differs between the two, most regularly in "
-        f"{_head_of(top)} on {metric_name(str(top['metric']))}: {top['effect']:+.3g} [{top['low']:+.3g}, {top['high']:+.3g}]."
+        f"{sentence} In {n_heads} heads the effect of negation differs between the two, most regularly in head "
+        f"{_head_of(top)}, on the {metric_name(str(top['metric']))}: {top['effect']:+.3g} [{top['low']:+.3g}, "
+        f"{top['high']:+.3g}]."
     ]
 
 
@@ -439,7 +451,7 @@ def side_by_side(
         axes.set_xlabel(across, fontsize=MEDIUM)
         axes.set_title(which, fontsize=MEDIUM)
     # Numbers are written where there is room, which is known when all is in its place.
-    figure.draw_without_rendering()
+    lay_out(figure)
     for axes in grid:
         write_numbers(axes)
     return figure
