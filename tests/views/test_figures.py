@@ -1,6 +1,7 @@
 """What is drawn is the data: the arrays in the images, their scales and their labels."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from negprobe.views import (
     patching_map,
     raw_beside_value_weighted,
 )
+from negprobe.views.labels import aligned_label, metric_name
 
 
 def maps(figure: Figure) -> list[Axes]:
@@ -38,7 +40,8 @@ def labels(axes: Axes, which: str = "x") -> list[str]:
 
 
 def colour_bars(figure: Figure) -> list[str]:
-    return [axes.get_ylabel() for axes in figure.axes if not axes.images]
+    """What the bars say, along whichever side they lie."""
+    return [axes.get_ylabel() or axes.get_xlabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
 
 
 def test_raw_stands_beside_norm_and_similarity_of_the_same_head() -> None:
@@ -103,17 +106,20 @@ def test_an_aligned_cue_is_marked_in_the_difference() -> None:
     )
     difference = maps(four_heatmaps(aligned, 0, 0))[2]
     bold = [text.get_text() for text in difference.get_xticklabels() if text.get_fontweight() == "bold"]
-    assert bold == ["now→not"]
+    assert bold == [aligned_label("now", "not")]
 
 
 def test_of_many_tokens_some_are_named_and_the_cue_always_is() -> None:
     n, cue = 128, 71
-    counterfactual = maps(four_heatmaps(comparison_of([f"w{i}" for i in range(n)], at=cue), 0, 0))[1]
+    figure = four_heatmaps(comparison_of([f"w{i}" for i in range(n)], at=cue), 0, 0)
+    counterfactual = maps(figure)[1]
     names = labels(counterfactual)
     assert "not" in names
-    assert 40 < len(names) < n
-    assert np.diff(counterfactual.get_xticks()).min() == 2
-    assert "1 token in 2 is named" in counterfactual.get_xlabel()
+    assert 10 < len(names) < n
+    step = np.bincount(np.diff(counterfactual.get_xticks()).astype(int)).argmax()
+    assert f"1 in {step} named" in figure.get_supxlabel()
+    boxes = [text.get_window_extent() for text in counterfactual.get_xticklabels()]
+    assert all(one.x1 <= next_.x0 + 1 for one, next_ in pairwise(boxes)), "names lie on each other"
     assert all(
         name == "not" or int(name[1:]) == at - (at > cue)
         for name, at in zip(names, counterfactual.get_xticks(), strict=True)
@@ -189,8 +195,9 @@ def test_the_overview_shows_the_four_metrics(comparison: Comparison) -> None:
     for overview in (metric_overview(comparison), metric_overview(metrics)):
         for axes, name in zip(maps(overview), MAP_METRICS, strict=True):
             np.testing.assert_array_equal(drawn(axes), by_layer_and_head(metrics, name))
-        names = [name.replace("_", " ") for name in MAP_METRICS]
-        assert colour_bars(overview) == names
+        titles = [axes.get_title().replace("\n", " ") for axes in maps(overview)]
+        assert titles == [metric_name(name) for name in MAP_METRICS]
+        assert colour_bars(overview) == ["attention weight"] * 2 + ["Pearson correlation"] * 2
         assert [axes.images[0].get_clim()[1] for axes in maps(overview)][2:] == [1, 1]
 
 
@@ -225,7 +232,8 @@ def test_a_patching_map_is_layer_by_token_with_zero_in_the_middle() -> None:
     np.testing.assert_array_equal(drawn(axes), effect.values)
     assert labels(axes) == tokens
     assert axes.images[0].get_clim() == (-1, 1)
-    assert axes.get_title() == "resid_pre, denoising"
+    title = "Swapping the residual stream into the layer in the counterfactual (denoising)"
+    assert axes.get_title().replace("\n", " ") == title
     assert len(axes.texts) == 6
 
 
@@ -233,7 +241,7 @@ def test_a_patching_map_takes_its_dimensions_in_either_order() -> None:
     roles = ["cue", "affected", "mask", "other"]
     (axes,) = maps(patching_map(patched("role", "layer", role=roles)))
     np.testing.assert_array_equal(drawn(axes), patched("layer", "role").values)
-    assert labels(axes) == roles
+    assert labels(axes) == ["cue", "affected", "[MASK]", "other"]
 
 
 def test_a_patching_map_of_many_pairs_asks_for_one() -> None:

@@ -26,6 +26,7 @@ from negprobe.views import (
     faithfulness_curve,
     head_sentence,
 )
+from negprobe.views.labels import role_label
 
 
 @dataclass(frozen=True, order=True)
@@ -161,7 +162,7 @@ def test_the_legend_counts_what_is_inside_and_outside_and_the_bar_says_what_scor
     heads = sum(part.head is not None for part in circuit.components)
     assert 0 < heads < 6
     assert legend(figure) == [f"head ({heads})", f"MLP ({6 - heads})", "outside (9)"]
-    assert figure.axes[1].get_xlabel() == "effect of ablating it alone (denoising, swap)"
+    assert figure.axes[1].get_xlabel() == "effect of ablating it alone\nswap ablation in the counterfactual (denoising)"
 
 
 def test_of_a_circuit_of_heads_alone_the_legend_names_no_mlps():
@@ -183,7 +184,7 @@ def test_beneath_a_head_stands_what_it_reads_and_beneath_an_mlp_only_its_name():
     roles = readings["key"].values
     for part, text in zip(circuit.components, texts, strict=True):
         assert text.get_text() == (
-            str(part) if part.head is None else f"{part}\nmask → {roles[part.layer + part.head]}"
+            str(part) if part.head is None else f"{part}\n[MASK] → {role_label(roles[part.layer + part.head])}"
         )
 
 
@@ -195,7 +196,7 @@ def test_beneath_a_head_stands_what_changes_if_it_is_much():
     readings["change"].loc[where | {"layer": 2, "head": 1}] = -0.25
     readings["change"].loc[where | {"layer": 2, "head": 2}] = 0.24
     told = {text.get_text().split("\n")[0]: text.get_text() for text in names(circuit_graph(circuit, readings).axes[0])}
-    assert told["0.3"].split("\n")[1:] == ["mask → mask", "affected → cue +0.80"]
+    assert told["0.3"].split("\n")[1:] == ["[MASK] → [MASK]", "affected → cue +0.80"]
     assert told["2.1"].split("\n")[2:] == ["affected → cue −0.25"]
     assert [name for name, text in told.items() if text.count("\n") == 2] == [
         str(part) for part in circuit.components if str(part) in ("0.3", "2.1")
@@ -261,9 +262,9 @@ def test_a_faithfulness_curve_is_the_curve_its_band_and_the_circuit(n_layers, n_
     (interval,) = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
     np.testing.assert_array_equal(interval.get_segments(), [[(6 / n, 0.75), (6 / n, 0.9375)]])
     assert axes.get_xscale() == scale
-    assert axes.get_title() == "CPR 0.81, CMD 0.25\ndenoising, swap"
+    assert axes.get_title() == "CPR 0.81, CMD 0.25\nswap ablation in the counterfactual (denoising)"
     assert legend(figure) == [
-        "95 % interval",
+        "best-ranked, 95 % interval",
         "whole model",
         "threshold 0.85",
         "random circuits",
@@ -307,7 +308,7 @@ def test_each_head_is_a_point_of_attention_against_effect_in_its_layer_s_colour(
     ]
     np.testing.assert_array_equal(np.column_stack([offsets(points), points.get_array()]), expected)
     assert axes.get_xlabel() == "attention to the cue"
-    assert axes.get_ylabel() == "effect of swapping z (denoising)"
+    assert axes.get_ylabel() == "effect of swapping its output\nin the counterfactual (denoising)"
     rho = f"{stats.spearmanr(attention.values.ravel(), effects.values.ravel()).statistic:.2f}".replace("-", "−")
     n = effects["n_pairs"].values
     assert axes.get_title() == f"Spearman ρ = {rho} over 12 heads\nn = {n.min()} to {n.max()} pairs"
@@ -383,7 +384,7 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
         drawn = np.array(intervals.get_segments())
         np.testing.assert_array_equal(drawn[:, 0], rows[[along, "low"]])
         np.testing.assert_array_equal(drawn[:, 1], rows[[along, "high"]])
-        what = name if panel == "role" else f"layer {name}"
+        what = role_label(name) if panel == "role" else f"layer {name}"
         assert axes.get_title() == f"{what} (n = {rows['n_pairs'].min()} to {rows['n_pairs'].max()})"
     assert figure.get_supxlabel() == along and "95 %" in figure.get_supylabel()
 
@@ -391,7 +392,7 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
 def test_parts_that_no_pair_has_are_left_out():
     table = averages_of("role", ["cue", "mask"], 3)
     table.loc[table["role"] == "cue", ["effect", "low", "high"]] = np.nan
-    assert [axes.get_title().split()[0] for axes in effect_by_role(table).axes] == ["mask"]
+    assert [axes.get_title().split()[0] for axes in effect_by_role(table).axes] == ["[MASK]"]
 
 
 def test_averages_that_cannot_be_drawn_are_errors():
