@@ -35,7 +35,7 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
 GREY = "#606060"
 HALO = withStroke(linewidth=2, foreground="white")
-STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
+STEPS = [1, 2, 5, 10]  # of ticks; 2.5 would need a digit more
 HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
 """How what is undefined looks."""
 
@@ -113,13 +113,26 @@ def draw_map(
 
 
 def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
-    """A bar beside axes that says what their colours mean, with numbers that have no digit too many."""
+    """A bar beside axes that says what their colours mean, with as many numbers as have room beside it."""
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
-    bar.set_label(label, fontsize=MEDIUM, parse_math=False)
+    across, high = size_in_points(axes[0])
+    room = len(axes) * across if location == "bottom" else high
+    bar.set_label(wrapped(label, room, MEDIUM), fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
-    along = size_in_points(axes[0])
-    room = along[0] * len(axes) / 28 if location == "bottom" else along[1] / 20
-    bar.locator = MaxNLocator(int(np.clip(room, 2, 6)), steps=STEPS)
+    bar.locator = _BarLocator(bar.ax)
+
+
+class _BarLocator(MaxNLocator):
+    """Ticks that have room between them, whatever length the bar has when it is drawn."""
+
+    def __init__(self, bar: Axes) -> None:
+        super().__init__(steps=STEPS)
+        self._bar = bar
+
+    def __call__(self) -> Float[np.ndarray, " tick"]:
+        across, high = size_in_points(self._bar)
+        self.set_params(nbins=int(np.clip(across / 32 if across > high else high / 20, 2, 6)))
+        return np.asarray(super().__call__())
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
@@ -208,12 +221,19 @@ def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step
 def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
     """Lines above axes, broken where they would be longer than the axes are wide."""
     room = size_in_points(axes)[0]
-    axes.set_title("\n".join(wrapped(line, room, size) for line in lines if line), fontsize=size, parse_math=False)
+    axes.set_title(wrapped("\n".join(filter(None, lines)), room, size), fontsize=size, parse_math=False)
 
 
 def wrapped(text: str, points: float, size: float) -> str:
-    """Text of a size broken into lines that are no longer than so many points, where words allow."""
-    return textwrap.fill(text, max(int(points / (0.55 * size)), 8), break_long_words=False)
+    """Text with lines broken, into few of like length, that are no longer than so many points where words allow."""
+    longest = max(int(points / (0.55 * size)), 8)
+    return "\n".join(_evenly(line, longest) for line in text.split("\n"))
+
+
+def _evenly(line: str, longest: int) -> str:
+    """The narrowest way to break a line into as few lines as it needs."""
+    broken = [textwrap.wrap(line, characters, break_long_words=False) for characters in range(longest, 0, -1)]
+    return "\n".join([lines for lines in broken if len(lines) == len(broken[0])][-1])
 
 
 def write_numbers(*panels: Axes) -> None:
@@ -298,16 +318,12 @@ def scatter_heads(
 def label_scatter(axes: Axes, x: str, y: str) -> None:
     """What stands along the axes of a scatter, in lines that are no longer than they are."""
     width, height = size_in_points(axes)
-    axes.set_xlabel(
-        "\n".join(wrapped(line, width, MEDIUM) for line in x.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
-    axes.set_ylabel(
-        "\n".join(wrapped(line, height, MEDIUM) for line in y.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
+    axes.set_xlabel(wrapped(x, width, MEDIUM), fontsize=MEDIUM, parse_math=False)
+    axes.set_ylabel(wrapped(y, height, MEDIUM), fontsize=MEDIUM, parse_math=False)
     axes.tick_params(labelsize=SMALL)
     axes.margins(0.1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(6, steps=STEPS))
 
 
 def dot_size(n: int) -> int:
