@@ -129,10 +129,10 @@ class _BarLocator(MaxNLocator):
         super().__init__(steps=STEPS)
         self._bar = bar
 
-    def __call__(self) -> Float[np.ndarray, " tick"]:
+    def __call__(self) -> Sequence[float]:
         across, high = size_in_points(self._bar)
         self.set_params(nbins=int(np.clip(across / 32 if across > high else high / 20, 2, 6)))
-        return np.asarray(super().__call__())
+        return [*super().__call__()]
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:

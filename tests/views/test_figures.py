@@ -41,7 +41,8 @@ def labels(axes: Axes, which: str = "x") -> list[str]:
 
 def colour_bars(figure: Figure) -> list[str]:
     """What the bars say, along whichever side they lie."""
-    return [axes.get_ylabel() or axes.get_xlabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    return [(axes.get_ylabel() or axes.get_xlabel()).replace("\n", " ") for axes in bars]
 
 
 def test_raw_stands_beside_norm_and_similarity_of_the_same_head() -> None:
