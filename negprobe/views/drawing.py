@@ -381,7 +381,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
 
     Text of a PDF or SVG stays text. The file is written beside its place and then put there: whoever reads it meanwhile
-    finds the old one or the new one. The same figure gives the same file.
+    finds the old one or the new one. The same figure gives the same file: its layout stays as it was written first.
 
     Raises:
         ViewError: for another ending, or a folder that is not there or cannot be written to.
@@ -395,6 +395,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
     try:
         with rc_context(text_as_text):
+            # A layout starts from what it last was, and would shift by a hair with every file.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
             figure.savefig(beside, format=kind, dpi=300, metadata=undated[kind])
         beside.replace(path)
     except OSError as error:
