@@ -115,8 +115,8 @@ def draw_map(
 def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
     """A bar beside axes that says what their colours mean, with as many numbers as have room beside it."""
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
-    across, high = size_in_points(axes[0])
-    room = len(axes) * across if location == "bottom" else high
+    beside = Bbox.union([one.get_window_extent() for one in axes])
+    room = (beside.width if location == "bottom" else beside.height) * 72 / figure_of(axes[0]).dpi
     bar.set_label(wrapped(label, room, MEDIUM), fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
     bar.locator = _BarLocator(bar.ax)

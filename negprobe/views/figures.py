@@ -7,7 +7,6 @@ their names have room for, as many are named as can be read, the axis says how m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -60,8 +59,6 @@ _DIFFERENCE = "Counterfactual − original"
 _CELL = 0.17  # inches a token gets while the map is small
 _LEAST_MAP, _HIGHEST = 1.2, 9.0  # inches of a map's side, and of a page
 _CHARACTER = 0.062  # inches of a label's character, on average
-
-Measure = Literal["raw", "norm", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def four_heatmaps(
     across = width >= 5
     n_sides = 3 if difference else 2
     longest = _longest(width, n_sides if across else 2)
-    stages: dict[Measure, str] = {"raw": "attention", "similarity": "similarity of outputs"}
+    stages = {"raw": "attention", "similarity": "similarity of outputs"}
     rows = []
     for measure in stages:
         one = (comparison, measure, layer, head, special_tokens, longest)
@@ -179,7 +176,7 @@ def difference_map(
     layer: int,
     head: int,
     *,
-    measure: Measure = "raw",
+    measure: str = "raw",
     special_tokens: bool = True,
     width: float = PAGE,
     axes: Axes | None = None,

@@ -71,3 +71,17 @@ def averages_of(by: str, groups: list, n_layers: int) -> pd.DataFrame:
     effect = rng.normal(size=len(rows))
     n_pairs = rng.integers(30, 40, len(rows))
     return rows.assign(effect=effect, low=effect - 0.3, high=effect + 0.5, n_pairs=n_pairs)
+
+
+def effects_and_attention() -> tuple[xr.DataArray, xr.DataArray]:
+    """Of 12 layers of 12 heads."""
+    one, other = np.random.default_rng(3).normal(size=(2, 12, 12))
+    return by_head(one).assign_attrs(direction="denoising"), by_head(other)
+
+
+def mean_effects_of(dim: str, names: list[str], n_layers: int = 12) -> xr.DataArray:
+    """Effects by layer and position, whose tokens are named, or role."""
+    values = np.random.default_rng(1).normal(size=(n_layers, len(names)))
+    attrs = {"site": "normalized_resid_post", "how": "swap", "direction": "denoising"}
+    coords = {"token": (dim, names)} if dim == "position" else {dim: names}
+    return xr.DataArray(values, dims=("layer", dim), coords=coords, attrs=attrs)

@@ -9,13 +9,24 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, attention_of, comparison_of, metrics_of, tokenized
+from sample_comparisons import (
+    CUE,
+    HEADS,
+    LAYERS,
+    ORIGINAL,
+    attention_of,
+    comparison_of,
+    metrics_of,
+    tokenized,
+    with_raw,
+)
 
 from negprobe.attention import MAP_METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import (
     by_layer_and_head,
+    difference_map,
     four_heatmaps,
     layer_head_map,
     metric_overview,
@@ -149,6 +160,141 @@ def test_a_map_that_does_not_fit_its_tokens_is_an_error() -> None:
 def test_a_difference_needs_aligned_tokens(comparison: Comparison) -> None:
     with pytest.raises(ViewError, match="No tokens"):
         four_heatmaps(replace(comparison, alignment=Alignment((), (), (), ())), 0, 0)
+
+
+@pytest.fixture
+def replaced() -> Comparison:
+    """ "now" becomes "not", and "ever" is put in behind it; [CLS] and [SEP] are special."""
+    before = (*ORIGINAL[:CUE], "now", *ORIGINAL[CUE:])
+    after = (*ORIGINAL[:CUE], "not", "ever", *ORIGINAL[CUE:])
+    kept = tuple(i for i in range(len(after)) if i != CUE + 1)
+    return replace(
+        comparison_of(ORIGINAL),
+        original=attention_of(before, 3),
+        counterfactual=attention_of(after, 4),
+        alignment=Alignment(tuple(range(len(before))), kept, (), (CUE + 1,)),
+    )
+
+
+@pytest.mark.parametrize("measure", ["raw", "norm", "similarity"])
+@pytest.mark.parametrize("special_tokens", [True, False])
+def test_a_difference_map_is_counterfactual_minus_original_on_the_aligned_tokens(
+    replaced: Comparison, measure: str, special_tokens: bool
+) -> None:
+    axes, bar = difference_map(replaced, 1, 2, measure=measure, special_tokens=special_tokens).axes
+    sides = []
+    for side in (replaced.original, replaced.counterfactual):
+        values = getattr(side, measure)[1, 2].double().numpy().copy()
+        if not special_tokens and measure != "similarity":
+            for query in range(len(values)):
+                values[query] /= sum(
+                    values[query, key] for key in range(len(values)) if not side.statement.special[key]
+                )
+        sides.append(values)
+    words = range(len(ORIGINAL) + 1) if special_tokens else range(1, len(ORIGINAL))
+    expected = np.zeros((len(words), len(words)))
+    for row, q in enumerate(words):
+        for column, k in enumerate(words):
+            expected[row, column] = sides[1][q + (q > CUE), k + (k > CUE)] - sides[0][q, k]
+    np.testing.assert_allclose(drawn(axes), expected, rtol=1e-12, atol=1e-15)
+    low, high = axes.images[0].get_clim()
+    assert -low == high == abs(drawn(axes)).max()
+    tokens = [aligned_label("now", "not") if q == CUE else replaced.original.statement.tokens[q] for q in words]
+    assert labels(axes, "x") == labels(axes, "y") == tokens
+    title = axes.get_title().replace("\n", " ")
+    assert title.startswith("Counterfactual − original Layer 1, head 2")
+    assert ("without special tokens" in title) != special_tokens
+    assert ("renormalised" in title) == (not special_tokens and measure != "similarity")
+    assert bar.get_xlabel().startswith("change of")
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_special_tokens_are_left_out_and_what_is_left_of_a_row_sums_to_one(width: float) -> None:
+    attention = attention_of(ORIGINAL)
+    raw = attention.raw.clone()
+    raw[1, 2, 3] = 0
+    raw[1, 2, 3, 0] = 1  # "is" looks at [CLS] alone
+    attention = with_raw(attention, raw)
+    figure = raw_beside_value_weighted(attention, 1, 2, special_tokens=False, width=width)
+    words = range(1, len(ORIGINAL) - 1)
+    for axes, measure in zip(maps(figure), ("raw", "norm", "similarity"), strict=True):
+        whole = getattr(attention, measure)[1, 2].double().numpy()
+        for row, q in enumerate(words):
+            left = sum(whole[q, k] for k in words)
+            for column, k in enumerate(words):
+                value = whole[q, k] if measure == "similarity" else whole[q, k] / left if left else np.nan
+                np.testing.assert_allclose(drawn(axes)[row, column], value, rtol=1e-12)
+        assert labels(axes) == list(ORIGINAL[1:-1])
+        assert axes.patch.get_hatch()
+    assert "rows renormalised without special tokens" in figure.get_suptitle().replace("\n", " ")
+    raw_bar, norm_bar, cosine_bar = colour_bars(figure)
+    assert raw_bar == "attention weight (hatched: no attention left)"
+    assert norm_bar == "share of A · ‖v W_O‖ (hatched: no attention left)"
+    assert cosine_bar == "cosine of the head's outputs"
+
+
+def test_with_special_tokens_the_title_says_nothing_of_them(comparison: Comparison) -> None:
+    for figure in (raw_beside_value_weighted(comparison.original, 0, 0), four_heatmaps(comparison, 0, 0)):
+        assert figure.get_suptitle() == "Layer 0, head 0"
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_four_heatmaps_without_special_tokens_are_renormalised_in_both_statements(
+    comparison: Comparison, width: float
+) -> None:
+    figure = four_heatmaps(comparison, 1, 2, special_tokens=False, width=width)
+    by_title = {axes.get_title().replace("\n", " "): axes for axes in maps(figure)}
+    for name, side in (("Original", comparison.original), ("Counterfactual", comparison.counterfactual)):
+        whole = side.raw[1, 2].double().numpy()[1:-1, 1:-1]
+        np.testing.assert_allclose(
+            drawn(by_title[f"{name}, attention"]), whole / whole.sum(axis=1, keepdims=True), rtol=1e-12
+        )
+        similarity = side.similarity[1, 2].double().numpy()[1:-1, 1:-1]
+        np.testing.assert_array_equal(drawn(by_title[f"{name}, similarity of outputs"]), similarity)
+    difference = by_title["Counterfactual − original, attention"]
+    single = maps(difference_map(comparison, 1, 2, special_tokens=False))[0]
+    np.testing.assert_array_equal(drawn(difference), drawn(single))
+    assert "rows renormalised without special tokens" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_in_a_column_each_row_of_maps_is_a_statement_named_at_its_left(comparison: Comparison) -> None:
+    panels = maps(four_heatmaps(comparison, 0, 0, width=3.3))
+    for axes in panels:
+        is_left = "similarity" not in axes.get_title()
+        tokens = list(ORIGINAL)
+        if axes.get_title().startswith("Counterfactual,"):
+            tokens.insert(CUE, "not")
+        assert labels(axes) == tokens
+        assert labels(axes, "y") == (tokens if is_left else [])
+        assert (axes.get_ylabel() == "query") == is_left
+
+
+def test_a_difference_map_of_what_is_not_there_is_an_error(comparison: Comparison) -> None:
+    with pytest.raises(ViewError, match="no measure 'z'; choose from raw, norm, similarity"):
+        difference_map(comparison, 0, 0, measure="z")
+    with pytest.raises(ViewError, match=f"no layer {LAYERS}, head 0"):
+        difference_map(comparison, LAYERS, 0)
+    with pytest.raises(ViewError, match="No tokens"):
+        difference_map(replace(comparison, alignment=Alignment((), (), (), ())), 0, 0)
+    with pytest.raises(ViewError, match="No tokens"):
+        # [CLS] alone is aligned.
+        difference_map(replace(comparison, alignment=Alignment((0,), (0,), (), ())), 0, 0, special_tokens=False)
+
+
+def test_a_statement_without_words_is_an_error() -> None:
+    with pytest.raises(ViewError, match="special tokens alone"):
+        raw_beside_value_weighted(attention_of(("[CLS]", "[SEP]")), 0, 0, special_tokens=False)
+    with pytest.raises(ViewError, match="without tokens"):
+        raw_beside_value_weighted(attention_of(()), 0, 0)
+
+
+def test_a_negative_value_on_a_scale_from_zero_is_an_error() -> None:
+    values = np.array([[-1.0, 2.0]])
+    with pytest.raises(ViewError, match="negative"):
+        layer_head_map(values, label="effect", diverging=False)
+    assert maps(layer_head_map(values, label="effect"))[0].images[0].get_clim() == (-2, 2)
+    given = layer_head_map(values, label="effect", diverging=False, limits=(-1.0, 2.0))
+    assert maps(given)[0].images[0].get_clim() == (-1, 2)
 
 
 def test_a_layer_head_map_draws_its_numbers_and_writes_them() -> None:
