@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
-from sample_patching import Component, averages_of, by_head, circuit_of, readings_of
+from sample_patching import Circuit, Component, averages_of, by_head, circuit_of, readings_of
 from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
