@@ -122,14 +122,26 @@ def draw_map(
 
 
 def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
-    """A bar beside axes that says what their colours mean, with numbers that have no digit too many."""
+    """A bar beside axes that says what their colours mean, with as many numbers as have room beside it."""
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
-    beside = Bbox.union([part.get_window_extent() for part in axes])
+    beside = Bbox.union([one.get_window_extent() for one in axes])
     room = (beside.width if location == "bottom" else beside.height) * 72 / figure_of(axes[0]).dpi
     bar.set_label(wrapped(label, room, MEDIUM), fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
-    # "auto" counts the ticks that fit when it is drawn.
-    bar.locator = MaxNLocator("auto", steps=STEPS)
+    bar.locator = _BarLocator(bar.ax)
+
+
+class _BarLocator(MaxNLocator):
+    """Ticks that have room between them, whatever length the bar has when it is drawn."""
+
+    def __init__(self, bar: Axes) -> None:
+        super().__init__(steps=STEPS)
+        self._bar = bar
+
+    def __call__(self) -> Sequence[float]:
+        across, high = size_in_points(self._bar)
+        self.set_params(nbins=int(np.clip(across / 32 if across > high else high / 20, 2, 6)))
+        return [*super().__call__()]
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
@@ -210,22 +222,27 @@ def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step
     upright = which == "x" and max(map(len, names)) > 2
     # A dollar sign is a dollar sign, not the start of a formula.
     axis.set_ticks(shown, [names[i] for i in shown], fontsize=SMALL, rotation=90 if upright else 0, parse_math=False)
-    # Of axes that show no names, there are ticks all the same.
-    for position, tick in zip(shown, axis.get_major_ticks(), strict=True):
+    for position, text in zip(shown, axis.get_ticklabels(), strict=True):
         bold = position in marked
-        tick.label1.set(color=CUE_COLOUR if bold else "black", fontweight="bold" if bold else "normal")
+        text.set(color=CUE_COLOUR if bold else "black", fontweight="bold" if bold else "normal")
 
 
 def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
     """Lines above axes, broken where they would be longer than the axes are wide."""
-    text = wrapped("\n".join(filter(None, lines)), size_in_points(axes)[0], size)
-    axes.set_title(text, fontsize=size, parse_math=False)
+    room = size_in_points(axes)[0]
+    axes.set_title(wrapped("\n".join(filter(None, lines)), room, size), fontsize=size, parse_math=False)
 
 
 def wrapped(text: str, points: float, size: float) -> str:
-    """Text of a size whose lines are broken where they are longer than so many points, if words allow."""
-    most = max(int(points / (0.55 * size)), 8)
-    return "\n".join(textwrap.fill(line, most, break_long_words=False) for line in text.split("\n"))
+    """Text with lines broken, into few of like length, that are no longer than so many points where words allow."""
+    longest = max(int(points / (0.55 * size)), 8)
+    return "\n".join(_evenly(line, longest) for line in text.split("\n"))
+
+
+def _evenly(line: str, longest: int) -> str:
+    """The narrowest way to break a line into as few lines as it needs."""
+    broken = [textwrap.wrap(line, characters, break_long_words=False) for characters in range(longest, 0, -1)]
+    return "\n".join([lines for lines in broken if len(lines) == len(broken[0])][-1])
 
 
 def write_numbers(*panels: Axes) -> None:
@@ -315,7 +332,7 @@ def label_scatter(axes: Axes, x: str, y: str) -> None:
     axes.tick_params(labelsize=SMALL)
     axes.margins(0.1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        axis.set_major_locator(MaxNLocator(6, steps=STEPS))
 
 
 def dot_size(n: int) -> int:
@@ -372,7 +389,8 @@ def _name_point(
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
 
-    Text of a PDF or SVG stays text. The same figure gives the same file, which is written as a whole or not at all.
+    Text of a PDF or SVG stays text. The file is written as a whole or not at all. The same figure gives the same file:
+    its layout stays as it was written first.
 
     Raises:
         ViewError: for another ending, or a folder that is not there or cannot be written to.
@@ -385,6 +403,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
     try:
         with rc_context(text_as_text), whole_file(path) as part:
+            # A layout starts from what it last was, and would shift by a hair with every file.
+            lay_out(figure)
+            figure.set_layout_engine("none")
             figure.savefig(part, format=kind, dpi=300, metadata=undated[kind])
     except OSError as error:
         raise ViewError(

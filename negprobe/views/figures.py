@@ -103,11 +103,11 @@ def raw_beside_value_weighted(
         measure: _statement_map(attention, measure, layer, head, special_tokens, longest=longest) for measure in _TITLES
     }
     figure = _map_figure([*maps.values()], n_columns, width)
-    _suptitle(figure, *_title(layer, head, "raw", special_tokens))
+    _name_figure(figure, _title(layer, head, "raw", special_tokens))
     panels = list(figure.subplots(3 // n_columns, n_columns, squeeze=False).flat)
     for axes, (measure, shown) in zip(panels, maps.items(), strict=True):
         image = _draw_token_map(axes, shown, measure == "similarity", _limits(measure, shown.values))
-        set_title(axes, _TITLES[measure], size=MEDIUM)
+        axes.set_title(_TITLES[measure], fontsize=LARGE)
         colour_bar(image, [axes], _unit(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
     _name_tokens(panels, [*maps.values()])
     return figure
@@ -142,14 +142,14 @@ def four_heatmaps(
     across = width >= 5
     n_sides = 3 if difference else 2
     longest = _longest(width, n_sides if across else 2)
-    stages: dict[str, str] = {"raw": "attention", "similarity": "similarity of outputs"}
+    stages = {"raw": "attention", "similarity": "similarity of outputs"}
     rows = []
     for measure in stages:
         one = (comparison, measure, layer, head, special_tokens, longest)
         rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
     every = [shown for row in rows for shown in row]
     figure = _map_figure(every, n_sides if across else 2, width)
-    _suptitle(figure, *_title(layer, head, "raw", special_tokens))
+    _name_figure(figure, _title(layer, head, "raw", special_tokens))
     grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
     names = ["Original", "Counterfactual", _DIFFERENCE]
     for line, maps, (measure, stage) in zip(map(list, grid), rows, stages.items(), strict=True):
@@ -164,12 +164,11 @@ def four_heatmaps(
             colour_bar(image, [line[2]], _change(measure, special_tokens) + _why_hatched(measure, maps[2]), "bottom")
         for axes, name in zip(line, names, strict=False):
             set_title(axes, f"{name},", stage, size=MEDIUM)
-    if not across:
-        # To the left stands the same statement.
-        for axes in grid[1]:
-            axes.set_ylabel("")
-            axes.tick_params(labelleft=False)
-    _name_tokens(list(grid.flat), every)
+    # In a column the same statement stands to the left, and names the rows.
+    nameless = [] if across else list(grid[1])
+    for axes in nameless:
+        axes.set(ylabel="", yticks=[])
+    _name_tokens(list(grid.flat), every, nameless)
     return figure
 
 
@@ -267,7 +266,8 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
     across = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
     down = n_layers * min(0.3, 3.2 / n_layers, max(0.15, 0.8 * (across - 0.5) / n_heads))
-    figure = Figure(figsize=(2 * across, 2 * (1.1 + max(down, 0.6))), layout="constrained")
+    size = (2 * across, 2 * (1.15 + max(down, 0.6)))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08))
     panels = list(figure.subplots(2, 2).flat)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         is_correlation = name.endswith("correlation")
@@ -440,7 +440,7 @@ def _title(layer: int, head: int, measure: str, special_tokens: bool) -> list[st
     return [where] if special_tokens else [where, _NO_SPECIAL[measure]]
 
 
-def _suptitle(figure: Figure, *lines: str) -> None:
+def _name_figure(figure: Figure, lines: Sequence[str]) -> None:
     figure.suptitle(wrapped("\n".join(lines), 72 * figure.get_figwidth(), LARGE), fontsize=LARGE)
 
 
@@ -479,7 +479,7 @@ def _table(values: ArrayLike, axes: str) -> Map:
 
 def _longest(width: float, n_columns: int) -> int:
     """Characters of a token's label, where so many maps stand side by side."""
-    return 12 if width / n_columns > 2.2 else 9
+    return 14 if width / n_columns > 2.2 else 9
 
 
 def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float) -> Figure:
@@ -499,10 +499,11 @@ def _draw_token_map(axes: Axes, shown: _TokenMap, diverging: bool, limits: Limit
     return draw_map(axes, shown.values, diverging, limits)
 
 
-def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap]) -> None:
+def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap], nameless: Sequence[Axes] = ()) -> None:
+    """Tokens beneath every map, and beside those that are not `nameless`."""
     name_cells(
         {
-            axes: CellNames(shown.labels, shown.labels, "key", shown.marked)
+            axes: CellNames(shown.labels, [] if axes in nameless else shown.labels, "key", shown.marked)
             for axes, shown in zip(panels, maps, strict=True)
         }
     )

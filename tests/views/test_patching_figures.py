@@ -1,7 +1,7 @@
 """What is drawn of circuits and effects is the data, and the sentences about heads have their numbers."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
+from sample_patching import Circuit, Component, averages_of, by_head, circuit_of, readings_of
 from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
-from negprobe.attention.readings import mean_readings, no_readings
 from negprobe.errors import InputError, ViewError
 from negprobe.views import (
     attribution_agreement,
@@ -27,55 +27,6 @@ from negprobe.views import (
     head_sentence,
 )
 from negprobe.views.labels import role_label
-
-
-@dataclass(frozen=True, order=True)
-class Component:
-    layer: int
-    head: int | None
-
-    def __str__(self) -> str:
-        return f"mlp {self.layer}" if self.head is None else f"{self.layer}.{self.head}"
-
-
-@dataclass(frozen=True)
-class Circuit:
-    model_name: str
-    direction: str
-    ablation: str
-    threshold: float
-    components: tuple[Component, ...]
-    scores: dict[Component, float]
-    curve: pd.DataFrame
-    faithfulness: float
-    interval: tuple[float, float]
-    random_faithfulness: float
-    cpr: float
-    cmd: float
-
-
-def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
-    parts = [Component(layer, head) for layer in range(n_layers) for head in (*range(n_heads), None)]
-    values = np.random.default_rng(0).normal(size=len(parts)) ** 3
-    scores = {parts[i]: float(values[i]) for i in np.argsort(-abs(values))}
-    sizes = np.arange(len(parts) + 1)
-    share = sizes / len(parts)
-    faithfulness = 1 - np.exp(-6 * share)
-    columns = {"low": faithfulness - 0.1, "high": faithfulness + 0.05}
-    curve = pd.DataFrame({"size": sizes, "share": share, "faithfulness": faithfulness, **columns})
-    chosen = tuple(scores)[:size]
-    interval = (0.75, 0.9375)
-    return Circuit("a_model_$1", "denoising", "swap", 0.85, chosen, scores, curve, 0.875, interval, 0.125, 0.8125, 0.25)
-
-
-def readings_of(n_layers: int, n_heads: int) -> xr.Dataset:
-    """Readings in which head h of layer l reads the role number l + h at [MASK], after the values."""
-    sums = no_readings(n_layers, n_heads)
-    sums["n"][:] = sums["n_changed"][:] = 4
-    for layer, head in itertools.product(range(n_layers), range(n_heads)):
-        where = {"side": "counterfactual", "measure": "norm", "layer": layer, "head": head, "query": "mask"}
-        sums["share"].loc[where | {"key": sums["key"].values[(layer + head) % 7]}] = 3.0
-    return mean_readings(sums)
 
 
 def scatters(axes: Axes) -> dict[str, PathCollection]:
@@ -184,7 +135,7 @@ def test_beneath_a_head_stands_what_it_reads_and_beneath_an_mlp_only_its_name():
     roles = readings["key"].values
     for part, text in zip(circuit.components, texts, strict=True):
         assert text.get_text() == (
-            str(part) if part.head is None else f"{part}\n[MASK] → {role_label(str(roles[part.layer + part.head]))}"
+            str(part) if part.head is None else f"{part}\n[MASK] → {role_label(roles[part.layer + part.head])}"
         )
 
 
@@ -280,12 +231,6 @@ def test_a_curve_without_rows_or_columns_is_an_error():
         faithfulness_curve(replace(circuit, curve=circuit.curve.drop(columns="low")))
 
 
-def by_head(values: np.ndarray, **coords: object) -> xr.DataArray:
-    """An array `[layer head]` with its coordinates."""
-    layer, head = map(np.arange, values.shape)
-    return xr.DataArray(values, dims=("layer", "head"), coords={"layer": layer, "head": head, **coords})
-
-
 @pytest.fixture
 def effects() -> xr.DataArray:
     rng = np.random.default_rng(2)
@@ -355,14 +300,6 @@ def test_effects_with_other_dimensions_or_without_a_head_in_common_are_errors(ef
         causal_against_attention(effects * np.nan, attention, "attention")
 
 
-def averages_of(by: str, groups: list, n_layers: int) -> pd.DataFrame:
-    rng = np.random.default_rng(5)
-    rows = pd.DataFrame(itertools.product(range(n_layers), groups), columns=["layer", by])
-    effect = rng.normal(size=len(rows))
-    n_pairs = rng.integers(30, 40, len(rows))
-    return rows.assign(effect=effect, low=effect - 0.3, high=effect + 0.5, n_pairs=n_pairs)
-
-
 @pytest.mark.parametrize(
     ("by", "groups", "panel", "along"),
     [("role", ["mask", "cue", "cls"], "role", "layer"), ("head", [0, 1, 2, 3], "layer", "head")],
@@ -384,7 +321,7 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
         drawn = np.array(intervals.get_segments())
         np.testing.assert_array_equal(drawn[:, 0], rows[[along, "low"]])
         np.testing.assert_array_equal(drawn[:, 1], rows[[along, "high"]])
-        what = role_label(str(name)) if panel == "role" else f"layer {name}"
+        what = role_label(name) if panel == "role" else f"layer {name}"
         assert axes.get_title() == f"{what} (n = {rows['n_pairs'].min()} to {rows['n_pairs'].max()})"
     assert figure.get_supxlabel() == along and "95 %" in figure.get_supylabel()
 

@@ -343,20 +343,6 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("figure", DRAWN)
-@pytest.mark.parametrize("width", [3.3, 6.9])
-def test_text_is_seven_points_or_larger_and_stays_on_the_page(figure: str, width: float) -> None:
-    draw, data, args = DRAWN[figure]
-    drawn = draw(data(12, 12), *args, width=width)
-    drawn.draw_without_rendering()
-    assert drawn.get_figwidth() <= width
-    texts = [text for text in drawn.findobj(lambda artist: hasattr(artist, "get_fontsize")) if text.get_text()]
-    assert min(text.get_fontsize() for text in texts) >= 7
-    page = drawn.bbox.padded(1)
-    box = drawn.get_tightbbox().transformed(drawn.dpi_scale_trans)
-    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
-
-
 @pytest.mark.parametrize("figure", ["effect_map", "raw_against_norm", "attention_distance_by_layer"])
 def test_they_can_be_drawn_into_given_axes(figure: str) -> None:
     draw, data, args = DRAWN[figure]
