@@ -26,6 +26,8 @@ from negprobe.patching.effects import tidy
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
+from negprobe.views import save_figure
+from negprobe.views.drawing import fix_layout
 from negprobe.views.report import study_figures, study_report
 
 Progress = Callable[[str, int, int], None]
@@ -188,9 +190,11 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
             results.mechanism.circuit.save(out / "circuit.json")
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
-        figures = {name: _png(figure) for name, figure in study_figures(results).items()}
-        for name, png in figures.items():
-            (out / "figures" / f"{name}.png").write_bytes(png)
+        drawn = study_figures(results)
+        figures = {name: _png(figure) for name, figure in drawn.items()}
+        for name, figure in drawn.items():
+            (out / "figures" / f"{name}.png").write_bytes(figures[name])
+            save_figure(figure, out / "figures" / f"{name}.pdf")
         report.write_text(study_report(results, figures, manifest), encoding="utf-8")
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
@@ -367,6 +371,7 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
+    fix_layout(figure)
     figure.savefig(data, format="png", dpi=180)
     return data.getvalue()
 

@@ -81,6 +81,12 @@ def lay_out(figure: Figure) -> None:
         axes.apply_aspect()
 
 
+def fix_layout(figure: Figure) -> None:
+    """Lay out a figure for good: a layout starts from what it last was, and would shift by a hair with every file."""
+    lay_out(figure)
+    figure.set_layout_engine("none")
+
+
 def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
     """Width and height that axes have now."""
     box = axes.get_window_extent()
@@ -403,9 +409,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
     try:
         with rc_context(text_as_text), whole_file(path) as part:
-            # A layout starts from what it last was, and would shift by a hair with every file.
-            lay_out(figure)
-            figure.set_layout_engine("none")
+            fix_layout(figure)
             figure.savefig(part, format=kind, dpi=300, metadata=undated[kind])
     except OSError as error:
         raise ViewError(

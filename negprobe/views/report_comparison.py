@@ -42,6 +42,7 @@ from negprobe.views.drawing import (
     PAGE,
     SMALL,
     draw_cells,
+    fix_layout,
     lay_out,
     symmetric,
     write_numbers,
@@ -623,5 +624,6 @@ def _signed(row: pd.Series, decimals: int) -> str:
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
+    fix_layout(figure)
     figure.savefig(data, format="png", dpi=_DPI)
     return data.getvalue()
