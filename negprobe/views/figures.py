@@ -102,7 +102,7 @@ def raw_beside_value_weighted(
     maps = {
         measure: _statement_map(attention, measure, layer, head, special_tokens, longest=longest) for measure in _TITLES
     }
-    figure = _map_figure([*maps.values()], n_columns, width)
+    figure = _map_figure([*maps.values()], n_columns, width, n_named=n_columns)
     _name_figure(figure, _title(layer, head, "raw", special_tokens))
     panels = list(figure.subplots(3 // n_columns, n_columns, squeeze=False).flat)
     for axes, (measure, shown) in zip(panels, maps.items(), strict=True):
@@ -148,7 +148,7 @@ def four_heatmaps(
         one = (comparison, measure, layer, head, special_tokens, longest)
         rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
     every = [shown for row in rows for shown in row]
-    figure = _map_figure(every, n_sides if across else 2, width)
+    figure = _map_figure(every, n_sides if across else 2, width, n_named=n_sides if across else 1)
     _name_figure(figure, _title(layer, head, "raw", special_tokens))
     grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
     names = ["Original", "Counterfactual", _DIFFERENCE]
@@ -203,7 +203,7 @@ def difference_map(
     if measure not in _UNITS:
         raise ViewError(f"There is no measure {measure!r}; choose from {', '.join(_UNITS)}.")
     shown = _difference(comparison, measure, layer, head, special_tokens, _longest(width, 1))
-    axes = axes or _map_figure([shown], 1, width).subplots()
+    axes = axes or _map_figure([shown], 1, width, n_named=1).subplots()
     image = _draw_token_map(axes, shown, True, symmetric(shown.values))
     set_title(axes, _DIFFERENCE, *_title(layer, head, measure, special_tokens))
     colour_bar(image, [axes], _change(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
@@ -482,15 +482,19 @@ def _longest(width: float, n_columns: int) -> int:
     return 14 if width / n_columns > 2.2 else 9
 
 
-def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float) -> Figure:
-    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space."""
+def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float, *, n_named: int) -> Figure:
+    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space.
+
+    Of its columns, `n_named` have tokens beside their maps.
+    """
     n_rows = len(maps) // n_columns
     label = _CHARACTER * max(len(label) for shown in maps for label in shown.labels)
-    across, down = label + 0.4, label + 1.3  # what is beside a map, and above and beneath it
+    beside = n_named * label + n_columns * 0.4  # of all maps
+    down = label + 1.3  # what is above and beneath each
     tokens = max(len(shown.labels) for shown in maps)
-    room = min(width / n_columns - across, (_HIGHEST - 0.6) / n_rows - down)
+    room = min((width - beside) / n_columns, (_HIGHEST - 0.6) / n_rows - down)
     side = min(max(_CELL * tokens, _LEAST_MAP), room)
-    size = (min(width, max(n_columns * (side + across), 2.6)), 0.6 + n_rows * (side + down))
+    size = (min(width, max(n_columns * side + beside, 2.6)), 0.6 + n_rows * (side + down))
     return Figure(figsize=size, layout=ConstrainedLayoutEngine(compress=True, h_pad=0.07))
 
 

@@ -1,7 +1,7 @@
 """What all figures promise: their width, text that can be read and stays inside, and axes that are drawn into."""
 
 from collections.abc import Callable
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,10 @@ def test_a_figure_is_no_wider_than_asked_and_its_text_is_legible_and_inside(
         box = text.get_window_extent()
         assert page.x0 <= box.x0 and box.x1 <= page.x1, f"{text.get_text()!r} is cut at a side"
         assert page.y0 <= box.y0 and box.y1 <= page.y1, f"{text.get_text()!r} is cut above or beneath"
+    # Titles and labels; what is smaller stands beside ticks and points.
+    boxes = {text: text.get_window_extent().padded(-1) for text in texts if text.get_fontsize() > 7}
+    for one, other in combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), f"{one.get_text()!r} lies on {other.get_text()!r}"
 
 
 @pytest.mark.parametrize("name", INTO_AXES)
