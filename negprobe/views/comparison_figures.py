@@ -25,7 +25,7 @@ from negprobe.views.drawing import (
     SMALL,
     STEPS,
     draw_cells,
-    lay_out,
+    fix_layout,
     symmetric,
     write_numbers,
 )
@@ -258,7 +258,7 @@ def side_by_side(
         axes.set_xlabel(across, fontsize=MEDIUM)
         axes.set_title(which, fontsize=MEDIUM)
     # Numbers are written where there is room, which is known when all is in its place.
-    lay_out(figure)
+    fix_layout(figure)
     for axes in grid:
         write_numbers(axes)
     return figure

@@ -23,6 +23,7 @@ NO_SCRIPTS = (
 
 _DPI = 180
 _CSS_PIXELS = 96  # an inch
+_MANY = 12  # columns; the headings of more stand upright on paper
 _WIDE = 600  # CSS pixels; wider figures are scrolled on a phone instead of being made too small to read
 
 
@@ -184,7 +185,7 @@ def table(frame: pd.DataFrame, caption: str, *, decimals: int) -> str:
             for value, kind in zip(values, kinds[1:], strict=True)
         )
         rows.append(f'<tr><th scope="row">{html.escape(_cell(name, decimals))}</th>{cells}</tr>')
-    return _scrolled(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption)
+    return _scrolled(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption, len(kinds) > _MANY)
 
 
 def facts(values: Mapping[str, Any], caption: str) -> str:
@@ -202,11 +203,12 @@ def _fact(value: object) -> str:
     return html.escape(str(len(value) if isinstance(value, list) else value))
 
 
-def _scrolled(rows: str, caption: str) -> str:
+def _scrolled(rows: str, caption: str, is_wide: bool = False) -> str:
     named = html.escape(caption)
+    kind = ' class="wide"' if is_wide else ""
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{named}">'
-        f"<table><caption><span>{named}</span></caption>{rows}</table></div>"
+        f"<table{kind}><caption><span>{named}</span></caption>{rows}</table></div>"
     )
 
 
