@@ -46,6 +46,7 @@ from negprobe.views.statistics_figures import (
     effect_map,
     raw_against_norm,
 )
+from negprobe.views.wording import with_interval
 
 _LIMITS = (
     "A swapped activation shows what the model's answer depends on in these statements; it does not show that the "
@@ -384,7 +385,8 @@ def _swaps_tables(results: StudyResults) -> str:
     for (site, direction), patched in results.patching.items():
         found = averages(patched, seed=results.seed).dropna(subset="effect")
         swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
-        cells = found.assign(swapped=swapped, cell=found.apply(_with_interval, axis=1))
+        numbers = zip(found["effect"], found["low"], found["high"], strict=True)
+        cells = found.assign(swapped=swapped, cell=[with_interval(*cell, decimals=2) for cell in numbers])
         (by_head if site == "z" else by_role).append(cells)
     captions = {
         "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
@@ -395,12 +397,6 @@ def _swaps_tables(results: StudyResults) -> str:
         for by, found in (("role", by_role), ("head", by_head))
         if any(map(len, found))
     )
-
-
-def _with_interval(cell: pd.Series) -> str:
-    if pd.isna(cell["low"]):
-        return f"{cell['effect']:.2f}"
-    return f"{cell['effect']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]".replace("-", "−").replace("−0.00", "0.00")
 
 
 def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from negprobe.views.document import (
     topics,
 )
 from negprobe.views.labels import metric_name, short_name
+from negprobe.views.wording import with_interval
 
 _N_NAMED = 10
 
@@ -131,23 +132,32 @@ def _numbers(compared: StudyComparison) -> str:
     circuits = [compared.a.circuit, compared.b.circuit]
     if all(circuits):
         parts.append(_circuit_table(*circuits))  # type: ignore[arg-type]
-    swaps = compared.swaps.rename(columns=_BOUNDS).dropna(axis="columns", how="all")
-    if len(swaps):
-        swaps["layer"] = ["every" if pd.isna(layer) else str(int(layer)) for layer in swaps["layer"]]
+    if len(compared.swaps):
         caption = (
             "Normalised effect of every swap over the pairs patched in both, and of cutting attention to the cue "
-            "(knock_out)"
+            "(knock_out), with 95 % intervals"
         )
-        parts.append(folded("All swaps", table(swaps, caption, decimals=3)))
+        parts.append(folded("All swaps", table(_swaps(compared), caption, decimals=3)))
     return "".join(parts)
 
 
-_BOUNDS = {
-    "low": "95 % from",
-    "high": "95 % to",
-    "difference": "B − A",
-    **{f"{name}_{end}": f"{name}, 95 % {way}" for name in "AB" for end, way in (("low", "from"), ("high", "to"))},
-}
+_BOUNDS = {"low": "95 % from", "high": "95 % to", "difference": "B − A"}
+
+
+def _swaps(compared: StudyComparison) -> pd.DataFrame:
+    """Every swap with its effect in A and B, and the difference where there is one."""
+    swaps = compared.swaps
+    shown = swaps[["site", "direction", "layer", "part", "pairs"]].copy()
+    shown["layer"] = ["every" if pd.isna(layer) else str(int(layer)) for layer in swaps["layer"]]
+    columns = {name: (name, f"{name}_low", f"{name}_high") for name in "AB"}
+    if compared.same_shape:
+        columns["B − A"] = ("difference", "low", "high")
+    for name, parts in columns.items():
+        effects = zip(*(swaps[part] for part in parts), strict=True)
+        shown[name] = [
+            "–" if pd.isna(effect) else with_interval(effect, low, high, decimals=3) for effect, low, high in effects
+        ]
+    return shown
 
 
 def _changed_heads(change: xr.Dataset, tests: tuple[xr.Dataset | None, xr.Dataset | None]) -> str:

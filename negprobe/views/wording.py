@@ -44,6 +44,14 @@ def signed(value: float, low: float, high: float, form: str = "+.3g") -> str:
     return written + ("" if pd.isna(low) else f" [{bounds[0]}, {bounds[1]}]")
 
 
+def with_interval(value: float, low: float, high: float, decimals: int) -> str:
+    """An effect with its interval as a cell of a table has it."""
+    # A sum with 0.0 takes the minus away from what is rounded to nothing.
+    rounded = (f"{round(number, decimals) + 0.0:.{decimals}f}" for number in (value, low, high))
+    written, *bounds = (text.replace("-", "−") for text in rounded)
+    return written + ("" if pd.isna(low) else f" [{bounds[0]}, {bounds[1]}]")
+
+
 def _number(value: float, form: str) -> str:
     """A number with its sign, and without one if all its digits are 0."""
     text = format(value, form)
