@@ -76,6 +76,15 @@ def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyCompariso
     assert circuits == "Neither study searched a circuit."
 
 
+def test_each_models_share_is_its_own(compared: StudyComparison) -> None:
+    wrong = compared.b.answers.assign(counterfactual=[1.0, *[-1.0] * (len(compared.b.answers) - 1)])
+    answered = answer(compare_studies(compared.a, replace(compared.b, answers=wrong)))[0]
+    assert answered.startswith(
+        "A gets both statements of a pair right on 8 of 8 pairs, 100% [68%, 100%], and B on 7 of 8"
+    )
+    assert ": −12 percentage points [" in answered
+
+
 def effect(row: pd.Series, name: str) -> str:
     return f"{row[name]:.0%} [{row[name + '_low']:.0%}, {row[name + '_high']:.0%}]".replace("-0%", "0%")
 
@@ -117,6 +126,10 @@ def test_hostile_names_and_cues_are_text(compared: StudyComparison) -> None:
         compared,
         b=replace(compared.b, manifest=manifest),
         answers=compared.answers.assign(cue=compared.answers["cue"].replace({"not": HOSTILE})),
+        # The other figures show no cue.
+        swaps=compared.swaps.iloc[:0],
+        tests=(None, None),
+        change=None,
     )
     page = comparison_report(hostile, MANIFEST)
     assert HOSTILE not in page and "&lt;script&gt;" in page

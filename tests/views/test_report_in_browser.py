@@ -40,6 +40,9 @@ def test_a_report_opens_on_a_phone_and_a_desk_without_requests_or_complaints(
         if name == "report":
             page.locator("#negprobe-views").scroll_into_view_if_needed()
             page.wait_for_function("() => document.querySelectorAll('canvas').length > 3 * 4")
+        page.evaluate(
+            "() => document.querySelectorAll('main > section > details').forEach((one) => { one.open = true; })"
+        )
         # While the maps are drawn for the first time they may be wider for a moment.
         page.wait_for_function("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert not complaints
