@@ -25,8 +25,9 @@ from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_wor
 from negprobe.study import patching_table, run_study, write_study
 from negprobe.study_comparison import compare_studies
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
+from negprobe.views.comparison_findings import answer
 from negprobe.views.findings import findings, left_out
-from negprobe.views.report_comparison import answer, write_comparison
+from negprobe.views.report_comparison import write_comparison
 
 app = typer.Typer(
     help="Show where an encoder language model hears 'not'.",
@@ -145,10 +146,12 @@ def compare_reports(
 ) -> None:
     """Compare two studies of the same pairs: two models, or one before and after a fine-tune."""
     with _clear_errors():
+        if a.resolve() == b.resolve():
+            raise NegprobeError(f"{a} and {b} are one folder; give the folders of two studies.")
         _make_folder(out.parent)
         with console.status("Comparing the studies"):
             compared = compare_studies(read_study(a), read_study(b))
-            page = write_comparison(compared, out)
+            page = write_comparison(compared, out, shlex.join(["negprobe", *sys.argv[1:]]))
         for sentence in answer(compared):
             console.print(f"• {escape(sentence)}", highlight=False)
         console.print(f"\nA is {a}, B is {b}. Report: [bold]{page}[/bold]", highlight=False, soft_wrap=True)

@@ -1,33 +1,30 @@
 """The main job: a model and statement pairs in, a folder with a report, figures and every number out."""
 
-import io
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.errors import NegprobeError, PatchingError, StatementError
+from negprobe.files import whole_file
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.patching.effects import tidy
+from negprobe.provenance import now, versions
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views import save_figure
-from negprobe.views.drawing import fix_layout
+from negprobe.views.document import png
 from negprobe.views.report import study_figures, study_report
 
 Progress = Callable[[str, int, int], None]
@@ -191,11 +188,13 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
         drawn = study_figures(results)
-        figures = {name: _png(figure) for name, figure in drawn.items()}
+        figures = {name: png(figure) for name, figure in drawn.items()}
         for name, figure in drawn.items():
             (out / "figures" / f"{name}.png").write_bytes(figures[name])
             save_figure(figure, out / "figures" / f"{name}.pdf")
-        report.write_text(study_report(results, figures, manifest), encoding="utf-8")
+        page = study_report(results, figures, manifest)
+        with whole_file(report) as part:
+            part.write_text(page, encoding="utf-8")
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
     return report
@@ -369,13 +368,6 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
     return [*chosen, *rest][:_N_EXAMPLES]
 
 
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    fix_layout(figure)
-    figure.savefig(data, format="png", dpi=180)
-    return data.getvalue()
-
-
 def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
     """Tuples become text, which every reader of parquet takes."""
     tuples = [c for c in table.columns if table[c].map(lambda value: isinstance(value, tuple)).any()]
@@ -383,11 +375,10 @@ def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _manifest(results: StudyResults, command: str) -> dict[str, object]:
-    packages = ("negprobe", "torch", "transformers", "transformer-lens", "numpy", "scipy", "xarray", "circuitsvis")
     cfg = results.cfg
     return {
         "command": command,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": now(),
         "seconds": round(results.seconds, 1),
         "model": {
             "name": cfg.model_name,
@@ -410,6 +401,5 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
+        **versions(),
     }

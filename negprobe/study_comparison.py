@@ -46,8 +46,9 @@ class StudyComparison:
             the cosine of original and counterfactual ("cosine"). Empty if the answers cannot be compared.
         no_answers: Why they cannot be; empty if they can.
         swaps: A row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
-            set of tokens that may not look at the cue, without layer) with `pairs`, the normalised effects `A` and `B`,
-            and, where the models have the same shape, `difference`, `low` and `high`.
+            set of tokens that may not look at the cue, without layer) with `pairs`, the normalised effects `A` and `B`
+            with their 95 % bootstrap intervals (`A_low`, `A_high`, `B_low`, `B_high`), and, where the models have the
+            same shape, `difference`, `low` and `high`, of the same draws of pairs for both.
         patched: How many common pairs were patched in both and have a swing in both.
         tests: `statistics.effect_tests` of each model on the common pairs; None without controls.
         change: The same of B's effect minus A's, pair by pair; None if the shapes differ, or without controls.
@@ -168,7 +169,8 @@ def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], 
 
 def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool) -> tuple[pd.DataFrame, int]:
     """Every swap's effect in both models over the pairs that both patched, and how many those are."""
-    names = ["site", "direction", "layer", "part", "pairs", "A", "B", "difference", "low", "high"]
+    sides_and_change = ["A", "A_low", "A_high", "B", "B_low", "B_high", "difference", "low", "high"]
+    names = ["site", "direction", "layer", "part", "pairs", *sides_and_change]
     patched = common[common["a"].isin(a.patching["pair"]) & common["b"].isin(b.patching["pair"])]
     usable = _swings(a, patched["a"].tolist()) & _swings(b, patched["b"].tolist())
     patched = patched[usable]
@@ -207,7 +209,9 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
     if not same_shape:
         sides = [averages(side, seed=seed).dropna(subset="effect") for side in (one, other)]
         named = [
-            side[[*dims, "effect", "n_pairs"]].rename(columns={"effect": name})
+            side[[*dims, "effect", "low", "high", "n_pairs"]].rename(
+                columns={"effect": name, "low": f"{name}_low", "high": f"{name}_high"}
+            )
             for side, name in zip(sides, "AB", strict=True)
         ]
         merged = named[0].merge(named[1], on=dims, how="outer", suffixes=("", "_B"))
@@ -219,10 +223,13 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
     data = [np.where(present, values, 0.0)[:, some] for pair in zip(moved, swing, strict=True) for values in pair]
     effects = [data[i].sum(0) / data[i + 1].sum(0) for i in (0, 2)]
     n_pairs = present.sum(0)[some]
-    low, high = (np.where(n_pairs > 1, bound, np.nan) for bound in _interval_of_difference(data, seed))
+    bounds = np.where(n_pairs > 1, _intervals(data, seed), np.nan)
+    named_bounds = {
+        f"{name}{end}": bounds[i, j] for j, name in enumerate(("A_", "B_", "")) for i, end in enumerate(("low", "high"))
+    }
     cells = pd.MultiIndex.from_product([one[dim].values for dim in dims], names=dims).to_frame(index=False)
     return cells[some].assign(
-        pairs=n_pairs, A=effects[0], B=effects[1], difference=effects[1] - effects[0], low=low, high=high
+        pairs=n_pairs, A=effects[0], B=effects[1], difference=effects[1] - effects[0], **named_bounds
     )
 
 
@@ -236,24 +243,31 @@ def _moved_and_swing(
     return cells, np.broadcast_to(np.abs(gap.values)[:, None], cells.shape)
 
 
-def _interval_of_difference(
-    data: Sequence[Float[np.ndarray, "pair cell"]], seed: int
-) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
-    """The 95 % interval of the difference of two ratios of means over the same pairs; NaN for fewer than two."""
+def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Float[np.ndarray, "2 3 cell"]:
+    """The 95 % intervals of two ratios of means over the same pairs, and of their difference; NaN for one pair.
+
+    Args:
+        data: What moved in A and its swing, and the same in B.
+        seed: Seed of the draws.
+
+    Returns:
+        Low and high of A, of B and of B - A.
+    """
     n_pairs, n_cells = data[0].shape
     if n_pairs < 2:
-        return np.full(n_cells, np.nan), np.full(n_cells, np.nan)
+        return np.full((2, 3, n_cells), np.nan)
 
-    def difference(*drawn: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
+    def effects(*drawn: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "3 ..."]:
         one, one_swing, other, other_swing = (values.sum(axis) for values in drawn)
-        return other / other_swing - one / one_swing
+        one, other = one / one_swing, other / other_swing
+        return np.stack([one, other, other - one])
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         # A draw may miss every pair that has a part; it is left out of that part's interval.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         distribution = stats.bootstrap(
             data,
-            difference,
+            effects,
             paired=True,
             axis=0,
             method="percentile",
@@ -261,8 +275,7 @@ def _interval_of_difference(
             batch=max(1, _BATCH // (n_pairs * n_cells)),
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-    low, high = np.nanquantile(distribution, [0.025, 0.975], axis=-1)
-    return low, high
+    return np.nanquantile(distribution, [0.025, 0.975], axis=-1)
 
 
 def _effects(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset | None:

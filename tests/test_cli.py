@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from negprobe.cli import app
+from negprobe.views import report_comparison
 
 
 def run(*arguments):
@@ -102,11 +103,22 @@ def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     assert manifest["data"]["source"] == f"the built-in pairs and {file}"
 
 
-def test_report_compares_two_studies(two_studies, tmp_path):
+def test_report_compares_two_studies(two_studies, tmp_path, monkeypatch):
+    # Tests of the page see its figures.
+    monkeypatch.setattr(report_comparison, "comparison_pictures", lambda compared: {})
     result = run("report", *two_studies, "--out", tmp_path / "new" / "ab.html")
     assert result.exit_code == 0, result.output
-    assert "B − A" in (tmp_path / "new" / "ab.html").read_text(encoding="utf-8")
+    page = (tmp_path / "new" / "ab.html").read_text(encoding="utf-8")
+    assert "B − A" in page and "This comparison: command, seed and versions" in page
     assert "A gets both statements of a pair right" in " ".join(result.output.split())
     failed = run("report", two_studies[0], tmp_path / "new", "--out", tmp_path / "other.html")
     assert failed.exit_code == 1
     assert "is not the folder of a study" in " ".join(failed.output.split())
+
+
+def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
+    again = two_studies[0] / ".." / two_studies[0].name
+    result = run("report", two_studies[0], again, "--out", tmp_path / "ab.html")
+    assert result.exit_code == 1
+    assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
+    assert not (tmp_path / "ab.html").exists()

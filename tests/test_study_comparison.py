@@ -87,14 +87,29 @@ def test_swaps_are_ratios_of_means_over_the_pairs_patched_in_both(studies, compa
     rows = compared.swaps.query("site == 'z' and direction == 'denoising'")
     assert len(rows) == 16
     for row in rows.itertuples():
+        # As scipy draws them with the seed of A.
+        draws = np.random.default_rng(3).integers(0, compared.patched, (1000, compared.patched))
+        ratios = []
         for name, study, numbers in zip("AB", studies, zip(*((p.a, p.b) for p in patched), strict=True), strict=True):
             table = study.patching.query("site == 'z' and direction == 'denoising' and layer == @row.layer")
             cell = table[(table["part"] == row.part) & table["pair"].isin(numbers)]
             gap = cell["source"] - cell["base"]
             expected = ((cell["patched"] - cell["base"]) * np.sign(gap)).sum() / gap.abs().sum()
             assert getattr(row, name) == pytest.approx(expected)
+            by_pair = cell.assign(moved=(cell["patched"] - cell["base"]) * np.sign(gap), gap=gap.abs())
+            by_pair = by_pair.set_index("pair")
+            moved, swing = (by_pair.loc[list(numbers), column].to_numpy() for column in ("moved", "gap"))
+            ratios.append(moved[draws].sum(1) / swing[draws].sum(1))
+            assert_bounds(row, f"{name}_", ratios[-1])
+        assert_bounds(row, "", ratios[1] - ratios[0])
         assert row.difference == pytest.approx(row.B - row.A)
         assert row.low <= row.high and row.pairs == compared.patched
+
+
+def assert_bounds(row, name: str, drawn: np.ndarray) -> None:
+    assert [getattr(row, f"{name}{end}") for end in ("low", "high")] == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=1e-12
+    )
 
 
 def _patched(study: SavedStudy, pair: int) -> bool:
@@ -133,6 +148,34 @@ def test_embeddings_are_compared_by_their_cosine_and_not_with_answers(studies) -
     assert found.query("cue == 'all'")["A"].iloc[0] == pytest.approx(expected)
     mixed = compare_studies(a, embedding(b))
     assert mixed.answers.empty and "embeddings" in mixed.no_answers
+
+
+def test_cutting_attention_to_the_cue_is_compared_set_by_set(studies, compared) -> None:
+    rows = compared.swaps[compared.swaps["site"] == "knock_out"].set_index("part")
+    patched_in_both = [row.a for row in compared.common.itertuples() if _patched(studies[1], row.b)]
+    numbers = [number for number in patched_in_both if _patched(studies[0], number)]
+    table = studies[0].knock_out_sets
+    for patch in ("everywhere", "layer 0"):
+        cell = table[(table["patch"] == patch) & table["pair"].isin(numbers)]
+        gap = cell["source"] - cell["base"]
+        expected = ((cell["patched"] - cell["base"]) * np.sign(gap)).sum() / gap.abs().sum()
+        assert rows.loc[patch, "A"] == pytest.approx(expected)
+
+
+def test_without_controls_nothing_is_tested_and_the_rest_is_compared(studies) -> None:
+    a, b = (replace(study, metrics=study.metrics.query("compared == 'counterfactual'")) for study in studies)
+    found = compare_studies(a, b)
+    assert found.tests == (None, None) and found.change is None
+    assert len(found.swaps) and len(found.answers)
+    one_sided = compare_studies(a, studies[1])
+    assert one_sided.tests[0] is None and one_sided.tests[1] is not None and one_sided.change is None
+
+
+def test_without_answers_or_swaps_that_is_said(studies) -> None:
+    a, b = studies
+    found = compare_studies(a, replace(b, answers=b.answers.iloc[:0], patching=b.patching.iloc[:0]))
+    assert found.answers.empty and found.no_answers == "no common pair has an answer in both"
+    assert found.swaps.empty and found.patched == 0
 
 
 def test_studies_without_a_common_pair_are_an_error(studies) -> None:

@@ -10,7 +10,10 @@ from string import Template
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
+
+from negprobe.views.drawing import fix_layout
 
 NO_SCRIPTS = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
@@ -18,7 +21,9 @@ NO_SCRIPTS = (
 )
 """The content-security policy of a page that runs nothing."""
 
+_DPI = 180
 _CSS_PIXELS = 96  # an inch
+_MANY = 12  # columns; the headings of more stand upright on paper
 _WIDE = 600  # CSS pixels; wider figures are scrolled on a phone instead of being made too small to read
 
 
@@ -44,6 +49,25 @@ class Picture:
     png: bytes
     alt: str
     caption: str
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A question that figures answer.
+
+    Attributes:
+        heading: The question.
+        shown: The names of its figures.
+        more: Those of less telling ones, to be opened.
+        reading: How to read them.
+        missing: Why there are none, if there are none.
+    """
+
+    heading: str
+    shown: Sequence[str]
+    more: Sequence[str] = ()
+    reading: str = ""
+    missing: str = ""
 
 
 def document(title: str, lead: str, sections: Sequence[Section], *, head: str) -> str:
@@ -93,21 +117,45 @@ def folded(summary: str, body: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>\n{body}</details>" if body else ""
 
 
-def pictures(chosen: Iterable[Picture | None], numbers: Mapping[int, int]) -> str:
-    """Figures side by side where there is room.
+def answer_box(sentences: Iterable[str], note: str) -> str:
+    """The answer, which stands out, with a note on how to read it."""
+    return f'<div class="answer">{bullets(sentences)}{paragraph(note)}</div>'
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a report shows it."""
+    data = io.BytesIO()
+    fix_layout(figure)
+    figure.savefig(data, format="png", dpi=_DPI)
+    return data.getvalue()
+
+
+def topics(ordered: Sequence[Topic], drawn: Mapping[str, Picture]) -> str:
+    """Figures under their headings, numbered in the order of the page.
 
     Args:
-        chosen: The figures; None for one that was not drawn.
-        numbers: The number in the page of each, by its `id`.
+        ordered: The topics; one without a figure shows why it is `missing`, and is left out if it does not say.
+        drawn: Figures by name; a topic may name some that are not there.
     """
-    drawn = "".join(_picture(picture, numbers[id(picture)]) for picture in chosen if picture is not None)
-    return f'<div class="figures">{drawn}</div>' if drawn else ""
+    names = [name for topic in ordered for name in (*topic.shown, *topic.more) if name in drawn]
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    parts = []
+    for topic in ordered:
+        shown, more = ([name for name in part if name in drawn] for part in (topic.shown, topic.more))
+        text = topic.reading if shown or more else topic.missing
+        if not (shown or more or text):
+            continue
+        rest = folded(
+            "1 more figure" if len(more) == 1 else f"{len(more)} more figures", _pictures(more, drawn, numbers)
+        )
+        parts.append(f"<h3>{html.escape(topic.heading)}</h3>{paragraph(text)}{_pictures(shown, drawn, numbers)}{rest}")
+    return "".join(parts)
 
 
-def numbered(ordered: Iterable[Picture | None]) -> dict[int, int]:
-    """Figures counted from 1 in the order of the page, by their `id`."""
-    shown = [picture for picture in ordered if picture is not None]
-    return {id(picture): number for number, picture in enumerate(shown, start=1)}
+def _pictures(names: Sequence[str], drawn: Mapping[str, Picture], numbers: Mapping[str, int]) -> str:
+    """Figures side by side where there is room."""
+    shown = "".join(_picture(drawn[name], numbers[name]) for name in names)
+    return f'<div class="figures">{shown}</div>' if shown else ""
 
 
 def _picture(picture: Picture, number: int) -> str:
@@ -137,7 +185,7 @@ def table(frame: pd.DataFrame, caption: str, *, decimals: int) -> str:
             for value, kind in zip(values, kinds[1:], strict=True)
         )
         rows.append(f'<tr><th scope="row">{html.escape(_cell(name, decimals))}</th>{cells}</tr>')
-    return _scrolled(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption)
+    return _scrolled(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption, len(kinds) > _MANY)
 
 
 def facts(values: Mapping[str, Any], caption: str) -> str:
@@ -155,11 +203,12 @@ def _fact(value: object) -> str:
     return html.escape(str(len(value) if isinstance(value, list) else value))
 
 
-def _scrolled(rows: str, caption: str) -> str:
+def _scrolled(rows: str, caption: str, is_wide: bool = False) -> str:
     named = html.escape(caption)
+    kind = ' class="wide"' if is_wide else ""
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{named}">'
-        f"<table><caption><span>{named}</span></caption>{rows}</table></div>"
+        f"<table{kind}><caption><span>{named}</span></caption>{rows}</table></div>"
     )
 
 

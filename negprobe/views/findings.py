@@ -3,18 +3,17 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
 from negprobe.attention import COMPARED
-from negprobe.evaluation import share
 from negprobe.patching import averages, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import ALPHA, agreement, survivors
 from negprobe.views.circuit_story import ROLE_NAMES
-from negprobe.views.document import in_words
-from negprobe.views.labels import percent
+from negprobe.views.labels import metric_name, percent
 from negprobe.views.mechanism_findings import mechanism
+from negprobe.views.wording import between, in_percent, share_of, signed
 
 _N_HEADS_NAMED = 3
 
@@ -34,21 +33,21 @@ def _hears(results: StudyResults) -> list[str]:
         low, high = _interval_of_mean(alike, results.seed)
         return [
             f"To the model, a statement and its negation are alike to a cosine of {alike.mean():.3f} on average"
-            f"{_between(f'{low:.3f}', f'{high:.3f}', len(alike))}, where 1 would be the same embedding."
+            f"{between(f'{low:.3f}', f'{high:.3f}', len(alike))}, where 1 would be the same embedding."
         ]
     if results.own_labels:
         n_same = sum("labels both statements" in reason for reason in results.unpatched)
         labels = np.repeat([True, False], [len(answers), n_same])
-        return [f"The negation changes the model's label on {_share(labels)}."]
+        return [f"The negation changes the model's label on {share_of(labels)}."]
     both = ((answers["original"] > 0) & (answers["counterfactual"] < 0)).to_numpy()
     sentence = (
-        f"The model gives the right answer both without and with the negation on {_share(both)}; one that did not hear "
-        "the negation would answer both alike, and be right on one of them at most."
+        f"The model gives the right answer both without and with the negation on {share_of(both)}; one that did not "
+        "hear the negation would answer both alike, and be right on one of them at most."
     )
     controlled = answers["control"].dropna().to_numpy()
     if not len(controlled):
         return [sentence]
-    return [f"{sentence} A neutral word in the cue's place leaves the answer right on {_share(controlled > 0)}."]
+    return [f"{sentence} A neutral word in the cue's place leaves the answer right on {share_of(controlled > 0)}."]
 
 
 def _responds(results: StudyResults) -> list[str]:
@@ -66,7 +65,7 @@ def _responds(results: StudyResults) -> list[str]:
     return [
         f"{by_q} of {n_heads} heads do something else at the negation than at a neutral word of the same length "
         f"({corrected}; {by_max_t} by the stricter max-T). The most regular is {top['layer']:.0f}.{top['head']:.0f}: "
-        f"its {in_words(top['metric'])} differs by {top['effect']:+.3g} [{top['low']:+.3g}, {top['high']:+.3g}]."
+        f"its {metric_name(top['metric'])} differs by {signed(top['effect'], top['low'], top['high'])}."
     ]
 
 
@@ -117,25 +116,13 @@ def _enough(found: Mechanism) -> list[str]:
     return [
         f"A circuit of {len(circuit)} of {len(circuit.scores)} components is enough to keep "
         f"{percent(circuit.faithfulness)} of what the negation does"
-        f"{_between(percent(low), percent(high), circuit.n_held_out)} on {circuit.n_held_out} pairs that it was not "
+        f"{between(percent(low), percent(high), circuit.n_held_out)} on {circuit.n_held_out} pairs that it was not "
         f"searched on; random sets of that size keep {percent(circuit.random_faithfulness)}."
     ]
 
 
-def _share(hits: Bool[np.ndarray, " pair"]) -> str:
-    """How many of how many pairs, with Wilson's interval."""
-    counted = share(hits.tolist())
-    interval = _between(percent(counted.low), percent(counted.high), counted.n)
-    return f"{counted.hits} of {counted.n} pairs, {percent(counted.share)}{interval}"
-
-
 def _effect(row: pd.Series) -> str:
-    return f"{percent(row['effect'])}{_between(percent(row['low']), percent(row['high']), int(row['n_pairs']))}"
-
-
-def _between(low: str, high: str, n: int) -> str:
-    """An interval in brackets; nothing for one pair, which has none."""
-    return f" [{low}, {high}]" if n > 1 else ""
+    return in_percent(row["effect"], row["low"], row["high"])
 
 
 def _interval_of_mean(values: Float[np.ndarray, " pair"], seed: int) -> tuple[float, float]:

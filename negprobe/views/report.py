@@ -1,7 +1,6 @@
 """The report of a study: one HTML file with the answer in words, figures, interactive views and every number."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import effects_table
 from negprobe.views.document import (
-    Picture,
     Section,
+    Topic,
+    answer_box,
     bullets,
     document,
     facts,
     folded,
     in_words,
-    numbered,
     paragraph,
-    pictures,
     table,
+    topics,
 )
 from negprobe.views.figures import (
     four_heatmaps,
@@ -34,7 +33,7 @@ from negprobe.views.figures import (
     raw_beside_value_weighted,
 )
 from negprobe.views.findings import answer, behaviour, carriers, left_out, responding_heads
-from negprobe.views.labels import short_name
+from negprobe.views.labels import metric_name, short_name
 from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
 from negprobe.views.page import page_parts
 from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
@@ -47,6 +46,7 @@ from negprobe.views.statistics_figures import (
     effect_map,
     raw_against_norm,
 )
+from negprobe.views.wording import with_interval
 
 _LIMITS = (
     "A swapped activation shows what the model's answer depends on in these statements; it does not show that the "
@@ -121,50 +121,37 @@ def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
     return figures
 
 
-@dataclass(frozen=True)
-class _Topic:
-    """A question of the report: its heading, how to read its figures, and which ones stand under it."""
-
-    heading: str
-    reading: str
-    shown: tuple[str, ...]
-    more: tuple[str, ...]
-    missing: str = ""
-
-
 _TOPICS = (
-    _Topic(
+    Topic(
         "Which heads respond",
-        "How much more each metric changes for the negation than for a neutral word of the same length: the mean over "
-        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
-        "three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
-        "are over all heads and all metrics of this study together.",
         (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
         (
             *(f"effect-{name}" for name in _MAPPED[4:]),
             *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
         ),
+        "How much more each metric changes for the negation than for a neutral word of the same length: the mean over "
+        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
+        "three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
+        "are over all heads and all metrics of this study together.",
     ),
-    _Topic("One head, before and after the values", "", ("heatmaps",), ("before-and-after-values",)),
-    _Topic(
+    Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
+    Topic(
         "What carries the answer",
-        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
-        "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
-        "into the counterfactual's run, noising the other way round; the affirmative run is the control where a pair "
-        "has one, and the original where it has not.",
         ("patching-resid_pre-denoising", "patching-z-denoising", "effect-by-role", "positions-resid_pre-denoising"),
         (
             *("patching-resid_pre-noising", "patching-z-noising", "positions-resid_pre-noising"),
             *(f"patching-{site}-{way}" for site in ("attn_out", "mlp_out") for way in DIRECTIONS[::-1]),
         ),
+        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
+        "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
+        "into the counterfactual's run, noising the other way round; the affirmative run is the control where a pair "
+        "has one, and the original where it has not.",
         "Nothing was patched: no pair has an answer that could be read, or none was to be patched.",
     ),
-    _Topic(
+    Topic(
         "How the negation gets there",
-        "",
         ("knock-out-denoising", "causal-against-attention", "circuit", "faithfulness"),
-        (),
-        "Nothing was patched, so nothing could be knocked out or searched.",
+        missing="Nothing was patched, so nothing could be knocked out or searched.",
     ),
 )
 
@@ -209,9 +196,9 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         Section(
             "answer",
             "The answer",
-            f'<div class="answer">{bullets(answer(results))}{paragraph(_BRACKETS)}</div>{_evidence(results)}',
+            answer_box(answer(results), _BRACKETS) + _evidence(results),
         ),
-        Section("figures", "The figures", _figures(results, pictures)),
+        Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
         Section("views", "Look for yourself", f"{paragraph(_VIEWS)}{views.body}"),
         Section("numbers", "Every number", _numbers(results)),
         Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
@@ -245,25 +232,6 @@ def _evidence(results: StudyResults) -> str:
     }
     parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
     return folded("The evidence in full", "".join(parts))
-
-
-def _figures(results: StudyResults, drawn: Mapping[str, Picture]) -> str:
-    """Every figure under its question, the less telling ones to be opened."""
-    numbers = numbered(drawn.get(name) for topic in _TOPICS for name in (*topic.shown, *topic.more))
-    parts = []
-    for topic in _TOPICS:
-        shown, more = ([drawn.get(name) for name in names] for names in (topic.shown, topic.more))
-        is_drawn = any((*shown, *more))
-        parts.append(
-            f"<h3>{topic.heading}</h3>{paragraph(topic.reading if is_drawn else topic.missing)}"
-            f"{pictures(shown, numbers)}"
-            f"{folded(_how_many_more(len([*filter(None, more)])), pictures(more, numbers))}"
-        )
-    return "".join([*parts, _circuit_text(results)])
-
-
-def _how_many_more(n: int) -> str:
-    return "1 more figure" if n == 1 else f"{n} more figures"
 
 
 def _circuit_text(results: StudyResults) -> str:
@@ -397,7 +365,7 @@ def _heads_tables(results: StudyResults) -> str:
         return drawn
     strongest = effects_table(results.tests).sort_values("effect_size", key=lambda size: -size.abs())
     strongest = strongest.drop_duplicates(["layer", "head"]).sort_values(["layer", "head"])
-    strongest["metric"] = strongest["metric"].map(in_words)
+    strongest["metric"] = strongest["metric"].map(metric_name)
     tests = _with_heads(strongest[["layer", "head", *_COLUMNS]]).rename(columns=_COLUMNS)
     caption = "Every head: the metric with its largest |d_z| of negation against the control"
     return drawn + table(tests, caption, decimals=4)
@@ -417,7 +385,8 @@ def _swaps_tables(results: StudyResults) -> str:
     for (site, direction), patched in results.patching.items():
         found = averages(patched, seed=results.seed).dropna(subset="effect")
         swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
-        cells = found.assign(swapped=swapped, cell=found.apply(_with_interval, axis=1))
+        numbers = zip(found["effect"], found["low"], found["high"], strict=True)
+        cells = found.assign(swapped=swapped, cell=[with_interval(*cell, decimals=2) for cell in numbers])
         (by_head if site == "z" else by_role).append(cells)
     captions = {
         "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
@@ -428,12 +397,6 @@ def _swaps_tables(results: StudyResults) -> str:
         for by, found in (("role", by_role), ("head", by_head))
         if any(map(len, found))
     )
-
-
-def _with_interval(cell: pd.Series) -> str:
-    if pd.isna(cell["low"]):
-        return f"{cell['effect']:.2f}"
-    return f"{cell['effect']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]".replace("-", "−").replace("−0.00", "0.00")
 
 
 def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:

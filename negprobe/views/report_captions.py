@@ -12,26 +12,27 @@ from negprobe.patching.circuits import Circuit
 from negprobe.results import StudyResults
 from negprobe.statistics import ALPHA, agreement, rank_correlation
 from negprobe.views.circuit_story import ROLE_NAMES
-from negprobe.views.document import Picture, in_words
-from negprobe.views.labels import percent
+from negprobe.views.document import Picture
+from negprobe.views.labels import metric_name, percent
 from negprobe.views.mechanism_findings import ABLATED, attention_to_cue
 
 _METRICS = {
     "mean_attention_diff": "how far the attention weights move on average",
     "max_attention_diff": "how far the attention weight that moves most moves",
-    "js_divergence": "how far what a word attends to moves, as Jensen–Shannon divergence in bits",
+    "js_divergence": "how far what a word attends to moves, in bits",
     "attention_to_cue": "the share of its attention that a word gives the cue",
     "norm_to_cue": "the share of its norm-weighted attention that a word gives the cue",
     "output_change": "how far the head's outputs at the other words move, beside their size",
     "diffusion": "over how large a share of the words that change is spread",
 }
 
-_SITES = {
+SITES = {
     "resid_pre": "the residual stream before a layer",
     "attn_out": "what a layer's attention writes",
     "mlp_out": "what a layer's MLP writes",
     "z": "one head's output z",
 }
+"""What each site that a study patches is."""
 
 _DIRECTIONS = {
     "denoising": "from the affirmative run into the counterfactual's",
@@ -97,7 +98,7 @@ def _of_effect(here: xr.Dataset, metric: str, n_pairs: int) -> Texts:
     low, high = (float(top[name]) for name in ("low", "high"))
     interval = "" if np.isnan(low) else f" (95 % interval {low:+.3g} to {high:+.3g})"
     passing = f"{int((here['q'] <= ALPHA).sum())} of {here['q'].size} heads have q ≤ {ALPHA:g}"
-    name = in_words(metric)
+    name = metric_name(metric)
     reading = f"{_METRICS[metric]}, " if metric in _METRICS else ""
     return (
         f"Map of layers by heads: {name}, counterfactual minus control. Largest {float(top['effect']):+.3g}{interval} "
@@ -167,8 +168,8 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
     for (site, direction), patched in results.patching.items():
         by = "heads" if site == "z" else "roles of tokens"
         texts[f"patching-{site}-{direction}"] = (
-            f"Map of layers by {by}: effect of swapping {_SITES[site]}, {direction}. {_most(patched, results.seed)}",
-            f"Swapping {_SITES[site]}, {_DIRECTIONS[direction]} ({direction}, {patched.sizes['pair']} pairs).",
+            f"Map of layers by {by}: effect of swapping {SITES[site]}, {direction}. {_most(patched, results.seed)}",
+            f"Swapping {SITES[site]}, {_DIRECTIONS[direction]} ({direction}, {patched.sizes['pair']} pairs).",
         )
     if ("resid_pre", "denoising") in results.patching:
         texts["effect-by-role"] = (

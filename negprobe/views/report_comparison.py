@@ -1,67 +1,41 @@
 """Two studies of the same pairs side by side, as one HTML file: answers, swaps, heads, circuits, and what differs."""
 
-import io
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
 from negprobe.patching import Circuit
+from negprobe.provenance import now, versions
 from negprobe.saved_study import SavedStudy
-from negprobe.statements import ROLES
-from negprobe.statistics import ALPHA, effects_table, survivors
+from negprobe.statistics import effects_table
 from negprobe.study_comparison import ALL_CUES, StudyComparison
+from negprobe.views.comparison_figures import TOPICS, comparison_pictures
+from negprobe.views.comparison_findings import BRACKETS, answer
 from negprobe.views.document import (
     NO_SCRIPTS,
-    Picture,
     Section,
+    answer_box,
     bullets,
     document,
     facts,
     folded,
     in_words,
-    numbered,
     paragraph,
-    pictures,
     table,
+    topics,
 )
-from negprobe.views.drawing import (
-    BLUE,
-    LARGE,
-    MEDIUM,
-    ORANGE,
-    PAGE,
-    SMALL,
-    draw_cells,
-    fix_layout,
-    lay_out,
-    symmetric,
-    write_numbers,
-)
-from negprobe.views.labels import metric_name, percent, role_label, short_name
-from negprobe.views.mechanism_findings import ABLATED
+from negprobe.views.labels import metric_name, short_name
+from negprobe.views.wording import with_interval
 
-_DPI = 180
 _N_NAMED = 10
-_PANELS = ("A", "B", "B − A")
-
-_SITES = {
-    "resid_pre": "the residual stream before a layer",
-    "z": "one head's output z",
-    "attn_out": "what a layer's attention writes",
-    "mlp_out": "what a layer's MLP writes",
-}
-_MAPPED = ("output_change", "norm_to_cue", "attention_to_cue", "mean_attention_diff")
-"""The metrics whose effects are drawn; those of all are tested."""
 
 _LIMITS = (
     "A difference between two models is one between these two: nothing here tells what of training, data or seed made "
@@ -75,150 +49,44 @@ _LIMITS = (
 )
 
 
-def comparison_report(compared: StudyComparison) -> str:
+def comparison_report(compared: StudyComparison, manifest: Mapping[str, Any]) -> str:
     """The comparison as one self-contained HTML page without scripts.
+
+    Args:
+        compared: What was compared.
+        manifest: How the comparison was made, for the last section but one.
 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    drawn = {name: Picture(_png(figure), alt, caption) for name, (figure, alt, caption) in _drawn(compared).items()}
     a, b = _names(compared)
     sections = [
         Section("data", "The models and the data", _data(compared)),
-        Section("answer", "The answer", f'<div class="answer">{bullets(answer(compared))}{paragraph(_BRACKETS)}</div>'),
-        Section("figures", "The figures", _figures(drawn)),
+        Section("answer", "The answer", answer_box(answer(compared), BRACKETS)),
+        Section("figures", "The figures", topics(TOPICS, comparison_pictures(compared))),
         Section("numbers", "Every number", _numbers(compared)),
-        Section("made", "How they were made", _made(compared)),
+        Section("made", "How it was made", _made(compared, manifest)),
         Section("limits", "What cannot be concluded", bullets(_limits(compared))),
     ]
     lead = f"What does {b} (B) do otherwise with the negation than {a} (A), on the same statements?"
     return document(f"How {a} and {b} hear “not”", lead, sections, head=NO_SCRIPTS)
 
 
-def write_comparison(compared: StudyComparison, path: str | Path) -> Path:
-    """Write `comparison_report` to `path` and return it.
+def write_comparison(compared: StudyComparison, path: str | Path, command: str | None = None) -> Path:
+    """Write `comparison_report` to `path`, as a whole or not at all, and return it.
 
     Raises:
         ViewError: as `comparison_report`, and if the file cannot be written.
     """
     path = Path(path)
-    page = comparison_report(compared)
+    manifest = {"command": command or shlex.join(sys.argv), "made": now(), "seed": compared.a.seed, **versions()}
+    page = comparison_report(compared, manifest)
     try:
         with whole_file(path) as part:
             part.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
     return path
-
-
-_BRACKETS = (
-    "In brackets: 95 % intervals of the bootstrap over the common pairs, the same draws for both models; of circuits, "
-    "over each study's own held-out pairs."
-)
-
-
-def answer(compared: StudyComparison) -> list[str]:
-    """The answer in a few sentences, each with its numbers; every difference is B minus A."""
-    return [*_answered(compared), *_swapped(compared), *_responding(compared), *_circuits(compared)]
-
-
-def _answered(compared: StudyComparison) -> list[str]:
-    answers = compared.answers
-    if answers.empty:
-        return [f"The answers cannot be compared: {compared.no_answers}."]
-    row = answers[answers["cue"] == ALL_CUES].iloc[0]
-    if row["statement"] == "cosine":
-        return [
-            f"Original and counterfactual are alike to a mean cosine of {row['A']:.3f} in A and {row['B']:.3f} in B: "
-            f"{_signed(row, 3)} on {row['pairs']} pairs."
-        ]
-    sentence = (
-        f"A gets both statements of a pair right on {percent(row['A'])} of {row['pairs']} pairs and B on "
-        f"{percent(row['B'])}: {_points(row)}."
-    )
-    by_cue = answers[(answers["statement"] == "both") & (answers["cue"] != ALL_CUES)]
-    if len(by_cue) < 2 or not (by_cue["difference"] != 0).any():
-        return [sentence]
-    top = by_cue.iloc[int(by_cue["difference"].abs().argmax())]
-    return [
-        f"{sentence} By kind of cue they differ most on “{top['cue']}”: {_points(top)}, {top['pairs']} pairs, not "
-        "corrected for the choice."
-    ]
-
-
-def _swapped(compared: StudyComparison) -> list[str]:
-    swaps = compared.swaps
-    if swaps.empty:
-        return ["No common pair was patched in both studies, so the effects of swaps cannot be compared."]
-    heads = swaps.query("site == 'z' and direction == 'denoising'")
-    tops = [heads.nlargest(1, name).iloc[0] for name in "AB"]
-    carrying = (
-        f"On {compared.patched} pairs patched in both, the head whose output alone brings back most of the affirmative "
-        f"run's answer is {_head(tops[0])} in A ({percent(tops[0]['A'])}) and {_head(tops[1])} in B "
-        f"({percent(tops[1]['B'])})."
-    )
-    if not compared.same_shape:
-        return [f"{carrying} The models differ in layers or heads, so that no head has a partner to be held against."]
-    sentences = [carrying]
-    for site in ("z", "resid_pre"):
-        rows = swaps.query("site == @site and direction == 'denoising'")
-        top = rows.iloc[int(rows["difference"].abs().argmax())]
-        apart = int(((rows["low"] > 0) | (rows["high"] < 0)).sum())
-        where = f"head {_head(top)}" if site == "z" else f"layer {top['layer']:.0f} at role {top['part']}"
-        sentences.append(
-            f"Swapping {_SITES[site]}, {apart} of {len(rows)} effects have an interval of the difference that leaves "
-            f"out 0; they differ most in {where}: {percent(top['A'])} in A, {percent(top['B'])} in B, {_points(top)}."
-        )
-    return [" ".join(sentences)]
-
-
-def _responding(compared: StudyComparison) -> list[str]:
-    counts = []
-    for name, tests in zip("AB", compared.tests, strict=True):
-        if tests is not None:
-            n_passing = int((tests["q"] <= ALPHA).any("metric").sum())
-            n_pairs = int(tests["n"].max())
-            counts.append(
-                f"{n_passing} of {tests.sizes['layer'] * tests.sizes['head']} heads of {name} ({n_pairs} pairs)"
-            )
-    if not counts:
-        return ["No common pair has a control, so negation cannot be told from an inserted word in either."]
-    sentence = f"The negation is told from a neutral word (q ≤ {ALPHA:g}) by {' and '.join(counts)}."
-    if compared.change is None:
-        return [sentence]
-    passing = survivors(compared.change)
-    n_heads = len(passing[passing["passes_q"]].drop_duplicates(["layer", "head"]))
-    if passing.empty:
-        return [f"{sentence} In no head does the effect of negation differ between the two (q ≤ {ALPHA:g})."]
-    top = passing.iloc[0]
-    return [
-        f"{sentence} In {n_heads} heads the effect of negation differs between the two, most regularly in head "
-        f"{_head_of(top)}, on the {metric_name(str(top['metric']))}: {top['effect']:+.3g} [{top['low']:+.3g}, "
-        f"{top['high']:+.3g}]."
-    ]
-
-
-def _circuits(compared: StudyComparison) -> list[str]:
-    circuits = {name: study.circuit for name, study in zip("AB", (compared.a, compared.b), strict=True)}
-    found = {name: circuit for name, circuit in circuits.items() if circuit is not None}
-    if not found:
-        return ["Neither study searched a circuit."]
-    sizes = " and ".join(
-        f"{name}'s of {len(circuit)} of {len(circuit.scores)} components, which keep {percent(circuit.faithfulness)} "
-        f"[{percent(circuit.interval[0])}, {percent(circuit.interval[1])}]"
-        for name, circuit in found.items()
-    )
-    if len(found) < 2:
-        return [f"Only one study searched a circuit: {sizes}."]
-    one, other = found["A"], found["B"]
-    if not compared.same_shape:
-        return [f"The circuits are {sizes}."]
-    shared = set(one.components) & set(other.components)
-    chance = len(one) * len(other) / len(one.scores)
-    return [
-        f"The circuits are {sizes}. They share {len(shared)} components, where two random sets of these sizes would "
-        f"share {chance:.1f} on average."
-    ]
 
 
 def _data(compared: StudyComparison) -> str:
@@ -243,219 +111,9 @@ def _data(compared: StudyComparison) -> str:
     text = (
         f"{len(compared.common)} pairs are in both studies, with the same texts, target and foil. What stands here of "
         f"answers, swaps and heads is of them alone, taken anew; {compared.patched} of them were patched in both and "
-        "move both models. Every difference is B − A."
+        "have, in both models, two runs that differ in the answer. Every difference is B − A."
     )
     return paragraph(text) + table(pd.DataFrame(rows), "The two studies", decimals=0)
-
-
-_Drawn = tuple[Figure, str, str]
-
-
-def _drawn(compared: StudyComparison) -> dict[str, _Drawn]:
-    """Every figure with its alternative text and caption, in the order of the page."""
-    figures: dict[str, _Drawn] = {}
-    if not compared.answers.empty:
-        figures["answers"] = _draw_answers(compared.answers)
-    for direction in ("denoising", "noising"):
-        for site, what in _SITES.items():
-            rows = compared.swaps.query("site == @site and direction == @direction")
-            if len(rows):
-                figures[f"{site}-{direction}"] = _draw_swaps(rows, what, site, direction, compared)
-    for metric in _MAPPED:
-        if any(tests is not None for tests in compared.tests):
-            figures[f"effect-{metric}"] = _draw_effects(metric, compared)
-    circuits = compared.a.circuit, compared.b.circuit
-    if circuits[0] is not None and circuits[1] is not None:
-        figures["circuits"] = _draw_circuits(circuits[0], circuits[1], compared.same_shape)
-    return figures
-
-
-def _figures(drawn: Mapping[str, Picture]) -> str:
-    topics = {
-        "What the models answer": (["answers"], []),
-        "What carries the answer": (
-            ["resid_pre-denoising", "z-denoising"],
-            [
-                name
-                for name in drawn
-                if name.split("-")[0] in _SITES and name not in ("resid_pre-denoising", "z-denoising")
-            ],
-        ),
-        "Which heads respond": (
-            [f"effect-{name}" for name in _MAPPED[:2]],
-            [f"effect-{name}" for name in _MAPPED[2:]],
-        ),
-        "The circuits": (["circuits"], []),
-    }
-    numbers = numbered(drawn.get(name) for shown, more in topics.values() for name in (*shown, *more))
-    parts = []
-    for heading, (shown, more) in topics.items():
-        body = pictures(map(drawn.get, shown), numbers)
-        if body:
-            parts.append(f"<h3>{heading}</h3>{body}{folded('More figures', pictures(map(drawn.get, more), numbers))}")
-    return "".join(parts) or paragraph("There is nothing to draw.")
-
-
-def _draw_answers(answers: pd.DataFrame) -> _Drawn:
-    statement = answers["statement"].iloc[0]
-    rows = answers[answers["statement"] == statement].iloc[::-1]
-    figure = Figure(figsize=(PAGE, 1.1 + 0.24 * len(rows)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    at = np.arange(len(rows))
-    for name, shift, colour, mark in (("A", 0.14, BLUE, "o"), ("B", -0.14, ORANGE, "D")):
-        left.scatter(rows[name], at + shift, 18, color=colour, marker=mark, label=name)
-    left.set_yticks(
-        at, [f"{cue} (n = {n})" for cue, n in zip(rows["cue"], rows["pairs"], strict=True)], parse_math=False
-    )
-    difference = rows["difference"].to_numpy()
-    arms = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - difference))
-    right.errorbar(difference, at, xerr=arms, fmt="s", color="#303030", markersize=4, linewidth=1.2)
-    right.axvline(0, color="#808080", linewidth=0.8)
-    right.set_xlim(*(1.08 * np.array(symmetric(rows[["difference", "low", "high"]].to_numpy()))))
-    named = "cosine of original and counterfactual" if statement == "cosine" else "both statements right"
-    left.set_xlabel(named, fontsize=MEDIUM)
-    right.set_xlabel("difference, B − A, 95 % interval", fontsize=MEDIUM)
-    for axes in (left, right):
-        axes.tick_params(labelsize=SMALL)
-        if statement != "cosine":
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
-    if statement != "cosine":
-        left.set_xlim(-0.04, 1.04)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=SMALL, frameon=False)
-    row = rows.iloc[-1]
-    return (
-        figure,
-        f"Dots by kind of cue: {named} in A and B, and the difference. Over all, {row['A']:.2f} in A and "
-        f"{row['B']:.2f} in B, a difference of {_signed(row, 2)}.",
-        f"{named[0].upper()}{named[1:]}, by kind of cue, in A and B (left), and their difference with its paired "
-        "bootstrap interval (right). An interval without width is of pairs that all differ alike.",
-    )
-
-
-def _draw_swaps(rows: pd.DataFrame, what: str, site: str, direction: str, compared: StudyComparison) -> _Drawn:
-    columns = "heads" if site == "z" else "roles of tokens"
-    names = ["A", "B", *(["difference"] if compared.same_shape else [])]
-    shapes = [compared.a.shape, compared.b.shape, compared.a.shape]
-    parts = [[str(head) for head in range(heads)] if site == "z" else _roles(rows) for _, heads in shapes]
-    tables = [
-        rows.pivot(index="layer", columns="part", values=name)
-        .reindex(index=range(layers), columns=part)
-        .to_numpy(dtype=float)
-        for name, (layers, _), part in zip(names, shapes, parts, strict=False)
-    ]
-    named = parts if site == "z" else [[role_label(role) for role in part] for part in parts]
-    figure = side_by_side(
-        tables, named, "head" if site == "z" else "role", "normalised effect", f"Swapping {what}, {direction}"
-    )
-    top = rows.iloc[int(rows[names[-1]].abs().argmax())]
-    where = f"head {_head(top)}" if site == "z" else f"layer {top['layer']:.0f}, {top['part']}"
-    most = (
-        f"They differ most in {where}: {_points(top)}."
-        if compared.same_shape
-        else f"In B the largest is {percent(top['B'])} in {where}."
-    )
-    return (
-        figure,
-        f"{len(tables)} maps of layers by {columns}: effect of swapping {what}, {direction}. {most}",
-        f"Swapping {what} ({direction}, {compared.patched} pairs): A, B{', and B − A' if compared.same_shape else ''}. "
-        "0 is no change, 1 the whole way to the other run's answer; zero is in the middle of each scale.",
-    )
-
-
-def _roles(rows: pd.DataFrame) -> list[str]:
-    return [role for role in ROLES if role in set(rows["part"])]
-
-
-def _draw_effects(metric: str, compared: StudyComparison) -> _Drawn:
-    shapes = (compared.a.shape, compared.b.shape)
-    none = [np.full(shape, np.nan) for shape in shapes]
-    tables = [none[i] if tests is None else _by_layer_and_head(tests, metric) for i, tests in enumerate(compared.tests)]
-    most = ""
-    if compared.change is not None:
-        tables.append(_by_layer_and_head(compared.change, metric))
-        layer, head = np.unravel_index(int(np.nanargmax(np.abs(np.nan_to_num(tables[2])))), tables[2].shape)
-        top = compared.change.sel(metric=metric, layer=layer, head=head)
-        most = (
-            f" They differ most in head {layer}.{head}: {float(top['effect']):+.3g} [{float(top['low']):+.3g}, "
-            f"{float(top['high']):+.3g}]."
-        )
-    parts = [[str(head) for head in range(values.shape[1])] for values in tables]
-    named = metric_name(metric)
-    return (
-        side_by_side(tables, parts, "head", "effect", f"Effect of negation on {named}"),
-        f"{len(tables)} maps of layers by heads: effect of negation on {named}.{most}",
-        f"Effect of negation on {named}, counterfactual minus control, over the common pairs: A, B"
-        f"{', and B − A' if len(tables) > 2 else ''}. Zero, in the middle of each scale, is a head for which negation "
-        "is just another word.",
-    )
-
-
-def _by_layer_and_head(tests: xr.Dataset, metric: str) -> Float[np.ndarray, "layer head"]:
-    return tests["effect"].sel(metric=metric).transpose("layer", "head").to_numpy()
-
-
-def _draw_circuits(one: Circuit, other: Circuit, same_shape: bool) -> _Drawn:
-    tables, parts = [], []
-    for circuit in (one, other):
-        heads = 1 + max((part.head for part in circuit.scores if part.head is not None), default=-1)
-        layers = 1 + max(part.layer for part in circuit.scores)
-        values = np.full((layers, heads + 1), np.nan)
-        for part, score in circuit.scores.items():
-            values[part.layer, heads if part.head is None else part.head] = score
-        tables.append(values)
-        parts.append([*map(str, range(heads)), "MLP"])
-    if same_shape:
-        tables.append(tables[1] - tables[0])
-        parts.append(parts[0])
-    figure = side_by_side(tables, parts, "component", "effect", "Effect of ablating one component alone")
-    for axes, circuit in zip(figure.axes, (one, other), strict=False):
-        for part in circuit.components:
-            column = len(parts[0]) - 1 if part.head is None else part.head
-            corner = (column - 0.46, part.layer - 0.46)
-            axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4))
-    shared = len(set(one.components) & set(other.components))
-    alike = f"; they share {shared}" if same_shape else ""
-    return (
-        figure,
-        f"Maps of layers by components: effect of ablating each alone. A's circuit has {len(one)} components and B's "
-        f"{len(other)}{alike}.",
-        f"What ablating one component does: A, B{', and B − A' if same_shape else ''}. Frames are the members of the "
-        f"circuit. In A all else is {ABLATED[one.ablation]}, in B {ABLATED[other.ablation]}.",
-    )
-
-
-def side_by_side(
-    tables: Sequence[Float[np.ndarray, "_ _"]], columns: Sequence[Sequence[str]], across: str, label: str, title: str
-) -> Figure:
-    """Maps of A, of B, and of B - A if there is a third: zero in the middle of each scale, the first two on the same.
-
-    Args:
-        tables: `[layer, column]`; NaN where undefined.
-        columns: What the columns of each are called.
-        across: What the columns are.
-        label: What the numbers are.
-        title: What the figure is about.
-    """
-    n_rows = max(len(values) for values in tables)
-    height = 1.8 + min(max(0.28 * n_rows, 1.1), 5) + 0.07 * max(len(name) for names in columns for name in names)
-    figure = Figure(figsize=(PAGE * len(tables) / 3 + 0.3, height), layout="constrained")
-    figure.suptitle(title, fontsize=LARGE)
-    shared = symmetric(np.concatenate([values.ravel() for values in tables[:2]]))
-    grid: Sequence[Axes] = figure.subplots(1, len(tables))
-    for axes, values, names, which in zip(grid, tables, columns, _PANELS, strict=False):
-        change = which == _PANELS[2]
-        limits = symmetric(values) if change else shared
-        draw_cells(axes, values, f"change of {label}" if change else label, diverging=True, limits=limits, bar="bottom")
-        step = -(-len(names) // 16)
-        rotation = 90 if max(map(len, names)) > 3 else 0
-        axes.set_xticks(range(0, len(names), step), names[::step], rotation=rotation, fontsize=SMALL)
-        axes.set_xlabel(across, fontsize=MEDIUM)
-        axes.set_title(which, fontsize=MEDIUM)
-    # Numbers are written where there is room, which is known when all is in its place.
-    lay_out(figure)
-    for axes in grid:
-        write_numbers(axes)
-    return figure
 
 
 def _numbers(compared: StudyComparison) -> str:
@@ -474,18 +132,32 @@ def _numbers(compared: StudyComparison) -> str:
     circuits = [compared.a.circuit, compared.b.circuit]
     if all(circuits):
         parts.append(_circuit_table(*circuits))  # type: ignore[arg-type]
-    swaps = compared.swaps.rename(columns=_BOUNDS).dropna(axis="columns", how="all")
-    if len(swaps):
-        swaps["layer"] = ["every" if pd.isna(layer) else str(int(layer)) for layer in swaps["layer"]]
+    if len(compared.swaps):
         caption = (
             "Normalised effect of every swap over the pairs patched in both, and of cutting attention to the cue "
-            "(knock_out)"
+            "(knock_out), with 95 % intervals"
         )
-        parts.append(folded("All swaps", table(swaps, caption, decimals=3)))
+        parts.append(folded("All swaps", table(_swaps(compared), caption, decimals=3)))
     return "".join(parts)
 
 
 _BOUNDS = {"low": "95 % from", "high": "95 % to", "difference": "B − A"}
+
+
+def _swaps(compared: StudyComparison) -> pd.DataFrame:
+    """Every swap with its effect in A and B, and the difference where there is one."""
+    swaps = compared.swaps
+    shown = swaps[["site", "direction", "layer", "part", "pairs"]].copy()
+    shown["layer"] = ["every" if pd.isna(layer) else str(int(layer)) for layer in swaps["layer"]]
+    columns = {name: (name, f"{name}_low", f"{name}_high") for name in "AB"}
+    if compared.same_shape:
+        columns["B − A"] = ("difference", "low", "high")
+    for name, parts in columns.items():
+        effects = zip(*(swaps[part] for part in parts), strict=True)
+        shown[name] = [
+            "–" if pd.isna(effect) else with_interval(effect, low, high, decimals=3) for effect, low, high in effects
+        ]
+    return shown
 
 
 def _changed_heads(change: xr.Dataset, tests: tuple[xr.Dataset | None, xr.Dataset | None]) -> str:
@@ -551,11 +223,10 @@ def _circuit_table(one: Circuit, other: Circuit) -> str:
     return table(summary, "The circuits", decimals=3) + every
 
 
-def _made(compared: StudyComparison) -> str:
-    return "".join(
-        facts(study.manifest, f"{name}: {study.folder}")
-        for name, study in zip("AB", (compared.a, compared.b), strict=True)
-    )
+def _made(compared: StudyComparison, manifest: Mapping[str, Any]) -> str:
+    own = facts(manifest, "This comparison: command, seed and versions")
+    studies = zip("AB", (compared.a, compared.b), strict=True)
+    return own + "".join(facts(study.manifest, f"Study {name}: {study.folder}") for name, study in studies)
 
 
 def _limits(compared: StudyComparison) -> list[str]:
@@ -594,36 +265,3 @@ def _names(compared: StudyComparison) -> tuple[str, str]:
 
 def _folder(study: SavedStudy) -> str:
     return short_name(str(study.folder))
-
-
-def _head(row: pd.Series) -> str:
-    return f"{row['layer']:.0f}.{row['part']}"
-
-
-def _head_of(row: pd.Series) -> str:
-    return f"{row['layer']:.0f}.{row['head']:.0f}"
-
-
-def _points(row: pd.Series) -> str:
-    """A difference of shares in percentage points, with its interval."""
-    signed = [
-        f"{100 * float(row[name]) + 0.0:+.0f}".replace("-", "−")
-        for name in ("difference", "low", "high")
-        if pd.notna(row[name])
-    ]
-    signed = ["0" if text in ("+0", "−0") else text for text in signed]
-    return f"{signed[0]} percentage points" + (f" [{signed[1]}, {signed[2]}]" if len(signed) == 3 else "")
-
-
-def _signed(row: pd.Series, decimals: int) -> str:
-    value, *bounds = (
-        f"{float(row[name]) + 0.0:+.{decimals}f}".replace("-", "−") for name in ("difference", "low", "high")
-    )
-    return f"{value} [{bounds[0]}, {bounds[1]}]" if pd.notna(row["low"]) else value
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    fix_layout(figure)
-    figure.savefig(data, format="png", dpi=_DPI)
-    return data.getvalue()

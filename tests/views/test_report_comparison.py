@@ -5,15 +5,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from negprobe.errors import ViewError
 from negprobe.saved_study import read_study
 from negprobe.study_comparison import StudyComparison, compare_studies
 from negprobe.views import report_comparison
-from negprobe.views.report_comparison import answer, comparison_report, write_comparison
+from negprobe.views.comparison_findings import answer
+from negprobe.views.report_comparison import comparison_report, write_comparison
 
 HOSTILE = "<script>alert(1)</script>"
+MANIFEST = {"command": f"negprobe report a {HOSTILE}", "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def compared(two_studies: tuple[Path, Path]) -> StudyComparison:
 
 @pytest.fixture(scope="module")
 def page(compared: StudyComparison) -> str:
-    return comparison_report(compared)
+    return comparison_report(compared, MANIFEST)
 
 
 class Elements(HTMLParser):
@@ -43,7 +46,7 @@ def test_the_page_has_its_parts_in_order_and_every_sentence_of_the_answer(compar
         "The answer",
         "The figures",
         "Every number",
-        "How they were made",
+        "How it was made",
         "What cannot be concluded",
     ]
     text = page.replace("&#x27;", "'").replace("&lt;", "<").replace("&amp;", "&")
@@ -52,14 +55,57 @@ def test_the_page_has_its_parts_in_order_and_every_sentence_of_the_answer(compar
 
 
 def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyComparison) -> None:
-    first, swapped, responding, circuits = answer(compared)
+    answered, carrying, heads, stream, responding, circuits = answer(compared)
     row = compared.answers.query("cue == 'all' and statement == 'both'").iloc[0]
-    assert f"right on {row['A']:.0%} of 8 pairs and B on {row['B']:.0%}" in first
-    heads = compared.swaps.query("site == 'z' and direction == 'denoising'")
-    top = heads.loc[heads["A"].idxmax()]
-    assert f"{top['layer']:.0f}.{top['part']} in A ({top['A']:.0%})" in swapped
-    assert "heads of A (8 pairs)" in responding
+    for name in "AB":
+        assert f"{row[name] * 8:.0f} of 8 pairs, {row[name]:.0%} [" in answered
+    assert answered.endswith(f"{points(row)}.")
+    by_head = compared.swaps.query("site == 'z' and direction == 'denoising'")
+    for name in "AB":
+        top = by_head.loc[by_head[name].idxmax()]
+        assert f"{top['layer']:.0f}.{top['part']} in {name}, {effect(top, name)}" in carrying
+    by_role = compared.swaps.query("site == 'resid_pre' and direction == 'denoising'")
+    for rows, sentence in ((by_head, heads), (by_role, stream)):
+        apart = sum(row.low > 0 or row.high < 0 for row in rows.itertuples())
+        top = rows.loc[rows["difference"].abs().idxmax()]
+        assert f", {apart} of {len(rows)} swaps" in sentence
+        assert sentence.endswith(f"{effect(top, 'A')} in A and {effect(top, 'B')} in B, {points(top)}.")
+    assert "heads of A (8 pairs) and " in responding and "heads of B (8 pairs)" in responding
+    by_q, by_max_t = ((compared.change[name] <= 0.05).any("metric").sum().item() for name in ("q", "p_max_t"))
+    assert f"differs between the two in {by_q} heads (corrected in the same way; in {by_max_t} by max-T)" in responding
     assert circuits == "Neither study searched a circuit."
+
+
+def test_each_models_share_is_its_own(compared: StudyComparison) -> None:
+    wrong = compared.b.answers.assign(counterfactual=[1.0, *[-1.0] * (len(compared.b.answers) - 1)])
+    answered = answer(compare_studies(compared.a, replace(compared.b, answers=wrong)))[0]
+    assert answered.startswith(
+        "A gets both statements of a pair right on 8 of 8 pairs, 100% [68%, 100%], and B on 7 of 8"
+    )
+    assert ": −12 percentage points [" in answered
+
+
+def effect(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.0%} [{row[name + '_low']:.0%}, {row[name + '_high']:.0%}]".replace("-0%", "0%")
+
+
+def points(row: pd.Series) -> str:
+    value, low, high = (f"{100 * row[name]:+.0f}" for name in ("difference", "low", "high"))
+    written = [{"+0": "0", "-0": "0"}.get(text, text.replace("-", "−")) for text in (value, low, high)]
+    return f"{written[0]} percentage points [{written[1]}, {written[2]}]"
+
+
+def test_two_models_that_do_the_same_are_said_to_do_the_same(compared: StudyComparison) -> None:
+    sentences = " ".join(answer(compare_studies(compared.a, compared.a)))
+    assert "0 percentage points [0, 0]" in sentences
+    assert "Swapping one head's output does the same in both models." in sentences
+    assert "In no head does the effect of negation itself differ" in sentences
+
+
+def test_too_few_pairs_to_test_are_said_to_be_too_few(compared: StudyComparison) -> None:
+    few = replace(compared.a, pairs=compared.a.pairs.head(3))
+    sentences = " ".join(answer(compare_studies(few, compared.b)))
+    assert "cannot be tested. With 2 pairs" in sentences and "do something else" not in sentences
 
 
 def test_every_figure_has_a_text_in_its_place_and_nothing_runs_or_is_fetched(page: str) -> None:
@@ -80,15 +126,19 @@ def test_hostile_names_and_cues_are_text(compared: StudyComparison) -> None:
         compared,
         b=replace(compared.b, manifest=manifest),
         answers=compared.answers.assign(cue=compared.answers["cue"].replace({"not": HOSTILE})),
+        # The other figures show no cue.
+        swaps=compared.swaps.iloc[:0],
+        tests=(None, None),
+        change=None,
     )
-    page = comparison_report(hostile)
+    page = comparison_report(hostile, MANIFEST)
     assert HOSTILE not in page and "&lt;script&gt;" in page
 
 
 def test_shapes_that_differ_and_answers_that_cannot_be_compared_still_make_a_page(compared: StudyComparison) -> None:
     model = compared.b.manifest["model"] | {"heads": 5, "head": "none"}
     other = compare_studies(compared.a, replace(compared.b, manifest=compared.b.manifest | {"model": model}))
-    page = comparison_report(other)
+    page = comparison_report(other, MANIFEST)
     assert "The answers cannot be compared: one model gives answers and the other embeddings." in page
     assert "no head has a partner" in page and ">nan<" not in page
 
@@ -96,7 +146,7 @@ def test_shapes_that_differ_and_answers_that_cannot_be_compared_still_make_a_pag
 def test_the_page_is_written_whole_or_not_at_all(
     compared: StudyComparison, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_comparison, "comparison_report", lambda compared: page)
+    monkeypatch.setattr(report_comparison, "comparison_report", lambda compared, manifest: page)
     path = write_comparison(compared, tmp_path / "ab.html")
     assert path.read_text(encoding="utf-8") == page
     assert list(tmp_path.iterdir()) == [path]

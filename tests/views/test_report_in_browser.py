@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from negprobe import HookedEncoder, builtin_pairs
+from negprobe import HookedEncoder, builtin_pairs, study
 from negprobe.saved_study import read_study
 from negprobe.study import run_study, write_study
 from negprobe.study_comparison import compare_studies
@@ -16,7 +16,10 @@ from negprobe.views.report_comparison import write_comparison
 def pages(two_studies: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    report = write_study(run_study(model, builtin_pairs()[::28], patch_pairs=4), folder, "negprobe study")
+    with pytest.MonkeyPatch.context() as patch:
+        # The page holds PNGs alone.
+        patch.setattr(study, "save_figure", lambda figure, path: path)
+        report = write_study(run_study(model, builtin_pairs()[::28], patch_pairs=4), folder, "negprobe study")
     comparison = write_comparison(compare_studies(*map(read_study, two_studies)), folder / "ab.html")
     return {"report": report, "comparison": comparison}
 
@@ -37,6 +40,9 @@ def test_a_report_opens_on_a_phone_and_a_desk_without_requests_or_complaints(
         if name == "report":
             page.locator("#negprobe-views").scroll_into_view_if_needed()
             page.wait_for_function("() => document.querySelectorAll('canvas').length > 3 * 4")
+        page.evaluate(
+            "() => document.querySelectorAll('main > section > details').forEach((one) => { one.open = true; })"
+        )
         # While the maps are drawn for the first time they may be wider for a moment.
         page.wait_for_function("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert not complaints
