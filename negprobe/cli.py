@@ -22,6 +22,7 @@ from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
 from negprobe.results import PATCHED_BY_ROLE
 from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
+from negprobe.study_folder import identity, study_folder
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
 from negprobe.views.findings import findings, left_out
 
@@ -65,16 +66,19 @@ def study(
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = [load_pairs(name) for name in names]
+        chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         encoder = HookedEncoder.from_pretrained(model, device=device)
-        with _progress() as report_progress:
+        options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
+        with study_folder(out, identity(encoder, chosen, options)) as shards, _progress() as report_progress:
             results = run_study(
                 encoder,
-                [pair for part in loaded for pair in part.pairs[:limit]],
+                chosen,
                 source=" and ".join("the built-in pairs" if name == BUILTIN else name for name in names),
                 dropped=[reason for part in loaded for reason in part.dropped],
                 patch_pairs=patch_pairs,
                 circuit_pairs=circuit_pairs,
                 seed=seed,
+                shards=shards,
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
