@@ -183,15 +183,15 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
                 results.tests.to_netcdf(part, engine="scipy")
         if results.mechanism is not None and results.mechanism.circuit is not None:
             results.mechanism.circuit.save(out / "circuit.json")
+        # The last of the numbers: where it is, the others are.
+        with whole_file(out / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         figures = {name: _png(figure) for name, figure in study_figures(results).items()}
         for name, png in figures.items():
             with whole_file(out / "figures" / f"{name}.png") as part:
                 part.write_bytes(png)
         with whole_file(report) as part:
             part.write_text(study_report(results, figures, manifest), encoding="utf-8")
-        # The manifest last: a folder that has one is finished.
-        with whole_file(out / "manifest.json") as part:
-            part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
     return report
