@@ -1,4 +1,4 @@
-"""The command line: `negprobe study`, `negprobe compare`, `negprobe patch` and `negprobe evaluate`."""
+"""The command line: study, report, compare, view, patch and evaluate."""
 
 import shlex
 import sys
@@ -20,11 +20,14 @@ from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
 from negprobe.results import PATCHED_BY_ROLE
+from negprobe.saved_study import read_study
 from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
 from negprobe.study import patching_table, run_study, write_study
+from negprobe.study_comparison import compare_studies
 from negprobe.study_folder import identity, study_folder
 from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
 from negprobe.views.findings import findings, left_out
+from negprobe.views.report_comparison import answer, write_comparison
 
 app = typer.Typer(
     help="Show where an encoder language model hears 'not'.",
@@ -136,6 +139,23 @@ def view(
         with console.status(f"Comparing {len(chosen)} pairs"):
             page = AttentionProbe(HookedEncoder.from_pretrained(model, device=device)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
+
+
+@app.command(name="report")
+def compare_reports(
+    a: Annotated[Path, typer.Argument(help="The folder of a study.")],
+    b: Annotated[Path, typer.Argument(help="The folder of another, of the same pairs.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-report.html"),
+) -> None:
+    """Compare two studies of the same pairs: two models, or one before and after a fine-tune."""
+    with _clear_errors():
+        _make_folder(out.parent)
+        with console.status("Comparing the studies"):
+            compared = compare_studies(read_study(a), read_study(b))
+            page = write_comparison(compared, out)
+        for sentence in answer(compared):
+            console.print(f"• {escape(sentence)}", highlight=False)
+        console.print(f"\nA is {a}, B is {b}. Report: [bold]{page}[/bold]", highlight=False, soft_wrap=True)
 
 
 @app.command(name="patch")

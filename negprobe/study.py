@@ -33,6 +33,8 @@ from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
+from negprobe.views import save_figure
+from negprobe.views.drawing import fix_layout
 from negprobe.views.report import study_figures, study_report
 
 _N_EXAMPLES = 8
@@ -186,10 +188,12 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
         # The last of the numbers: where it is, the others are.
         with whole_file(out / "manifest.json") as part:
             part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        figures = {name: _png(figure) for name, figure in study_figures(results).items()}
-        for name, png in figures.items():
+        drawn = study_figures(results)
+        figures = {name: _png(figure) for name, figure in drawn.items()}
+        for name, figure in drawn.items():
             with whole_file(out / "figures" / f"{name}.png") as part:
-                part.write_bytes(png)
+                part.write_bytes(figures[name])
+            save_figure(figure, out / "figures" / f"{name}.pdf")
         with whole_file(report) as part:
             part.write_text(study_report(results, figures, manifest), encoding="utf-8")
     except OSError as error:
@@ -396,6 +400,7 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
+    fix_layout(figure)
     figure.savefig(data, format="png", dpi=180)
     return data.getvalue()
 

@@ -150,7 +150,7 @@ def _cosine(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarra
     return 1 - answers["original" + side].to_numpy(dtype=float)
 
 
-def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], seed: int) -> dict[str, float]:
+def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], seed: int) -> dict[str, int | float]:
     """Two means over the same pairs, and their difference with its paired bootstrap interval."""
     low = high = np.nan
     if len(one) > 1:
@@ -162,7 +162,7 @@ def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], 
             rng=np.random.default_rng(seed),
         ).confidence_interval
         low, high = float(found.low), float(found.high)
-    means = {"pairs": len(one), "A": float(one.mean()), "B": float(other.mean())}
+    means: dict[str, int | float] = {"pairs": len(one), "A": float(one.mean()), "B": float(other.mean())}
     return {**means, "difference": means["B"] - means["A"], "low": low, "high": high}
 
 

@@ -27,3 +27,26 @@ def shared_datasets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of two studies: of the bundled model on ten pairs, and of other weights on eight of them."""
+    import torch
+
+    from negprobe import HookedEncoder, builtin_pairs
+    from negprobe.study import run_study, write_study
+
+    folders = []
+    pairs = builtin_pairs()[::28]
+    for name, chosen in (("a", pairs), ("b", [*pairs[8:0:-1], builtin_pairs()[1]])):
+        model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+        if name == "b":
+            torch.manual_seed(0)
+            with torch.no_grad():
+                for block in model.blocks:
+                    for weights in block.parameters():
+                        weights += 0.1 * weights.std() * torch.randn_like(weights) if weights.numel() > 1 else 0
+        folders.append(tmp_path_factory.mktemp("studies") / name)
+        write_study(run_study(model, chosen, patch_pairs=8, seed=3), folders[-1], "negprobe study")
+    return folders[0], folders[1]

@@ -97,3 +97,13 @@ def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     assert "Of 6 pairs, 2 were patched" in said
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["data"]["source"] == f"the built-in pairs and {file}"
+
+
+def test_report_compares_two_studies(two_studies, tmp_path):
+    result = run("report", *two_studies, "--out", tmp_path / "new" / "ab.html")
+    assert result.exit_code == 0, result.output
+    assert "B − A" in (tmp_path / "new" / "ab.html").read_text(encoding="utf-8")
+    assert "A gets both statements of a pair right" in " ".join(result.output.split())
+    failed = run("report", two_studies[0], tmp_path / "new", "--out", tmp_path / "other.html")
+    assert failed.exit_code == 1
+    assert "is not the folder of a study" in " ".join(failed.output.split())

@@ -1,7 +1,6 @@
 """Circuits: the few heads and MLPs that alone do what a model does with a negation, and the proof that they do."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from negprobe.errors import PatchingError
+from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
 from negprobe.patching.circuit_search import RANKINGS, Ranking, estimated_scores, exact_scores, faithfulness, search
@@ -196,12 +196,10 @@ class Circuit:
         content |= {table: getattr(self, table).to_dict("list") for table in _TABLES}
         if not path.name:
             raise PatchingError(f"{str(path)!r} is no file to write a circuit to; name one, like 'circuit.json'.")
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            part.replace(path)
+            with whole_file(path) as part:
+                part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise PatchingError(f"{path} cannot be written: {error}.") from error
 
     @classmethod

@@ -1,8 +1,10 @@
 """Figures, interactive pages and reports of what a model does with negation."""
 
 from negprobe.views.circuit_story import head_sentence
+from negprobe.views.drawing import save_figure
 from negprobe.views.figures import (
     by_layer_and_head,
+    difference_map,
     four_heatmaps,
     layer_head_map,
     metric_overview,
@@ -35,6 +37,7 @@ __all__ = [
     "circuit_graph",
     "comparison_page",
     "cue_shares_by_layer",
+    "difference_map",
     "diffusion_by_role",
     "effect_by_group",
     "effect_by_role",
@@ -48,5 +51,6 @@ __all__ = [
     "patching_map",
     "raw_against_norm",
     "raw_beside_value_weighted",
+    "save_figure",
     "write_page",
 ]

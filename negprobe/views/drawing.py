@@ -6,7 +6,6 @@ meant to be printed: `PAGE` and `COLUMN` are the widths of a page and of one of 
 differ in shape as well as in colour. Text is never read as markup, whatever the tokens hold.
 """
 
-import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from scipy import stats
 
 from negprobe.errors import ViewError
+from negprobe.files import whole_file
 
 PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
 SMALL, MEDIUM, LARGE = 7.0, 8.0, 9.0  # points: ticks and names, what axes and bars show, titles
@@ -35,7 +35,7 @@ SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe & Ito: told apart by every kind of colour vision
 GREY = "#606060"
 HALO = withStroke(linewidth=2, foreground="white")
-STEPS = [1, 2, 3, 4, 5, 10]  # of ticks; 2.5 would need a digit more
+STEPS = [1, 2, 5, 10]  # of ticks; 2.5 would need a digit more
 HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
 """How what is undefined looks."""
 
@@ -70,6 +70,21 @@ def figure_of(axes: Axes) -> Figure:
     figure = axes.get_figure(root=True)
     assert figure is not None  # only axes that were taken out of their figure have none
     return figure
+
+
+def lay_out(figure: Figure) -> None:
+    """Give all axes of a figure the size and place that they will have."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    for axes in figure.axes:
+        axes.apply_aspect()
+
+
+def fix_layout(figure: Figure) -> None:
+    """Lay out a figure for good: a layout starts from what it last was, and would shift by a hair with every file."""
+    lay_out(figure)
+    figure.set_layout_engine("none")
 
 
 def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
@@ -113,13 +128,26 @@ def draw_map(
 
 
 def colour_bar(image: AxesImage, axes: Sequence[Axes], label: str, location: Literal["right", "bottom"]) -> None:
-    """A bar beside axes that says what their colours mean, with numbers that have no digit too many."""
+    """A bar beside axes that says what their colours mean, with as many numbers as have room beside it."""
     bar = figure_of(axes[0]).colorbar(image, ax=list(axes), location=location, shrink=0.9)
-    bar.set_label(label, fontsize=MEDIUM, parse_math=False)
+    beside = Bbox.union([one.get_window_extent() for one in axes])
+    room = (beside.width if location == "bottom" else beside.height) * 72 / figure_of(axes[0]).dpi
+    bar.set_label(wrapped(label, room, MEDIUM), fontsize=MEDIUM, parse_math=False)
     bar.ax.tick_params(labelsize=SMALL)
-    along = size_in_points(axes[0])
-    room = along[0] * len(axes) / 28 if location == "bottom" else along[1] / 20
-    bar.locator = MaxNLocator(int(np.clip(room, 2, 6)), steps=STEPS)
+    bar.locator = _BarLocator(bar.ax)
+
+
+class _BarLocator(MaxNLocator):
+    """Ticks that have room between them, whatever length the bar has when it is drawn."""
+
+    def __init__(self, bar: Axes) -> None:
+        super().__init__(steps=STEPS)
+        self._bar = bar
+
+    def __call__(self) -> Sequence[float]:
+        across, high = size_in_points(self._bar)
+        self.set_params(nbins=int(np.clip(across / 32 if across > high else high / 20, 2, 6)))
+        return [*super().__call__()]
 
 
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
@@ -180,7 +208,7 @@ def name_cells(panels: Mapping[Axes, CellNames]) -> None:
                 _name_ticks(axes, "y", names.rows, step, names.marked)
             label = f"{names.along} ({', '.join(notes)})" if notes and len(panels) == 1 else names.along
             axes.set_xlabel(wrapped(label, size_in_points(axes)[0], MEDIUM), fontsize=MEDIUM)
-        figure.draw_without_rendering()
+        lay_out(figure)
 
 
 def _step(axes: Axes, names: CellNames) -> int:
@@ -208,12 +236,19 @@ def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step
 def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
     """Lines above axes, broken where they would be longer than the axes are wide."""
     room = size_in_points(axes)[0]
-    axes.set_title("\n".join(wrapped(line, room, size) for line in lines if line), fontsize=size, parse_math=False)
+    axes.set_title(wrapped("\n".join(filter(None, lines)), room, size), fontsize=size, parse_math=False)
 
 
 def wrapped(text: str, points: float, size: float) -> str:
-    """Text of a size broken into lines that are no longer than so many points, where words allow."""
-    return textwrap.fill(text, max(int(points / (0.55 * size)), 8), break_long_words=False)
+    """Text with lines broken, into few of like length, that are no longer than so many points where words allow."""
+    longest = max(int(points / (0.55 * size)), 8)
+    return "\n".join(_evenly(line, longest) for line in text.split("\n"))
+
+
+def _evenly(line: str, longest: int) -> str:
+    """The narrowest way to break a line into as few lines as it needs."""
+    broken = [textwrap.wrap(line, characters, break_long_words=False) for characters in range(longest, 0, -1)]
+    return "\n".join([lines for lines in broken if len(lines) == len(broken[0])][-1])
 
 
 def write_numbers(*panels: Axes) -> None:
@@ -298,16 +333,12 @@ def scatter_heads(
 def label_scatter(axes: Axes, x: str, y: str) -> None:
     """What stands along the axes of a scatter, in lines that are no longer than they are."""
     width, height = size_in_points(axes)
-    axes.set_xlabel(
-        "\n".join(wrapped(line, width, MEDIUM) for line in x.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
-    axes.set_ylabel(
-        "\n".join(wrapped(line, height, MEDIUM) for line in y.split("\n")), fontsize=MEDIUM, parse_math=False
-    )
+    axes.set_xlabel(wrapped(x, width, MEDIUM), fontsize=MEDIUM, parse_math=False)
+    axes.set_ylabel(wrapped(y, height, MEDIUM), fontsize=MEDIUM, parse_math=False)
     axes.tick_params(labelsize=SMALL)
     axes.margins(0.1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(6, steps=STEPS))
 
 
 def dot_size(n: int) -> int:
@@ -318,7 +349,7 @@ def dot_size(n: int) -> int:
 def name_points(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
     """Names beside the points farthest out, where they hide neither a point nor another name."""
     figure = figure_of(axes)
-    figure.draw_without_rendering()  # now the axes have the place that they will have
+    lay_out(figure)  # now the axes have the place that they will have
     at = axes.transData.transform(points) * 72 / figure.dpi
     frame = Bbox(axes.get_window_extent().get_points() * 72 / figure.dpi).padded(-2)
     scale = np.abs(points).max(axis=0)
@@ -364,8 +395,8 @@ def _name_point(
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
 
-    Text of a PDF or SVG stays text. The file is written beside its place and then put there: whoever reads it meanwhile
-    finds the old one or the new one. The same figure gives the same file.
+    Text of a PDF or SVG stays text. The file is written as a whole or not at all. The same figure gives the same file:
+    its layout stays as it was written first.
 
     Raises:
         ViewError: for another ending, or a folder that is not there or cannot be written to.
@@ -375,16 +406,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     if kind not in undated:
         raise ViewError(f"A figure cannot be written as {path.name!r}; let it end with .png, .pdf or .svg.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     text_as_text: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "negprobe"}
     try:
-        with rc_context(text_as_text):
-            figure.savefig(beside, format=kind, dpi=300, metadata=undated[kind])
-        beside.replace(path)
+        with rc_context(text_as_text), whole_file(path) as part:
+            fix_layout(figure)
+            figure.savefig(part, format=kind, dpi=300, metadata=undated[kind])
     except OSError as error:
         raise ViewError(
             f"The figure cannot be written to {path}: {error}. Choose a folder that is there and yours."
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path

@@ -7,7 +7,6 @@ their names have room for, as many are named as can be read, the axis says how m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,10 +34,12 @@ from negprobe.views.drawing import (
     draw_map,
     figure_of,
     largest_size,
+    lay_out,
     name_cells,
     number_range,
     set_title,
     symmetric,
+    wrapped,
     write_numbers,
 )
 from negprobe.views.labels import aligned_label, metric_name, metric_unit, patching_title, role_label, tick_label
@@ -59,8 +60,6 @@ _DIFFERENCE = "Counterfactual − original"
 _CELL = 0.17  # inches a token gets while the map is small
 _LEAST_MAP, _HIGHEST = 1.2, 9.0  # inches of a map's side, and of a page
 _CHARACTER = 0.062  # inches of a label's character, on average
-
-Measure = Literal["raw", "norm", "similarity"]
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ def raw_beside_value_weighted(
     maps = {
         measure: _statement_map(attention, measure, layer, head, special_tokens, longest=longest) for measure in _TITLES
     }
-    figure = _map_figure([*maps.values()], n_columns, width)
-    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    figure = _map_figure([*maps.values()], n_columns, width, n_named=n_columns)
+    _name_figure(figure, _title(layer, head, "raw", special_tokens))
     panels = list(figure.subplots(3 // n_columns, n_columns, squeeze=False).flat)
     for axes, (measure, shown) in zip(panels, maps.items(), strict=True):
         image = _draw_token_map(axes, shown, measure == "similarity", _limits(measure, shown.values))
@@ -143,14 +142,14 @@ def four_heatmaps(
     across = width >= 5
     n_sides = 3 if difference else 2
     longest = _longest(width, n_sides if across else 2)
-    stages: dict[Measure, str] = {"raw": "attention", "similarity": "similarity of outputs"}
+    stages = {"raw": "attention", "similarity": "similarity of outputs"}
     rows = []
     for measure in stages:
         one = (comparison, measure, layer, head, special_tokens, longest)
         rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
     every = [shown for row in rows for shown in row]
-    figure = _map_figure(every, n_sides if across else 2, width)
-    figure.suptitle("\n".join(_title(layer, head, "raw", special_tokens)), fontsize=LARGE)
+    figure = _map_figure(every, n_sides if across else 2, width, n_named=n_sides if across else 1)
+    _name_figure(figure, _title(layer, head, "raw", special_tokens))
     grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
     names = ["Original", "Counterfactual", _DIFFERENCE]
     for line, maps, (measure, stage) in zip(map(list, grid), rows, stages.items(), strict=True):
@@ -165,12 +164,11 @@ def four_heatmaps(
             colour_bar(image, [line[2]], _change(measure, special_tokens) + _why_hatched(measure, maps[2]), "bottom")
         for axes, name in zip(line, names, strict=False):
             set_title(axes, f"{name},", stage, size=MEDIUM)
-    if not across:
-        # To the left stands the same statement.
-        for axes in grid[1]:
-            axes.set_ylabel("")
-            axes.tick_params(labelleft=False)
-    _name_tokens(list(grid.flat), every)
+    # In a column the same statement stands to the left, and names the rows.
+    nameless = [] if across else list(grid[1])
+    for axes in nameless:
+        axes.set(ylabel="", yticks=[])
+    _name_tokens(list(grid.flat), every, nameless)
     return figure
 
 
@@ -179,7 +177,7 @@ def difference_map(
     layer: int,
     head: int,
     *,
-    measure: Measure = "raw",
+    measure: str = "raw",
     special_tokens: bool = True,
     width: float = PAGE,
     axes: Axes | None = None,
@@ -205,7 +203,7 @@ def difference_map(
     if measure not in _UNITS:
         raise ViewError(f"There is no measure {measure!r}; choose from {', '.join(_UNITS)}.")
     shown = _difference(comparison, measure, layer, head, special_tokens, _longest(width, 1))
-    axes = axes or _map_figure([shown], 1, width).subplots()
+    axes = axes or _map_figure([shown], 1, width, n_named=1).subplots()
     image = _draw_token_map(axes, shown, True, symmetric(shown.values))
     set_title(axes, _DIFFERENCE, *_title(layer, head, measure, special_tokens))
     colour_bar(image, [axes], _change(measure, special_tokens) + _why_hatched(measure, shown), "bottom")
@@ -245,7 +243,7 @@ def layer_head_map(
     axes = axes or cell_axes(table.shape, width)
     draw_cells(axes, table, label, diverging=diverging, limits=limits)
     axes.set_xlabel("head", fontsize=MEDIUM)
-    figure_of(axes).draw_without_rendering()  # now the axes have the size that they will have
+    lay_out(figure_of(axes))  # now the axes have the size that they will have
     write_numbers(axes)
     return figure_of(axes)
 
@@ -268,7 +266,8 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
     across = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
     down = n_layers * min(0.3, 3.2 / n_layers, max(0.15, 0.8 * (across - 0.5) / n_heads))
-    figure = Figure(figsize=(2 * across, 2 * (1.1 + max(down, 0.6))), layout="constrained")
+    size = (2 * across, 2 * (1.15 + max(down, 0.6)))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08))
     panels = list(figure.subplots(2, 2).flat)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         is_correlation = name.endswith("correlation")
@@ -278,7 +277,7 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
         draw_cells(axes, table, label, diverging=is_correlation and negative, limits=limits, bar="bottom")
         set_title(axes, metric_name(name), size=MEDIUM)
         axes.set_xlabel("head", fontsize=MEDIUM)
-    figure.draw_without_rendering()  # now the axes have the size that they will have
+    lay_out(figure)  # now the axes have the size that they will have
     write_numbers(*panels)
     return figure
 
@@ -441,6 +440,10 @@ def _title(layer: int, head: int, measure: str, special_tokens: bool) -> list[st
     return [where] if special_tokens else [where, _NO_SPECIAL[measure]]
 
 
+def _name_figure(figure: Figure, lines: Sequence[str]) -> None:
+    figure.suptitle(wrapped("\n".join(lines), 72 * figure.get_figwidth(), LARGE), fontsize=LARGE)
+
+
 def _unit(measure: str, special_tokens: bool) -> str:
     return _UNITS[measure] if special_tokens or measure != "norm" else _SHARES
 
@@ -479,15 +482,19 @@ def _longest(width: float, n_columns: int) -> int:
     return 14 if width / n_columns > 2.2 else 9
 
 
-def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float) -> Figure:
-    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space."""
+def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float, *, n_named: int) -> Figure:
+    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space.
+
+    Of its columns, `n_named` have tokens beside their maps.
+    """
     n_rows = len(maps) // n_columns
     label = _CHARACTER * max(len(label) for shown in maps for label in shown.labels)
-    across, down = label + 0.4, label + 1.3  # what is beside a map, and above and beneath it
+    beside = n_named * label + n_columns * 0.4  # of all maps
+    down = label + 1.3  # what is above and beneath each
     tokens = max(len(shown.labels) for shown in maps)
-    room = min(width / n_columns - across, (_HIGHEST - 0.6) / n_rows - down)
+    room = min((width - beside) / n_columns, (_HIGHEST - 0.6) / n_rows - down)
     side = min(max(_CELL * tokens, _LEAST_MAP), room)
-    size = (min(width, max(n_columns * (side + across), 2.6)), 0.6 + n_rows * (side + down))
+    size = (min(width, max(n_columns * side + beside, 2.6)), 0.6 + n_rows * (side + down))
     return Figure(figsize=size, layout=ConstrainedLayoutEngine(compress=True, h_pad=0.07))
 
 
@@ -496,10 +503,11 @@ def _draw_token_map(axes: Axes, shown: _TokenMap, diverging: bool, limits: Limit
     return draw_map(axes, shown.values, diverging, limits)
 
 
-def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap]) -> None:
+def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap], nameless: Sequence[Axes] = ()) -> None:
+    """Tokens beneath every map, and beside those that are not `nameless`."""
     name_cells(
         {
-            axes: CellNames(shown.labels, shown.labels, "key", shown.marked)
+            axes: CellNames(shown.labels, [] if axes in nameless else shown.labels, "key", shown.marked)
             for axes, shown in zip(panels, maps, strict=True)
         }
     )

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +20,7 @@ from jaxtyping import Float
 
 from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
+from negprobe.files import whole_file
 from negprobe.patching import effect
 from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.packing import MEASURES, bits_for, packed
@@ -67,12 +67,10 @@ def write_page(
     """
     path = Path(path)
     page = comparison_page(comparisons, title=title, sweeps=sweeps)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
+        with whole_file(path) as part:
+            part.write_text(page, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
     return path
 

@@ -30,13 +30,17 @@ from negprobe.views.drawing import (
     DIVERGING,
     GREY,
     HALO,
+    LARGE,
+    MEDIUM,
     ORANGE,
     PAGE,
+    SMALL,
     STEPS,
     dot_size,
     figure_of,
     label_scatter,
     largest_size,
+    lay_out,
     legend_beneath,
     name_points,
     number_range,
@@ -45,6 +49,7 @@ from negprobe.views.drawing import (
     size_in_points,
     spearman,
     square_axes,
+    wrapped,
 )
 from negprobe.views.labels import ablation_label, patching_title, role_label, short_name, tick_label
 
@@ -116,12 +121,14 @@ def circuit_graph(
     # Beneath the axes is the legend, unless they are alone and it is beneath the figure.
     location, across = ("bottom", 0.6 * 72 * figure_of(axes).get_figwidth()) if alone else ("right", 120)
     bar = figure_of(axes).colorbar(colours, ax=axes, location=location, shrink=0.6, pad=0.02, aspect=across / 6)
-    bar.set_label(f"effect of ablating it alone\n{ablation_label(circuit.direction, circuit.ablation)}", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    bar.set_label(
+        f"effect of ablating it alone\n{ablation_label(circuit.direction, circuit.ablation)}", fontsize=MEDIUM
+    )
+    bar.ax.tick_params(labelsize=SMALL)
     bar.locator = MaxNLocator(4, steps=STEPS)
-    axes.set_ylabel("layer", fontsize=8)
-    axes.set_yticks([0], [str(max(part.layer for part in scores))], fontsize=7)
-    figure_of(axes).draw_without_rendering()  # now the axes are as wide as they will be
+    axes.set_ylabel("layer", fontsize=MEDIUM)
+    axes.set_yticks([0], [str(max(part.layer for part in scores))], fontsize=SMALL)
+    lay_out(figure_of(axes))  # now the axes are as wide as they will be
     layout = _circuit_layout(scores, names, size_in_points(axes)[0])
     if alone:
         figure_of(axes).set_figheight((layout.bands[-1][1] + 110) / 72)
@@ -130,7 +137,7 @@ def circuit_graph(
     if edges is not None:
         keys |= _draw_edges(axes, edges, layout)
     share = f"{len(names)} of {len(scores)} components"
-    axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=9, parse_math=False)
+    axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=LARGE, parse_math=False)
     legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
@@ -164,7 +171,7 @@ def _draw_components(
             layout.at[part],
             (0, below),
             textcoords="offset points",
-            fontsize=7,
+            fontsize=SMALL,
             ha="center",
             va="top",
             linespacing=1.1,
@@ -266,7 +273,7 @@ def _draw_bands(axes: Axes, layout: _Layout) -> None:
     axes.set_ylim(-_BAND_GAP / 2, layout.bands[-1][1] + _BAND_GAP / 2)
     axes.set_xlim(0, layout.width)
     axes.set_xticks([])
-    axes.tick_params(labelsize=7, length=0)
+    axes.tick_params(labelsize=SMALL, length=0)
     axes.spines[:].set_visible(False)
 
 
@@ -337,9 +344,9 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | 
     if on_log_scale:
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("share of components kept", fontsize=8)
-    axes.set_ylabel("faithfulness", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.set_xlabel("share of components kept", fontsize=MEDIUM)
+    axes.set_ylabel("faithfulness", fontsize=MEDIUM)
+    axes.tick_params(labelsize=SMALL)
     set_title(
         axes, f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}", ablation_label(circuit.direction, circuit.ablation)
     )
@@ -380,7 +387,7 @@ def causal_against_attention(
     told = " ".join(patching_title({"direction": effects.attrs.get("direction", "")})) or _EFFECT
     label_scatter(axes, label, f"effect of swapping its output\n{told}")
     n = f"\nn = {number_range(effects['n_pairs'].values.flat)} pairs" if "n_pairs" in effects.coords else ""
-    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads{n}", fontsize=9)
+    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads{n}", fontsize=LARGE)
     name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
     return figure_of(axes)
 
@@ -419,15 +426,16 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
         # Layers follow each other; heads do not.
         axes.plot(rows[along], rows["effect"], "o-" if by_role else "o", color=BLUE, markersize=3, linewidth=0.9)
         title = f"{role_label(str(name)) if by_role else f'layer {name}'} (n = {number_range(rows['n_pairs'])})"
-        axes.set_title(title, fontsize=8, parse_math=False)
-        axes.tick_params(labelsize=7, labelbottom=i + across >= len(groups))
+        axes.set_title(title, fontsize=MEDIUM, parse_math=False)
+        axes.tick_params(labelsize=SMALL, labelbottom=i + across >= len(groups))
     for axes in panels[len(groups) :]:
         axes.remove()
     panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0].yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     panels[0].set_xlim(table[along].min() - 0.5, table[along].max() + 0.5)
-    figure.supxlabel(along, fontsize=8)
-    figure.supylabel(f"{label}, 95 % interval", fontsize=8)
+    figure.supxlabel(along, fontsize=MEDIUM)
+    beside = wrapped(f"{label}, 95 % interval", 72 * figure.get_figheight(), MEDIUM)
+    figure.supylabel(beside, fontsize=MEDIUM, multialignment="center", parse_math=False)
     return figure
 
 
@@ -467,7 +475,7 @@ def attribution_agreement(
     label_scatter(axes, "exact effect", "estimated effect")
     error = np.abs(points[:, 1] - points[:, 0])
     axes.set_title(
-        f"Spearman ρ {spearman(points)} over {len(points)} parts\nmean |error| {error.mean():.2g}", fontsize=9
+        f"Spearman ρ {spearman(points)} over {len(points)} parts\nmean |error| {error.mean():.2g}", fontsize=LARGE
     )
     _name_errors(axes, points, names)
     return figure_of(axes)
@@ -482,7 +490,7 @@ def _part_name(values: xr.DataArray, at: Sequence[int] | np.ndarray) -> str:
 
 def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
     """Names beside the points farthest from the diagonal, on the side away from it, where they hide no other name."""
-    figure_of(axes).draw_without_rendering()  # now the axes have the place that they will have
+    lay_out(figure_of(axes))  # now the axes have the place that they will have
     error = points[:, 1] - points[:, 0]
     at = axes.transData.transform(points) * 72 / figure_of(axes).dpi
     taken: list[Bbox] = []
@@ -500,7 +508,7 @@ def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequen
                 tuple(points[i]),
                 (-4 * away, 2 * away),
                 textcoords="offset points",
-                fontsize=7,
+                fontsize=SMALL,
                 ha="right" if away > 0 else "left",
                 va="bottom" if away > 0 else "top",
                 parse_math=False,
@@ -511,7 +519,7 @@ def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequen
 
 def _small_axes(width: float) -> Axes:
     width = min(width, 4.6)
-    return Figure(figsize=(width, 0.5 * width + 1.3), layout="constrained").subplots()
+    return Figure(figsize=(width, 0.3 * width + 2.3), layout="constrained").subplots()
 
 
 def _columns(table: pd.DataFrame, what: str, names: Sequence[str]) -> pd.DataFrame:

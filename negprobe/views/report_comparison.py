@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from negprobe.errors import ViewError
+from negprobe.files import whole_file
 from negprobe.patching import Circuit
 from negprobe.saved_study import SavedStudy
 from negprobe.statements import ROLES
@@ -32,8 +34,20 @@ from negprobe.views.document import (
     pictures,
     table,
 )
-from negprobe.views.drawing import BLUE, LARGE, MEDIUM, ORANGE, PAGE, SMALL, draw_cells, symmetric, write_numbers
-from negprobe.views.labels import percent, short_name
+from negprobe.views.drawing import (
+    BLUE,
+    LARGE,
+    MEDIUM,
+    ORANGE,
+    PAGE,
+    SMALL,
+    draw_cells,
+    fix_layout,
+    lay_out,
+    symmetric,
+    write_numbers,
+)
+from negprobe.views.labels import metric_name, percent, role_label, short_name
 from negprobe.views.mechanism_findings import ABLATED
 
 _DPI = 180
@@ -85,10 +99,15 @@ def write_comparison(compared: StudyComparison, path: str | Path) -> Path:
     """Write `comparison_report` to `path` and return it.
 
     Raises:
-        ViewError: as `comparison_report`.
+        ViewError: as `comparison_report`, and if the file cannot be written.
     """
     path = Path(path)
-    path.write_text(comparison_report(compared), encoding="utf-8")
+    page = comparison_report(compared)
+    try:
+        with whole_file(path) as part:
+            part.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
     return path
 
 
@@ -173,8 +192,9 @@ def _responding(compared: StudyComparison) -> list[str]:
         return [f"{sentence} In no head does the effect of negation differ between the two (q ≤ {ALPHA:g})."]
     top = passing.iloc[0]
     return [
-        f"{sentence} In {n_heads} heads the effect of negation differs between the two, most regularly in "
-        f"{_head_of(top)} on {in_words(top['metric'])}: {top['effect']:+.3g} [{top['low']:+.3g}, {top['high']:+.3g}]."
+        f"{sentence} In {n_heads} heads the effect of negation differs between the two, most regularly in head "
+        f"{_head_of(top)}, on the {metric_name(str(top['metric']))}: {top['effect']:+.3g} [{top['low']:+.3g}, "
+        f"{top['high']:+.3g}]."
     ]
 
 
@@ -323,8 +343,9 @@ def _draw_swaps(rows: pd.DataFrame, what: str, site: str, direction: str, compar
         .to_numpy(dtype=float)
         for name, (layers, _), part in zip(names, shapes, parts, strict=False)
     ]
+    named = parts if site == "z" else [[role_label(role) for role in part] for part in parts]
     figure = side_by_side(
-        tables, parts, "head" if site == "z" else "role", "normalised effect", f"Swapping {what}, {direction}"
+        tables, named, "head" if site == "z" else "role", "normalised effect", f"Swapping {what}, {direction}"
     )
     top = rows.iloc[int(rows[names[-1]].abs().argmax())]
     where = f"head {_head(top)}" if site == "z" else f"layer {top['layer']:.0f}, {top['part']}"
@@ -359,7 +380,7 @@ def _draw_effects(metric: str, compared: StudyComparison) -> _Drawn:
             f"{float(top['high']):+.3g}]."
         )
     parts = [[str(head) for head in range(values.shape[1])] for values in tables]
-    named = in_words(metric)
+    named = metric_name(metric)
     return (
         side_by_side(tables, parts, "head", "effect", f"Effect of negation on {named}"),
         f"{len(tables)} maps of layers by heads: effect of negation on {named}.{most}",
@@ -431,7 +452,7 @@ def side_by_side(
         axes.set_xlabel(across, fontsize=MEDIUM)
         axes.set_title(which, fontsize=MEDIUM)
     # Numbers are written where there is room, which is known when all is in its place.
-    figure.draw_without_rendering()
+    lay_out(figure)
     for axes in grid:
         write_numbers(axes)
     return figure
@@ -476,7 +497,7 @@ def _changed_heads(change: xr.Dataset, tests: tuple[xr.Dataset | None, xr.Datase
         effects = own["effect"].to_dataframe(name).reset_index()
         rows = rows.merge(effects[["metric", "layer", "head", name]], on=["metric", "layer", "head"], how="left")
     rows = rows.assign(head=rows["layer"].astype(str) + "." + rows["head"].astype(str))
-    rows["metric"] = rows["metric"].map(in_words)
+    rows["metric"] = rows["metric"].map(metric_name)
     named = rows.rename(columns={**_BOUNDS, "effect": "B − A", "effect_size": "d_z", "p_max_t": "max-T p"})
     shown = ["head", "metric", "A", "B", "B − A", "95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
     caption = (
@@ -493,7 +514,7 @@ def _own_heads(name: str, tests: xr.Dataset | None) -> str:
     rows = effects_table(tests).sort_values("effect_size", key=lambda size: -size.abs())
     rows = rows.drop_duplicates(["layer", "head"]).head(_N_NAMED)
     rows = rows.assign(head=rows["layer"].astype(str) + "." + rows["head"].astype(str))
-    rows["metric"] = rows["metric"].map(in_words)
+    rows["metric"] = rows["metric"].map(metric_name)
     named = rows.rename(columns={**_BOUNDS, "effect_size": "d_z", "p_max_t": "max-T p"})
     shown = ["head", "metric", "effect", "95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
     return table(named[shown], f"{name}: the heads with the most regular effects of negation", decimals=4)
@@ -603,5 +624,6 @@ def _signed(row: pd.Series, decimals: int) -> str:
 
 def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
+    fix_layout(figure)
     figure.savefig(data, format="png", dpi=_DPI)
     return data.getvalue()

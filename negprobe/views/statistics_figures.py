@@ -24,8 +24,11 @@ from negprobe.views.drawing import (
     GREY,
     HALO,
     HATCHED,
+    LARGE,
+    MEDIUM,
     ORANGE,
     PAGE,
+    SMALL,
     STEPS,
     cell_axes,
     draw_cells,
@@ -67,7 +70,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
     table = _layer_by_head(found["effect"])
     alone, axes = axes is None, axes or cell_axes(table.shape, width)
     draw_cells(axes, table, f"{_EFFECT}\n{_unit(metric)}".strip(), diverging=True)
-    axes.set_xlabel("head", fontsize=8)
+    axes.set_xlabel("head", fontsize=MEDIUM)
     n_tested = np.isfinite(_layer_by_head(found["p_max_t"])).sum()
     tested = "too few to test" if "untestable" in tests.attrs else f"{n_tested} heads tested"
     set_title(axes, metric_name(metric), f"{tested}, {_pairs(found['n'])}")
@@ -124,7 +127,7 @@ def raw_against_norm(
         axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
         legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
     n = tests["n"].sel(metric=[raw, weighted])
-    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=9)
+    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=LARGE)
     name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
     return figure_of(axes)
 
@@ -171,11 +174,11 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
         keys["uniform attention"] = axes.axhline(uniform, color="black", linewidth=0.9, linestyle="--", zorder=0)
     axes.set_xlim(-0.6, n_layers - 0.4)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("layer", fontsize=8)
-    axes.set_ylabel("mean |query − key| (tokens)", fontsize=8)
+    axes.set_xlabel("layer", fontsize=MEDIUM)
+    axes.set_ylabel("mean |query − key| (tokens)", fontsize=MEDIUM)
     title = f"How far heads attend, {_pairs(xr.DataArray(metrics.sizes['pair']))}\n(marks: heads, lines: their median)"
-    axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes.set_title(title, fontsize=LARGE)
+    axes.tick_params(labelsize=SMALL)
     thin_ticks(axes)
     legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
@@ -203,7 +206,7 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
     if not controlled.sizes["pair"]:
         drawn = shares.sel(compared=["counterfactual"]).dropna("pair", how="any")
     alone = axes is None
-    axes = axes or Figure(figsize=(width, 2.6 + 0.12 * width), layout="constrained").subplots()
+    axes = axes or Figure(figsize=(width, 2.9 + 0.06 * width), layout="constrained").subplots()
     keys: dict[str, Any] = {}
     colours = colormaps["viridis"](np.linspace(0, 0.9, drawn.sizes["measure"]))
     for measure, colour, marker in zip(drawn["measure"].values, colours, "os^Dv", strict=False):
@@ -214,11 +217,11 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
             )
             keys.setdefault(metric_name(str(measure)), line)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("layer", fontsize=8)
-    axes.set_ylabel("share of what reaches a word", fontsize=8)
+    axes.set_xlabel("layer", fontsize=MEDIUM)
+    axes.set_ylabel("share of what reaches a word", fontsize=MEDIUM)
     dashed = "dashed: the neutral words in its place" if controlled.sizes["pair"] else ""
     set_title(axes, "What the cue contributes", dashed, _pairs(xr.DataArray(drawn.sizes["pair"])))
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=SMALL)
     thin_ticks(axes, "x")
     legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
@@ -258,14 +261,14 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     across = min(0.5 + 0.4 * len(roles), width / 2)  # of one panel
     down = n_layers * min(0.28, 4.5 / n_layers, max(0.125, 0.7 * across / len(roles)))
     figure = Figure(figsize=(len(panels) * across, 2 + down), layout="constrained")
-    figure.suptitle("Change of the heads' outputs by role (n pairs)", fontsize=9)
+    figure.suptitle("Change of the heads' outputs by role (n pairs)", fontsize=LARGE)
     for axes, (what, values) in zip(
         figure.subplots(1, len(panels), sharey=True, squeeze=False).flat, panels.items(), strict=True
     ):
         table = values.sel(role=roles).mean("pair").values
         draw_cells(axes, table, metric_unit("output_change"), diverging=what == _EFFECT, bar="bottom")
-        axes.set_xticks(range(len(roles)), names, rotation=90, fontsize=7)
-        axes.set_title(what.replace(" − ", "\n− " if across < 2 else " − "), fontsize=8)
+        axes.set_xticks(range(len(roles)), names, rotation=90, fontsize=SMALL)
+        axes.set_title(what.replace(" − ", "\n− " if across < 2 else " − "), fontsize=MEDIUM)
         axes.label_outer()
     return figure
 
@@ -316,14 +319,14 @@ def effect_by_group(
     for i, (axes, (layer, head)) in enumerate(zip(panels, chosen, strict=False)):
         keys |= _draw_forest(axes, [row[i] for row in shown], groups.sizes["group"])
         replicated, tested = (int(groups[name].sel(layer=layer, head=head)) for name in ("replicated", "n_groups"))
-        axes.set_title(f"{layer}.{head}: {replicated} of {tested}", fontsize=8)
-        axes.tick_params(labelsize=7, labelbottom=i + across >= len(chosen))
+        axes.set_title(f"{layer}.{head}: {replicated} of {tested}", fontsize=MEDIUM)
+        axes.tick_params(labelsize=SMALL, labelbottom=i + across >= len(chosen))
     for axes in panels[len(chosen) :]:
         axes.remove()
     panels[0].set_yticks(range(len(rows)), rows, parse_math=False)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
-    figure.suptitle("layer.head: groups in which it replicates", fontsize=9)
+    figure.suptitle("layer.head: groups in which it replicates", fontsize=LARGE)
     title = f"{metric_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
     legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
     return figure

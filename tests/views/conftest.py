@@ -1,10 +1,12 @@
-"""A comparison to draw, and a browser to look at pages with."""
+"""A comparison to draw, what a figure writes, and a browser to look at pages with."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from sample_comparisons import ORIGINAL, comparison_of
 
 from negprobe.attention import Comparison
@@ -13,6 +15,27 @@ from negprobe.attention import Comparison
 @pytest.fixture
 def comparison() -> Comparison:
     return comparison_of(ORIGINAL)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Figure], list[Text]]]:
+    """What a figure writes when it is drawn: the texts that are not empty, ticks outside the axes not among them."""
+    draw = Text.draw
+
+    def texts_of(figure: Figure) -> list[Text]:
+        found: list[Text] = []
+
+        def note(text: Text, renderer: object) -> None:
+            if text.get_visible() and text.get_text().strip():
+                found.append(text)
+            draw(text, renderer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Text, "draw", note)
+            figure.draw_without_rendering()
+        return found
+
+    yield texts_of
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What is drawn is the data: the arrays in the images, their scales and their labels."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,19 +9,31 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, attention_of, comparison_of, metrics_of, tokenized
+from sample_comparisons import (
+    CUE,
+    HEADS,
+    LAYERS,
+    ORIGINAL,
+    attention_of,
+    comparison_of,
+    metrics_of,
+    tokenized,
+    with_raw,
+)
 
 from negprobe.attention import MAP_METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import (
     by_layer_and_head,
+    difference_map,
     four_heatmaps,
     layer_head_map,
     metric_overview,
     patching_map,
     raw_beside_value_weighted,
 )
+from negprobe.views.labels import aligned_label, metric_name
 
 
 def maps(figure: Figure) -> list[Axes]:
@@ -38,7 +51,9 @@ def labels(axes: Axes, which: str = "x") -> list[str]:
 
 
 def colour_bars(figure: Figure) -> list[str]:
-    return [axes.get_ylabel() for axes in figure.axes if not axes.images]
+    """What the bars say, along whichever side they lie."""
+    bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    return [(axes.get_ylabel() or axes.get_xlabel()).replace("\n", " ") for axes in bars]
 
 
 def test_raw_stands_beside_norm_and_similarity_of_the_same_head() -> None:
@@ -103,17 +118,20 @@ def test_an_aligned_cue_is_marked_in_the_difference() -> None:
     )
     difference = maps(four_heatmaps(aligned, 0, 0))[2]
     bold = [text.get_text() for text in difference.get_xticklabels() if text.get_fontweight() == "bold"]
-    assert bold == ["now→not"]
+    assert bold == [aligned_label("now", "not")]
 
 
 def test_of_many_tokens_some_are_named_and_the_cue_always_is() -> None:
     n, cue = 128, 71
-    counterfactual = maps(four_heatmaps(comparison_of([f"w{i}" for i in range(n)], at=cue), 0, 0))[1]
+    figure = four_heatmaps(comparison_of([f"w{i}" for i in range(n)], at=cue), 0, 0)
+    counterfactual = maps(figure)[1]
     names = labels(counterfactual)
     assert "not" in names
-    assert 40 < len(names) < n
-    assert np.diff(counterfactual.get_xticks()).min() == 2
-    assert "1 token in 2 is named" in counterfactual.get_xlabel()
+    assert 10 < len(names) < n
+    step = np.bincount(np.diff(counterfactual.get_xticks()).astype(int)).argmax()
+    assert f"1 in {step} named" in figure.get_supxlabel()
+    boxes = [text.get_window_extent() for text in counterfactual.get_xticklabels()]
+    assert all(one.x1 <= next_.x0 + 1 for one, next_ in pairwise(boxes)), "names lie on each other"
     assert all(
         name == "not" or int(name[1:]) == at - (at > cue)
         for name, at in zip(names, counterfactual.get_xticks(), strict=True)
@@ -142,6 +160,141 @@ def test_a_map_that_does_not_fit_its_tokens_is_an_error() -> None:
 def test_a_difference_needs_aligned_tokens(comparison: Comparison) -> None:
     with pytest.raises(ViewError, match="No tokens"):
         four_heatmaps(replace(comparison, alignment=Alignment((), (), (), ())), 0, 0)
+
+
+@pytest.fixture
+def replaced() -> Comparison:
+    """ "now" becomes "not", and "ever" is put in behind it; [CLS] and [SEP] are special."""
+    before = (*ORIGINAL[:CUE], "now", *ORIGINAL[CUE:])
+    after = (*ORIGINAL[:CUE], "not", "ever", *ORIGINAL[CUE:])
+    kept = tuple(i for i in range(len(after)) if i != CUE + 1)
+    return replace(
+        comparison_of(ORIGINAL),
+        original=attention_of(before, 3),
+        counterfactual=attention_of(after, 4),
+        alignment=Alignment(tuple(range(len(before))), kept, (), (CUE + 1,)),
+    )
+
+
+@pytest.mark.parametrize("measure", ["raw", "norm", "similarity"])
+@pytest.mark.parametrize("special_tokens", [True, False])
+def test_a_difference_map_is_counterfactual_minus_original_on_the_aligned_tokens(
+    replaced: Comparison, measure: str, special_tokens: bool
+) -> None:
+    axes, bar = difference_map(replaced, 1, 2, measure=measure, special_tokens=special_tokens).axes
+    sides = []
+    for side in (replaced.original, replaced.counterfactual):
+        values = getattr(side, measure)[1, 2].double().numpy().copy()
+        if not special_tokens and measure != "similarity":
+            for query in range(len(values)):
+                values[query] /= sum(
+                    values[query, key] for key in range(len(values)) if not side.statement.special[key]
+                )
+        sides.append(values)
+    words = range(len(ORIGINAL) + 1) if special_tokens else range(1, len(ORIGINAL))
+    expected = np.zeros((len(words), len(words)))
+    for row, q in enumerate(words):
+        for column, k in enumerate(words):
+            expected[row, column] = sides[1][q + (q > CUE), k + (k > CUE)] - sides[0][q, k]
+    np.testing.assert_allclose(drawn(axes), expected, rtol=1e-12, atol=1e-15)
+    low, high = axes.images[0].get_clim()
+    assert -low == high == abs(drawn(axes)).max()
+    tokens = [aligned_label("now", "not") if q == CUE else replaced.original.statement.tokens[q] for q in words]
+    assert labels(axes, "x") == labels(axes, "y") == tokens
+    title = axes.get_title().replace("\n", " ")
+    assert title.startswith("Counterfactual − original Layer 1, head 2")
+    assert ("without special tokens" in title) != special_tokens
+    assert ("renormalised" in title) == (not special_tokens and measure != "similarity")
+    assert bar.get_xlabel().startswith("change of")
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_special_tokens_are_left_out_and_what_is_left_of_a_row_sums_to_one(width: float) -> None:
+    attention = attention_of(ORIGINAL)
+    raw = attention.raw.clone()
+    raw[1, 2, 3] = 0
+    raw[1, 2, 3, 0] = 1  # "is" looks at [CLS] alone
+    attention = with_raw(attention, raw)
+    figure = raw_beside_value_weighted(attention, 1, 2, special_tokens=False, width=width)
+    words = range(1, len(ORIGINAL) - 1)
+    for axes, measure in zip(maps(figure), ("raw", "norm", "similarity"), strict=True):
+        whole = getattr(attention, measure)[1, 2].double().numpy()
+        for row, q in enumerate(words):
+            left = sum(whole[q, k] for k in words)
+            for column, k in enumerate(words):
+                value = whole[q, k] if measure == "similarity" else whole[q, k] / left if left else np.nan
+                np.testing.assert_allclose(drawn(axes)[row, column], value, rtol=1e-12)
+        assert labels(axes) == list(ORIGINAL[1:-1])
+        assert axes.patch.get_hatch()
+    assert "rows renormalised without special tokens" in figure.get_suptitle().replace("\n", " ")
+    raw_bar, norm_bar, cosine_bar = colour_bars(figure)
+    assert raw_bar == "attention weight (hatched: no attention left)"
+    assert norm_bar == "share of A · ‖v W_O‖ (hatched: no attention left)"
+    assert cosine_bar == "cosine of the head's outputs"
+
+
+def test_with_special_tokens_the_title_says_nothing_of_them(comparison: Comparison) -> None:
+    for figure in (raw_beside_value_weighted(comparison.original, 0, 0), four_heatmaps(comparison, 0, 0)):
+        assert figure.get_suptitle() == "Layer 0, head 0"
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_four_heatmaps_without_special_tokens_are_renormalised_in_both_statements(
+    comparison: Comparison, width: float
+) -> None:
+    figure = four_heatmaps(comparison, 1, 2, special_tokens=False, width=width)
+    by_title = {axes.get_title().replace("\n", " "): axes for axes in maps(figure)}
+    for name, side in (("Original", comparison.original), ("Counterfactual", comparison.counterfactual)):
+        whole = side.raw[1, 2].double().numpy()[1:-1, 1:-1]
+        np.testing.assert_allclose(
+            drawn(by_title[f"{name}, attention"]), whole / whole.sum(axis=1, keepdims=True), rtol=1e-12
+        )
+        similarity = side.similarity[1, 2].double().numpy()[1:-1, 1:-1]
+        np.testing.assert_array_equal(drawn(by_title[f"{name}, similarity of outputs"]), similarity)
+    difference = by_title["Counterfactual − original, attention"]
+    single = maps(difference_map(comparison, 1, 2, special_tokens=False))[0]
+    np.testing.assert_array_equal(drawn(difference), drawn(single))
+    assert "rows renormalised without special tokens" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_in_a_column_each_row_of_maps_is_a_statement_named_at_its_left(comparison: Comparison) -> None:
+    panels = maps(four_heatmaps(comparison, 0, 0, width=3.3))
+    for axes in panels:
+        is_left = "similarity" not in axes.get_title()
+        tokens = list(ORIGINAL)
+        if axes.get_title().startswith("Counterfactual,"):
+            tokens.insert(CUE, "not")
+        assert labels(axes) == tokens
+        assert labels(axes, "y") == (tokens if is_left else [])
+        assert (axes.get_ylabel() == "query") == is_left
+
+
+def test_a_difference_map_of_what_is_not_there_is_an_error(comparison: Comparison) -> None:
+    with pytest.raises(ViewError, match="no measure 'z'; choose from raw, norm, similarity"):
+        difference_map(comparison, 0, 0, measure="z")
+    with pytest.raises(ViewError, match=f"no layer {LAYERS}, head 0"):
+        difference_map(comparison, LAYERS, 0)
+    with pytest.raises(ViewError, match="No tokens"):
+        difference_map(replace(comparison, alignment=Alignment((), (), (), ())), 0, 0)
+    with pytest.raises(ViewError, match="No tokens"):
+        # [CLS] alone is aligned.
+        difference_map(replace(comparison, alignment=Alignment((0,), (0,), (), ())), 0, 0, special_tokens=False)
+
+
+def test_a_statement_without_words_is_an_error() -> None:
+    with pytest.raises(ViewError, match="special tokens alone"):
+        raw_beside_value_weighted(attention_of(("[CLS]", "[SEP]")), 0, 0, special_tokens=False)
+    with pytest.raises(ViewError, match="without tokens"):
+        raw_beside_value_weighted(attention_of(()), 0, 0)
+
+
+def test_a_negative_value_on_a_scale_from_zero_is_an_error() -> None:
+    values = np.array([[-1.0, 2.0]])
+    with pytest.raises(ViewError, match="negative"):
+        layer_head_map(values, label="effect", diverging=False)
+    assert maps(layer_head_map(values, label="effect"))[0].images[0].get_clim() == (-2, 2)
+    given = layer_head_map(values, label="effect", diverging=False, limits=(-1.0, 2.0))
+    assert maps(given)[0].images[0].get_clim() == (-1, 2)
 
 
 def test_a_layer_head_map_draws_its_numbers_and_writes_them() -> None:
@@ -189,8 +342,9 @@ def test_the_overview_shows_the_four_metrics(comparison: Comparison) -> None:
     for overview in (metric_overview(comparison), metric_overview(metrics)):
         for axes, name in zip(maps(overview), MAP_METRICS, strict=True):
             np.testing.assert_array_equal(drawn(axes), by_layer_and_head(metrics, name))
-        names = [name.replace("_", " ") for name in MAP_METRICS]
-        assert colour_bars(overview) == names
+        titles = [axes.get_title().replace("\n", " ") for axes in maps(overview)]
+        assert titles == [metric_name(name) for name in MAP_METRICS]
+        assert colour_bars(overview) == ["attention weight"] * 2 + ["Pearson correlation"] * 2
         assert [axes.images[0].get_clim()[1] for axes in maps(overview)][2:] == [1, 1]
 
 
@@ -225,7 +379,8 @@ def test_a_patching_map_is_layer_by_token_with_zero_in_the_middle() -> None:
     np.testing.assert_array_equal(drawn(axes), effect.values)
     assert labels(axes) == tokens
     assert axes.images[0].get_clim() == (-1, 1)
-    assert axes.get_title() == "resid_pre, denoising"
+    title = "Swapping the residual stream into the layer in the counterfactual (denoising)"
+    assert axes.get_title().replace("\n", " ") == title
     assert len(axes.texts) == 6
 
 
@@ -233,7 +388,7 @@ def test_a_patching_map_takes_its_dimensions_in_either_order() -> None:
     roles = ["cue", "affected", "mask", "other"]
     (axes,) = maps(patching_map(patched("role", "layer", role=roles)))
     np.testing.assert_array_equal(drawn(axes), patched("layer", "role").values)
-    assert labels(axes) == roles
+    assert labels(axes) == ["cue", "affected", "[MASK]", "other"]
 
 
 def test_a_patching_map_of_many_pairs_asks_for_one() -> None:

@@ -17,4 +17,9 @@ def test_what_cannot_be_seen_becomes_visible_on_one_line() -> None:
 
 def test_aligned_tokens_share_a_label_only_where_they_agree() -> None:
     assert aligned_label("door", "door") == "door"
-    assert aligned_label("now", "not") == "now→not"
+    assert aligned_label("now", "not").replace("\u200e", "") == "now→not"
+
+
+def test_of_aligned_tokens_the_original_s_stands_first_in_any_script() -> None:
+    # Without the marks, two right-to-left words would change places around the arrow.
+    assert aligned_label("\u05d0", "\u05d1") == "\u05d0\u200e→\u200e\u05d1"

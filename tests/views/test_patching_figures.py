@@ -1,7 +1,7 @@
 """What is drawn of circuits and effects is the data, and the sentences about heads have their numbers."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
+from sample_patching import Circuit, Component, averages_of, by_head, circuit_of, readings_of
 from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
-from negprobe.attention.readings import mean_readings, no_readings
 from negprobe.errors import InputError, ViewError
 from negprobe.views import (
     attribution_agreement,
@@ -26,55 +26,7 @@ from negprobe.views import (
     faithfulness_curve,
     head_sentence,
 )
-
-
-@dataclass(frozen=True, order=True)
-class Component:
-    layer: int
-    head: int | None
-
-    def __str__(self) -> str:
-        return f"mlp {self.layer}" if self.head is None else f"{self.layer}.{self.head}"
-
-
-@dataclass(frozen=True)
-class Circuit:
-    model_name: str
-    direction: str
-    ablation: str
-    threshold: float
-    components: tuple[Component, ...]
-    scores: dict[Component, float]
-    curve: pd.DataFrame
-    faithfulness: float
-    interval: tuple[float, float]
-    random_faithfulness: float
-    cpr: float
-    cmd: float
-
-
-def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
-    parts = [Component(layer, head) for layer in range(n_layers) for head in (*range(n_heads), None)]
-    values = np.random.default_rng(0).normal(size=len(parts)) ** 3
-    scores = {parts[i]: float(values[i]) for i in np.argsort(-abs(values))}
-    sizes = np.arange(len(parts) + 1)
-    share = sizes / len(parts)
-    faithfulness = 1 - np.exp(-6 * share)
-    columns = {"low": faithfulness - 0.1, "high": faithfulness + 0.05}
-    curve = pd.DataFrame({"size": sizes, "share": share, "faithfulness": faithfulness, **columns})
-    chosen = tuple(scores)[:size]
-    interval = (0.75, 0.9375)
-    return Circuit("a_model_$1", "denoising", "swap", 0.85, chosen, scores, curve, 0.875, interval, 0.125, 0.8125, 0.25)
-
-
-def readings_of(n_layers: int, n_heads: int) -> xr.Dataset:
-    """Readings in which head h of layer l reads the role number l + h at [MASK], after the values."""
-    sums = no_readings(n_layers, n_heads)
-    sums["n"][:] = sums["n_changed"][:] = 4
-    for layer, head in itertools.product(range(n_layers), range(n_heads)):
-        where = {"side": "counterfactual", "measure": "norm", "layer": layer, "head": head, "query": "mask"}
-        sums["share"].loc[where | {"key": sums["key"].values[(layer + head) % 7]}] = 3.0
-    return mean_readings(sums)
+from negprobe.views.labels import role_label
 
 
 def scatters(axes: Axes) -> dict[str, PathCollection]:
@@ -161,7 +113,7 @@ def test_the_legend_counts_what_is_inside_and_outside_and_the_bar_says_what_scor
     heads = sum(part.head is not None for part in circuit.components)
     assert 0 < heads < 6
     assert legend(figure) == [f"head ({heads})", f"MLP ({6 - heads})", "outside (9)"]
-    assert figure.axes[1].get_xlabel() == "effect of ablating it alone (denoising, swap)"
+    assert figure.axes[1].get_xlabel() == "effect of ablating it alone\nswap ablation in the counterfactual (denoising)"
 
 
 def test_of_a_circuit_of_heads_alone_the_legend_names_no_mlps():
@@ -183,7 +135,7 @@ def test_beneath_a_head_stands_what_it_reads_and_beneath_an_mlp_only_its_name():
     roles = readings["key"].values
     for part, text in zip(circuit.components, texts, strict=True):
         assert text.get_text() == (
-            str(part) if part.head is None else f"{part}\nmask → {roles[part.layer + part.head]}"
+            str(part) if part.head is None else f"{part}\n[MASK] → {role_label(roles[part.layer + part.head])}"
         )
 
 
@@ -195,7 +147,7 @@ def test_beneath_a_head_stands_what_changes_if_it_is_much():
     readings["change"].loc[where | {"layer": 2, "head": 1}] = -0.25
     readings["change"].loc[where | {"layer": 2, "head": 2}] = 0.24
     told = {text.get_text().split("\n")[0]: text.get_text() for text in names(circuit_graph(circuit, readings).axes[0])}
-    assert told["0.3"].split("\n")[1:] == ["mask → mask", "affected → cue +0.80"]
+    assert told["0.3"].split("\n")[1:] == ["[MASK] → [MASK]", "affected → cue +0.80"]
     assert told["2.1"].split("\n")[2:] == ["affected → cue −0.25"]
     assert [name for name, text in told.items() if text.count("\n") == 2] == [
         str(part) for part in circuit.components if str(part) in ("0.3", "2.1")
@@ -261,9 +213,9 @@ def test_a_faithfulness_curve_is_the_curve_its_band_and_the_circuit(n_layers, n_
     (interval,) = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
     np.testing.assert_array_equal(interval.get_segments(), [[(6 / n, 0.75), (6 / n, 0.9375)]])
     assert axes.get_xscale() == scale
-    assert axes.get_title() == "CPR 0.81, CMD 0.25\ndenoising, swap"
+    assert axes.get_title() == "CPR 0.81, CMD 0.25\nswap ablation in the counterfactual (denoising)"
     assert legend(figure) == [
-        "95 % interval",
+        "best-ranked, 95 % interval",
         "whole model",
         "threshold 0.85",
         "random circuits",
@@ -277,12 +229,6 @@ def test_a_curve_without_rows_or_columns_is_an_error():
         faithfulness_curve(replace(circuit, curve=circuit.curve.iloc[:0]))
     with pytest.raises(ViewError, match="lacks the column low"):
         faithfulness_curve(replace(circuit, curve=circuit.curve.drop(columns="low")))
-
-
-def by_head(values: np.ndarray, **coords: object) -> xr.DataArray:
-    """An array `[layer head]` with its coordinates."""
-    layer, head = map(np.arange, values.shape)
-    return xr.DataArray(values, dims=("layer", "head"), coords={"layer": layer, "head": head, **coords})
 
 
 @pytest.fixture
@@ -307,7 +253,7 @@ def test_each_head_is_a_point_of_attention_against_effect_in_its_layer_s_colour(
     ]
     np.testing.assert_array_equal(np.column_stack([offsets(points), points.get_array()]), expected)
     assert axes.get_xlabel() == "attention to the cue"
-    assert axes.get_ylabel() == "effect of swapping z (denoising)"
+    assert axes.get_ylabel() == "effect of swapping its output\nin the counterfactual (denoising)"
     rho = f"{stats.spearmanr(attention.values.ravel(), effects.values.ravel()).statistic:.2f}".replace("-", "−")
     n = effects["n_pairs"].values
     assert axes.get_title() == f"Spearman ρ = {rho} over 12 heads\nn = {n.min()} to {n.max()} pairs"
@@ -354,14 +300,6 @@ def test_effects_with_other_dimensions_or_without_a_head_in_common_are_errors(ef
         causal_against_attention(effects * np.nan, attention, "attention")
 
 
-def averages_of(by: str, groups: list, n_layers: int) -> pd.DataFrame:
-    rng = np.random.default_rng(5)
-    rows = pd.DataFrame(itertools.product(range(n_layers), groups), columns=["layer", by])
-    effect = rng.normal(size=len(rows))
-    n_pairs = rng.integers(30, 40, len(rows))
-    return rows.assign(effect=effect, low=effect - 0.3, high=effect + 0.5, n_pairs=n_pairs)
-
-
 @pytest.mark.parametrize(
     ("by", "groups", "panel", "along"),
     [("role", ["mask", "cue", "cls"], "role", "layer"), ("head", [0, 1, 2, 3], "layer", "head")],
@@ -383,7 +321,7 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
         drawn = np.array(intervals.get_segments())
         np.testing.assert_array_equal(drawn[:, 0], rows[[along, "low"]])
         np.testing.assert_array_equal(drawn[:, 1], rows[[along, "high"]])
-        what = name if panel == "role" else f"layer {name}"
+        what = role_label(name) if panel == "role" else f"layer {name}"
         assert axes.get_title() == f"{what} (n = {rows['n_pairs'].min()} to {rows['n_pairs'].max()})"
     assert figure.get_supxlabel() == along and "95 %" in figure.get_supylabel()
 
@@ -391,7 +329,7 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
 def test_parts_that_no_pair_has_are_left_out():
     table = averages_of("role", ["cue", "mask"], 3)
     table.loc[table["role"] == "cue", ["effect", "low", "high"]] = np.nan
-    assert [axes.get_title().split()[0] for axes in effect_by_role(table).axes] == ["mask"]
+    assert [axes.get_title().split()[0] for axes in effect_by_role(table).axes] == ["[MASK]"]
 
 
 def test_averages_that_cannot_be_drawn_are_errors():
