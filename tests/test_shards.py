@@ -127,6 +127,6 @@ def test_a_full_disk_leaves_what_is_there_and_no_part(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shards_module.parquet, "write_table", full)
-    with pytest.raises(StudyError, match="No space left on device.*goes on from there"):
+    with pytest.raises(StudyError, match=r"No space left on device.*goes on from there"):
         write_shard(expected(), tmp_path / "m-00000.parquet")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]

@@ -42,9 +42,11 @@ def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path
     with study_folder(tmp_path / "out", whose) as shards:
         assert [path.name for path in shards.iterdir()] == ["a.parquet"]
     other = identity(model, builtin_pairs()[:2], {"seed": 1})
-    with pytest.raises(StudyError, match=r"holds another study \(seed: 0, here 1\)"):
-        with study_folder(tmp_path / "out", other):
-            pass
+    with (
+        pytest.raises(StudyError, match=r"holds another study \(seed: 0, here 1\)"),
+        study_folder(tmp_path / "out", other),
+    ):
+        pass
     assert (shards / "a.parquet").read_text() == "measured"
 
 
@@ -80,16 +82,17 @@ def test_two_studies_at_once_in_a_folder_are_an_error(whose, tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_is_an_error(whose, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StudyError, match="cannot be written to.*Choose another"):
-        with study_folder(tmp_path / "file" / "out", whose):
-            pass
+    with (
+        pytest.raises(StudyError, match=r"cannot be written to.*Choose another"),
+        study_folder(tmp_path / "file" / "out", whose),
+    ):
+        pass
 
 
 def test_a_study_of_before_and_a_damaged_folder_are_errors_and_stay(whose, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(StudyError, match="holds a study that cannot be gone on with"):
-        with study_folder(tmp_path, whose):
-            pass
+    with pytest.raises(StudyError, match="holds a study that cannot be gone on with"), study_folder(tmp_path, whose):
+        pass
     assert (tmp_path / "manifest.json").read_text() == "{}"
     for content in ("{", "[]", json.dumps(7)):
         (tmp_path / "study.json").write_text(content)
