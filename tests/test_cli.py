@@ -20,6 +20,7 @@ def test_study_writes_a_report_and_says_what_it_found(tmp_path):
     assert "The model prefers the right word on" in " ".join(result.output.split())
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_study_reads_pairs_from_a_file(tmp_path):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text(
@@ -31,6 +32,7 @@ def test_study_reads_pairs_from_a_file(tmp_path):
     assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 1
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_study_reads_neg136(tmp_path, shared_datasets, minilm_path):
     result = run("study", minilm_path, "--pairs", shared_datasets / "neg136", "--limit", 3, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -83,6 +85,7 @@ def test_a_wrong_input_is_one_line_and_exit_code_1(arguments, message, tmp_path)
     assert "Traceback" not in result.output
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     states = ("open", "closed", "clean", "dirty", "full", "empty")
     lines = [{"original": f"The door is {w}.", "counterfactual": f"The door is not {w}."} for w in states]

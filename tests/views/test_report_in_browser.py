@@ -5,16 +5,20 @@ from typing import Any
 
 import pytest
 
+from negprobe import HookedEncoder, builtin_pairs
 from negprobe.saved_study import read_study
+from negprobe.study import run_study, write_study
 from negprobe.study_comparison import compare_studies
 from negprobe.views.report_comparison import write_comparison
 
 
 @pytest.fixture(scope="module")
 def pages(two_studies: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    compared = compare_studies(*map(read_study, two_studies))
-    comparison = write_comparison(compared, tmp_path_factory.mktemp("page") / "ab.html")
-    return {"report": two_studies[0] / "report.html", "comparison": comparison}
+    folder = tmp_path_factory.mktemp("pages")
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    report = write_study(run_study(model, builtin_pairs()[::28], patch_pairs=4), folder, "negprobe study")
+    comparison = write_comparison(compare_studies(*map(read_study, two_studies)), folder / "ab.html")
+    return {"report": report, "comparison": comparison}
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
