@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +68,13 @@ def study(
         typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
     ] = None,
     device: Device = None,
+    engine: Annotated[
+        str, typer.Option(help="Who measures: 'local', or 'ray' for the workers of a cluster.")
+    ] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
+    from negprobe.engines import on_ray
     from negprobe.models import HookedEncoder
     from negprobe.statements import load_pairs
     from negprobe.study import run_study, write_study
@@ -82,6 +87,8 @@ def study(
         names = pairs or [BUILTIN]
         loaded = [load_pairs(name) for name in names]
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
+        if engine not in ("local", "ray"):
+            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         encoder = HookedEncoder.from_pretrained(model, device=device)
         options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
         with study_folder(out, identity(encoder, chosen, options)) as shards, _progress() as report_progress:
@@ -94,6 +101,9 @@ def study(
                 circuit_pairs=circuit_pairs,
                 seed=seed,
                 shards=shards,
+                engine=on_ray(partial(HookedEncoder.from_pretrained, model, device=device))
+                if engine == "ray"
+                else None,
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
