@@ -89,7 +89,8 @@ def study(
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         if engine not in ("local", "ray"):
             raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
-        encoder = HookedEncoder.from_pretrained(model, device=device)
+        load = partial(HookedEncoder.from_pretrained, model, device=device)
+        encoder = load()
         options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
         with study_folder(out, identity(encoder, chosen, options)) as shards, _progress() as report_progress:
             results = run_study(
@@ -101,9 +102,7 @@ def study(
                 circuit_pairs=circuit_pairs,
                 seed=seed,
                 shards=shards,
-                engine=on_ray(partial(HookedEncoder.from_pretrained, model, device=device))
-                if engine == "ray"
-                else None,
+                engine=on_ray(load) if engine == "ray" else None,
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)

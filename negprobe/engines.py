@@ -1,6 +1,7 @@
 """Who measures the shards of a study: this process, or the workers of a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import xarray as xr
@@ -24,6 +25,18 @@ def in_process(model: HookedEncoder) -> Engine:
             yield number, measure(model, pairs)
 
     return run
+
+
+class _Worker:
+    """A model in a process of its own."""
+
+    def __init__(self, load: Callable[[], HookedEncoder], threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.model = load()
+
+    def measure(self, measure: Measure, number: int, pairs: Sequence[StatementPair]) -> tuple[int, xr.Dataset]:
+        """The number of a shard, and what is measured on its pairs."""
+        return number, measure(self.model, pairs)
 
 
 def on_ray(load: Callable[[], HookedEncoder], *, workers: int | None = None) -> Engine:
@@ -52,17 +65,9 @@ def on_ray(load: Callable[[], HookedEncoder], *, workers: int | None = None) -> 
     n_gpus = int(resources.get("GPU", 0))
 
     # Each call may be done anew, as a measure changes nothing.
-    @ray.remote(num_cpus=threads, num_gpus=int(n_gpus > 0), max_restarts=-1, max_task_retries=-1)
-    class Worker:
-        def __init__(self) -> None:
-            torch.set_num_threads(threads)
-            self.model = load()
-
-        def measure(self, measure: Measure, number: int, pairs: Sequence[StatementPair]) -> tuple[int, xr.Dataset]:
-            return number, measure(self.model, pairs)
-
+    worker: Any = ray.remote(num_cpus=threads, num_gpus=int(n_gpus > 0), max_restarts=-1, max_task_retries=-1)(_Worker)
     n_workers = workers or n_gpus or max(1, int(resources["CPU"]) // threads)
-    pool = ActorPool([Worker.remote() for _ in range(n_workers)])
+    pool = ActorPool([worker.remote(load, threads) for _ in range(n_workers)])
 
     def run(measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
         yield from pool.map_unordered(lambda worker, job: worker.measure.remote(measure, *job), list(enumerate(shards)))
