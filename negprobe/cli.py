@@ -1,33 +1,39 @@
-"""The command line: study, report, compare, view, patch and evaluate."""
+"""The command line: study, report, compare, view, patch, evaluate and doctor.
+
+Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
+"""
 
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
-from negprobe.attention import MAP_METRICS, AttentionProbe
-from negprobe.errors import NegprobeError, PatchingError
-from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
-from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
-from negprobe.results import PATCHED_BY_ROLE
-from negprobe.saved_study import read_study
-from negprobe.statements import StatementPair, load_pairs, tokenize, unknown_words
-from negprobe.study import patching_table, run_study, write_study
-from negprobe.study_comparison import compare_studies
-from negprobe.views import four_heatmaps, metric_overview, patching_map, write_page
-from negprobe.views.comparison_findings import answer
-from negprobe.views.findings import findings, left_out
-from negprobe.views.report_comparison import write_comparison
+from negprobe.errors import NegprobeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from negprobe.models import HookedEncoder
 
 app = typer.Typer(
     help="Show where an encoder language model hears 'not'.",
@@ -37,6 +43,7 @@ app = typer.Typer(
 )
 console = Console()
 BUILTIN = "builtin"
+_VERDICTS = {True: "[green]right[/green]", False: "[red]wrong[/red]", None: ""}
 
 Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
 Device = Annotated[str | None, typer.Option(help="Where to run; by default a GPU if there is one.")]
@@ -61,24 +68,41 @@ def study(
         typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
     ] = None,
     device: Device = None,
+    engine: Annotated[
+        str, typer.Option(help="Who measures: 'local', or 'ray' for the workers of a cluster.")
+    ] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
+    from negprobe.engines import on_ray
+    from negprobe.models import HookedEncoder
+    from negprobe.statements import load_pairs
+    from negprobe.study import run_study, write_study
+    from negprobe.study_folder import identity, study_folder
+    from negprobe.views.findings import findings, left_out
+
     with _clear_errors():
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = [load_pairs(name) for name in names]
-        encoder = HookedEncoder.from_pretrained(model, device=device)
-        with _progress() as report_progress:
+        chosen = [pair for part in loaded for pair in part.pairs[:limit]]
+        if engine not in ("local", "ray"):
+            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
+        load = partial(HookedEncoder.from_pretrained, model, device=device)
+        encoder = load()
+        options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
+        with study_folder(out, identity(encoder, chosen, options)) as shards, _progress() as report_progress:
             results = run_study(
                 encoder,
-                [pair for part in loaded for pair in part.pairs[:limit]],
+                chosen,
                 source=" and ".join("the built-in pairs" if name == BUILTIN else name for name in names),
                 dropped=[reason for part in loaded for reason in part.dropped],
                 patch_pairs=patch_pairs,
                 circuit_pairs=circuit_pairs,
                 seed=seed,
+                shards=shards,
+                engine=on_ray(load) if engine == "ray" else None,
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -98,6 +122,11 @@ def compare(
     device: Device = None,
 ) -> None:
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
+    from negprobe.attention import MAP_METRICS, AttentionProbe
+    from negprobe.models import HookedEncoder
+    from negprobe.statements import StatementPair
+    from negprobe.views import four_heatmaps, metric_overview, write_page
+
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
         probe = AttentionProbe(encoder)
@@ -127,6 +156,10 @@ def view(
     device: Device = None,
 ) -> None:
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
+    from negprobe.attention import AttentionProbe
+    from negprobe.models import HookedEncoder
+    from negprobe.statements import load_pairs
+
     with _clear_errors():
         _make_folder(out.parent)
         loaded = [load_pairs(name) for name in pairs or [BUILTIN]]
@@ -145,6 +178,11 @@ def compare_reports(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-report.html"),
 ) -> None:
     """Compare two studies of the same pairs: two models, or one before and after a fine-tune."""
+    from negprobe.saved_study import read_study
+    from negprobe.study_comparison import compare_studies
+    from negprobe.views.comparison_findings import answer
+    from negprobe.views.report_comparison import write_comparison
+
     with _clear_errors():
         if a.resolve() == b.resolve():
             raise NegprobeError(f"{a} and {b} are one folder; give the folders of two studies.")
@@ -168,6 +206,14 @@ def patch_pair(
     device: Device = None,
 ) -> None:
     """Swap activations between the two runs of one pair, at every layer, token and head, both ways."""
+    from negprobe.errors import PatchingError
+    from negprobe.models import HookedEncoder
+    from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
+    from negprobe.results import PATCHED_BY_ROLE
+    from negprobe.statements import StatementPair
+    from negprobe.study import patching_table
+    from negprobe.views import patching_map
+
     with _clear_errors():
         encoder = HookedEncoder.from_pretrained(model, device=device)
         pair = StatementPair(original, counterfactual, target, foil)
@@ -213,6 +259,11 @@ def evaluate_model(
     device: Device = None,
 ) -> None:
     """Score what a model answers on NEG-136, NEG-1500, ScoNe, MoNLI, BLiMP or pairs with a [MASK]."""
+    import pandas as pd
+
+    from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
+    from negprobe.models import HookedEncoder
+
     with _clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.
         if out is not None:
@@ -249,6 +300,21 @@ def evaluate_model(
             console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
 
 
+@app.command()
+def doctor() -> None:
+    """Say what negprobe runs on, whether the bundled model answers, and whether the hub can be reached."""
+    from negprobe.doctor import checks
+
+    with _clear_errors():
+        table = Table(show_header=False)
+        found = list(checks())
+        for check in found:
+            table.add_row(check.name, escape(check.found), _VERDICTS[check.right])
+        console.print(table)
+        if any(check.right is False for check in found):
+            raise typer.Exit(1)
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Show an error of ours, or of the file system, as one line instead of a traceback."""
@@ -259,12 +325,19 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "")
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a step, told by name."""
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    ) as bars:
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), *columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(step: str, done: int, total: int) -> None:
@@ -282,13 +355,15 @@ def _make_folder(out: Path) -> None:
         raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
 
 
-def _warn_of_unknown_words(model: HookedEncoder, *texts: str) -> None:
+def _warn_of_unknown_words(model: "HookedEncoder", *texts: str) -> None:
+    from negprobe.statements import tokenize, unknown_words
+
     words = {word for text in texts for word in unknown_words(tokenize(text, model.tokenizer), model.tokenizer)}
     if words:
         console.print(f"[yellow]This model does not know {escape(', '.join(sorted(words)))}.[/yellow]")
 
 
-def _print_table(frame: pd.DataFrame, title: str) -> None:
+def _print_table(frame: "pd.DataFrame", title: str) -> None:
     table = Table(title=title)
     for column in frame.columns:
         # Spaces let long names break over lines where the terminal is narrow.

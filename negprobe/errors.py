@@ -23,3 +23,7 @@ class PatchingError(NegprobeError):
 
 class ViewError(NegprobeError):
     """A figure or page was given something it cannot draw."""
+
+
+class StudyError(NegprobeError):
+    """A study's folder is in use, another study's, damaged, or cannot be written to."""

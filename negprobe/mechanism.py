@@ -1,6 +1,7 @@
 """The part of a study that asks how the negation reaches the answer: knock-outs of the cue, and the circuit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import xarray as xr
 
@@ -10,10 +11,11 @@ from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Patch, find_circuit, patch, patch_sweep
 from negprobe.patching.circuits import Circuit
 from negprobe.results import Mechanism
+from negprobe.shards import Sharding
 from negprobe.statements import ROLES, StatementPair
 
-Progress = Callable[[str, int, int], None]
-"""Told the step, and how much of it is done of how much."""
+PATCHED_IN_SHARD = 32
+"""How many pairs are patched at once."""
 
 # A circuit is proven on half of its pairs; bootstrap intervals over much fewer than 20 are too narrow.
 MIN_CIRCUIT_PAIRS = 40
@@ -34,7 +36,7 @@ def find_mechanism(
     why_few: str,
     *,
     seed: int,
-    progress: Progress,
+    sharding: Sharding,
 ) -> Mechanism:
     """Knock the cue out, and search the circuit.
 
@@ -44,10 +46,10 @@ def find_mechanism(
         searched: The pairs to search the circuit on; if there are too few of them, none is.
         why_few: What to do if so, for the report.
         seed: Of the search.
-        progress: Told what is going on.
+        sharding: How it is measured.
     """
-    knock_out, sets = _knock_outs(model, patched, progress)
-    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, progress)
+    knock_out, sets = _knock_outs(model, patched, sharding)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, sharding)
     read = searched if circuit is not None else patched
     return Mechanism(
         knock_out=knock_out,
@@ -74,21 +76,10 @@ def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
 
 
 def _knock_outs(
-    model: HookedEncoder, patched: Mapping[int, StatementPair], progress: Progress
+    model: HookedEncoder, patched: Mapping[int, StatementPair], sharding: Sharding
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """The counterfactuals' runs in which one head, or more, may not look at the cue."""
-    pairs, n = list(patched.values()), len(patched)
-    step = "knocking out the cue"
-    by_head = patch_sweep(
-        model,
-        pairs,
-        "attn_scores",
-        by="head",
-        direction="denoising",
-        how="knock_out",
-        keys="cue",
-        progress=lambda done: progress(step, done, 2 * n),
-    )
+    by_head = partial(patch_sweep, site="attn_scores", by="head", direction="denoising", how="knock_out", keys="cue")
     chosen = {_EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
     chosen |= {
         f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
@@ -99,23 +90,20 @@ def _knock_outs(
         for role in ROLES
         if role != "cue"
     }
-    sets = patch(
-        model,
-        pairs,
-        list(chosen.values()),
-        direction="denoising",
-        progress=lambda done: progress(step, n + done, 2 * n),
-    )
-    # The pairs' own numbers, as in every other table.
-    numbers = list(patched)
-    return by_head.assign_coords(pair=numbers), sets.assign_coords(pair=numbers, patch=list(chosen))
+    sets = partial(patch, patches=list(chosen.values()), direction="denoising")
+    knocked_out = sharding.measured("knocking out the cue by head", by_head, patched, PATCHED_IN_SHARD).load()
+    together = sharding.measured("knocking out the cue", sets, patched, PATCHED_IN_SHARD).load()
+    return knocked_out, together.assign_coords(patch=list(chosen))
 
 
 def _circuit(
-    model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, progress: Progress
+    model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, sharding: Sharding
 ) -> tuple[Circuit | None, str]:
     if len(pairs) < MIN_CIRCUIT_PAIRS:
         return None, f"it is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and {why_few}."
+    kept = None if sharding.folder is None else sharding.folder / "circuit.json"
+    if kept is not None and kept.exists():
+        return Circuit.load(kept, model), ""
     try:
         found = find_circuit(
             model,
@@ -123,8 +111,10 @@ def _circuit(
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
             seed=seed,
-            progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
+            progress=lambda step, done, total: sharding.progress(f"searching the circuit: {step}", done, total),
         )
     except PatchingError as error:
         return None, str(error)
+    if kept is not None:
+        found.save(kept)
     return found, ""

@@ -1,13 +1,13 @@
 """Statistics over pairs: the pair is the unit, and the length-matched control is what negation is held against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from negprobe.errors import InputError, StatementError
@@ -20,6 +20,9 @@ MIN_PAIRS = 6
 
 _NULL_SIZE = 2**24
 """How many numbers of a null or bootstrap distribution (resamples times heads) are held at once: 128 MiB of float64."""
+
+_VALUES_SIZE = 2**22
+"""How many values (pairs times heads) are held at once: 32 MiB of float64."""
 
 _BATCH_SIZE = 2**21
 """How many numbers (resamples times pairs) are drawn at once; drawing takes some 60 bytes for each."""
@@ -89,13 +92,20 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
     """
     if n_resamples < 1 or seed < 0:
         raise InputError(f"n_resamples={n_resamples} and seed={seed}: give at least one resample and a seed from 0 on.")
-    stacked = _stacked(effects)
-    dims = stacked.dims[1:]
-    values = rearrange(stacked.values, "pair ... -> pair (...)")
-    n = np.isfinite(values).sum(axis=0)
-    p, p_max_t = _sign_flips(values, n_resamples, seed)
-    low, high = _intervals(values, n_resamples, seed)
-    effect, effect_size = _effect_sizes(values)
+    present = _present(effects)
+    dims = ("metric", *(str(dim) for dim in _cells_of(effects).dims if dim != "pair"))
+    found, largest = [], np.zeros(1)
+    for values in _blocks(effects, present, n_resamples):
+        p, statistic, null = _sign_flips(values, n_resamples, seed)
+        effect, effect_size = _effect_sizes(values)
+        low, high = _intervals(values, n_resamples, seed)
+        n = np.isfinite(values).sum(axis=0)
+        found.append([effect, low, high, effect_size, n, p, statistic])
+        largest = np.maximum(largest, null)
+    effect, low, high, effect_size, n, p, statistic = map(np.concatenate, zip(*found, strict=True))
+    # Random flips may miss what all of them would show: a cell's own n pairs give 2 of 2^n flips at the least.
+    floor = np.where(n > 0, 2.0 ** (1.0 - n), np.nan)
+    p = np.maximum(p, floor)
     columns = {
         "effect": effect,
         "low": low,
@@ -104,13 +114,15 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
         "n": n,
         "p": p,
         "q": _false_discovery(p),
-        "p_max_t": p_max_t,
+        "p_max_t": np.maximum(_upper_tail(statistic, largest, exact=2 ** int(present.sum()) <= n_resamples), floor),
     }
-    shape = stacked.shape[1:]
+    whole = _cells_of(effects)
+    shape = (len(effects.data_vars), *(whole.sizes[dim] for dim in dims[1:]))
+    coords = {name: coord for name, coord in whole.coords.items() if "pair" not in coord.dims}
     return xr.Dataset(
         {name: (dims, column.reshape(shape)) for name, column in columns.items()},
-        coords={name: coord for name, coord in stacked.coords.items() if "pair" not in coord.dims},
-        attrs={"n_resamples": n_resamples, "seed": seed, **_limits(n, len(values), n_resamples)},
+        coords={"metric": list(effects.data_vars), **coords},
+        attrs={"n_resamples": n_resamples, "seed": seed, **_limits(n, int(present.sum()), n_resamples)},
     )
 
 
@@ -194,8 +206,8 @@ def replication(
         )
     if at_least < 1:
         raise InputError(f"An effect is asked for in at least {at_least} groups; ask for 1 or more.")
-    measured = _stacked(effects.assign_coords(group_of_pair=("pair", labels)))
-    labels = measured["group_of_pair"].values
+    present = _present(effects)
+    kept, labels = effects.isel(pair=present), labels[present]
     sizes = pd.Series(labels).value_counts().sort_index()
     too_small = [f"{name} ({size})" for name, size in sizes[sizes < min_pairs].items()]
     names = sizes[sizes >= min_pairs].index.tolist()
@@ -203,11 +215,11 @@ def replication(
         raise StatementError(
             f"No group has {min_pairs} pairs with a value: {', '.join(too_small)}. Give more pairs or merge groups."
         )
-    kept = measured.to_dataset("metric")
     tested = [effect_tests(kept.isel(pair=labels == name), n_resamples=n_resamples, seed=seed) for name in names]
     within = xr.concat(tested, pd.Index(names, name="group"), combine_attrs="drop").drop_vars(["q", "p_max_t"])
     testable = within["n"] >= min_pairs
-    agrees = np.sign(within["effect"]) == np.sign(measured.mean("pair"))
+    overall = kept.astype(float).mean("pair").to_dataarray("metric").transpose(*within["effect"].dims[1:])
+    agrees = np.sign(within["effect"]) == np.sign(overall.compute())
     n_groups = testable.sum("group")
     directed = within["p"].where(agrees, 1.0).where(testable)
     p_partial = ((n_groups - at_least + 1) * _smallest(directed, at_least)).clip(max=1.0)
@@ -272,29 +284,49 @@ def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"
     return float(correlation), float(p)
 
 
-def _stacked(effects: xr.Dataset) -> xr.DataArray:
-    """All variables as one array [pair, metric, ...], without the pairs that have no value at all."""
+def _present(effects: xr.Dataset) -> Bool[np.ndarray, " pair"]:
+    """Which pairs have any value at all."""
     dims = {frozenset(variable.dims) for variable in effects.data_vars.values()}
     if len(dims) != 1 or "pair" not in effects.dims:
         raise InputError(
             "The variables to test must all have the same dimensions, `pair` among them; there are "
             f"{[tuple(variable.dims) for variable in effects.data_vars.values()]}. Choose some: effects[[name, ...]]."
         )
-    stacked = effects.to_dataarray("metric").astype(float)
-    stacked = stacked.transpose("pair", "metric", ...).dropna("pair", how="all")
-    if not stacked.sizes["pair"]:
+    others = [dim for dim in effects.dims if dim != "pair"]
+    present = np.any([variable.notnull().any(others).values for variable in effects.data_vars.values()], axis=0)
+    if not present.any():
         raise StatementError(
             f"None of the {effects.sizes['pair']} pairs has an effect to test. A pair needs a control with as many "
             "tokens as its counterfactual, such as the counterfactual with a neutral word in the place of the cue."
         )
-    return stacked
+    return present
+
+
+def _cells_of(effects: xr.Dataset) -> xr.DataArray:
+    """The first variable, for the dimensions and coordinates that all have."""
+    return next(iter(effects.data_vars.values()))
+
+
+def _blocks(
+    effects: xr.Dataset, present: Bool[np.ndarray, " pair"], n_resamples: int
+) -> Iterator[Float[np.ndarray, "pair cell"]]:
+    """The values of these pairs, a column a cell, so many cells at once that they and their distributions fit."""
+    first = _cells_of(effects)
+    dims = [dim for dim in first.dims if dim != "pair"]
+    cells = first.size // effects.sizes["pair"]
+    most = max(1, min(_NULL_SIZE // n_resamples, _VALUES_SIZE // int(present.sum())))
+    names, at_once = list(effects.data_vars), max(1, most // max(cells, 1))
+    for start in range(0, len(names), at_once):
+        chosen = effects[names[start : start + at_once]].isel(pair=present)
+        stacked = chosen.to_dataarray("metric").transpose("pair", "metric", *dims).to_numpy().astype(float)
+        values = rearrange(stacked, "pair ... -> pair (...)")
+        yield from np.array_split(values, -(-values.shape[1] // most), axis=1)
 
 
 def _sign_flips(
     values: Float[np.ndarray, "pair cell"], n_resamples: int, seed: int
-) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
-    """Two-sided p-values of the sign-flip test, and those of the largest statistic of all cells."""
-    n_cell = np.isfinite(values).sum(axis=0)
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"], Float[np.ndarray, " resample"]]:
+    """Two-sided p-values of the sign-flip test, its statistics, and the largest of all cells under each flip."""
     # A flip of 0 changes nothing: a missing value set to 0 is a pair left out.
     filled = np.where(np.isfinite(values), values, 0.0)
     # Scaled by the largest value first, which keeps the squares of tiny effects from underflowing.
@@ -305,34 +337,22 @@ def _sign_flips(
         scaled = np.concatenate([scaled, np.zeros_like(scaled)])
     n_pairs = len(scaled)
 
-    observed, p, largest = [], [], np.zeros(1)
-    for block in _blocks(scaled, n_resamples):
+    def sizes(signs: Float[np.ndarray, "*resample pair"], axis: int) -> Float[np.ndarray, "*resample cell"]:
+        # scipy forgives rounding relative to the statistic; with the largest possible size added, near 0 too.
+        return np.abs(signs @ scaled) + np.sqrt(n_pairs)
 
-        def sizes(
-            signs: Float[np.ndarray, "*resample pair"], axis: int, block: np.ndarray = block
-        ) -> Float[np.ndarray, "*resample cell"]:
-            # scipy forgives rounding relative to the statistic; with the largest possible size added, near 0 too.
-            return np.abs(signs @ block) + np.sqrt(n_pairs)
-
-        # What is resampled is the vector of signs: one product makes every cell's statistic of the same flip.
-        result = stats.permutation_test(
-            (np.ones(n_pairs),),
-            sizes,
-            permutation_type="samples",
-            vectorized=True,
-            n_resamples=n_resamples,
-            batch=max(1, _BATCH_SIZE // max(n_pairs, block.shape[1])),
-            alternative="greater",
-            rng=np.random.default_rng(seed),
-        )
-        observed.append(result.statistic)
-        p.append(result.pvalue)
-        largest = np.maximum(largest, result.null_distribution.max(axis=1))
-    statistic = np.concatenate(observed)
-    p_max_t = _upper_tail(statistic, largest, exact=2**n_pairs <= n_resamples)
-    # Random flips may miss what all of them would show: a cell's own n pairs give 2 of 2^n flips at the least.
-    floor = np.where(n_cell > 0, 2.0 ** (1 - n_cell), np.nan)
-    return np.maximum(np.concatenate(p), floor), np.maximum(p_max_t, floor)
+    # What is resampled is the vector of signs: one product makes every cell's statistic of the same flip.
+    result = stats.permutation_test(
+        (np.ones(n_pairs),),
+        sizes,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=n_resamples,
+        batch=max(1, _BATCH_SIZE // max(n_pairs, scaled.shape[1])),
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return result.pvalue, result.statistic, result.null_distribution.max(axis=1)
 
 
 def _upper_tail(
@@ -358,8 +378,7 @@ def _intervals(
         pairs = present[:, cells[0]]
         if pairs.sum() < 2:
             continue
-        ends = [_interval_of_means(block, n_resamples, seed) for block in _blocks(values[pairs][:, cells], n_resamples)]
-        interval[:, cells] = np.concatenate(ends, axis=1)
+        interval[:, cells] = _interval_of_means(values[pairs][:, cells], n_resamples, seed)
     return interval[0], interval[1]
 
 
@@ -440,12 +459,6 @@ def _limits(n: np.ndarray, n_pairs: int, n_resamples: int) -> dict[str, str]:
         "resolution": f"No p can be below {smallest:.2g} here, so {needed} of the {cells} tests have to be that small "
         f"before any has a q of {ALPHA}. More {cure} would let a single head pass; p_max_t is not held back by this."
     }
-
-
-def _blocks(values: Float[np.ndarray, "pair cell"], n_resamples: int) -> list[np.ndarray]:
-    """The cells in blocks whose distributions fit in memory; every block sees the same resamples, by the same seed."""
-    n_cells = values.shape[1]
-    return np.array_split(values, -(-n_cells * n_resamples // _NULL_SIZE), axis=1)
 
 
 def _or_one(scale: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:

@@ -3,34 +3,38 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
+from pyarrow.parquet import ParquetWriter
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
+from negprobe.engines import Engine, in_process
 from negprobe.errors import NegprobeError, PatchingError, StatementError
 from negprobe.files import whole_file
-from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
+from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.patching.effects import tidy
 from negprobe.provenance import now, versions
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
+from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.views import save_figure
 from negprobe.views.document import png
 from negprobe.views.report import study_figures, study_report
 
-Progress = Callable[[str, int, int], None]
-"""Told the step, and how many of its pairs are done of how many."""
-
 _N_EXAMPLES = 8
+_PAIRS_IN_SHARD = 128
 
 # Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
@@ -45,6 +49,8 @@ def run_study(
     patch_pairs: int | None = None,
     circuit_pairs: int | None = None,
     seed: int = 0,
+    shards: Path | None = None,
+    engine: Engine | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> StudyResults:
     """Measure every head and patch every site on many pairs.
@@ -64,10 +70,14 @@ def run_study(
         circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
             minutes.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
+        shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
+            `study_folder`); without one all is held in memory.
+        engine: Who measures the shards; by default this process.
         progress: Told what is going on.
 
     Raises:
         PatchingError: for pairs to search a circuit on, but none to patch.
+        StudyError: for a shard that is damaged or another study's, or cannot be written.
         StatementError: if no pair can be measured.
     """
     if patch_pairs == 0 and circuit_pairs:
@@ -75,12 +85,11 @@ def run_study(
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
-    step = "measuring every head"
-    progress(step, 0, len(kept))
-    metrics = probe.metrics(kept, progress=lambda done: progress(step, done, len(kept)))
-    step = "measuring what the cue contributes"
-    progress(step, 0, len(kept))
-    cue_shares = probe.cue_shares(kept, progress=lambda done: progress(step, done, len(kept)))
+    sharding = Sharding(engine or in_process(model), shards, progress)
+    numbered = dict(enumerate(kept))
+    metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
+    shares = sharding.measured("measuring what the cue contributes", _cue_shares, numbered, _PAIRS_IN_SHARD).load()
+    cue_shares = shares["share"].assign_attrs(shares.attrs)
     progress("testing every head", 0, 1)
     share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
     tests, replications = _tested(metrics, seed)
@@ -98,33 +107,18 @@ def run_study(
     elif circuit_pairs < len(asked.pairs):
         why_few = f"{circuit_pairs} were asked for with --circuit-pairs"
     sample = _even_sample(asked.pairs, patch_pairs)
-    patched = [from_control(asked.pairs[index]) for index in sample]
+    patched = {index: from_control(asked.pairs[index]) for index in sample}
     results: dict[tuple[str, Direction], xr.Dataset] = {}
+    mechanism = None
     if patched:
         for site in (*PATCHED_BY_ROLE, "z"):
             for direction in DIRECTIONS:
+                swept = partial(patch_sweep, site=site, by="head" if site == "z" else "role", direction=direction)
                 step = f"patching {site}, {direction}"
-                swept = patch_sweep(
-                    model,
-                    patched,
-                    site,
-                    by="head" if site == "z" else "role",
-                    direction=direction,
-                    progress=lambda done, step=step: progress(step, done, len(patched)),  # type: ignore[misc]
-                )
-                # The pairs' own numbers, as in every other table.
-                results[site, direction] = swept.assign_coords(pair=sample)
-    mechanism = None
-    if patched:
-        mechanism = find_mechanism(
-            model,
-            dict(zip(sample, patched, strict=True)),
-            {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)},
-            why_few,
-            seed=seed,
-            progress=progress,
-        )
-    answers = _answers(model, asked.pairs)
+                results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
+        searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
+        mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
+    answers = _answers(asked.pairs, sharding)
     shown = _examples(kept, list(asked.pairs), answers)
     positions: dict[Direction, xr.Dataset] = {}
     if patched:
@@ -167,7 +161,6 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
-        **metrics_tables(results.metrics),
         "cue_shares": results.cue_shares.to_dataframe("share").dropna().reset_index(),
         "negation_effects": negation_effects_table(results),
         "replication": replication_table(results.replications),
@@ -179,18 +172,23 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         # The numbers first: whatever may go wrong with a figure, they are safe.
+        _write_metrics(results.metrics, out)
         for name, table in tables.items():
-            _for_parquet(table).to_parquet(out / f"{name}.parquet", index=False)
+            with whole_file(out / f"{name}.parquet") as part:
+                _for_parquet(table).to_parquet(part, index=False)
         if results.tests is not None:
-            results.tests.to_netcdf(out / "negation_effects.nc", engine="scipy")
+            with whole_file(out / "negation_effects.nc") as part:
+                results.tests.to_netcdf(part, engine="scipy")
         if results.mechanism is not None and results.mechanism.circuit is not None:
             results.mechanism.circuit.save(out / "circuit.json")
-        text = json.dumps(manifest, indent=2, ensure_ascii=False)
-        (out / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        # The last of the numbers: where it is, the others are.
+        with whole_file(out / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         drawn = study_figures(results)
         figures = {name: png(figure) for name, figure in drawn.items()}
         for name, figure in drawn.items():
-            (out / "figures" / f"{name}.png").write_bytes(figures[name])
+            with whole_file(out / "figures" / f"{name}.png") as part:
+                part.write_bytes(figures[name])
             save_figure(figure, out / "figures" / f"{name}.pdf")
         page = study_report(results, figures, manifest)
         with whole_file(report) as part:
@@ -198,6 +196,20 @@ def write_study(results: StudyResults, out: Path, command: str | None = None) ->
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
     return report
+
+
+def _write_metrics(metrics: xr.Dataset, out: Path) -> None:
+    """The tables of the metrics, some pairs after others, so that they are never all in memory."""
+    with ExitStack() as files:
+        writers: dict[str, ParquetWriter] = {}
+        for start in range(0, metrics.sizes["pair"], _PAIRS_IN_SHARD):
+            some = metrics.isel(pair=slice(start, start + _PAIRS_IN_SHARD)).load()
+            for name, table in metrics_tables(some).items():
+                if name not in writers:
+                    part = files.enter_context(whole_file(out / f"{name}.parquet"))
+                    schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
+                    writers[name] = files.enter_context(ParquetWriter(part, schema))
+                writers[name].write_table(pa.Table.from_pandas(table, writers[name].schema, preserve_index=False))
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
@@ -341,17 +353,32 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
     return sorted(in_turn[:n])
 
 
-def _answers(model: HookedEncoder, pairs: dict[int, StatementPair]) -> pd.DataFrame:
+def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return AttentionProbe(model).metrics(pairs)
+
+
+def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    shares = AttentionProbe(model).cue_shares(pairs)
+    return shares.to_dataset(name="share").assign_attrs(shares.attrs)
+
+
+def _objectives(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return objective_values(model, pairs).rename_axis("pair").to_xarray()
+
+
+def _answers(pairs: Mapping[int, StatementPair], sharding: Sharding) -> pd.DataFrame:
     """The objective of each run of each pair."""
-    chosen = list(pairs.values())
     named = pd.DataFrame(
         {
             "pair": list(pairs),
-            "cue": [pair.cue or "" for pair in chosen],
-            "category": [pair.category for pair in chosen],
+            "cue": [pair.cue or "" for pair in pairs.values()],
+            "category": [pair.category for pair in pairs.values()],
         }
     )
-    return pd.concat([named, objective_values(model, chosen)], axis=1)
+    if not pairs:
+        return named.assign(original=[], counterfactual=[], control=[])
+    values = sharding.measured("reading the answers", _objectives, pairs, _PAIRS_IN_SHARD)
+    return pd.concat([named, values.to_dataframe().reset_index(drop=True)], axis=1)
 
 
 def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.DataFrame) -> list[int]:

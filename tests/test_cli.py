@@ -1,6 +1,8 @@
 """The commands write what they say, and turn every wrong input into one line."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -122,3 +124,32 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert result.exit_code == 1
     assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
+    arguments = ["study", "--limit", 6, "--patch-pairs", 2, "--out", tmp_path]
+    assert run(*arguments).exit_code == 0
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    tables = {path: path.read_bytes() for path in tmp_path.glob("*.parquet")}
+    assert run(*arguments).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == shards
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
+    refused = run(*arguments, "--seed", 5)
+    assert refused.exit_code == 1
+    assert "holds another study (seed: 0, here 5)" in " ".join(refused.output.split())
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
+
+
+def test_doctor_says_what_it_runs_on_and_asks_no_network_where_it_is_told_not_to():
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "right on 28 of 28 pairs" in said and "HF_HUB_OFFLINE is set" in said
+
+
+def test_help_and_import_do_not_wait_for_torch():
+    for module in ("negprobe", "negprobe.cli"):
+        code = f"import sys, {module}; print('torch' in sys.modules, 'pandas' in sys.modules)"
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ended.stdout.split() == ["False", "False"]

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 from negprobe import HookedEncoder
+from negprobe.engines import in_process
 from negprobe.errors import PatchingError
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
+from negprobe.shards import Sharding
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
 from negprobe.study import run_study, write_study
 from negprobe.views.findings import findings
@@ -86,7 +88,7 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
 
 def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
-    found = find_mechanism(model, few, few, "there were few", seed=0, progress=lambda step, done, total: None)
+    found = find_mechanism(model, few, few, "there were few", seed=0, sharding=Sharding(in_process(model)))
     assert found.circuit is None and found.searched == ()
     assert f"{MIN_CIRCUIT_PAIRS} pairs at least" in found.no_circuit
     assert "there were few" in found.no_circuit

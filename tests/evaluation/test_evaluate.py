@@ -442,7 +442,7 @@ def test_the_command_prints_and_writes_the_scores(write, tmp_path, suffix):
 
 def test_long_names_are_printed_whole(write, tmp_path, monkeypatch, masked_lm):
     monkeypatch.setattr(cli, "console", Console(width=80, file=io.StringIO()))
-    monkeypatch.setattr(cli.HookedEncoder, "from_pretrained", lambda *_, **__: masked_lm[1])
+    monkeypatch.setattr(HookedEncoder, "from_pretrained", lambda *_, **__: masked_lm[1])
     for name, text in (("scope", BLIMP), ("licensor", BLIMP.splitlines()[0])):
         write(f"{name}.jsonl", text.replace('"npi"', f'"sentential_negation_npi_is_not_ever_{name}"'))
     assert run(tmp_path).exit_code == 0
