@@ -4,9 +4,11 @@ Each command imports what it needs when it runs: torch takes seconds, and `--hel
 """
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +48,20 @@ BUILTIN = "builtin"
 _VERDICTS = {True: "[green]right[/green]", False: "[red]wrong[/red]", None: ""}
 
 Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
-Device = Annotated[str | None, typer.Option(help="Where to run; by default a GPU if there is one.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps; by default a GPU if there is one.")
+]
+
+
+class _Dtype(StrEnum):
+    """Floating-point types a model can run in, as torch names them."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    BFLOAT16 = "bfloat16"
+
+
+Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and activations.")]
 
 
 @app.command()
@@ -68,6 +83,7 @@ def study(
         typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
     ] = None,
     device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
     engine: Annotated[
         str, typer.Option(help="Who measures: 'local', or 'ray' for the workers of a cluster.")
     ] = "local",
@@ -75,7 +91,6 @@ def study(
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.engines import on_ray
-    from negprobe.models import HookedEncoder
     from negprobe.statements import load_pairs
     from negprobe.study import run_study, write_study
     from negprobe.study_folder import identity, study_folder
@@ -89,10 +104,14 @@ def study(
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         if engine not in ("local", "ray"):
             raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
-        load = partial(HookedEncoder.from_pretrained, model, device=device)
+        load = partial(_encoder, model, device, dtype)
         encoder = load()
         options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
-        with study_folder(out, identity(encoder, chosen, options)) as shards, _progress() as report_progress:
+        with (
+            study_folder(out, identity(encoder, chosen, options)) as shards,
+            _resumable(out),
+            _progress() as report_progress,
+        ):
             results = run_study(
                 encoder,
                 chosen,
@@ -120,15 +139,16 @@ def compare(
     model: Model = "tiny-negation",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
     device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
     from negprobe.attention import MAP_METRICS, AttentionProbe
-    from negprobe.models import HookedEncoder
+    from negprobe.files import write_csv
     from negprobe.statements import StatementPair
     from negprobe.views import four_heatmaps, metric_overview, write_page
 
     with _clear_errors():
-        encoder = HookedEncoder.from_pretrained(model, device=device)
+        encoder = _encoder(model, device, dtype)
         probe = AttentionProbe(encoder)
         _warn_of_unknown_words(encoder, original, counterfactual)
         comparison = probe.compare(StatementPair(original, counterfactual), zeroing=True)
@@ -137,7 +157,7 @@ def compare(
         _print_table(strongest[shown].head(10), "The heads whose attention changes most (metrics.csv has every metric)")
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
-        comparison.metrics.to_csv(out / "metrics.csv", index=False)
+        write_csv(comparison.metrics, out / "metrics.csv")
         metric_overview(comparison).savefig(out / "metrics.png", dpi=200)
         four_heatmaps(comparison, layer, head).savefig(out / f"heatmaps-{layer}.{head}.png", dpi=200)
         page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
@@ -154,10 +174,10 @@ def view(
     limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
     device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
     from negprobe.attention import AttentionProbe
-    from negprobe.models import HookedEncoder
     from negprobe.statements import load_pairs
 
     with _clear_errors():
@@ -167,7 +187,7 @@ def view(
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"• left out {escape(reason)}", highlight=False)
         with console.status(f"Comparing {len(chosen)} pairs"):
-            page = AttentionProbe(HookedEncoder.from_pretrained(model, device=device)).html(chosen, out)
+            page = AttentionProbe(_encoder(model, device, dtype)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
 
 
@@ -204,10 +224,11 @@ def patch_pair(
     model: Model = "tiny-negation",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
     device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Swap activations between the two runs of one pair, at every layer, token and head, both ways."""
     from negprobe.errors import PatchingError
-    from negprobe.models import HookedEncoder
+    from negprobe.files import write_csv
     from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
     from negprobe.results import PATCHED_BY_ROLE
     from negprobe.statements import StatementPair
@@ -215,7 +236,7 @@ def patch_pair(
     from negprobe.views import patching_map
 
     with _clear_errors():
-        encoder = HookedEncoder.from_pretrained(model, device=device)
+        encoder = _encoder(model, device, dtype)
         pair = StatementPair(original, counterfactual, target, foil)
         asked = answerable(encoder, [pair])
         if asked.unanswerable:
@@ -229,7 +250,7 @@ def patch_pair(
                 result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
                 results[site, direction] = result
                 patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)
-        patching_table(results).to_csv(out / "patching.csv", index=False)
+        write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
         console.print(
             f"{heads.attrs['objective']}: {float(heads['source'][0]):.3f} on the original, "
@@ -257,12 +278,13 @@ def evaluate_model(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A .csv or .parquet file to write the scores to.")] = None,
     device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Score what a model answers on NEG-136, NEG-1500, ScoNe, MoNLI, BLiMP or pairs with a [MASK]."""
     import pandas as pd
 
     from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
-    from negprobe.models import HookedEncoder
+    from negprobe.files import write_csv
 
     with _clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.
@@ -273,7 +295,7 @@ def evaluate_model(
         sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
-        encoder = HookedEncoder.from_pretrained(name, device=device) if name is not None else None
+        encoder = _encoder(name, device, dtype) if name is not None else None
         with _progress() as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
@@ -294,7 +316,7 @@ def evaluate_model(
         _print_table(shown, f"{name or predictions} on {dataset}")
         if out is not None:
             if out.suffix == ".csv":
-                shares.to_csv(out, index=False)
+                write_csv(shares, out)
             else:
                 shares.to_parquet(out, index=False)
             console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
@@ -325,6 +347,40 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Say, when Ctrl-C or SIGTERM stops a study, that nothing is lost; what is half done is taken back on the way out.
+
+    The exit status is 128 and the signal's number, as a shell has it.
+    """
+
+    def stop(number: int, _: object) -> None:
+        # A second signal is not to break into the first one's way out.
+        for each in stopping:
+            signal.signal(each, signal.SIG_IGN)
+        raise _StoppedError(number)
+
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in stopping}
+    try:
+        yield
+    except _StoppedError as stopped:
+        Console(stderr=True).print(
+            f"Stopped. What was measured is kept in {out}; the same command goes on from there.", soft_wrap=True
+        )
+        raise typer.Exit(128 + stopped.number) from stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _StoppedError(BaseException):
+    """Not an Exception, as KeyboardInterrupt is not, so that no handler of errors takes it for one."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class _Rate(ProgressColumn):
     """How many a second."""
 
@@ -346,6 +402,14 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[step], completed=done)
 
         yield report
+
+
+def _encoder(model: str, device: str | None, dtype: _Dtype) -> "HookedEncoder":
+    import torch
+
+    from negprobe.models import HookedEncoder
+
+    return HookedEncoder.from_pretrained(model, device=device, dtype=getattr(torch, dtype))
 
 
 def _make_folder(out: Path) -> None:

@@ -14,7 +14,9 @@ from pyarrow import ArrowException
 
 from negprobe.attention import COMPARED, METRICS
 from negprobe.errors import NegprobeError
+from negprobe.files import check_file, read_bytes
 from negprobe.patching import Circuit
+from negprobe.texts import quoted
 
 _NUMBERS = {
     "pairs": ("pair",),
@@ -114,12 +116,16 @@ def read_study(folder: str | Path) -> SavedStudy:
     if len(tables["pairs"]) != manifest["data"]["pairs"]:
         why = f"it has {len(tables['pairs'])} pairs and manifest.json {manifest['data']['pairs']}"
         raise _damaged(folder / "pairs.parquet", why)
-    known, n_layers = set(tables["pairs"]["pair"]), manifest["model"]["layers"]
+    known = set(tables["pairs"]["pair"])
     for name, table in tables.items():
         if not set(table["pair"]) <= known:
             raise _damaged(folder / f"{name}.parquet", "it has pairs that pairs.parquet has not")
-        if "layer" in table and not set(table["layer"]) <= set(range(n_layers)):
-            raise _damaged(folder / f"{name}.parquet", f"it has other layers than the model's {n_layers}")
+        for axis in {"layer", "head"} & set(_NUMBERS[name]):
+            # No range is made of the number before it is compared: a damaged one may be of any size.
+            found, size = set(table[axis]), manifest["model"][f"{axis}s"]
+            all_there = len(found) == size if name == "metrics" else True
+            if not all_there or any(not 0 <= index < size or index != int(index) for index in found):
+                raise _damaged(folder / f"{name}.parquet", f"it has other {axis}s than the model's {size}")
     circuit = Circuit.load(folder / "circuit.json") if manifest["data"]["searched"] > 0 else None
     return SavedStudy(folder=folder, manifest=manifest, circuit=circuit, **tables)
 
@@ -159,36 +165,39 @@ def metrics_dataset(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
-    if not path.is_file():
-        raise NegprobeError(
-            f"{folder} is not the folder of a study: it has no manifest.json. Give one that `negprobe study --out` "
-            "wrote."
-        )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_bytes(path).decode())
         for part, names in _MANIFEST.items():
             missing = [name for name in names if name not in manifest[part]]
             if missing:
                 raise _damaged(path, f"its {part} has no {', '.join(missing)}")
         numbers = [manifest["seed"], *(manifest["model"][name] for name in ("layers", "heads"))]
         numbers += [manifest["data"][name] for name in ("pairs", "answered", "patched", "searched")]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NegprobeError(
+            f"{folder} is not the folder of a study: it has no manifest.json. Give one that `negprobe study --out` "
+            "wrote."
+        ) from error
     except OSError as error:
         raise NegprobeError(f"{path} cannot be read: {error}.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, f"it is no manifest of a study ({error!r})") from error
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise _damaged(path, "its seed, and the counts of its model and data, are not all whole numbers")
     if not isinstance(getattr(torch, str(manifest["model"]["dtype"]), None), torch.dtype):
-        raise _damaged(path, f"its model has no known dtype but {manifest['model']['dtype']!r}")
+        raise _damaged(path, f"its model has no known dtype but {quoted(manifest['model']['dtype'])}")
     return manifest
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
-    if not path.is_file():
-        raise NegprobeError(f"{folder} lacks the table {path.name} that a study writes; run the study again.")
     try:
+        check_file(path)
         table = pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise NegprobeError(
+            f"{folder} lacks the table {path.name} that a study writes; run the study again."
+        ) from error
     except (ArrowException, OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     missing = [column for column in (*_NUMBERS[name], *_WORDS[name]) if column not in table.columns]
@@ -197,6 +206,10 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
     for column in _NUMBERS[name]:
         if not pd.api.types.is_numeric_dtype(table[column]) and len(table):
             raise _damaged(path, f"its column {column} holds no numbers")
+    for column in _WORDS[name]:
+        cells = table[column].dropna()
+        if len(cells) and not pd.api.types.is_string_dtype(cells):
+            raise _damaged(path, f"its column {column} holds no text")
     if table.duplicated(_KEYS[name]).any():
         raise _damaged(path, f"two of its rows have the same {', '.join(_KEYS[name])}")
     return table

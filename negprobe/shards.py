@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from negprobe.engines import Engine, Measure
 from negprobe.errors import StudyError
-from negprobe.files import whole_file
+from negprobe.files import check_file, whole_file
 from negprobe.statements import StatementPair
 
 Progress = Callable[[str, int, int], None]
@@ -142,6 +142,7 @@ def _opened(path: Path) -> xr.Dataset:
 
 def _layout(path: Path) -> dict[str, Any]:
     try:
+        check_file(path)
         return json.loads(parquet.read_schema(path).metadata[_LAYOUT])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"it cannot be read as a shard ({error})") from error

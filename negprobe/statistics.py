@@ -277,7 +277,15 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
 
 
 def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Spearman's rank correlation and its p; NaN for fewer than three values, or where all are the same."""
+    """Spearman's rank correlation and its p; NaN for fewer than three values, or where all are the same.
+
+    Raises:
+        InputError: for more values of the one than of the other.
+    """
+    if len(one) != len(other):
+        raise InputError(
+            f"Each value needs its counterpart to be ranked with, but there are {len(one)} and {len(other)}."
+        )
     if len(one) < 3 or len(np.unique(one)) == 1 or len(np.unique(other)) == 1:
         return np.nan, np.nan
     correlation, p = stats.spearmanr(one, other)
@@ -288,9 +296,10 @@ def _present(effects: xr.Dataset) -> Bool[np.ndarray, " pair"]:
     """Which pairs have any value at all."""
     dims = {frozenset(variable.dims) for variable in effects.data_vars.values()}
     if len(dims) != 1 or "pair" not in effects.dims:
+        found = sorted({tuple(map(str, variable.dims)) for variable in effects.data_vars.values()})
         raise InputError(
-            "The variables to test must all have the same dimensions, `pair` among them; there are "
-            f"{[tuple(variable.dims) for variable in effects.data_vars.values()]}. Choose some: effects[[name, ...]]."
+            f"The variables to test must all have the same dimensions, `pair` among them; there are {found}. Choose "
+            "some: effects[[name, ...]]."
         )
     others = [dim for dim in effects.dims if dim != "pair"]
     present = np.any([variable.notnull().any(others).values for variable in effects.data_vars.values()], axis=0)

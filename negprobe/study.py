@@ -322,17 +322,18 @@ def _any_defined(effects: xr.Dataset) -> bool:
 def _prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
     """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own."""
     tokenizer = model.tokenizer
-    completed = complete(pair, tokenizer)
-    texts = [completed.original, completed.counterfactual, *([completed.control] if completed.control else [])]
-    sides = tokenize_all(texts, tokenizer)
-    longest = max(map(len, sides[:2]))
+    statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
+    longest = max(map(len, statements))
+    # Before the search for cues and controls, which takes minutes where a statement is much too long.
     if longest > model.cfg.n_ctx:
         raise StatementError(f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+    completed = complete(pair, tokenizer)
+    sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
     problem = control_problem(completed, *sides[1:]) if completed.control else ""
     if problem:
         # One that is found takes its place, if there is one.
         completed = complete(replace(completed, control=None), tokenizer)
-        sides = [*sides[:2], *tokenize_all([completed.control] if completed.control else [], tokenizer)]
+        sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
     return tokenized_pair(completed, sides, tokenizer), problem
 
 

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from negprobe.errors import StudyError
-from negprobe.files import PART, whole_file
+from negprobe.files import PART, read_bytes, whole_file
 from negprobe.models import HookedEncoder
 from negprobe.statements import StatementPair
 
@@ -88,9 +88,9 @@ def _claim(out: Path, whose: Identity) -> None:
             part.write_text(json.dumps(whose, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(path).decode())
         different = [name for name in {**found, **whose} if found.get(name) != whose.get(name)]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StudyError(f"{path} is damaged: {error}. Choose another folder with --out.") from error
     if different:
         told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)

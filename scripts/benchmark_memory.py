@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from negprobe.files import write_csv
 from negprobe.statements.grammar import CONTROLS, NEGATIONS, UNMARKED, Clause, conclusion
 from negprobe.statements.lexicon import held_out_combinations, training_combinations
 
@@ -38,7 +39,7 @@ def main(
     for n_pairs in pairs:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "study"
-            pd.DataFrame(islice(written_pairs(), n_pairs)).to_csv(Path(folder) / "pairs.csv", index=False)
+            write_csv(pd.DataFrame(islice(written_pairs(), n_pairs)), Path(folder) / "pairs.csv")
             numbers = ["--patch-pairs", str(patch_pairs), "--circuit-pairs", str(patch_pairs)]
             command = ["study", model, "--pairs", f"{folder}/pairs.csv", *numbers, "--out", str(out)]
             start = time.perf_counter()

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from negprobe.errors import NegprobeError
+from negprobe.files import write_csv
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, agreement, answerable, attribute, patch_sweep
 from negprobe.patching.sites import site_for
@@ -70,7 +71,7 @@ def main(
         largest = disagreements.sort_values("difference", key=abs, ascending=False).head(10).convert_dtypes()
         console.print("The worst disagreements of all:\n", largest.round(3).to_string(index=False), highlight=False)
         if out is not None:
-            disagreements.to_csv(out, index=False)
+            write_csv(disagreements, out)
     except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error
 

@@ -34,6 +34,7 @@ from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedL
 
 from negprobe.attention import AttentionProbe, Comparison
 from negprobe.errors import ModelError, NegprobeError
+from negprobe.files import write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
@@ -290,7 +291,7 @@ def main(
         claims = [found.claim for found in answers]
         print_claims(claims, console)
         table = pd.DataFrame([asdict(claim) for claim in claims])
-        table.to_csv(out / "claims.csv", index=False)
+        write_csv(table, out / "claims.csv")
         about = {
             "model": taken.name,
             "model_because": taken.why,

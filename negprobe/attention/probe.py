@@ -374,15 +374,16 @@ class AttentionProbe:
 
     def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
         tokenizer = self.model.tokenizer
+        # Before the search for cues and controls, which takes minutes where a statement is much too long.
+        statements = iter(self._tokenized([text for pair in pairs for text in (pair.original, pair.counterfactual)]))
         completed = [complete(pair, tokenizer) for pair in pairs]
-        sides = [
-            [pair.original, pair.counterfactual, *([pair.control] if control and pair.control else [])]
-            for pair in completed
-        ]
-        statements = iter(self._tokenized(list(chain(*sides))))
+        found = [pair.control if control and pair.control else None for pair in completed]
+        controls = iter(self._tokenized([text for text in found if text is not None]))
         return [
-            tokenized_pair(pair, [next(statements) for _ in texts], tokenizer)
-            for pair, texts in zip(completed, sides, strict=True)
+            tokenized_pair(
+                pair, [next(statements), next(statements), *([] if text is None else [next(controls)])], tokenizer
+            )
+            for pair, text in zip(completed, found, strict=True)
         ]
 
     def _side_batches(self, pairs: Sequence[Tokenized]) -> Iterator[list[int]]:

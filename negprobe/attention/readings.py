@@ -100,8 +100,10 @@ def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
         head: Its number there.
 
     Raises:
-        InputError: if there is no such head.
+        InputError: if there is no such head, or the readings are something else.
     """
+    if not {"side", "layer", "head", "query", "key", "measure"} <= set(readings.dims):
+        raise InputError("These are no readings of heads; give what `AttentionProbe.readings` returns.")
     if layer not in readings["layer"] or head not in readings["head"]:
         n_layers, n_heads = readings.sizes["layer"], readings.sizes["head"]
         raise InputError(f"There is no head {layer}.{head}: there are {n_layers} layers of {n_heads} heads.")

@@ -39,10 +39,13 @@ def read_gaps(
         batch_size: How many texts are run together.
 
     Raises:
-        InputError: without a masked-LM head or tokenizer, or for a text without exactly one `[MASK]` or too long.
+        InputError: without a masked-LM head or tokenizer, without words asked for each text, for a negative k or a
+            batch of none, or for a text without exactly one `[MASK]` or too long.
         StatementError: for a text that cannot be tokenized.
     """
     tokenizer = tokenizer_of_masked_lm(model)
+    if len(asked) != len(texts) or k < 0:
+        raise InputError(f"Each of {len(texts)} texts needs its words, and k is 0 or more; not {len(asked)} and {k}.")
     statements = [tokenize(text, tokenizer) for text in texts]
     for statement in statements:
         reason = unreadable(statement, model)

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 from negprobe.errors import InputError
+from negprobe.files import read_bytes
 
 
 def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
@@ -17,7 +18,7 @@ def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
         InputError: for a file that cannot be read, or with its number for a line that is not a list of words.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The predictions {path} cannot be read as text: {error}.") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

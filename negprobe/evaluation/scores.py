@@ -1,11 +1,16 @@
 """The scores themselves: pure functions of what a model said, wherever that was got from."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scipy.stats import binomtest
 
+from negprobe.errors import InputError
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 Words = Sequence[str]
 """A model's words for one gap, the most probable first."""
 
@@ -47,9 +52,14 @@ def top_k_accuracy(predictions: Sequence[Words], targets: Sequence[str], k: int)
     """The share of gaps whose target is among the k most probable words, in any case.
 
     Ettinger 2020's word prediction accuracy, on affirmatives alone: in a negation many words are true.
+
+    Raises:
+        InputError: for a k below 1, and for more gaps than targets or fewer.
     """
+    if k < 1:
+        raise InputError(f"The {k} most probable words are none; give a k of 1 or more.")
     return share(
-        _word(target) in {_word(word) for word in words[:k]} for words, target in zip(predictions, targets, strict=True)
+        _word(target) in {_word(word) for word in words[:k]} for words, target in _paired(predictions, targets)
     )
 
 
@@ -57,10 +67,13 @@ def sensitivity(affirmative: Sequence[Words], negated: Sequence[Words]) -> Share
     """The share of pairs whose most probable word changes under the negation.
 
     Shivagunde et al. 2023's sensitivity. A pair for which either list is empty counts as unchanged.
+
+    Raises:
+        InputError: for more affirmatives than negations or fewer.
     """
     return share(
         bool(before and after) and _word(before[0]) != _word(after[0])
-        for before, after in zip(affirmative, negated, strict=True)
+        for before, after in _paired(affirmative, negated)
     )
 
 
@@ -70,13 +83,26 @@ def preference(wanted: Sequence[float], unwanted: Sequence[float]) -> Share:
     With the log-probabilities of the word that makes a statement true and of the one that makes it false, Ettinger
     2020's completion sensitivity for NEG-136; with pseudo-log-likelihoods of the acceptable and the unacceptable
     sentence, BLiMP's accuracy (Warstadt et al. 2020; Salazar et al. 2020 for masked language models).
+
+    Raises:
+        InputError: for more wanted than unwanted scores or fewer.
     """
-    return share(a > b for a, b in zip(wanted, unwanted, strict=True))
+    return share(a > b for a, b in _paired(wanted, unwanted))
 
 
 def accuracy(predicted: Words, labels: Sequence[str]) -> Share:
-    """The share of labels that were predicted, in any case."""
-    return share(_word(given) == _word(label) for given, label in zip(predicted, labels, strict=True))
+    """The share of labels that were predicted, in any case.
+
+    Raises:
+        InputError: for more predictions than labels or fewer.
+    """
+    return share(_word(given) == _word(label) for given, label in _paired(predicted, labels))
+
+
+def _paired(one: Sequence[One], other: Sequence[Other]) -> Iterator[tuple[One, Other]]:
+    if len(one) != len(other):
+        raise InputError(f"Each needs its counterpart, but there are {len(one)} and {len(other)}.")
+    return zip(one, other, strict=True)
 
 
 def _word(word: str) -> str:

@@ -6,9 +6,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from negprobe.errors import InputError
+
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `batch_size`, from the shortest text to the longest."""
+    """Indices in batches of at most `batch_size`, from the shortest text to the longest.
+
+    Raises:
+        InputError: for a batch of fewer than one.
+    """
+    if batch_size < 1:
+        raise InputError(f"A batch holds one text or more, not {batch_size}.")
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -144,7 +144,7 @@ def check_supported(config: Any, architecture: str) -> None:
             f"{architecture} ({model_type}) is a decoder or has one; negprobe reads encoders. "
             f"Load a model of one of these types: {supported}."
         )
-    if model_type not in FAMILY_OF:
+    if not isinstance(model_type, str) or model_type not in FAMILY_OF:
         raise ModelError(
             f"negprobe has no conversion for model type {model_type!r} ({architecture}). "
             f"Supported types are {supported}."
@@ -196,7 +196,7 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
         n_token_types=0 if is_distilbert else hf_config.type_vocab_size,
         first_position=first_position,
         pad_token_id=hf_config.pad_token_id,
-        eps=1e-12 if is_distilbert else hf_config.layer_norm_eps,
+        eps=1e-12 if is_distilbert else float(hf_config.layer_norm_eps),
         act_fn=act_fn,
         head_act=head_act,
         labels=tuple(hf_config.id2label[i] for i in range(hf_config.num_labels)) if head == "classification" else (),

@@ -17,7 +17,8 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import check_supported, convert, encoder_config
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.layers import Block, Embed, LayerNorm
-from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint
+from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.texts import is_utf8, quoted
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts read together (premise and hypothesis)."""
@@ -103,8 +104,9 @@ class HookedEncoder(HookedRootModule):
             check_supported(hf_model.config, architecture)
         else:
             folder = checkpoint_folder(name)
-            hf_model, own_tokenizer, architecture = read_checkpoint(folder, name, dtype)
-            tokenizer = tokenizer or own_tokenizer
+            hf_model, architecture = read_checkpoint(folder, name, dtype)
+            if tokenizer is None:
+                tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(hf_model.config, architecture, name)
         cfg.dtype = dtype
         if folder is not None:
@@ -251,6 +253,8 @@ class HookedEncoder(HookedRootModule):
             verbose=False,
         )
         lengths = encoded["attention_mask"].sum(dim=1)
+        if lengths.min() == 0:
+            raise InputError(f"The tokenizer makes no token of text {int(lengths.argmin())}: give it a word it knows.")
         if lengths.max() > self.cfg.n_ctx:
             longest = int(lengths.argmax())
             raise InputError(
@@ -270,11 +274,14 @@ class HookedEncoder(HookedRootModule):
         """
         if self.tokenizer is None:
             raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
+        if not is_utf8(word):
+            raise InputError(f"{quoted(word)} is not text that UTF-8 can write; choose a word that is one token.")
         ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise InputError(
-                f"{word!r} is not one token of this model's vocabulary but {pieces}; choose a word that is."
+                f"{quoted(word)} is not one token of this model's vocabulary but {quoted(pieces)}; choose "
+                "a word that is."
             )
         return int(ids[0])
 
@@ -482,9 +489,11 @@ def _check_texts(texts: list[Any]) -> None:
     for index, text in enumerate(texts):
         parts = text if isinstance(text, tuple) else (text,)
         if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
-            raise InputError(f"Text {index} is neither a string nor a pair of strings: {text!r}.")
+            raise InputError(f"Text {index} is neither a string nor a pair of strings: {quoted(text)}.")
         if not all(part.strip() for part in parts):
             raise InputError(f"Text {index} is empty; give it at least one word.")
+        if not all(map(is_utf8, parts)):
+            raise InputError(f"Text {index}, {quoted(text)}, is not text that UTF-8 can write; correct it.")
 
 
 def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:

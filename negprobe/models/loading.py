@@ -1,10 +1,8 @@
 """Finding a checkpoint: the bundled model, a folder or a hub name, read from safetensors and nothing else."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.errors import ModelError
 from negprobe.models.config import HookedEncoderConfig, Pooling
-from negprobe.models.convert import check_supported
+from negprobe.models.folder import (
+    check_files,
+    check_tokenizer,
+    check_tokenizer_config,
+    read_config,
+    read_json,
+    read_weights,
+)
 
 BUNDLED_MODEL = "tiny-negation"
 
@@ -33,11 +38,17 @@ def checkpoint_folder(name_or_path: str) -> Path:
     """
     if name_or_path == BUNDLED_MODEL:
         return _BUNDLED_FOLDER
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
+    path = Path(name_or_path)
+    try:
+        path = path.expanduser()
+        # An empty name would be the folder that one stands in.
+        if name_or_path and path.is_dir():
+            return path
+        is_path = not name_or_path or path.exists()
+    except (OSError, RuntimeError):  # a name too long for a file, a folder that may not be entered, nobody's home
+        is_path = True
     looks_like_path = name_or_path.startswith((".", "/", "~", "\\")) or len(path.parts) != len(name_or_path.split("/"))
-    if looks_like_path or len(path.parts) > 2 or path.exists():
+    if is_path or looks_like_path or len(path.parts) > 2:
         raise ModelError(
             f"There is no model folder at {name_or_path!r}. Give a folder with config.json and *.safetensors, "
             f"a hub name such as 'google-bert/bert-base-uncased', or {BUNDLED_MODEL!r}."
@@ -59,50 +70,74 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def read_checkpoint(
-    folder: Path, name: str, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str]:
-    """Read model, tokenizer (None if the folder has none) and architecture name from a checkpoint folder.
+def read_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
+    """Read model and architecture name from a checkpoint folder.
 
     Raises:
-        ModelError: without config.json or safetensors, for an unsupported or unnamed architecture, for weights that are
-            missing or have another shape than the configuration says.
+        ModelError: without config.json or safetensors, for an unsupported or unnamed architecture, a broken
+            configuration, weights that are missing or have another shape than the configuration says, and files that
+            are none of the folder's own.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
-    raw = _raw_config(folder, name)
-    architecture = str(raw["architectures"][0])
-    # Checked before transformers reads the file, so that an unknown type gets our error and not the library's.
-    check_supported(SimpleNamespace(**raw), architecture)
-    if not any(folder.glob("*.safetensors")):
-        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
-        raise ModelError(
-            f"{name!r} holds {found}, but negprobe reads *.safetensors only, because loading other formats can run "
-            "code. Load it once with transformers and call save_pretrained() to convert it."
-        )
+    check_files(folder, name)
+    config, hf_class = read_config(folder, name)
+    weights, others = read_weights(folder, config, name)
+    architecture = hf_class.__name__
     options: dict[str, Any] = {"add_pooling_layer": False} if architecture in _HAS_UNUSED_POOLER else {}
-    try:
-        with _quiet_transformers():
-            hf_model, info = getattr(transformers, architecture).from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                # Reported here, with the names of the weights, instead of raised without them.
-                ignore_mismatched_sizes=True,
-                local_files_only=True,
-                **options,
-            )
-    except Exception as error:
-        raise ModelError(f"The weights of {name!r} could not be read: {error}") from error
+    with _quiet_transformers():
+        # The library gets no folder, so that it finds no adapter, code or file that was not checked.
+        hf_model, info = hf_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
+            output_loading_info=True,
+            # Reported here, with the names of the weights, instead of raised without them.
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            **options,
+        )
     unfit = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    stored_otherwise = [key for key in unfit if key in others]
+    if stored_otherwise:
+        key = stored_otherwise[0]
+        raise ModelError(
+            f"{name!r} stores {key} as {others[key]}; negprobe reads floating-point weights (F64, F32, F16, BF16). "
+            "Give the model before it was quantized."
+        )
     if unfit:
         raise ModelError(
             f"{name!r} says it is a {architecture}, but its weights lack or misshape {', '.join(unfit[:3])}"
             f"{' and more' if len(unfit) > 3 else ''}. The checkpoint is incomplete or its config.json names the "
             "wrong architecture."
         )
-    return hf_model, _read_tokenizer(folder, name), architecture
+    return hf_model, architecture
+
+
+def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a folder that `read_checkpoint` has read, or None if it has none.
+
+    Raises:
+        ModelError: if it is broken, made by code of the folder's own, or not that of the model.
+    """
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        return None
+    check_tokenizer_config(folder, name)
+    try:
+        with _quiet_transformers():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, config=hf_model.config, local_files_only=True, trust_remote_code=False
+            )
+            check_tokenizer(tokenizer, hf_model.config.vocab_size, name)
+    except ModelError:
+        raise
+    # The library has no error of its own, and its Rust half panics past Exception.
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(
+                f"The tokenizer of {name!r} could not be read: {error}. Get its files afresh, or give a tokenizer."
+            ) from error
+        raise
+    return tokenizer
 
 
 def apply_pooling_of_folder(cfg: HookedEncoderConfig, folder: Path) -> None:
@@ -116,12 +151,19 @@ def apply_pooling_of_folder(cfg: HookedEncoderConfig, folder: Path) -> None:
     modules_file = folder / "modules.json"
     if cfg.head != "none" or not modules_file.is_file():
         return
-    for module in _read_json(modules_file, list, cfg.model_name)[1:]:
+    modules = read_json(folder, "modules.json", list, cfg.model_name)
+    described = [module.get(key) for module in modules if isinstance(module, dict) for key in ("type", "path")]
+    if len(described) != 2 * len(modules) or not all(isinstance(text, str) for text in described):
+        raise ModelError(
+            f"modules.json of {cfg.model_name!r} does not give type and path of each module, as sentence-transformers "
+            "does. Save the model again, or remove the file to pool by the mean."
+        )
+    for module in modules[1:]:
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Normalize":
             cfg.normalize = True
         elif kind == "Pooling":
-            pooling = _read_json(folder / module["path"] / "config.json", dict, cfg.model_name)
+            pooling = read_json(folder, f"{module['path']}/config.json", dict, cfg.model_name)
             modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
             # Older folders switch modes on one by one, newer ones name a single mode.
             mode = modes[0] if len(modes) == 1 else pooling.get("pooling_mode")
@@ -144,36 +186,6 @@ _POOLINGS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "cls": "cls",
 }
-
-
-def _raw_config(folder: Path, name: str) -> dict[str, Any]:
-    config = _read_json(folder / "config.json", dict, name)
-    architectures = config.get("architectures") or []
-    if len(architectures) != 1:
-        raise ModelError(
-            f"The config.json of {name!r} names {len(architectures)} architectures; negprobe needs exactly one, such "
-            'as "architectures": ["BertForMaskedLM"], to know which head to load.'
-        )
-    return config
-
-
-def _read_json(file: Path, kind: type, name: str) -> Any:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file.name} of {name!r} is not readable JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise ModelError(f"{file.name} of {name!r} holds a JSON {type(content).__name__}, not a {kind.__name__}.")
-    return content
-
-
-def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase | None:
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        return None
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise ModelError(f"The tokenizer of {name!r} could not be read: {error}") from error
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
-from negprobe.statements import StatementPair, complete, tokenize
+from negprobe.statements import StatementPair, tokenize
+from negprobe.texts import quoted
 
 _PAIRS_AT_ONCE = 64
 
@@ -84,7 +85,7 @@ def objective_values(
     objective = objective or default_objective(model)
     table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
-        runs = pair_runs(model, [complete(pairs[i], model.tokenizer) for i in indices], "noising")
+        runs = pair_runs(model, [pairs[i] for i in indices], "noising")
         # A missing control is run as the original, which keeps the rows together, and then struck out.
         controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
         sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
@@ -116,7 +117,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
     if not pair.target or not pair.foil:
         return "the pair names no target and foil"
     if pair.target == pair.foil:
-        return f"target and foil are both {pair.target!r}"
+        return f"target and foil are both {quoted(pair.target)}"
     if model.cfg.head == "classification":
         unknown = {pair.target, pair.foil} - set(model.cfg.labels)
         return f"{sorted(unknown)[0]!r} is not a label of the model" if unknown else ""
@@ -124,7 +125,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
         try:
             answer_id(model, word)
         except PatchingError:
-            return f"{word!r} is not one token of the model's vocabulary"
+            return f"{quoted(word)} is not one token of the model's vocabulary"
     for text in (pair.original, pair.counterfactual, pair.control):
         masks = 1 if text is None else tokenize(text, tokenizer).ids.count(tokenizer.mask_token_id)
         if masks != 1:

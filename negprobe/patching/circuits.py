@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from negprobe.errors import PatchingError
-from negprobe.files import whole_file
+from negprobe.files import read_bytes, whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
 from negprobe.patching.circuit_search import RANKINGS, Ranking, estimated_scores, exact_scores, faithfulness, search
@@ -42,7 +43,12 @@ Progress = Callable[[str, int, int], None]
 
 # Runs that integrated gradients average over; the authors of EAP-IG take five.
 _GRADIENT_STEPS = 5
-_TABLES = ("curve", "completeness", "minimality")
+_TABLES = {
+    "curve": ("size", "share", "faithfulness", "low", "high"),
+    "completeness": ("n_removed", "circuit", "model", "gap"),
+    "minimality": ("drop", "largest_change"),
+}
+"""The columns of numbers that each table has."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ class Circuit:
             PatchingError: if the file cannot be read or is no circuit, or the model has another shape.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(read_bytes(path).decode())
             content["components"] = tuple(map(Component.named, content["components"]))
             content["scores"] = {Component.named(name): score for name, score in content["scores"].items()}
             content |= {name: tuple(content[name]) for name in ("interval", "near_zero_gap")}
@@ -223,8 +229,8 @@ class Circuit:
             _check_content(circuit)
         except OSError as error:
             raise PatchingError(f"{path} cannot be read: {error}.") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise PatchingError(f"{path} is not a circuit that Circuit.save wrote: {error}.") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise PatchingError(f"{path} is not a circuit that Circuit.save wrote: {str(error)[:300]}.") from error
         if model is not None:
             _check_shape(circuit, model)
         return circuit
@@ -288,8 +294,9 @@ def find_circuit(
         progress: Told what is going on.
 
     Raises:
-        PatchingError: for a ranking, ablation, direction, threshold or share that does not exist, for an objective that
-            the model or a pair does not have, and for too few pairs, or too few that ablating everything moves.
+        PatchingError: for a ranking, ablation, direction, threshold, share or seed that does not exist, for an
+            objective that the model or a pair does not have, and for too few pairs, or too few that ablating everything
+            moves.
         StatementError, InputError: for a statement that cannot be run.
     """
     if ranking not in RANKINGS:
@@ -297,6 +304,8 @@ def find_circuit(
     if ablation not in ABLATIONS:
         raise PatchingError(f"There is no ablation {ablation!r} of circuits; choose one of {', '.join(ABLATIONS)}.")
     check_direction(direction)
+    if seed < 0:
+        raise PatchingError(f"A seed is 0 or more, not {seed}.")
     if not 0 < threshold <= 1:
         raise PatchingError(f"The faithfulness to reach is above 0 and at most 1, not {threshold}.")
     pairs = chosen_pairs(pairs)
@@ -411,17 +420,38 @@ def _check_content(circuit: Circuit) -> None:
         raise ValueError("its components are none, or not all different")
     if unscored := set(circuit.components) - set(circuit.scores):
         raise ValueError(f"it has no score of {', '.join(map(str, sorted(unscored)))}")
-    numbers = (*circuit.scores.values(), circuit.faithfulness, *circuit.interval, circuit.cpr, circuit.cmd)
+    layers, heads = _shape(circuit)
+    of_a_layer = heads + any(component.head is None for component in circuit.scores)
+    # All are scored; a layer out of range would be drawn with all those before it.
+    least = min(min(component.layer, component.head or 0) for component in circuit.scores)
+    if least < 0 or len(circuit.scores) != layers * of_a_layer:
+        raise ValueError(f"its scores are not of every component of {layers} layers of {heads} heads")
+    if not (isinstance(circuit.model_name, str) and isinstance(circuit.objective, str)):
+        raise ValueError("its model and objective are not named")
+    numbers = [*circuit.scores.values(), *circuit.interval, *circuit.near_zero_gap, circuit.threshold, circuit.cpr]
+    numbers += [circuit.search_faithfulness, circuit.faithfulness, circuit.random_faithfulness, circuit.random_best]
+    numbers += [circuit.cmd, circuit.n_search, circuit.n_held_out, circuit.seed]
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError("not all of its scores and measures are numbers")
+    if (len(circuit.interval), len(circuit.near_zero_gap)) != (2, 2):
+        raise ValueError("its interval and the pairs without a gap are not two numbers each")
+    for name, columns in _TABLES.items():
+        table = getattr(circuit, name)
+        if not len(table) or not all(column in table and is_numeric_dtype(table[column]) for column in columns):
+            raise ValueError(f"its {name} is no table with numbers for {', '.join(columns)}")
 
 
 def _check_shape(circuit: Circuit, model: HookedEncoder) -> None:
     """Refuse a model whose components are others than the circuit's."""
-    layers = 1 + max(component.layer for component in circuit.scores)
-    heads = 1 + max((component.head for component in circuit.scores if component.head is not None), default=-1)
+    layers, heads = _shape(circuit)
     if (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads):
         raise PatchingError(
             f"This is a circuit of {circuit.model_name!r}, with {layers} layers of {heads} heads, but "
             f"{model.cfg.model_name!r} has {model.cfg.n_layers} of {model.cfg.n_heads}; give the model it was found in."
         )
+
+
+def _shape(circuit: Circuit) -> tuple[int, int]:
+    """Layers, and heads in a layer, of the model that its scores are of."""
+    heads = [component.head for component in circuit.scores if component.head is not None]
+    return 1 + max(component.layer for component in circuit.scores), 1 + max(heads, default=-1)

@@ -17,7 +17,11 @@ def effect(results: xr.Dataset) -> xr.DataArray:
 
     NaN where the pair has no such part, and for the pairs named in the attribute `near_zero_gap`, whose unpatched runs
     differ by less than `MIN_GAP`.
+
+    Raises:
+        PatchingError: for anything but the results of patches.
     """
+    _check(results)
     gap = results["source"] - results["base"]
     usable = abs(gap) >= MIN_GAP
     values = ((results["patched"] - results["base"]) / gap).where(usable)
@@ -31,7 +35,11 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     round, so that swings do not cancel; a pair weighs as much as its swing, so that those with hardly any do not
     dominate as they would in a mean of ratios. Pairs below `MIN_GAP` are left out all the same, and named in the
     attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN.
+
+    Raises:
+        PatchingError: for anything but the results of patches.
     """
+    _check(results)
     moved, swing = _moved_and_swing(results)
     present = moved.notnull()
     n_pairs = present.sum("pair")
@@ -57,11 +65,17 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
         cell of fewer than two pairs.
 
     Raises:
-        PatchingError: for a confidence that is no share, or no resamples.
+        PatchingError: for anything but the results of patches of some pairs, a confidence that is no share, no
+            resamples, or a seed below 0.
     """
-    if not 0 < confidence < 1 or n_resamples < 1:
-        raise PatchingError(f"An interval needs 0 < confidence < 1 and resamples, not {confidence} and {n_resamples}.")
+    if not 0 < confidence < 1 or n_resamples < 1 or seed < 0:
+        raise PatchingError(
+            "An interval needs 0 < confidence < 1, resamples and a seed of 0 or more, not "
+            f"{confidence}, {n_resamples} and {seed}."
+        )
     mean = mean_effect(results)
+    if not results.sizes["pair"]:
+        raise PatchingError("The results are of no pairs, so there is nothing to average. Patch some pairs first.")
     moved, swing = _moved_and_swing(results)
     cells = moved.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
     present = ~np.isnan(cells)
@@ -96,7 +110,7 @@ def save_results(results: xr.Dataset, path: str | Path) -> None:
             tidy(results).to_parquet(path, index=False)
         else:
             raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # what no file can be called is a ValueError
         raise PatchingError(f"{path} cannot be written: {error}.") from error
 
 
@@ -104,6 +118,13 @@ def tidy(results: xr.Dataset) -> pd.DataFrame:
     """A sweep's results as a table: a row per pair, layer and part that the pair has."""
     table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
     return table.assign(**results.attrs)
+
+
+def _check(results: xr.Dataset) -> None:
+    missing = [name for name in ("patched", "base", "source") if name not in results]
+    if missing or "pair" not in results["patched"].dims:
+        lack = ", ".join(missing) or "dimension `pair`"
+        raise PatchingError(f"The results have no {lack}; give the dataset that `patch_sweep` returns.")
 
 
 def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:

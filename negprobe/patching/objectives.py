@@ -18,6 +18,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair
+from negprobe.texts import quoted
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def objective_from(
             if bool(values.isnan().any()):
                 first = pairs[int(values.isnan().nonzero()[0])]
                 raise PatchingError(
-                    f"{own.__name__} returned NaN for a run of {first.original!r}; an objective returns a number for "
-                    "every run, as NaN stands for a part that a pair does not have."
+                    f"{own.__name__} returned NaN for a run of {quoted(first.original)}; an objective returns a number "
+                    "for every run, as NaN stands for a part that a pair does not have."
                 )
             # Whether an answer is right is a number too.
             return values.to(resid.dtype)
@@ -237,7 +238,7 @@ def answer_id(model: HookedEncoder, word: str) -> int:
     try:
         return model.to_single_token(f" {word.strip()}")
     except InputError as error:
-        raise PatchingError(f"No logit at [MASK] stands for {word!r} alone: {error}") from error
+        raise PatchingError(f"No logit at [MASK] stands for {quoted(word)} alone: {error}") from error
 
 
 def _mask_positions(model: HookedEncoder, side: Run) -> Int[Tensor, "pair 1"]:
@@ -248,7 +249,7 @@ def _mask_positions(model: HookedEncoder, side: Run) -> Int[Tensor, "pair 1"]:
         if count != 1:
             raise PatchingError(
                 f"A statement has {count} mask tokens; the answer is read at exactly one: "
-                f"{side.statements[row].text!r}."
+                f"{quoted(side.statements[row].text)}."
             )
     return is_mask.long().argmax(dim=1, keepdim=True)
 
@@ -273,8 +274,8 @@ def _label_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, "
         label = getattr(pair, name)
         if label not in labels:
             raise PatchingError(
-                f"The {name} of {pair.original!r} is {label!r}, which is not a label of this model; its labels are "
-                f"{', '.join(labels)}."
+                f"The {name} of {quoted(pair.original)} is {quoted(label)}, which is not a label of this model; "
+                f"its labels are {', '.join(labels)}."
             )
         ids.append(labels.index(label))
     return torch.tensor(ids, device=model.device)
@@ -285,7 +286,7 @@ def _word_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " 
     for pair in runs.pairs:
         word = getattr(pair, name)
         if not word:
-            raise PatchingError(f"{pair.original!r} has no {name}, which this objective needs.")
+            raise PatchingError(f"{quoted(pair.original)} has no {name}, which this objective needs.")
         ids.append(answer_id(model, word))
     return torch.tensor(ids, device=model.device)
 

@@ -23,6 +23,7 @@ from negprobe.statements import (
     roles,
     tokenize_all,
 )
+from negprobe.texts import quoted
 
 Direction = Literal["noising", "denoising"]
 """noising: the counterfactual's activation goes into the original's run; denoising: the other way round."""
@@ -79,7 +80,7 @@ def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[Stateme
         raise PatchingError("There are no pairs to patch; give at least one StatementPair.")
     for pair in chosen:
         if not isinstance(pair, StatementPair):
-            raise PatchingError(f"{pair!r} is not a StatementPair; make one of the two statements.")
+            raise PatchingError(f"{quoted(pair)} is not a StatementPair; make one of the two statements.")
     return chosen
 
 
@@ -103,10 +104,10 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
         StatementError: for a statement that cannot be tokenized, or a span without a token.
         InputError: for one that is longer than the model's context.
     """
-    # Their cues and what these act on; a control is not run here.
-    pairs = [complete(pair) for pair in pairs]
     original = tokenized_run(model, [pair.original for pair in pairs])
     counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
+    # Their cues and what these act on, now that no statement is too long; a control is not run here.
+    pairs = [complete(pair) for pair in pairs]
     originals, counterfactuals = original.statements, counterfactual.statements
     assert model.tokenizer is not None
     alignments = [align(a, b) for a, b in zip(originals, counterfactuals, strict=True)]

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
+from negprobe.errors import StatementError
 from negprobe.statements.tokens import TokenizedStatement
 
 Match = tuple[int, int]
+
+# Items of one sequence times those of the other, where they differ: more take seconds and hundreds of megabytes.
+_MOST_CELLS = 2**20
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,9 @@ def align(original: TokenizedStatement, counterfactual: TokenizedStatement) -> A
     Equal tokens are matched as `match_equal` says. What stands between two matches on either side is a
     replaced run: of equal length it is aligned token by token ("now" with "not"), otherwise all of it is
     unmatched ("is" and "isn ' t"). Special tokens are only ever aligned with special tokens.
+
+    Raises:
+        StatementError: as `match_equal`.
     """
     matches = match_equal(_keys(original), _keys(counterfactual))
     aligned: list[Match] = []
@@ -60,6 +68,9 @@ def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
     The matches are those of a cheapest way to edit one sequence into the other by putting in, taking out and
     replacing items; of several cheapest ones that with the fewest separate stretches of edits, and of those
     the one that matches what both end with, and then earliest. Swapping the sequences swaps the matches.
+
+    Raises:
+        StatementError: for sequences that differ from each other over too long a stretch.
     """
     if (len(first), tuple(first)) > (len(second), tuple(second)):
         return [(i, j) for j, i in match_equal(second, first)]
@@ -68,6 +79,11 @@ def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
     begin = next((i for i in range(shortest) if first[i] != second[i]), shortest)
     end = next((k for k in range(shortest - begin) if first[-1 - k] != second[-1 - k]), shortest - begin)
     n, m = len(first) - end, len(second) - end
+    if (n - begin) * (m - begin) > _MOST_CELLS:
+        raise StatementError(
+            f"Two statements of {len(first)} and {len(second)} words or tokens differ over {n - begin} and {m - begin} "
+            f"of them; what can be aligned differs over about {isqrt(_MOST_CELLS)} at most. Shorten them."
+        )
     middle = _cheapest_matches(first[begin:n], second[begin:m]) if n > begin and m > begin else []
     return [
         *((i, i) for i in range(begin)),

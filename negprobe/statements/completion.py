@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.errors import StatementError
 from negprobe.statements.controls import length_matched_controls
 from negprobe.statements.cues import Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
@@ -19,6 +20,9 @@ _FUNCTION_WORDS = """
     very really quite so too yet also just only now always ever even still at particularly
 """
 
+# A pair is of one negation or a few; each takes another search of the whole text.
+_MOST_CUES = 64
+
 _WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
 
 
@@ -29,10 +33,18 @@ def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = No
     given; `cue` is the kind of the first. The control replaces all of them, one after the other, and never is the
     original itself; it needs a tokenizer. What cannot be found is left out: a pair whose counterfactual is the
     affirmative gets nothing.
+
+    Raises:
+        StatementError: for more than 64 cues, or statements too long to compare (see `alignment.match_equal`).
     """
     cues = _marked_cues(pair) if pair.cue_spans else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
     if not cues:
         return pair
+    if len(cues) > _MOST_CUES:
+        raise StatementError(
+            f"The counterfactual adds {len(cues)} negations to {pair.original[:60]!r}, and a pair may have "
+            f"{_MOST_CUES}; shorten it."
+        )
     control = pair.control
     if control is None and tokenizer is not None:
         control = _control(pair, cues, tokenizer)

@@ -65,6 +65,9 @@ def added_cues(original: str, counterfactual: str) -> tuple[Cue, ...]:
     Words are matched in order, so that in a statement with several cues the new one is found ("not open" ->
     "never not open" adds "never"). A cue that only moved was not added. Where the original has the extra cue,
     and the counterfactual is the affirmative, there is none.
+
+    Raises:
+        StatementError: for statements too long to compare (see `alignment.match_equal`).
     """
     ours, theirs = _words(original), _words(counterfactual)
     matches = match_equal([key for key, _ in ours], [key for key, _ in theirs])

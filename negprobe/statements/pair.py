@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from negprobe.errors import StatementError
+from negprobe.texts import is_utf8, quoted
 
 Span = tuple[int, int]
 """Half-open character range in a statement."""
@@ -31,7 +32,8 @@ class StatementPair:
         source: The data set it is from, so that results can be compared over data sets; "" if it has no name.
 
     Raises:
-        StatementError: for an empty statement, or a span that is not inside the counterfactual.
+        StatementError: for an empty statement, a text that UTF-8 cannot write, or a span that is not inside the
+            counterfactual.
     """
 
     original: str
@@ -50,10 +52,16 @@ class StatementPair:
             text = getattr(self, name)
             if text is not None and not text.strip():
                 raise StatementError(f"The {name} of a pair is empty; give it at least one word.")
+        for name in ("original", "counterfactual", "target", "foil", "control", "cue", "category", "source"):
+            text = getattr(self, name)
+            if text is not None and not is_utf8(text):
+                raise StatementError(
+                    f"The {name} of a pair, {quoted(text)}, is not text that UTF-8 can write; correct it."
+                )
         for name in ("cue_spans", "affected_spans"):
             for span in getattr(self, name):
                 if not 0 <= span[0] < span[1] <= len(self.counterfactual):
                     raise StatementError(
                         f"{span} of {name} is not a range inside the counterfactual, which has "
-                        f"{len(self.counterfactual)} characters: {self.counterfactual!r}."
+                        f"{len(self.counterfactual)} characters: {quoted(self.counterfactual)}."
                     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.errors import StatementError
 from negprobe.statements.alignment import Alignment
 from negprobe.statements.pair import Span
 from negprobe.statements.tokens import TokenizedStatement
@@ -48,7 +49,16 @@ def original_roles(
     tokenizer: PreTrainedTokenizerBase,
     target: str | None = None,
 ) -> tuple[str, ...]:
-    """The role of each token of the original: that of its partner, as cues stand there, else its own."""
+    """The role of each token of the original: that of its partner, as cues stand there, else its own.
+
+    Raises:
+        StatementError: if there are fewer roles than the alignment speaks of.
+    """
+    if max(alignment.counterfactual, default=-1) >= len(counterfactual_roles):
+        raise StatementError(
+            f"There are {len(counterfactual_roles)} roles for the counterfactual, but the alignment is of more tokens. "
+            "Give the roles of all of them."
+        )
     partner = dict(zip(alignment.original, alignment.counterfactual, strict=True))
     own = roles(original, tokenizer, target=target)
     return tuple(counterfactual_roles[partner[at]] if at in partner else name for at, name in enumerate(own))

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.errors import StatementError
 from negprobe.statements.pair import Span
+from negprobe.texts import is_utf8, quoted
 
 MASK = "[MASK]"
 """How a statement writes the masked position, whatever the tokenizer calls its own mask token."""
@@ -58,7 +59,7 @@ class TokenizedStatement:
         )
         if not found and not missing_ok:
             raise StatementError(
-                f"No token stands in characters {span} of {self.text!r} ({len(self.text)} characters); "
+                f"No token stands in characters {span} of {quoted(self.text)} ({len(self.text)} characters); "
                 "give a span that holds a word."
             )
         return found
@@ -75,8 +76,8 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
     shows that character.
 
     Raises:
-        StatementError: for an empty text, one of which the tokenizer leaves nothing, more than one `[SEP]`, a `[MASK]`
-            that the tokenizer has no token for, or a tokenizer without offsets.
+        StatementError: for an empty text, one that UTF-8 cannot write, one of which the tokenizer leaves nothing, more
+            than one `[SEP]`, a `[MASK]` that the tokenizer has no token for, or a tokenizer without offsets.
     """
     return tokenize_all([text], tokenizer)[0]
 
@@ -124,7 +125,7 @@ def _statement(
     ids, of_part = tuple(encoding.ids), encoding.sequence_ids
     special = tuple(bool(flag) for flag in encoding.special_tokens_mask)
     if {part for part in of_part if part is not None} != set(range(len(origins))):
-        raise StatementError(f"The tokenizer leaves nothing of {text!r}, or of one side of it; give words.")
+        raise StatementError(f"The tokenizer leaves nothing of {quoted(text)}, or of one side of it; give words.")
     offsets = tuple(
         (0, 0) if is_special or part is None else _without_spaces(text, (origins[part][start], origins[part][end]))
         for (start, end), is_special, part in zip(encoding.offsets, special, of_part, strict=True)
@@ -145,12 +146,15 @@ def _parts(text: str) -> list[Span]:
     """The characters of the one text of a statement, or of the two that a `[SEP]` stands between."""
     if not text.strip():
         raise StatementError("The statement is empty; give it at least one word.")
+    if not is_utf8(text):
+        raise StatementError(f"The statement {quoted(text)} is not text that UTF-8 can write; correct it.")
     before, separator, after = text.partition(SEPARATOR)
     if not separator:
         return [(0, len(text))]
     if SEPARATOR in after or not before.strip() or not after.strip():
         raise StatementError(
-            f"{text!r} is not two texts with one {SEPARATOR} between them; write 'premise {SEPARATOR} hypothesis'."
+            f"{quoted(text)} is not two texts with one {SEPARATOR} between them; write "
+            f"'premise {SEPARATOR} hypothesis'."
         )
     return [(0, len(before.rstrip())), (len(text) - len(after.lstrip()), len(text))]
 
@@ -159,7 +163,8 @@ def _with_own_mask(text: str, span: Span, tokenizer: PreTrainedTokenizerBase) ->
     """A part of the text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
     if MASK in text and tokenizer.mask_token is None:
         raise StatementError(
-            f"{text!r} has a {MASK} and the tokenizer has no mask token; use the tokenizer of a masked language model."
+            f"{quoted(text)} has a {MASK} and the tokenizer has no mask token; use the tokenizer of a masked "
+            "language model."
         )
     parts = text[slice(*span)].split(MASK)
     at = span[0] + len(parts[0])

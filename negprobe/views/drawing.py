@@ -150,6 +150,16 @@ class _BarLocator(MaxNLocator):
         return [*super().__call__()]
 
 
+def check_width(width: float) -> None:
+    """Refuse a width, in inches, at which no figure can be drawn.
+
+    Raises:
+        ViewError: for less than 2 inches and more than 40, and what is no number.
+    """
+    if not 2 <= width <= 40:
+        raise ViewError(f"A figure cannot be {width} inches wide; give from 2 to 40, such as {PAGE} for a page.")
+
+
 def cell_axes(shape: tuple[int, ...], width: float, *, beneath: float = 0.0) -> Axes:
     """Axes of a new figure with cells as large as fit, but not larger than they need to be.
 

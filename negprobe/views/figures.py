@@ -29,6 +29,7 @@ from negprobe.views.drawing import (
     Limits,
     Map,
     cell_axes,
+    check_width,
     colour_bar,
     draw_cells,
     draw_map,
@@ -97,6 +98,7 @@ def raw_beside_value_weighted(
     Raises:
         ViewError: if there is no such layer or head, no token is left, or a map does not fit its tokens.
     """
+    check_width(width)
     n_columns = 3 if width >= 5 else 1
     longest = _longest(width, n_columns)
     maps = {
@@ -139,6 +141,7 @@ def four_heatmaps(
     Raises:
         ViewError: if there is no such layer or head, a map does not fit its tokens, or no tokens are left or aligned.
     """
+    check_width(width)
     across = width >= 5
     n_sides = 3 if difference else 2
     longest = _longest(width, n_sides if across else 2)
@@ -200,6 +203,7 @@ def difference_map(
         ViewError: if there is no such measure, layer or head, a map does not fit its tokens, or no tokens are left or
             aligned.
     """
+    check_width(width)
     if measure not in _UNITS:
         raise ViewError(f"There is no measure {measure!r}; choose from {', '.join(_UNITS)}.")
     shown = _difference(comparison, measure, layer, head, special_tokens, _longest(width, 1))
@@ -235,6 +239,7 @@ def layer_head_map(
         ViewError: if `values` is not a table with at least one layer and head, or a value is negative on a scale that
             starts at 0.
     """
+    check_width(width)
     table = _table(values, "layer and head")
     negative = bool((table < 0).any())
     diverging = negative if diverging is None else diverging
@@ -259,8 +264,9 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
         width: Inches the figure is wide at most.
 
     Raises:
-        ViewError: if the table is empty or lacks a column.
+        ViewError: if the table is empty, lacks a column, or has no numbers in it.
     """
+    check_width(width)
     metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
     tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
@@ -292,6 +298,8 @@ def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "la
     if missing or metrics.empty:
         what = f"has no column {', '.join(sorted(missing))}" if missing else "is empty"
         raise ViewError(f"The table of metrics {what}; take the `metrics` of a comparison.")
+    if not pd.api.types.is_numeric_dtype(metrics[name]):
+        raise ViewError(f"The column {name} holds no numbers to draw; take one of the metrics.")
     table = metrics.groupby(["layer", "head"])[name].mean().unstack()
     n_layers, n_heads = (int(index.max()) + 1 for index in (table.index, table.columns))
     return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
@@ -313,6 +321,7 @@ def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None
     Raises:
         ViewError: if it has other dimensions, or is empty.
     """
+    check_width(width)
     others = [str(dim) for dim in effect.dims if dim != "layer"]
     if len(others) != 1 or effect.ndim != 2:
         raise ViewError(

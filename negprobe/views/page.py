@@ -22,6 +22,7 @@ from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
 from negprobe.patching import effect
+from negprobe.texts import is_utf8, quoted
 from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.packing import MEASURES, bits_for, packed
 
@@ -49,8 +50,10 @@ def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Se
         sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
 
     Raises:
-        ViewError: as `page_parts`.
+        ViewError: as `page_parts`, and for a title that UTF-8 cannot write.
     """
+    if not is_utf8(title):
+        raise ViewError(f"The title {quoted(title)} has half a surrogate pair, which no page can hold.")
     parts = page_parts(comparisons, sweeps=sweeps)
     return Template(_asset("page.html")).substitute(
         title=html.escape(title), head=parts.head, style=_asset("page.css"), body=parts.body

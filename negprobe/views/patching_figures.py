@@ -36,6 +36,7 @@ from negprobe.views.drawing import (
     PAGE,
     SMALL,
     STEPS,
+    check_width,
     dot_size,
     figure_of,
     label_scatter,
@@ -106,6 +107,7 @@ def circuit_graph(
         ViewError: if the circuit has no scores or a component without one, or an edge ends at no component.
         InputError: if the readings lack a head of the circuit.
     """
+    check_width(width)
     scores = circuit.scores
     if not scores or (unscored := [str(part) for part in circuit.components if part not in scores]):
         lacks = f"has no score for {', '.join(unscored)}" if scores else "has no scores"
@@ -322,6 +324,7 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | 
     Raises:
         ViewError: if the curve lacks a column or is empty.
     """
+    check_width(width)
     curve = _columns(circuit.curve, "curve", ("size", "share", "faithfulness", "low", "high")).sort_values("share")
     n_all, n = len(circuit.scores), len(circuit.components)
     on_log_scale = n_all > 50
@@ -372,6 +375,7 @@ def causal_against_attention(
     Raises:
         ViewError: if either has other dimensions, or no head has both numbers.
     """
+    check_width(width)
     for what, values in (("effects", effects), ("attention", attention)):
         if set(values.dims) != {"layer", "head"}:
             raise ViewError(f"The {what} need the dimensions layer and head, not {values.dims}; average over the rest.")
@@ -405,6 +409,7 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
     Raises:
         ViewError: if the table is empty, lacks a column, or has no effect that is defined.
     """
+    check_width(width)
     by_role = "role" in averages.columns
     by, along = ("role", "layer") if by_role else ("layer", "head")
     table = _columns(averages, "averages", (by, along, "effect", "low", "high", "n_pairs")).dropna(subset=["effect"])
@@ -455,6 +460,7 @@ def attribution_agreement(
     Raises:
         ViewError: if the two have other dimensions, or no part has both numbers.
     """
+    check_width(width)
     if set(exact.dims) != set(estimated.dims):
         raise ViewError(f"The exact effects have the dimensions {exact.dims} and the estimates {estimated.dims}.")
     x, y = xr.align(exact, estimated.transpose(*exact.dims), join="inner")

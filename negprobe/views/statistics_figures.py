@@ -31,6 +31,7 @@ from negprobe.views.drawing import (
     SMALL,
     STEPS,
     cell_axes,
+    check_width,
     draw_cells,
     figure_of,
     label_scatter,
@@ -66,6 +67,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
     Raises:
         ViewError: if the tests lack the metric, a dimension or a variable.
     """
+    check_width(width)
     found = _of_metric(tests, metric, ("effect", "n", "q", "p_max_t"))
     table = _layer_by_head(found["effect"])
     alone, axes = axes is None, axes or cell_axes(table.shape, width)
@@ -111,6 +113,7 @@ def raw_against_norm(
     Raises:
         ViewError: if the tests lack a metric, a dimension or a variable, or no head has both effects.
     """
+    check_width(width)
     x, y = (_layer_by_head(_of_metric(tests, metric, ("effect", "n"))["effect"]) for metric in (raw, weighted))
     n_layers = len(x)
     both = np.isfinite(x) & np.isfinite(y)
@@ -147,6 +150,7 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
     Raises:
         ViewError: if a variable or dimension lacks, or no distance is defined.
     """
+    check_width(width)
     kinds = {"attention": "attention_distance", "norm-weighted attention": "norm_distance"}
     _check(metrics, "metrics", ("pair", "layer", "head"), kinds.values(), "`AttentionProbe.metrics`")
     distances = {kind: _layer_by_head(metrics[name].mean("pair")) for kind, name in kinds.items()}
@@ -198,6 +202,7 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
     Raises:
         ViewError: if a dimension lacks, or no share is defined.
     """
+    check_width(width)
     missing = {"pair", "compared", "measure", "layer"} - set(shares.dims)
     if missing or not bool(shares.notnull().any()):
         what = f"lack the dimension {', '.join(sorted(missing))}" if missing else "are all undefined"
@@ -242,6 +247,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     Raises:
         ViewError: if the variable, a dimension or the counterfactual lacks, or no role is defined.
     """
+    check_width(width)
     dims = ("pair", "compared", "role", "layer", "head")
     _check(metrics, "metrics", dims, ["output_change_by_role"], "`AttentionProbe.metrics`")
     change = metrics["output_change_by_role"].mean("head").transpose("compared", "pair", "layer", "role")
@@ -298,6 +304,7 @@ def effect_by_group(
     Raises:
         ViewError: if a dataset lacks the metric, a dimension or a variable, there is no such head, or none to choose.
     """
+    check_width(width)
     variables = ("effect", "low", "high", "n", "replicated", "n_groups")
     _check(replication, "groups", ("group", "metric", "layer", "head"), variables, "`replication`")
     groups = _selected(replication, metric)
@@ -416,4 +423,8 @@ def _unit(metric: str) -> str:
 
 def _pairs(n: xr.DataArray) -> str:
     """How many pairs the cells have, from the fewest to the most."""
+    if not np.isfinite(n).all():
+        raise ViewError(
+            "The numbers of pairs, `n`, are not all numbers. Take the tests as `effect_tests` returns them."
+        )
     return f"n = {number_range(n.values.flat)} pair" + "s" * bool((n != 1).any())

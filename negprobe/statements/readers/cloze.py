@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from negprobe.errors import StatementError
 from negprobe.statements.pair import StatementPair
+from negprobe.texts import quoted
 
 EITHER_ARTICLE = "(a|an)"
 """How a statement leaves open which article stands before the gap."""
@@ -60,8 +61,8 @@ def cloze_pair(cloze: Cloze, source: str) -> StatementPair:
         raise StatementError(cloze.problem)
     if not cloze.one_article:
         raise StatementError(
-            f"the target {cloze.target!r} wants {cloze.articles[0]!r} and the foil {cloze.foil!r} "
-            f"{cloze.articles[1]!r}, so either article would give the answer away."
+            f"the target {quoted(cloze.target)} wants {quoted(cloze.articles[0])} and the foil {quoted(cloze.foil)} "
+            f"{quoted(cloze.articles[1])}, so either article would give the answer away."
         )
     return StatementPair(
         cloze.for_target(cloze.affirmative),

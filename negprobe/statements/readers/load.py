@@ -85,8 +85,14 @@ def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], lis
         StatementError: if there is no table, or none of use.
     """
     place = Path(path)
-    if not place.is_dir():
-        from_hub = not place.exists() and place.suffix.lower() not in SUFFIXES and is_hub_name(str(path))
+    if not str(path):
+        raise StatementError("An empty name is no file of pairs; give a file, a folder, or a data set of the hub.")
+    try:
+        is_folder, is_there = place.is_dir(), place.exists()
+    except OSError as error:
+        raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    if not is_folder:
+        from_hub = not is_there and place.suffix.lower() not in SUFFIXES and is_hub_name(str(path))
         return [use(table) for table in (hub_tables(str(path)) if from_hub else [read_table(place)])], []
     made: list[T] = []
     useless: list[str] = []
@@ -96,7 +102,8 @@ def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], lis
         except StatementError as error:
             useless.append(str(error))
     if not made:
-        reasons = " ".join(useless) or f"It has no {', '.join(SUFFIXES)} file."
+        more = f" And {len(useless) - 3} more." if len(useless) > 3 else ""
+        reasons = " ".join(useless[:3]) + more or f"It has no {', '.join(SUFFIXES)} file."
         raise StatementError(f"{path} is a folder without a file of use. {reasons}")
     return made, useless
 

@@ -9,6 +9,7 @@ from negprobe.statements.cues import find_cues
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
 from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table, needed
 from negprobe.statements.tokens import MASK
+from negprobe.texts import quoted
 
 _ARTICLES = ("a", "an")
 
@@ -61,9 +62,9 @@ def _cloze(affirmative: str, negated: str, number: int) -> Cloze:
     (context, article, target), (negated_context, negated_article, foil) = map(_cut, (affirmative, negated))
     problem = ""
     if context != _without_not(negated_context):
-        problem = f"{affirmative!r} and {negated!r} differ by more than one 'not' and the last word."
+        problem = f"{quoted(affirmative)} and {quoted(negated)} differ by more than one 'not' and the last word."
     elif target == foil:
-        problem = f"the affirmative and its negation both end in {target!r}."
+        problem = f"the affirmative and its negation both end in {quoted(target)}."
     return Cloze(
         f"{' '.join(context)} {MASK}.",
         f"{' '.join(negated_context)} {MASK}.",
@@ -80,7 +81,7 @@ def _cut(line: str) -> tuple[list[str], str, str]:
     """The words before the last one, with an article there left open; that article; and the last word."""
     words = line.rstrip(" ,.").split()
     if len(words) < 3:
-        raise StatementError(f"{line!r} is too short for a statement with a last word to ask for.")
+        raise StatementError(f"{quoted(line)} is too short for a statement with a last word to ask for.")
     article = words[-2] if words[-2] in _ARTICLES else ""
     return [*words[:-2], EITHER_ARTICLE if article else words[-2]], article, words[-1]
 

@@ -15,6 +15,7 @@ from negprobe.statements.cues import Cue, find_cues
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers.records import Read, Row, Table, each, needed
 from negprobe.statements.tokens import SEPARATOR
+from negprobe.texts import quoted
 
 SCONE_COLUMNS = frozenset({"sentence1", "sentence2", "sentence1_lex", "sentence2_lex"})
 MONLI_COLUMNS = frozenset({"sentence1", "sentence2", "gold_label", "depth"})
@@ -86,8 +87,8 @@ def _scone_own(row: Row) -> Inference:
     words = needed(row, "sentence1_lex"), needed(row, "sentence2_lex")
     if _with_article_a(_replaced(edited.premise, *words)) != _with_article_a(_replaced(edited.hypothesis, words[1])):
         raise StatementError(
-            f"{edited.premise!r} and {edited.hypothesis!r} differ by more than {words[0]!r} and {words[1]!r}, so a "
-            "word in them is broken."
+            f"{quoted(edited.premise)} and {quoted(edited.hypothesis)} differ by more than "
+            f"{quoted(words[0])} and {quoted(words[1])}, so a word in them is broken."
         )
     return edited
 
@@ -111,7 +112,7 @@ def _monli_pair(row: Row) -> StatementPair:
     if not any(cues):
         raise StatementError("The item has no negation to take out.")
     if [[cue.kind for cue in found] for found in cues] != [["not"], ["not"]]:
-        raise StatementError(f"{negated.text!r} has not just one 'not' in premise and hypothesis.")
+        raise StatementError(f"{quoted(negated.text)} has not just one 'not' in premise and hypothesis.")
     premise, hypothesis = (
         _without(text, found) for text, found in zip((negated.premise, negated.hypothesis), cues, strict=True)
     )
@@ -121,7 +122,7 @@ def _monli_pair(row: Row) -> StatementPair:
 def _inference(row: Row, suffix: str = "") -> Inference:
     gold = needed(row, f"gold_label{suffix}")
     if gold not in _TURNED:
-        raise StatementError(f"The label {gold!r} is not one of {', '.join(_TURNED)}.")
+        raise StatementError(f"The label {quoted(gold)} is not one of {', '.join(_TURNED)}.")
     return Inference(needed(row, f"sentence1{suffix}"), needed(row, f"sentence2{suffix}"), gold)
 
 
@@ -133,9 +134,11 @@ def _pair(affirmative: Inference, negated: Inference, category: str, source: str
 
 def _without(text: str, cues: tuple[Cue, ...]) -> str:
     """The text without its cues and the space before each."""
-    for cue in reversed(cues):
-        text = text[: cue.span[0]].rstrip() + text[cue.span[1] :]
-    return text.lstrip()
+    kept, at = "", 0
+    for cue in cues:
+        kept += text[at : cue.span[0]].rstrip()
+        at = cue.span[1]
+    return (kept + text[at:]).lstrip()
 
 
 def _replaced(text: str, old: str, new: str | None = None) -> str:

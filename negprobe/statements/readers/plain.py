@@ -3,6 +3,7 @@
 from negprobe.errors import StatementError
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers.records import Read, Row, Table, cell, each, label
+from negprobe.texts import quoted
 
 REQUIRED = ("original", "counterfactual")
 OPTIONAL = (
@@ -56,6 +57,7 @@ def _spans(row: Row, name: str) -> tuple[Span, ...]:
         start, end = (int(str(edge)) for edge in edges)
     except ValueError as error:
         raise StatementError(
-            f"{name}_start and {name}_end are {edges[0]!r} and {edges[1]!r}; give two whole numbers, or neither."
+            f"{name}_start and {name}_end are {quoted(edges[0])} and {quoted(edges[1])}; give two whole "
+            "numbers, or neither."
         ) from error
     return ((start, end),)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from negprobe.errors import StatementError
+from negprobe.files import read_bytes
+from negprobe.texts import is_utf8, quoted
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -89,9 +91,11 @@ def read_table(path: Path) -> Table:
     suffix = path.suffix.lower()
     if suffix not in readers:
         raise StatementError(f"{path} is not a kind of file that is read; give a {', '.join(SUFFIXES)} file.")
+    if not is_utf8(str(path)):
+        raise StatementError(f"The name {quoted(str(path))} is not UTF-8 text; give the file another.")
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front of the first column's name.
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     # A line ends where an editor says it does: not at the rarer marks that str.splitlines knows.
@@ -133,13 +137,11 @@ def cell(row: Row, name: str) -> str | None:
     """
     value = row.get(name)
     if not isinstance(value, str | None):
-        raise StatementError(f"The {name} is {value!r}; it has to be text, in quotes.")
+        raise StatementError(f"The {name} is {quoted(value)}; it has to be text, in quotes.")
     if value is None or not value.strip():
         return None
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise StatementError(f"The {name} {value!r} is not UTF-8 text; save the file as UTF-8.") from error
+    if not is_utf8(value):
+        raise StatementError(f"The {name} {quoted(value)} is not UTF-8 text; save the file as UTF-8.")
     return value
 
 
@@ -228,7 +230,7 @@ def _json_table(path: Path, lines: list[str]) -> tuple[tuple[str, ...], list[Rec
 def _json_record(number: int, line: str) -> Record:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, or a number of thousands of digits
         return Record(number, None, f"not JSON ({error}); give one object a line.")
     if not isinstance(row, dict) or not row:
         return Record(number, None, f'{line.strip()[:60]} is not an object like {{"original": ...}}.')

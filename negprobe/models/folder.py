@@ -1,0 +1,358 @@
+"""What a model folder holds, checked before anything reads it: no link, pipe, size or type in it is taken on trust."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
+
+from negprobe.errors import ModelError
+from negprobe.models.convert import FAMILY_OF, check_supported, head_of
+
+_READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
+"""The endings of all files that negprobe or transformers' tokenizers open."""
+
+_LARGEST_JSON = 2**28
+"""In bytes; the largest published tokenizers take a tenth of it."""
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+_LARGEST = {
+    "vocab_size": 10**7,
+    "max_position_embeddings": 10**7,
+    "type_vocab_size": 10**6,
+    "num_labels": 10**5,
+    **dict.fromkeys(("hidden_size", "dim", "intermediate_size", "hidden_dim", "embedding_size"), 10**6),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads"), 10**3),
+}
+"""What a configuration may ask for at most: far above any encoder, and made in no time where weights are not."""
+
+_CLASS_PREFIXES = {
+    "bert": ("Bert",),
+    "distilbert": ("DistilBert",),
+    "roberta": ("Roberta", "XLMRoberta", "Camembert"),
+    "electra": ("Electra",),
+}
+_INDEX = "model.safetensors.index.json"
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Refuse a folder in which something stands where a file would be read, but cannot be read as one of its own.
+
+    Raises:
+        ModelError: for a link that leaves the folder (other than the hub cache's own, to its blobs) or leads nowhere,
+            and for a directory, pipe or device with the name of a file.
+    """
+    try:
+        rooms = [room for room in (folder, folder / "additional_chat_templates") if room.is_dir()]
+        entries = sorted(path for room in rooms for path in room.iterdir())
+    except OSError as error:
+        raise ModelError(f"The folder of {name!r} cannot be listed: {error}") from error
+    for path in entries:
+        if path.suffix in _READ:
+            _check_file(path, folder, name)
+
+
+def _check_file(path: Path, folder: Path, name: str) -> None:
+    root = Path(os.path.realpath(folder))
+    # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share.
+    own = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    shown = os.path.relpath(path, folder)
+    target = Path(os.path.realpath(path))
+    if not any(target.is_relative_to(place) for place in own):
+        raise ModelError(
+            f"{shown!r} of {name!r} leads to {str(target)!r}, outside the folder, so it is not read. "
+            "Put a copy of the file into the folder."
+        )
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "a pipe or a device"
+        raise ModelError(f"{shown!r} of {name!r} is {what}, not a file. Put the model's own file there.")
+    if path.is_symlink() and not path.exists():
+        raise ModelError(f"{shown!r} of {name!r} is a link to nothing. Put the model's own file there.")
+
+
+def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
+    """The content of a JSON file of the folder, a `dict` or a `list`.
+
+    Raises:
+        ModelError: if the file is outside the folder, cannot be read, is no JSON, or holds something else.
+    """
+    try:
+        path = folder / file
+        # The name may have been written in another file of the folder, and lead anywhere.
+        _check_file(path, folder, name)
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it has {path.stat().st_size} bytes, and at most {_LARGEST_JSON} are read")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} of {name!r} is not readable JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ModelError(f"{file} of {name!r} holds a JSON {type(content).__name__}, not a {kind.__name__}.")
+    return content
+
+
+# The configuration
+
+
+def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
+    """The configuration of a supported encoder, and the class it was saved from.
+
+    Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
+    quantizers, kernels) reaches no library.
+
+    Raises:
+        ModelError: without config.json, for an architecture that is not supported or not named, for sizes that are no
+            whole numbers, are out of range or do not fit each other, for unknown activations and broken labels.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
+    raw = read_json(folder, "config.json", dict, name)
+    architecture = _architecture(raw, name)
+    kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
+    if "pad_token_id" in raw:
+        kept["pad_token_id"] = _whole(raw["pad_token_id"], "pad_token_id", 0, _LARGEST["vocab_size"] - 1, name)
+    kept |= {key: _activation(raw[key], key, name) for key in ("hidden_act", "activation") if key in raw}
+    if "layer_norm_eps" in raw:
+        kept["layer_norm_eps"] = _small(raw["layer_norm_eps"], "layer_norm_eps", name)
+    tied = raw.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise _bad("tie_word_embeddings", tied, "true or false", name)
+    kept["tie_word_embeddings"] = tied
+    if head_of(architecture) == "classification" and raw.get("id2label") is not None:
+        kept["id2label"] = _labels(raw["id2label"], name)
+        kept["num_labels"] = len(kept["id2label"])
+    if raw.get("tokenizer_class") is not None:
+        # Where tokenizer_config.json names no class, the tokenizer's library asks the configuration.
+        kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
+    hf_class = getattr(transformers, architecture)
+    config = hf_class.config_class(**kept)
+    _check_sizes(config, FAMILY_OF[raw["model_type"]], name)
+    return config, hf_class
+
+
+def _architecture(raw: dict[str, Any], name: str) -> str:
+    named = raw.get("architectures")
+    named = [] if named is None else named
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise _bad("architectures", named, 'a list of one name, such as ["BertForMaskedLM"]', name)
+    if len(named) != 1:
+        raise ModelError(
+            f"The config.json of {name!r} names {len(named)} architectures; negprobe needs exactly one, such "
+            'as "architectures": ["BertForMaskedLM"], to know which head to load.'
+        )
+    architecture = named[0]
+    check_supported(_Raw(raw), architecture)
+    prefixes = _CLASS_PREFIXES[FAMILY_OF[raw["model_type"]]]
+    # The class is looked up by its name, so that a name of anything else in transformers must not pass.
+    if not architecture.startswith(prefixes) or not hasattr(transformers, architecture):
+        raise ModelError(
+            f"The config.json of {name!r} names the architecture {architecture!r} for model type "
+            f"{raw['model_type']!r}; negprobe reads {', '.join(f'{prefix}ForMaskedLM' for prefix in prefixes)} and "
+            "their …ForSequenceClassification and …Model."
+        )
+    return architecture
+
+
+class _Raw:
+    """A config.json's fields as attributes, whatever their names."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.__dict__ = raw
+
+
+def _bad(field: str, value: object, expected: str, name: str) -> ModelError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return ModelError(f"The config.json of {name!r} has {field} = {shown}, which is not {expected}.")
+
+
+def _whole(value: object, field: str, least: int, most: int, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _bad(field, value, f"a whole number from {least} to {most}", name)
+    return value
+
+
+def _small(value: object, field: str, name: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1 or not math.isfinite(value):
+        raise _bad(field, value, "a number from 0 to 1", name)
+    return float(value)
+
+
+def _activation(value: object, field: str, name: str) -> str:
+    if not isinstance(value, str) or value not in ACT2FN:
+        raise _bad(field, value, "an activation transformers knows, such as 'gelu'", name)
+    return value
+
+
+def _labels(value: object, name: str) -> dict[int, str]:
+    expected = "a table of names from 0 on, such as {'0': 'no', '1': 'yes'}"
+    if not isinstance(value, dict) or not 0 < len(value) <= _LARGEST["num_labels"]:
+        raise _bad("id2label", value, expected, name)
+    if set(value) != {str(i) for i in range(len(value))}:
+        raise _bad("id2label", value, expected, name)
+    for label in value.values():
+        # Half a surrogate pair is a JSON string, but no text that could be written to a file.
+        if not isinstance(label, (str, int)) or any("\ud800" <= character <= "\udfff" for character in str(label)):
+            raise _bad("id2label", value, expected, name)
+    return {int(i): str(label) for i, label in value.items()}
+
+
+def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
+    if config.hidden_size % config.num_attention_heads:
+        raise ModelError(
+            f"The config.json of {name!r} shares a width of {config.hidden_size} among {config.num_attention_heads} "
+            "heads, which leaves a rest; the width must be a multiple of the number of heads."
+        )
+    if config.pad_token_id >= config.vocab_size:
+        raise _bad("pad_token_id", config.pad_token_id, f"an id of a vocabulary of {config.vocab_size}", name)
+    if family == "roberta" and config.max_position_embeddings <= config.pad_token_id + 1:
+        raise _bad(
+            "max_position_embeddings",
+            config.max_position_embeddings,
+            f"more than the {config.pad_token_id + 1} positions that {type(config).__name__} keeps for padding",
+            name,
+        )
+
+
+# The weights
+
+
+def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The floating-point tensors of a folder's safetensors, and the type of each tensor of another kind.
+
+    Raises:
+        ModelError: without safetensors, for a file that is broken or missing, an index that leads out of the folder,
+            and a configuration that speaks of a model more than twice as large as the weights are.
+    """
+    weights: dict[str, Tensor] = {}
+    others: dict[str, str] = {}
+    for file in _weight_files(folder, name):
+        _check_file(file, folder, name)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 - no dictionary
+                    kind = opened.get_slice(key).get_dtype()
+                    if kind in _FLOATS:
+                        weights[key] = opened.get_tensor(key)
+                    else:
+                        others[key] = kind
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The weights of {name!r} could not be read: {file.name} is broken or not there ({error}). "
+                "Get the file afresh."
+            ) from error
+    # Before the library makes what it does not find: a size of 10**12 must not be allocated.
+    stored, needed = sum(tensor.numel() for tensor in weights.values()), _least_weights(config)
+    if needed > 2 * stored:
+        raise ModelError(
+            f"The config.json of {name!r} describes a model of {needed} weights or more, but its files hold "
+            f"{stored} floating-point numbers. They are of different models."
+        )
+    return weights, others
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
+        raise ModelError(
+            f"{name!r} holds {found}, but negprobe reads *.safetensors only, because loading other formats can run "
+            "code. Load it once with transformers and call save_pretrained() to convert it."
+        )
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not (folder / _INDEX).is_file():
+        raise ModelError(
+            f"The weights of {name!r} could not be read: they are named neither model.safetensors nor in {_INDEX}."
+        )
+    shards = read_json(folder, _INDEX, dict, name).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ModelError(f"{_INDEX} of {name!r} has no weight_map that gives the file of each weight.")
+    for shard in shards.values():
+        if not shard.endswith(".safetensors") or shard != Path(shard).name or "\\" in shard or "\0" in shard:
+            raise ModelError(
+                f"{_INDEX} of {name!r} names the file {shard!r}; only *.safetensors that stand beside it are read."
+            )
+    return [folder / shard for shard in sorted(set(shards.values()))]
+
+
+def _least_weights(config: PreTrainedConfig) -> int:
+    """How many weights such a model has at least: its matrices, without biases and heads."""
+    width = config.hidden_size
+    embedding = getattr(config, "embedding_size", width)
+    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+    types = getattr(config, "type_vocab_size", 0)
+    rows = config.vocab_size + config.max_position_embeddings + types
+    return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+
+
+# The tokenizer
+
+
+def check_tokenizer_config(folder: Path, name: str) -> None:
+    """Refuse a tokenizer_config.json that would have the tokenizer made by anything but a tokenizer, or of other files.
+
+    Raises:
+        ModelError: if it is broken, names a class that is no tokenizer, or names files of its own choice.
+    """
+    if not (folder / "tokenizer_config.json").exists():
+        return
+    raw = read_json(folder, "tokenizer_config.json", dict, name)
+    if raw.get("tokenizer_class") is not None:
+        _tokenizer_class(raw["tokenizer_class"], "tokenizer_config.json", name)
+    versions = raw.get("fast_tokenizer_files", [])
+    leads_out = not isinstance(versions, list) or any(Path(str(file)).name != file for file in versions)
+    # Positional arguments and these names are vocabularies, or paths of files to read them from.
+    named = [key for key in ("vocab", "merges", "gguf_file", "init_inputs") if raw.get(key)]
+    if leads_out or named:
+        raise ModelError(
+            f"The tokenizer_config.json of {name!r} has {', '.join(named) or 'fast_tokenizer_files'} of its own, which "
+            "could name files outside the folder; the vocabulary is read from tokenizer.json or vocab.txt alone."
+        )
+
+
+def _tokenizer_class(value: object, file: str, name: str) -> str:
+    # A name that transformers does not have is that of remote code, for which it takes a tokenizer of its own.
+    found = getattr(transformers, value, None) if isinstance(value, str) and value.isidentifier() else None
+    is_tokenizer = isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)
+    if not isinstance(value, str) or (found is not None and not is_tokenizer):
+        raise ModelError(
+            f"The {file} of {name!r} has tokenizer_class = {value!r}, which is no tokenizer. Name the class in "
+            "transformers that made it, such as 'BertTokenizer'; code in a model folder is never run."
+        )
+    return value
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str) -> None:
+    """Refuse a tokenizer that reads no text, or whose special tokens the model has no embedding for.
+
+    Args:
+        tokenizer: The folder's.
+        vocabulary: How many embeddings the model has.
+        name: The folder's name, for the message.
+
+    Raises:
+        ModelError: if it has no padding token, or a special token's id is outside the vocabulary.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"The tokenizer of {name!r} has no padding token, so texts of different lengths could not be read "
+            "together. Set pad_token in its tokenizer_config.json."
+        )
+    for kind in ("pad", "unk", "cls", "sep", "mask"):
+        token, index = getattr(tokenizer, f"{kind}_token"), getattr(tokenizer, f"{kind}_token_id")
+        if index is not None and not 0 <= index < vocabulary:
+            raise ModelError(
+                f"The tokenizer of {name!r} gives {token!r} the id {index}, but the model has embeddings for 0 to "
+                f"{vocabulary - 1} only: tokenizer and weights are of different models."
+            )
+    # Some parts of a broken one are first looked at here; whatever error they raise is the caller's to tell.
+    for texts in (["not", "not a word"], [("not", "a word"), ("a", "b")]):
+        read = tokenizer(texts, padding=True, padding_side="right", return_attention_mask=True, return_tensors="pt")
+        if read["input_ids"].numel() == 0:
+            raise ModelError(f"The tokenizer of {name!r} makes no token of {texts[0]!r}. Get its files afresh.")

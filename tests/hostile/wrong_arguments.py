@@ -1,0 +1,474 @@
+"""Calls every public function with wrong values of the right type; prints those that answer with no clear error.
+
+A process of its own: where tests check types at every call, a wrong name never reaches the function.
+"""
+
+import importlib
+import inspect
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from negprobe import NegprobeError, attention, evaluation, patching, statements, statistics, views
+from negprobe.attention import AttentionProbe
+from negprobe.models import HookedEncoder
+from negprobe.patching import Circuit, Patch
+from negprobe.statements import Cue, StatementPair
+from negprobe.study import run_study
+
+NAN, INF = float("nan"), float("inf")
+HERE = Path(tempfile.mkdtemp())
+model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+probe = AttentionProbe(model)
+pairs = statements.builtin_pairs()[::28]
+pair = pairs[0]
+long = StatementPair(f"{'a ' * 100} [MASK].", f"{'a ' * 100} not [MASK].", "open", "closed")
+silent = StatementPair("The door is open.", "The door is not open.")
+tokenized = statements.tokenize(pair.original, model.tokenizer)
+sweep = patching.patch_sweep(model, pairs, "z", by="head")
+by_role = patching.patch_sweep(model, pairs, "resid_pre", by="role")
+empty = sweep.isel(pair=[])
+lost = sweep.copy(deep=True)
+lost["patched"][:] = NAN
+comparison = probe.compare(pair)
+metrics = probe.metrics(pairs)
+readings = probe.readings(pairs)
+effects = statistics.negation_effects(metrics[list(attention.METRICS)])
+tests = statistics.effect_tests(effects, n_resamples=99)
+circuit = patching.find_circuit(model, pairs, ranking="attribution")
+shares = probe.cue_shares(pairs)
+tokens, types, mask = model.to_tokens(pair.original)
+sets = [evaluation.builtin_set()]
+Case = Callable[[], Any]
+
+
+def sweeps(**options: Any) -> Case:
+    return lambda: patching.patch_sweep(model, pair, **{"site": "resid_pre", "by": "role", **options})
+
+
+def attributes(given: Any = pair, **options: Any) -> Any:
+    return patching.attribute(model, given, **{"by": "head", **options})
+
+
+def each(function: Callable[..., Any], *arguments: Any, **options: list[Any]) -> list[Case]:
+    """The function with each of some values for each of its options, the others left alone."""
+    return [
+        lambda name=name, value=value: function(*arguments, **{name: value})
+        for name, values in options.items()
+        for value in values
+    ]
+
+
+def figure(function: Callable[..., Any], *arguments: Any) -> list[Case]:
+    return each(function, *arguments, width=[0.0, NAN, INF, 2.0])
+
+
+CASES: dict[str, list[Case]] = {
+    "AttentionProbe": [
+        *each(AttentionProbe, model, batch_size=[0, -1]),
+        *(lambda given=given: probe.run(given) for given in ([], "", ["a", " "], "a " * 100, "[SEP]")),
+        *(lambda given=given: probe.compare(given) for given in ([], long, [pair, long])),
+        *(lambda given=given: probe.metrics(given) for given in ([], [long], [silent])),
+        *(lambda given=given: probe.readings(given) for given in ([], [long], [silent])),
+        *(lambda given=given: probe.cue_shares(given) for given in ([], [long], [silent])),
+        lambda: probe.html([], HERE / "x.html"),
+        lambda: probe.html(pair, HERE),
+        lambda: probe.html(pair, HERE / "no" / "x.html"),
+        lambda: probe.html(pair, HERE / "a\0b.html"),
+    ],
+    "HookedEncoder": [
+        *(lambda given=given: model(given) for given in ("", [], "a " * 100, ("a", ""), ["a", ("b", "c")])),
+        *each(model, "The door.", start_at_layer=[9, -9, 0], stop_at_layer=[9, -9], return_type=["words"]),
+        *each(model, "The door.", token_type_ids=[torch.zeros(1, 2).long(), torch.full((1, 5), 9)]),
+        *each(model, "The door.", one_zero_attention_mask=[torch.zeros(1, 2).long(), torch.zeros(1, 5).long()]),
+        *(lambda given=given: model(given) for given in (tokens[0], tokens[:, :0], tokens - 999, tokens + 10**6)),
+        lambda: model(torch.full((1, 3, 7), NAN), start_at_layer=1),
+        lambda: model.to_single_token("un known"),
+        lambda: model.to_single_token(""),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "cuda:99"]),
+        lambda: HookedEncoder.from_pretrained(""),
+    ],
+    "StatementPair": [
+        lambda: StatementPair("", "a"),
+        lambda: StatementPair("a", " \n"),
+        lambda: StatementPair("a", "b", control=""),
+        *each(StatementPair, "a", "b", cue_spans=[((-1, 1),), ((1, 1),), ((0, 9),)], affected_spans=[((1, 0),)]),
+    ],
+    "builtin_pairs": [statements.builtin_pairs],
+    "load_pairs": [
+        statements.load_pairs,
+        *(lambda given=given: statements.load_pairs(given) for given in ("", ".x", HERE)),
+    ],
+    "patch_sweep": [
+        *(lambda given=given: patching.patch_sweep(model, given, "z", by="head") for given in ([], long, silent)),
+        *(sweeps(site=name) for name in ("", "x", "blocks.0.hook_z", "pattern", "token_type_embed")),
+        *(sweeps(by=by) for by in ("", "x", [], ["head", "head"], ["role", "position"], "head")),
+        *(sweeps(direction=name) for name in ("", "x")),
+        *(sweeps(how=name) for name in ("", "x", "knock_out", "mean", "resample", "zero")),
+        *(sweeps(site="attn_scores", how="knock_out", keys=name) for name in ("", "x", "cue", None)),
+        *(sweeps(keys="cue"), sweeps(renormalize=True), sweeps(site="pattern", how="zero", renormalize=True)),
+        sweeps(how="mean", reference=[]),
+        sweeps(how="resample", seed=-1),
+        sweeps(objective=patching.class_logit_difference),
+        sweeps(objective=patching.embedding_contrast),
+        sweeps(objective=patching.cosine_to("")),
+        sweeps(objective=patching.objective_from(lambda output, of: output)),
+        sweeps(objective=patching.objective_from(lambda output, of: torch.full((len(output),), NAN))),
+    ],
+    "effect": [lambda given=given: patching.effect(given) for given in (empty, lost, metrics, sweep.drop_vars("base"))],
+    "mean_effect": [
+        lambda given=given: patching.mean_effect(given) for given in (empty, lost, metrics, sweep.drop_vars("source"))
+    ],
+    "averages": [
+        *each(patching.averages, sweep, n_resamples=[0, -1, 1], confidence=[0.0, 1.0, NAN, -1.0], seed=[-1]),
+        *(lambda given=given: patching.averages(given) for given in (empty, lost, metrics)),
+    ],
+    "save_results": [
+        lambda: patching.save_results(sweep, HERE / "x.txt"),
+        lambda: patching.save_results(sweep, HERE / "no" / "x.nc"),
+        lambda: patching.save_results(sweep, ""),
+        lambda: patching.save_results(metrics, HERE / "x.nc"),
+        lambda: patching.save_results(empty, HERE / "x.parquet"),
+        lambda: patching.save_results(sweep, HERE / "a\0b.nc"),
+    ],
+    "agreement": [
+        *each(patching.agreement, sweep, sweep, n_worst=[0, -1]),
+        lambda: patching.agreement(sweep, by_role),
+        lambda: patching.agreement(empty, empty),
+        lambda: patching.agreement(lost, lost),
+        lambda: patching.agreement(metrics, sweep),
+        lambda: statistics.agreement(tests, "x", "norm_to_cue"),
+        lambda: statistics.agreement(tests, "attention_to_cue", "norm_to_cue", alpha=NAN),
+    ],
+    "answerable": [lambda given=given: patching.answerable(model, given) for given in ([], [long], [silent])],
+    "objective_values": [
+        lambda given=given: patching.objective_values(model, given) for given in ([], [long], [silent])
+    ],
+    "attribute": [
+        *each(attributes, sites=[[], ["x"], ["z", "z"], ["pattern"]], by=["", "x", []]),
+        *each(attributes, steps=[0, -1], direction=["x"], objective=[patching.kl_divergence]),
+        *each(attributes, given=[[], long, silent]),
+    ],
+    "attribute_edges": [
+        *each(patching.attribute_edges, model, pair, direction=["x"], layer_norm=["x"]),
+        *(lambda given=given: patching.attribute_edges(model, given) for given in ([], long, silent)),
+    ],
+    "find_circuit": [
+        *each(patching.find_circuit, model, pairs, ranking=["x"], ablation=["x"], direction=["x"], seed=[-1]),
+        *each(patching.find_circuit, model, pairs, threshold=[0.0, -1.0, NAN, INF], held_out=[0.0, 1.0, -1.0, NAN]),
+        *(
+            lambda given=given: patching.find_circuit(model, given)
+            for given in ([], pairs[:1], [long] * 4, [silent] * 4)
+        ),
+    ],
+    "Circuit": [
+        lambda: Circuit.load(HERE / "no.json"),
+        lambda: circuit.save(""),
+        lambda: circuit.save(HERE),
+        lambda: circuit.save(HERE / "no" / "x.json"),
+        lambda: circuit.run([]),
+        lambda: circuit.run(long),
+        lambda: circuit.run(pairs, reference=[]),
+    ],
+    "Component": [lambda: patching.Component(-1, -1)],
+    "Patch": [
+        *(
+            lambda one=one: patching.patch(model, pair, one)
+            for one in (
+                [],
+                Patch("x", 0),
+                Patch("z", 9),
+                Patch("z", -1),
+                Patch("z", 0, 9),
+                Patch("z", 0, -1),
+                Patch("resid_pre", 0, 1),
+                Patch("z", 0, role="x"),
+                Patch("z", 0, position=99),
+                Patch("z", 0, position=-1),
+                Patch("z", 0, key_role="cue"),
+            )
+        ),
+    ],
+    "patch": [
+        *(lambda given=given: patching.patch(model, given, Patch("z", 0)) for given in ([], long, silent)),
+        *each(patching.patch, model, pair, Patch("z", 0), direction=["x"], seed=[-1]),
+    ],
+    "path_patch": [
+        *each(
+            patching.path_patch,
+            model,
+            pair,
+            receivers=["x", [], [(9, 0, "q")], [(0, 9, "q")], [(0, 0, "x")], [(-1, 0, "q")]],
+        ),
+        *each(
+            lambda **options: patching.path_patch(model, pair, receivers="output", **options),
+            mlps=["x"],
+            direction=["x"],
+        ),
+        *(lambda given=given: patching.path_patch(model, given, receivers="output") for given in ([], long, silent)),
+    ],
+    "cosine_to": [sweeps(objective=patching.cosine_to(text)) for text in ("", "a " * 100, "a")],
+    "objective_from": [sweeps(objective=patching.objective_from(lambda output, of: None))],
+    **{
+        name: [
+            sweeps(objective=getattr(patching, name)),
+            lambda name=name: patching.patch_sweep(model, silent, "z", by="head", objective=getattr(patching, name)),
+        ]
+        for name in (
+            "class_logit_difference",
+            "embedding_contrast",
+            "kl_divergence",
+            "logit_difference",
+            "target_probability",
+        )
+    },
+    "default_objective": [lambda: patching.default_objective(model)],
+    "added_cues": [lambda: statements.added_cues("", ""), lambda: statements.added_cues("a", "")],
+    "find_cues": [lambda: statements.find_cues("")],
+    "align": [lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer))],
+    "complete": [
+        lambda: statements.complete(long, model.tokenizer),
+        lambda: statements.complete(StatementPair("a", "b not", cue="x", cue_spans=((0, 1),)), model.tokenizer),
+        lambda: statements.complete(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
+    ],
+    "from_control": [lambda: statements.from_control(silent)],
+    "length_matched_control": [
+        lambda cue=cue: statements.length_matched_control("It is not.", cue, model.tokenizer)
+        for cue in (
+            Cue("not", "not", (90, 99)),
+            Cue("not", "not", (-5, -2)),
+            Cue("not", "not", (5, 5)),
+            Cue("x", "x", (0, 1)),
+        )
+    ],
+    "roles": [
+        *each(
+            statements.roles, tokenized, model.tokenizer, cue_spans=[[(90, 99)], [(-5, -1)], [(3, 3)]], target=["", "x"]
+        ),
+    ],
+    "original_roles": [
+        lambda: statements.original_roles(tokenized, [], statements.align(tokenized, tokenized), model.tokenizer)
+    ],
+    "tokenize": [lambda text=text: statements.tokenize(text, model.tokenizer) for text in ("", " ", "[SEP]", "\ud800")],
+    "tokenize_all": [lambda: statements.tokenize_all([], model.tokenizer)],
+    "unknown_words": [lambda: statements.unknown_words(tokenized, model.tokenizer)],
+    "contributions": [
+        *(lambda name=name: attention.contributions(model, tokens, mask, name) for name in ("", "x")),
+        lambda: attention.contributions(model, tokens, mask[:, 1:], "rollout"),
+        lambda: attention.contributions(model, tokens, mask * 0, "rollout"),
+        lambda: attention.contributions(model, tokens[:, :0], None, "rollout"),
+        lambda: attention.contributions(model, tokens + 10**6, None, "rollout"),
+        lambda: attention.contributions(model, tokens, None, "rollout", include_bias=False),
+    ],
+    "head_story": [lambda at=at: attention.head_story(readings, *at) for at in ((9, 0), (0, 9), (-1, 0), (0, -1))],
+    "accuracy": [lambda: evaluation.accuracy([], []), lambda: evaluation.accuracy(["a"], [])],
+    "preference": [lambda: evaluation.preference([NAN], [1.0]), lambda: evaluation.preference([1.0], [])],
+    "sensitivity": [lambda: evaluation.sensitivity([[]], [["a"]]), lambda: evaluation.sensitivity([["a"]], [])],
+    "share": [lambda: evaluation.share([])],
+    "top_k_accuracy": [
+        *(lambda k=k: evaluation.top_k_accuracy([["a", "b"]], ["b"], k) for k in (0, -1, 99)),
+        lambda: evaluation.top_k_accuracy([["a"]], [], 1),
+    ],
+    "builtin_set": [evaluation.builtin_set],
+    "evaluate": [
+        lambda: evaluation.evaluate([]),
+        lambda: evaluation.evaluate([], model),
+        lambda: evaluation.evaluate(sets, model, predictions=[]),
+        lambda: evaluation.evaluate(sets, predictions=[]),
+        lambda: evaluation.evaluate(sets, predictions=[[]] * sets[0].n_statements),
+    ],
+    "pseudo_log_likelihoods": [
+        *each(evaluation.pseudo_log_likelihoods, model, ["a"], batch_size=[0, -1]),
+        *(lambda texts=texts: evaluation.pseudo_log_likelihoods(model, texts) for texts in ([], [""], ["a " * 100])),
+    ],
+    "read_gaps": [
+        *each(evaluation.read_gaps, model, ["It is [MASK]."], [["a"]], k=[0, -1, 10**9], batch_size=[0, -1]),
+        *(lambda texts=texts: evaluation.read_gaps(model, texts, [["a"]]) for texts in ([], ["a"], ["[MASK]"] * 2)),
+        lambda: evaluation.read_gaps(model, ["It is [MASK]."], [["", "\ud800", "a b"]]),
+    ],
+    "read_predictions": [lambda: evaluation.read_predictions("")],
+    "scored_sets": [lambda: evaluation.scored_sets("")],
+    "negation_effects": [lambda given=given: statistics.negation_effects(given) for given in (sweep, xr.Dataset())],
+    "effect_tests": [
+        *each(statistics.effect_tests, effects, n_resamples=[0, -1], seed=[-1]),
+        *(
+            lambda given=given: statistics.effect_tests(given, n_resamples=9)
+            for given in (
+                xr.Dataset(),
+                effects.isel(pair=[]),
+                effects * NAN,
+                effects * INF,
+                effects.isel(pair=[0]),
+                metrics,
+            )
+        ),
+    ],
+    "effects_table": [lambda: statistics.effects_table(tests)],
+    "survivors": each(statistics.survivors, tests, alpha=[NAN, -1.0, 2.0]),
+    "replication": [
+        *each(statistics.replication, effects, ["a"] * len(pairs), min_pairs=[0, -1, 99], at_least=[0, -1, 9]),
+        *each(statistics.replication, effects, ["a"] * len(pairs), alpha=[NAN, -1.0], n_resamples=[0], seed=[-1]),
+        *(lambda groups=groups: statistics.replication(effects, groups) for groups in ([], ["a"], [""] * len(pairs))),
+    ],
+    "rank_correlation": [
+        lambda: statistics.rank_correlation(np.array([]), np.array([])),
+        lambda: statistics.rank_correlation(np.array([NAN, 1.0, 2.0]), np.array([1.0, 2.0, 3.0])),
+        lambda: statistics.rank_correlation(np.arange(3.0), np.arange(4.0)),
+    ],
+    "run_study": [
+        lambda: run_study(model, []),
+        lambda: run_study(model, [long]),
+        *each(run_study, model, pairs[:2], patch_pairs=[-1], circuit_pairs=[-1], seed=[-1]),
+    ],
+}
+
+MAPS = {
+    "four_heatmaps": comparison,
+    "difference_map": comparison,
+    "raw_beside_value_weighted": comparison.original,
+}
+for name, given in MAPS.items():
+    draw = getattr(views, name)
+    CASES[name] = [
+        *(lambda draw=draw, given=given, at=at: draw(given, *at) for at in ((9, 0), (0, 9), (-1, 0), (0, -1))),
+        *figure(draw, given, 0, 0),
+    ]
+CASES["difference_map"] += each(views.difference_map, comparison, 0, 0, measure=["", "x"])
+ROLES_TABLE = patching.averages(by_role)
+FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
+    "attention_distance_by_layer": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
+    "attribution_agreement": (
+        (patching.mean_effect(sweep), patching.mean_effect(sweep)),
+        [(patching.mean_effect(sweep), patching.mean_effect(by_role)), (patching.mean_effect(lost),) * 2],
+    ),
+    "causal_against_attention": (
+        (patching.mean_effect(sweep), tests["effect"].isel(metric=0, drop=True), "x"),
+        [(patching.mean_effect(by_role), tests["effect"], "x"), (patching.mean_effect(lost), tests["effect"][0], "x")],
+    ),
+    "circuit_graph": ((circuit,), [(circuit, sweep), (circuit, xr.Dataset())]),
+    "cue_shares_by_layer": ((shares,), [(shares.isel(pair=[]),), (shares * NAN,), (sweep["patched"],)]),
+    "diffusion_by_role": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
+    "effect_by_role": (
+        (ROLES_TABLE,),
+        [
+            (ROLES_TABLE.iloc[:0],),
+            (pd.DataFrame(),),
+            (ROLES_TABLE.assign(effect=NAN),),
+            (ROLES_TABLE.drop(columns="low"),),
+        ],
+    ),
+    "effect_map": (
+        (tests, "norm_to_cue"),
+        [(tests, ""), (tests, "x"), (sweep, "norm_to_cue"), (tests * NAN, "norm_to_cue")],
+    ),
+    "faithfulness_curve": ((circuit,), []),
+    "metric_overview": (
+        (comparison,),
+        [(comparison.metrics.iloc[:0],), (pd.DataFrame(),), (comparison.metrics.iloc[:3],)],
+    ),
+    "patching_map": (
+        (patching.mean_effect(sweep),),
+        [
+            (patching.effect(sweep),),
+            (patching.mean_effect(lost),),
+            (xr.DataArray(1.0),),
+            (patching.mean_effect(empty),),
+        ],
+    ),
+    "raw_against_norm": ((tests,), [(tests, "x"), (tests, "norm_to_cue", "x"), (sweep,), (tests * NAN,)]),
+    "effect_by_group": ((tests, "norm_to_cue"), [(tests, "x"), (sweep, "x")]),
+}
+for name, (good, bad) in FIGURES.items():
+    draw = getattr(views, name)
+    CASES[name] = [lambda draw=draw, given=given: draw(*given) for given in bad] + figure(draw, *good)
+CASES |= {
+    "layer_head_map": [
+        *(
+            lambda table=table: views.layer_head_map(table, label="x")
+            for table in (np.ones(2), np.ones((0, 0)), np.full((2, 2), NAN), np.array([["a"]]))
+        ),
+        *figure(partial(views.layer_head_map, label="x"), np.ones((2, 2))),
+    ],
+    "by_layer_and_head": [
+        *(lambda name=name: views.by_layer_and_head(comparison.metrics, name) for name in ("", "x", "undefined")),
+        lambda: views.by_layer_and_head(pd.DataFrame(), "x"),
+    ],
+    "head_sentence": [lambda: views.head_sentence(attention.head_story(readings, 0, 0))],
+    "save_figure": [
+        lambda path=path: views.save_figure(views.layer_head_map(np.ones((2, 2)), label="x"), path)
+        for path in ("", HERE, HERE / "x", HERE / "x.exe", HERE / "no" / "x.png", HERE / "a\0b.png")
+    ],
+    "write_page": [
+        *(
+            lambda path=path: views.write_page([comparison], path, title="")
+            for path in ("", HERE, HERE / "a\0b", "\udcff")
+        ),
+        lambda: views.write_page([], HERE / "x.html", title="x"),
+        lambda: views.write_page([comparison], HERE / "x.html", title="\ud800</title>"),
+        lambda: views.write_page([comparison], HERE / "x.html", title="x", sweeps=[sweep, metrics]),
+    ],
+    "comparison_page": [
+        lambda: views.comparison_page([], title=""),
+        lambda: views.comparison_page([comparison], title="x", sweeps=[sweep]),
+    ],
+    "page_parts": [lambda: views.page_parts([]), lambda: views.page_parts([comparison], sweeps=[empty])],
+}
+
+
+def public() -> set[str]:
+    """The names of what can be called with arguments: functions, and classes that do more than hold results."""
+    rooms = ["negprobe", "negprobe.attention", "negprobe.evaluation", "negprobe.patching", "negprobe.statements"]
+    found = {
+        name
+        for room in map(importlib.import_module, [*rooms, "negprobe.views"])
+        for name in room.__all__
+        if inspect.isfunction(getattr(room, name)) or name in CASES
+    }
+    return found | {
+        n
+        for n, one in vars(statistics).items()
+        if inspect.isfunction(one) and one.__module__ == statistics.__name__ and n[0] != "_"
+    }
+
+
+def out_of_time(signum: int, frame: object) -> None:
+    raise TimeoutError("it does not end")
+
+
+def main() -> int:
+    """The number of calls that go wrong."""
+    warnings.simplefilter("ignore")
+    wrong = [f"{name} is not tried" for name in sorted(public() - set(CASES))]
+    signal.signal(signal.SIGALRM, out_of_time)
+    for name, cases in CASES.items():
+        for number, case in enumerate(cases):
+            signal.alarm(60)
+            try:
+                case()
+                matplotlib.pyplot.close("all")
+            except NegprobeError as error:
+                if not 20 < len(str(error)) < 1000:
+                    wrong.append(f"{name} {number}: {error}")
+            except Exception as error:
+                wrong.append(f"{name} {number}: {type(error).__name__}: {str(error)[:200]}")
+    signal.alarm(0)
+    print("\n".join([*wrong, f"{sum(map(len, CASES.values()))} calls, {len(wrong)} wrong"]))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A study that Ctrl-C or SIGTERM stops says how to go on, and the same command ends with the same tables."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STUDY = """
+import os, resource
+if os.environ.get("FILE_LIMIT"):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]),) * 2)
+import negprobe.study as study
+study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 2
+study.study_figures = lambda results: {}
+study.study_report = lambda results, figures, manifest: ""
+from negprobe.cli import app
+app()
+"""
+
+
+def start(out: Path, **environment: str) -> subprocess.Popen[str]:
+    arguments = ["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out)]
+    command = [sys.executable, "-c", STUDY, *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    said, errors = start(out).communicate(timeout=120)
+    assert "Report:" in said, errors
+    return tables(out)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_study_goes_on(undisturbed: dict[str, bytes], tmp_path: Path, number: int, status: int) -> None:
+    out = tmp_path / "out"
+    process = start(out)
+    while not any(out.glob("shards/*.parquet")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "the same command goes on from there" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*.parquet")}
+    assert kept and not (out / "manifest.json").exists()
+    again = start(out)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert {name: (out / "shards" / name).stat().st_mtime_ns for name in kept} == kept
+    assert tables(out) == undisturbed
+
+
+@pytest.mark.parametrize("limit", ["2000", "20000"])
+def test_a_disk_that_is_full_is_an_error_after_which_the_study_goes_on(
+    undisturbed: dict[str, bytes], tmp_path: Path, limit: str
+) -> None:
+    out = tmp_path / "out"
+    full = start(out, FILE_LIMIT=limit)
+    _, errors = full.communicate(timeout=120)
+    assert full.returncode == 1
+    assert errors.startswith("Error:") and "Traceback" not in errors, errors
+    assert not list(out.rglob("*.part"))
+    for name, table in tables(out).items():
+        assert table == undisturbed[name]
+    _, errors = start(out).communicate(timeout=120)
+    assert tables(out) == undisturbed, errors
