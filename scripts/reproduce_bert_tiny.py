@@ -37,7 +37,7 @@ from negprobe.errors import ModelError, NegprobeError
 from negprobe.files import write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
-from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
+from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
@@ -134,7 +134,9 @@ def chosen_distilbert(asked: str | None, problem: str) -> Taken:
     try:
         return Taken(from_hub(DISTILBERT, problem), DISTILBERT, "it is the study's second model.")
     except ModelError as error:
-        bert, tokenizer, _ = read_checkpoint(checkpoint_folder(BUNDLED_MODEL), BUNDLED_MODEL, torch.float32)
+        folder = checkpoint_folder(BUNDLED_MODEL)
+        bert, _ = read_checkpoint(folder, BUNDLED_MODEL, torch.float32)
+        tokenizer = read_tokenizer(folder, bert, BUNDLED_MODEL)
         name = f"{BUNDLED_MODEL}'s weights in DistilBERT's architecture"
         model = HookedEncoder.from_pretrained(name, hf_model=as_distilbert(bert), tokenizer=tokenizer)
         return Taken(model, name, f"it stands in for {DISTILBERT}: {error}")

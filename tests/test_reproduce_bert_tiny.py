@@ -357,7 +357,7 @@ def test_a_bert_poured_into_distilbert_gives_the_same_logits():
     tokens = model.to_tokens([pair.counterfactual for pair in builtin_pairs()[:1]])[0]
     anything = torch.randint(1, model.cfg.d_vocab, (4, 17), generator=torch.Generator().manual_seed(0))
     for dtype, given, tolerance in ((torch.float32, tokens, 1e-5), (torch.float64, anything, 1e-10)):
-        bert, _, _ = read_checkpoint(checkpoint_folder(BUNDLED_MODEL), BUNDLED_MODEL, dtype)
+        bert, _ = read_checkpoint(checkpoint_folder(BUNDLED_MODEL), BUNDLED_MODEL, dtype)
         poured = script.as_distilbert(bert.eval())
         hooked = HookedEncoder.from_pretrained("poured", hf_model=poured, device="cpu", dtype=dtype)
         with torch.no_grad():

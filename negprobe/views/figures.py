@@ -480,7 +480,10 @@ def _least(values: Map) -> float:
 
 
 def _table(values: ArrayLike, axes: str) -> Map:
-    table = np.asarray(values, dtype=float)
+    try:
+        table = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ViewError(f"A map needs a number for each {axes}, but its values are no numbers: {error}.") from error
     if table.ndim != 2 or table.size == 0:
         raise ViewError(f"A map needs a value for each {axes}, but its values have shape {table.shape}.")
     return table

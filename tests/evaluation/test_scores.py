@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from negprobe.errors import InputError
 from negprobe.evaluation import accuracy, preference, sensitivity, share, top_k_accuracy
 
 
@@ -51,5 +52,5 @@ def test_a_preference_is_strict_and_an_accuracy_takes_any_case():
 
 @pytest.mark.parametrize("score", [sensitivity, preference, accuracy, lambda a, b: top_k_accuracy(a, b, 1)])
 def test_lists_of_other_lengths_are_refused(score):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(InputError, match="2 and 1"):
         score(["a", "b"], ["a"]) if score is not preference else score([1.0, 2.0], [1.0])
