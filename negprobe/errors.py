@@ -27,3 +27,7 @@ class ViewError(NegprobeError):
 
 class StudyError(NegprobeError):
     """A study's folder is in use, another study's, damaged, or cannot be written to."""
+
+
+class ArgumentError(NegprobeError, TypeError):
+    """An argument is of another type than the function takes."""

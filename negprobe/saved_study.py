@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from pyarrow import ArrowException
 
+from negprobe.arguments import checked
 from negprobe.attention import COMPARED, METRICS
 from negprobe.errors import NegprobeError
 from negprobe.files import check_file, read_bytes
@@ -98,6 +99,7 @@ class SavedStudy:
         return 8 * torch.finfo(getattr(torch, str(self.manifest["model"]["dtype"]))).eps
 
 
+@checked
 def read_study(folder: str | Path) -> SavedStudy:
     """Read the folder of a study.
 

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError, StatementError
 
 ALPHA = 0.05
@@ -28,6 +29,7 @@ _BATCH_SIZE = 2**21
 """How many numbers (resamples times pairs) are drawn at once; drawing takes some 60 bytes for each."""
 
 
+@checked
 def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
     """What the negation does beyond a neutral word of the same length: counterfactual minus control, pair by pair.
 
@@ -53,6 +55,7 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
     return effects.where(~(abs(effects) <= metrics.attrs.get("rounding", 0.0)), 0.0)
 
 
+@checked
 def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
     """Test every head's effect over the pairs, and correct for having tested them all.
 
@@ -126,6 +129,7 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
     )
 
 
+@checked
 def effects_table(tests: xr.Dataset) -> pd.DataFrame:
     """The tests as a tidy table: a row per metric, layer and head that has a pair, each metric's largest |d_z| first.
 
@@ -141,6 +145,7 @@ def effects_table(tests: xr.Dataset) -> pd.DataFrame:
     return table[table["n"] > 0].reset_index(drop=True)
 
 
+@checked
 def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
     """The heads whose effect survives a correction for all heads tested, the largest |d_z| first.
 
@@ -160,6 +165,7 @@ def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
     return table.sort_values("effect_size", key=lambda size: -size.abs(), kind="stable").reset_index(drop=True)
 
 
+@checked
 def replication(
     effects: xr.Dataset,
     groups: Sequence[str] | xr.DataArray,
@@ -247,6 +253,7 @@ class Agreement:
     disagreeing: pd.DataFrame
 
 
+@checked
 def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> Agreement:
     """Compare two metrics head by head, such as "attention_to_cue" with its norm-weighted form "norm_to_cue".
 
@@ -276,6 +283,7 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
     return Agreement(correlation=correlation, p=p, disagreeing=disagreeing.reset_index())
 
 
+@checked
 def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Spearman's rank correlation and its p; NaN for fewer than three values, or where all are the same.
 

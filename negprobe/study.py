@@ -15,6 +15,7 @@ import pyarrow as pa
 import xarray as xr
 from pyarrow.parquet import ParquetWriter
 
+from negprobe.arguments import checked
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.engines import Engine, in_process
@@ -40,6 +41,7 @@ _PAIRS_IN_SHARD = 128
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
 
 
+@checked
 def run_study(
     model: HookedEncoder,
     pairs: Sequence[StatementPair],
@@ -152,6 +154,7 @@ def run_study(
     )
 
 
+@checked
 def write_study(results: StudyResults, out: Path, command: str | None = None) -> Path:
     """Write report, figures, tables and manifest into a folder, and return the report's path.
 

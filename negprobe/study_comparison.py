@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from negprobe.arguments import checked
 from negprobe.errors import NegprobeError
 from negprobe.patching import DIRECTIONS, averages
 from negprobe.patching.effects import MIN_GAP
@@ -66,6 +67,7 @@ class StudyComparison:
     change: xr.Dataset | None
 
 
+@checked
 def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
     """Compare two studies on the pairs whose texts, and whose target and foil, are the same in both.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.errors import InputError
@@ -28,6 +29,7 @@ CONTRIBUTIONS = tuple(_ACTIVATIONS)
 _BIAS_STAYS = ("zeroing", "rollout")
 
 
+@checked
 @torch.no_grad()
 def contributions(
     model: HookedEncoder,

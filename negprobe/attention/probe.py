@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.attention.contributions import CONTRIBUTIONS, contributions
 from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
@@ -62,6 +63,7 @@ class StatementAttention:
         return attention_summary(self)
 
 
+@checked
 @dataclass(frozen=True)
 class Comparison:
     """A statement and its counterfactual side by side.
@@ -118,6 +120,7 @@ class _Activations:
     z: list[Float[Tensor, "batch query head d_head"]]
 
 
+@checked
 class AttentionProbe:
     """Runs statements through a model in padded batches and measures every head at once."""
 

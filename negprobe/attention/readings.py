@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.attention.frames import Tokenized
 from negprobe.attention.pair_metrics import COMPARED
 from negprobe.errors import InputError
@@ -87,6 +88,7 @@ class HeadReading:
     change: ReadingChange | None
 
 
+@checked
 def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
     """What a head reads most in the counterfactual, and what it reads otherwise than in the control.
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.evaluation.cloze import score_model_on_clozes, score_predictions_on_clozes
 from negprobe.evaluation.inference import score_on_inferences
@@ -41,6 +42,7 @@ class Evaluation:
     notes: tuple[str, ...]
 
 
+@checked
 def evaluate(
     sets: Sequence[ScoredSet],
     model: HookedEncoder | None = None,

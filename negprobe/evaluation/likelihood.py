@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.evaluation.masked import shortened, tokenizer_of_masked_lm, too_long
 from negprobe.models import HookedEncoder
@@ -13,6 +14,7 @@ from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.statements import tokenize
 
 
+@checked
 @torch.no_grad()
 def pseudo_log_likelihoods(model: HookedEncoder, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, " text"]:
     """Pseudo-log-likelihood of each text: the sum over its tokens of log p(token | all others).

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
@@ -25,6 +26,7 @@ class Gap:
     log_probabilities: Mapping[str, float]
 
 
+@checked
 @torch.no_grad()
 def read_gaps(
     model: HookedEncoder, texts: Sequence[str], asked: Sequence[Sequence[str]], k: int = 5, batch_size: int = 64

@@ -3,10 +3,12 @@
 import ast
 from pathlib import Path
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.files import read_bytes
 
 
+@checked
 def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
     """Read the most probable words for each statement of a data set, a line a statement in the data set's order.
 

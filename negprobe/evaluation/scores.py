@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from scipy.stats import binomtest
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 
 One = TypeVar("One")
@@ -38,6 +39,7 @@ Shares = dict[tuple[str, str], Share]
 """Shares by condition and score."""
 
 
+@checked
 def share(hits: Iterable[bool]) -> Share:
     """The share of the hits, with its interval."""
     counted = [bool(hit) for hit in hits]
@@ -48,6 +50,7 @@ def share(hits: Iterable[bool]) -> Share:
     return Share(n_hits, n, n_hits / n, float(interval.low), float(interval.high))
 
 
+@checked
 def top_k_accuracy(predictions: Sequence[Words], targets: Sequence[str], k: int) -> Share:
     """The share of gaps whose target is among the k most probable words, in any case.
 
@@ -63,6 +66,7 @@ def top_k_accuracy(predictions: Sequence[Words], targets: Sequence[str], k: int)
     )
 
 
+@checked
 def sensitivity(affirmative: Sequence[Words], negated: Sequence[Words]) -> Share:
     """The share of pairs whose most probable word changes under the negation.
 
@@ -77,6 +81,7 @@ def sensitivity(affirmative: Sequence[Words], negated: Sequence[Words]) -> Share
     )
 
 
+@checked
 def preference(wanted: Sequence[float], unwanted: Sequence[float]) -> Share:
     """The share of pairs of scores in which the wanted one is the larger.
 
@@ -90,6 +95,7 @@ def preference(wanted: Sequence[float], unwanted: Sequence[float]) -> Share:
     return share(a > b for a, b in _paired(wanted, unwanted))
 
 
+@checked
 def accuracy(predicted: Words, labels: Sequence[str]) -> Share:
     """The share of labels that were predicted, in any case.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements import StatementPair, added_cues, builtin_pairs
 from negprobe.statements.readers import blimp, neg136, nli
@@ -45,6 +46,7 @@ class ScoredSet:
     where: str = ""
 
 
+@checked
 def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     """Read what `load_pairs` reads, as it is scored: a set for each file, or split of the hub.
 
@@ -71,6 +73,7 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     return _told_apart(list(kept.values()), str(Path(path))), tuple(useless)
 
 
+@checked
 def builtin_set() -> ScoredSet:
     """The built-in pairs."""
     clozes = tuple(_plain_cloze(numbered) for numbered in enumerate(builtin_pairs()))

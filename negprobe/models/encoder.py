@@ -12,6 +12,7 @@ from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import check_supported, convert, encoder_config
@@ -26,6 +27,7 @@ Text = str | tuple[str, str]
 Output = Tensor | str | list[str] | None
 
 
+@checked
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 

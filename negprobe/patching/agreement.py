@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import pearsonr, spearmanr
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.patching.effects import mean_effect
 
@@ -29,6 +30,7 @@ class Agreement:
     worst: pd.DataFrame
 
 
+@checked
 def agreement(exact: xr.Dataset, estimated: xr.Dataset, n_worst: int = 10) -> Agreement:
     """Compare estimated with exact effects of the same patches, by their `mean_effect` over the pairs.
 

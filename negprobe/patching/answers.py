@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
@@ -35,6 +36,7 @@ class Answerable:
     own_labels: tuple[int, ...] = ()
 
 
+@checked
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
     """Sort out the pairs whose objective (see `default_objective`) can be read.
 
@@ -69,6 +71,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
     return Answerable(kept, reasons, tuple(own_labels))
 
 
+@checked
 @torch.no_grad()
 def objective_values(
     model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None

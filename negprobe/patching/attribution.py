@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.objectives import (
@@ -49,6 +50,7 @@ ATTRIBUTION_SITES = tuple(name for name in SITES if name not in ("embed", "pos_e
 _EMBEDDINGS = SITES["full_embed"].hook
 
 
+@checked
 def attribute(
     model: HookedEncoder,
     pairs: StatementPair | Sequence[StatementPair],

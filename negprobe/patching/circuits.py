@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.files import read_bytes, whole_file
 from negprobe.models import HookedEncoder
@@ -31,7 +32,7 @@ from negprobe.patching.objectives import (
     Objective,
     default_objective,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, check_direction, chosen_pairs
+from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs
 from negprobe.statements import StatementPair
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Circuit:
             f"{self.random_faithfulness:.2f} for random circuits of that size"
         )
 
+    @checked
     def run(
         self,
         pairs: StatementPair | Sequence[StatementPair],
@@ -187,6 +189,7 @@ class Circuit:
             }
         ).rename_axis("pair")
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the circuit and its numbers, without the model, as JSON; a file of that name is replaced as a whole.
 
@@ -209,6 +212,7 @@ class Circuit:
             raise PatchingError(f"{path} cannot be written: {error}.") from error
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, model: HookedEncoder | None = None) -> "Circuit":
         """Read a circuit that `save` wrote.
 
@@ -252,6 +256,7 @@ class Circuit:
         return circuit_graph(self, axes=ax)
 
 
+@checked
 def find_circuit(
     model: HookedEncoder,
     pairs: Sequence[StatementPair],
@@ -294,16 +299,11 @@ def find_circuit(
         progress: Told what is going on.
 
     Raises:
-        PatchingError: for a ranking, ablation, direction, threshold, share or seed that does not exist, for an
+        PatchingError: for a threshold, share or seed that does not exist, for an
             objective that the model or a pair does not have, and for too few pairs, or too few that ablating everything
             moves.
         StatementError, InputError: for a statement that cannot be run.
     """
-    if ranking not in RANKINGS:
-        raise PatchingError(f"There is no ranking {ranking!r}; choose one of {', '.join(RANKINGS)}.")
-    if ablation not in ABLATIONS:
-        raise PatchingError(f"There is no ablation {ablation!r} of circuits; choose one of {', '.join(ABLATIONS)}.")
-    check_direction(direction)
     if seed < 0:
         raise PatchingError(f"A seed is 0 or more, not {seed}.")
     if not 0 < threshold <= 1:

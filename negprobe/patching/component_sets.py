@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
@@ -35,6 +36,7 @@ Tick = Callable[[int, int], None]
 _SITES = ("z", "mlp_out")
 
 
+@checked
 @total_ordering
 @dataclass(frozen=True)
 class Component:

@@ -5,7 +5,7 @@ stream passes through a LayerNorm after every addition.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block, LayerNorm
@@ -22,7 +23,7 @@ from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, cached, check_direction, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes, pair_batches
 from negprobe.statements import StatementPair
@@ -40,6 +41,7 @@ _Activations = Mapping[tuple[str, int], Tensor]
 """By site and layer."""
 
 
+@checked
 def attribute_edges(
     model: HookedEncoder,
     pairs: StatementPair | Sequence[StatementPair],
@@ -80,14 +82,11 @@ def attribute_edges(
         `base` and `source` `[pair]`. `effects.effect` and `effects.mean_effect` normalise it.
 
     Raises:
-        PatchingError: for a direction or objective that the model or a pair does not have, an objective without a
+        PatchingError: for an objective that the model or a pair does not have, an objective without a
             gradient, a model with hooks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
-    check_direction(direction)
-    if layer_norm not in get_args(LayerNorms):
-        raise PatchingError(f"LayerNorms are 'differentiated' or 'frozen', not {layer_norm!r}.")
     if has_hooks(model):
         raise PatchingError(
             "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."

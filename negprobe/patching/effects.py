@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
 
 
+@checked
 def effect(results: xr.Dataset) -> xr.DataArray:
     """Each pair's effect, `(patched - base) / (source - base)`, in the dimensions of `patched`.
 
@@ -28,6 +30,7 @@ def effect(results: xr.Dataset) -> xr.DataArray:
     return values.assign_attrs(results.attrs, near_zero_gap=_named(results, ~usable))
 
 
+@checked
 def mean_effect(results: xr.Dataset) -> xr.DataArray:
     """The effect over all pairs as a ratio of means: `mean(patched - base) / mean(source - base)`.
 
@@ -48,6 +51,7 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
 
 
+@checked
 def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """`mean_effect` with its bootstrap interval, as a tidy table.
 
@@ -94,6 +98,7 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     return wide.to_dataframe().reset_index()[[*parts, "effect", "low", "high", "n_pairs"]]
 
 
+@checked
 def save_results(results: xr.Dataset, path: str | Path) -> None:
     """Write a sweep's results: as they are to `.nc` (NetCDF), or as a tidy table to `.parquet`.
 

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
@@ -26,12 +27,13 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES, site_for
 from negprobe.patching.sweep import Progress, attributes, pair_batches, unmatched_tokens
 from negprobe.statements import ROLES, StatementPair
 
 
+@checked
 @dataclass(frozen=True)
 class Patch:
     """One part of an activation that is replaced; whatever is left open means all of it.
@@ -75,6 +77,7 @@ class Patch:
         return " ".join([*parts, *how, *(["renormalized"] if self.renormalize else [])])
 
 
+@checked
 @torch.no_grad()
 def patch(
     model: HookedEncoder,
@@ -113,7 +116,6 @@ def patch(
     sets = [tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,) for given in asked]
     if not sets or not all(sets):
         raise PatchingError("There is nothing to patch; give at least one patch in every set.")
-    check_direction(direction)
     for one in (one for together in sets for one in together):
         _check(model, one)
     objective = objective or default_objective(model)

@@ -13,6 +13,7 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
@@ -64,6 +65,7 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
     return made
 
 
+@checked
 def default_objective(model: HookedEncoder) -> Objective:
     """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast."""
     return {
@@ -73,6 +75,7 @@ def default_objective(model: HookedEncoder) -> Objective:
     }[model.cfg.head]
 
 
+@checked
 def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """`logit(target) - logit(foil)` at the mask token of a masked LM.
 
@@ -92,6 +95,7 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     return Readout(at, read)
 
 
+@checked
 def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """`logit(target) - logit(foil)` of a classifier, target and foil being label names.
 
@@ -110,6 +114,7 @@ def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> R
     return Readout(_first_positions(side), read)
 
 
+@checked
 def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
 
@@ -126,6 +131,7 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     return Readout(positions, read)
 
 
+@checked
 def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """How far the answer's distribution is from the unpatched one: `KL(unpatched base || run)`, in nats, at least 0.
 
@@ -149,6 +155,7 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 FLAT_AT_THE_BASE = "kl_divergence is least at the base run, so that its gradient there is 0 and estimates nothing."
 
 
+@checked
 def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """How much nearer a pooled embedding is to the original's than to the counterfactual's.
 
@@ -177,6 +184,7 @@ OBJECTIVES: dict[str, Objective] = {
 """The objectives that a name stands for alone, as in a saved circuit or on a command line."""
 
 
+@checked
 def cosine_to(reference: str) -> Objective:
     """The cosine of a pooled embedding to that of a reference sentence; for models without a head.
 
@@ -192,6 +200,7 @@ def cosine_to(reference: str) -> Objective:
     return cosine
 
 
+@checked
 def objective_from(
     function: Callable[[Float[Tensor, "run *output"], Sequence[StatementPair]], Float[Tensor, " run"]],
 ) -> Objective:

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
@@ -21,7 +22,7 @@ from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes, pair_batches
 from negprobe.statements import StatementPair
@@ -36,6 +37,7 @@ MLPs = Literal["live", "frozen"]
 """Whether the MLPs on the way see the sender's change, or write what they write in the base run."""
 
 
+@checked
 def path_patch(
     model: HookedEncoder,
     pairs: StatementPair | Sequence[StatementPair],
@@ -76,14 +78,11 @@ def path_patch(
         `effects.mean_effect` normalise it.
 
     Raises:
-        PatchingError: for a receiver, direction or objective that the model or a pair does not have, no receivers, a
+        PatchingError: for a receiver or objective that the model or a pair does not have, no receivers, a
             model with hooks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
-    check_direction(direction)
-    if mlps not in get_args(MLPs):
-        raise PatchingError(f"MLPs are 'live' or 'frozen', not {mlps!r}.")
     if has_hooks(model):
         raise PatchingError("The model has hooks, which a path would pass by; remove them (model.reset_hooks()) first.")
     heads = [] if isinstance(receivers, str) and receivers == "output" else _checked(model, receivers)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ How = Literal["swap", "zero", "mean", "resample", "knock_out"]
 """swap: the other run's activation at the aligned token; zero: zeros; mean: the mean over a reference set's tokens of
 that role; resample: another pair's activation at a token of that role; knock_out: no attention along the edge."""
 
-HOWS: tuple[How, ...] = get_args(How)
 
 RoleMeans = tuple[list[Float[Tensor, "role ..."]], Bool[Tensor, " role"]]
 """The mean activation over a role's tokens in every layer, and which roles there are."""
@@ -117,14 +116,12 @@ class Replacement:
     available: Bool[Tensor, "pair pos"]
 
 
-def check_how(site: Site, how: str, renormalize: bool) -> None:
+def check_how(site: Site, how: How, renormalize: bool) -> None:
     """Refuse a replacement that a site cannot have.
 
     Raises:
-        PatchingError: for such a one, or one that does not exist.
+        PatchingError: for such a one.
     """
-    if how not in HOWS:
-        raise PatchingError(f"There is no replacement {how!r}; choose one of {', '.join(HOWS)}.")
     if how == "knock_out" and site.name != "attn_scores":
         raise PatchingError(f"Attention is knocked out at 'attn_scores', before the softmax, not at {site.name!r}.")
     if how in ("mean", "resample") and site.is_map:

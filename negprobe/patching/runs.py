@@ -84,16 +84,6 @@ def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[Stateme
     return chosen
 
 
-def check_direction(direction: str) -> None:
-    """Refuse a direction that does not exist.
-
-    Raises:
-        PatchingError: for such a one.
-    """
-    if direction not in DIRECTIONS:
-        raise PatchingError(f"The direction is 'noising' or 'denoising', not {direction!r}.")
-
-
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
     """Tokenize, align and pad a batch of pairs.
 

@@ -11,6 +11,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
@@ -27,7 +28,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, check_direction, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -42,6 +43,7 @@ _KEPT_BUDGET = 2**27
 _PAIRS_AT_ONCE = 32
 
 
+@checked
 def patch_sweep(
     model: HookedEncoder,
     pairs: StatementPair | Sequence[StatementPair],
@@ -160,8 +162,9 @@ class Values:
     source: Float[Tensor, " pair"]
 
 
+@checked
 def checked_sweep(
-    site: str, by: str | Sequence[str], how: str, keys: str | None, renormalize: bool, direction: str
+    site: str, by: By | Sequence[By], how: How, keys: str | None, renormalize: bool, direction: Direction
 ) -> Sweep:
     """A request as it came, checked."""
     where = site_for(site)
@@ -176,15 +179,12 @@ def checked_sweep(
         )
     if "head" in parts and not where.has_heads:
         raise PatchingError(f"{site!r} is not made of heads; sweep it by position or role, or sweep 'z' by head.")
-    check_direction(direction)
     check_how(where, how, renormalize)
     if keys is not None and not where.is_map:
         raise PatchingError(f"{site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
     if keys is not None and keys not in ROLES:
         raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
-    return Sweep(
-        where, cast(tuple[By, ...], parts), cast(How, how), None if keys is None else ROLES.index(keys), renormalize
-    )
+    return Sweep(where, cast(tuple[By, ...], parts), how, None if keys is None else ROLES.index(keys), renormalize)
 
 
 def _sweep_batch(

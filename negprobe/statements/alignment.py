@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.tokens import TokenizedStatement
 
@@ -31,6 +32,7 @@ class Alignment:
     unmatched_counterfactual: tuple[int, ...]
 
 
+@checked
 def align(original: TokenizedStatement, counterfactual: TokenizedStatement) -> Alignment:
     """Align the tokens of two statements.
 

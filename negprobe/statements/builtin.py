@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import cycle, islice
 
+from negprobe.arguments import checked
 from negprobe.statements import grammar
 from negprobe.statements.grammar import CONTROLS, FRAME_CUES, INNER_CUES, NEGATIONS, PLAIN, UNMARKED, Clause
 from negprobe.statements.lexicon import Combination, held_out_combinations
@@ -17,6 +18,7 @@ def _pairs() -> tuple[StatementPair, ...]:
     return (*_single_clause_pairs(), *_two_clause_pairs(), *_framed_pairs())
 
 
+@checked
 def builtin_pairs() -> list[StatementPair]:
     """Minimal pairs with target, foil and control for a masked language model, the same ones on every call.
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.controls import length_matched_controls
 from negprobe.statements.cues import Cue, added_cues, find_cues
@@ -26,6 +27,7 @@ _MOST_CUES = 64
 _WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
 
 
+@checked
 def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = None) -> StatementPair:
     """The pair with `cue`, `cue_spans`, `affected_spans` and `control` where it leaves them out.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.statements.cues import Cue
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import TokenizedStatement, tokenize
@@ -38,6 +39,7 @@ Those for "n't" go behind its auxiliary: "isn't" -> "is now really".
 _AUXILIARY = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
 
 
+@checked
 def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The counterfactual with its cue replaced by neutral words that leave every other token in place.
 
@@ -47,6 +49,7 @@ def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedT
     return next(length_matched_controls(counterfactual, cue, tokenizer), None)
 
 
+@checked
 def from_control(pair: StatementPair) -> StatementPair:
     """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
     return pair if pair.control is None else replace(pair, original=pair.control)

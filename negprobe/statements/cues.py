@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from negprobe.arguments import checked
 from negprobe.statements.alignment import match_equal
 from negprobe.statements.pair import Span
 
@@ -13,6 +14,7 @@ CUE_KINDS = (
 )  # fmt: skip
 
 
+@checked
 @dataclass(frozen=True)
 class Cue:
     """A negation cue in a text.
@@ -47,6 +49,7 @@ _CUE = re.compile(
 )
 
 
+@checked
 def find_cues(text: str) -> tuple[Cue, ...]:
     """All cues of a text, from left to right, in any case.
 
@@ -59,6 +62,7 @@ def find_cues(text: str) -> tuple[Cue, ...]:
     return tuple(_cue(found) for found in _CUE.finditer(text))
 
 
+@checked
 def added_cues(original: str, counterfactual: str) -> tuple[Cue, ...]:
     """The cues of the counterfactual that the original lacks, from left to right.
 

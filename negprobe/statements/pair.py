@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.texts import is_utf8, quoted
 
@@ -9,6 +10,7 @@ Span = tuple[int, int]
 """Half-open character range in a statement."""
 
 
+@checked
 @dataclass(frozen=True)
 class StatementPair:
     """An original statement and its counterfactual, which differ by a negation.

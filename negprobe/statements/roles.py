@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.alignment import Alignment
 from negprobe.statements.pair import Span
@@ -13,6 +14,7 @@ from negprobe.statements.tokens import TokenizedStatement
 ROLES = ("cue", "affected", "target", "mask", "cls", "sep", "other")
 
 
+@checked
 def roles(
     statement: TokenizedStatement,
     tokenizer: PreTrainedTokenizerBase,
@@ -42,6 +44,7 @@ def roles(
     return tuple(named.get(token, role[position]) for position, token in enumerate(statement.ids))
 
 
+@checked
 def original_roles(
     original: TokenizedStatement,
     counterfactual_roles: Sequence[str],

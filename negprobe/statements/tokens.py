@@ -7,6 +7,7 @@ from tokenizers import Encoding
 from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.pair import Span
 from negprobe.texts import is_utf8, quoted
@@ -65,6 +66,7 @@ class TokenizedStatement:
         return found
 
 
+@checked
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatement:
     """Tokenize one statement, special tokens included, nothing cut and nothing padded.
 
@@ -82,6 +84,7 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
     return tokenize_all([text], tokenizer)[0]
 
 
+@checked
 def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedStatement]:
     """`tokenize` for many statements, in one call of the tokenizer for those of one text and one for those of two.
 
@@ -133,6 +136,7 @@ def _statement(
     return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special, tuple(token_types))
 
 
+@checked
 def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The pieces of a statement's text that the vocabulary does not hold, in order."""
     return tuple(

@@ -1,5 +1,6 @@
 """What a head of a circuit reads, in a sentence with its numbers."""
 
+from negprobe.arguments import checked
 from negprobe.attention import HeadReading, Reading, ReadingChange
 
 ROLE_NAMES = {
@@ -16,6 +17,7 @@ ROLE_NAMES = {
 _NO_CHANGE = 0.005  # what two decimals round away
 
 
+@checked
 def head_sentence(story: HeadReading) -> str:
     """One head: what it reads most in the counterfactual, and what it reads otherwise than in the control.
 

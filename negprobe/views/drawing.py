@@ -26,6 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
 from scipy import stats
 
+from negprobe.arguments import checked
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
 
@@ -402,6 +403,7 @@ def _name_point(
     text.set_path_effects([HALO])
 
 
+@checked
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG (300 dots an inch), PDF or SVG, by the ending of its path, and return the path.
 

@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from negprobe.arguments import checked
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.errors import ViewError
 from negprobe.views.drawing import (
@@ -78,6 +79,7 @@ class _TokenMap:
     marked: tuple[int, ...] = field(default=())
 
 
+@checked
 def raw_beside_value_weighted(
     attention: StatementAttention, layer: int, head: int, *, special_tokens: bool = True, width: float = PAGE
 ) -> Figure:
@@ -115,6 +117,7 @@ def raw_beside_value_weighted(
     return figure
 
 
+@checked
 def four_heatmaps(
     comparison: Comparison,
     layer: int,
@@ -175,6 +178,7 @@ def four_heatmaps(
     return figure
 
 
+@checked
 def difference_map(
     comparison: Comparison,
     layer: int,
@@ -215,6 +219,7 @@ def difference_map(
     return figure_of(axes)
 
 
+@checked
 def layer_head_map(
     values: ArrayLike,
     *,
@@ -253,6 +258,7 @@ def layer_head_map(
     return figure_of(axes)
 
 
+@checked
 def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAGE) -> Figure:
     """The four metrics of a comparison for every layer and head; the mean over pairs where a table holds several.
 
@@ -288,6 +294,7 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
     return figure
 
 
+@checked
 def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "layer head"]:
     """A column of a table of metrics as `[layer, head]`, the mean where a layer and head has several rows.
 
@@ -305,6 +312,7 @@ def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "la
     return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
 
 
+@checked
 def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """What patching does, by layer (row) and position, role or head (column): 0 is nothing, 1 the whole swing.
 

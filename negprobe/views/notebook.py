@@ -8,16 +8,13 @@ import base64
 import html
 import io
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
+from negprobe.patching.circuits import Circuit
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
-
-if TYPE_CHECKING:
-    from negprobe.patching.circuits import Circuit
 
 _DPI = 110
 _N_HEADS = 5
@@ -50,7 +47,7 @@ def comparison_summary(comparison: Comparison) -> str:
     )
 
 
-def circuit_summary(circuit: "Circuit") -> str:
+def circuit_summary(circuit: Circuit) -> str:
     """What a circuit is, in a sentence, and where it is."""
     return _block(f"{circuit}.", _image(circuit.draw(), f"{len(circuit)} components of {circuit.model_name}"))
 

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from negprobe.arguments import checked
 from negprobe.attention import METRICS, Comparison
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
@@ -41,6 +42,7 @@ class PageParts:
     body: str
 
 
+@checked
 def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Sequence[xr.Dataset] = ()) -> str:
     """One self-contained HTML page with the attention of every pair, layer and head.
 
@@ -60,6 +62,7 @@ def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Se
     )
 
 
+@checked
 def write_page(
     comparisons: Sequence[Comparison], path: str | Path, *, title: str, sweeps: Sequence[xr.Dataset] = ()
 ) -> Path:
@@ -78,6 +81,7 @@ def write_page(
     return path
 
 
+@checked
 def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset] = ()) -> PageParts:
     """The interactive views of some comparisons of one model, with their style, data and scripts.
 

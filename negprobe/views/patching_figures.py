@@ -7,7 +7,7 @@ well as in colour, and zero in the middle of diverging scales.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,10 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
+from negprobe.arguments import checked
 from negprobe.attention import Reading, ReadingChange, head_story
 from negprobe.errors import ViewError
+from negprobe.patching.circuits import Circuit, Component
 from negprobe.views.circuit_story import signed
 from negprobe.views.drawing import (
     BLUE,
@@ -54,9 +56,6 @@ from negprobe.views.drawing import (
 )
 from negprobe.views.labels import ablation_label, patching_title, role_label, short_name, tick_label
 
-if TYPE_CHECKING:
-    from negprobe.patching.circuits import Circuit, Component
-
 _PALE = "#b0b0b0"
 _EFFECT = "normalised effect"
 _BAND_GAP, _LINE = 8.0, 9.0  # points between layers, and of a line of text
@@ -80,8 +79,9 @@ class _Layout:
     width: float
 
 
+@checked
 def circuit_graph(
-    circuit: "Circuit",
+    circuit: Circuit,
     readings: xr.Dataset | None = None,
     *,
     edges: pd.DataFrame | None = None,
@@ -192,7 +192,7 @@ def _places(layout: _Layout, parts: "Sequence[Component]") -> Float[np.ndarray, 
     return np.array([layout.at[part] for part in parts], dtype=float).reshape(-1, 2)
 
 
-def _component_label(part: "Component", readings: xr.Dataset | None) -> str:
+def _component_label(part: Component, readings: xr.Dataset | None) -> str:
     if readings is None or part.head is None:
         return str(part)
     story = head_story(readings, part.layer, part.head)
@@ -212,7 +212,7 @@ def _diameter(strength: float) -> float:
     return float(_LEAST + (_MOST - _LEAST) * np.sqrt(abs(strength)))
 
 
-def _room(part: "Component", names: "Mapping[Component, str]") -> float:
+def _room(part: Component, names: "Mapping[Component, str]") -> float:
     """Points a component takes along its line."""
     if part not in names:
         return _OUTSIDE
@@ -308,7 +308,8 @@ def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, A
     return keys
 
 
-def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | None = None) -> Figure:
+@checked
+def faithfulness_curve(circuit: Circuit, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How faithful the circuits of the best-ranked components are, by their share of all, on held-out pairs.
 
     1 is the whole model's behaviour, 0 that with every component ablated. The circuit is pruned, and so need not lie on
@@ -357,6 +358,7 @@ def faithfulness_curve(circuit: "Circuit", *, width: float = PAGE, axes: Axes | 
     return figure_of(axes)
 
 
+@checked
 def causal_against_attention(
     effects: xr.DataArray, attention: xr.DataArray, label: str, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:
@@ -396,6 +398,7 @@ def causal_against_attention(
     return figure_of(axes)
 
 
+@checked
 def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
     """The mean effect of a sweep with its bootstrap intervals: a panel a role, by layer, or a panel a layer, by head.
 
@@ -444,6 +447,7 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
     return figure
 
 
+@checked
 def attribution_agreement(
     exact: xr.DataArray, estimated: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:

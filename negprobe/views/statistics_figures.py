@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from negprobe.arguments import checked
 from negprobe.errors import ViewError
 from negprobe.statistics import ALPHA
 from negprobe.views.drawing import (
@@ -51,6 +52,7 @@ _EFFECT = "counterfactual − control"
 _STRONGEST = 6  # heads shown by group
 
 
+@checked
 def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """The effect of negation on one metric for every layer (row) and head (column), and which effects survive.
 
@@ -90,6 +92,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
     return figure_of(axes)
 
 
+@checked
 def raw_against_norm(
     tests: xr.Dataset,
     raw: str = "attention_to_cue",
@@ -135,6 +138,7 @@ def raw_against_norm(
     return figure_of(axes)
 
 
+@checked
 def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How far attention and norm-weighted attention reach in each layer: a mark a head, a line through the medians.
 
@@ -188,6 +192,7 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
     return figure_of(axes)
 
 
+@checked
 def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
     """How much of what flows into the other words comes from the cue, by layer, a colour a measure.
 
@@ -232,6 +237,7 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
     return figure_of(axes)
 
 
+@checked
 def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     """How far the effect of the cue spreads over the outputs of the other tokens, by layer (row) and role (column).
 
@@ -279,6 +285,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     return figure
 
 
+@checked
 def effect_by_group(
     replication: xr.Dataset,
     metric: str,

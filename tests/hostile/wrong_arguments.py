@@ -1,4 +1,4 @@
-"""Calls every public function with wrong values of the right type; prints those that answer with no clear error.
+"""Calls every public function with wrong values, of the right type and of any; prints what answers with no clear error.
 
 A process of its own: where tests check types at every call, a wrong name never reaches the function.
 """
@@ -430,6 +430,165 @@ CASES |= {
 }
 
 
+# A call of each function that works; each of its arguments is then one of WRONG, the others as they are.
+PATCH = Patch("z", 0)
+ALIGNED = statements.align(tokenized, tokenized)
+WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "AttentionProbe": (AttentionProbe, {"model": model, "batch_size": 2}),
+    "AttentionProbe.run": (probe.run, {"statements": "The door."}),
+    "AttentionProbe.compare": (probe.compare, {"pairs": pair, "zeroing": False}),
+    "AttentionProbe.metrics": (probe.metrics, {"pairs": pairs[:1]}),
+    "AttentionProbe.cue_shares": (probe.cue_shares, {"pairs": pairs[:1]}),
+    "AttentionProbe.readings": (probe.readings, {"pairs": pairs[:1]}),
+    "AttentionProbe.html": (probe.html, {"pairs": pair, "path": HERE / "a.html"}),
+    "HookedEncoder": (
+        model,
+        {
+            "input": tokens,
+            "return_type": "logits",
+            "token_type_ids": types,
+            "one_zero_attention_mask": mask,
+            "start_at_layer": None,
+            "stop_at_layer": 1,
+        },
+    ),
+    "HookedEncoder.from_pretrained": (
+        HookedEncoder.from_pretrained,
+        {"name_or_path": "tiny-negation", "device": "cpu", "dtype": torch.float32},
+    ),
+    "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
+    "HookedEncoder.to_single_token": (model.to_single_token, {"string": "open"}),
+    "StatementPair": (StatementPair, {"original": "a", "counterfactual": "b", "target": "c", "cue_spans": ((0, 1),)}),
+    "Cue": (Cue, {"text": "a", "kind": "not", "span": (0, 1)}),
+    "Component": (patching.Component, {"layer": 0, "head": 0}),
+    "Patch": (Patch, {"site": "z", "layer": 0, "head": 0, "role": "cue", "how": "swap"}),
+    "Circuit.load": (Circuit.load, {"path": HERE / "c.json", "model": model}),
+    "Circuit.save": (circuit.save, {"path": HERE / "c.json"}),
+    "Circuit.run": (circuit.run, {"pairs": pairs[:1]}),
+    "load_pairs": (lambda path: statements.load_pairs(path), {"path": "builtin"}),
+    "patch_sweep": (
+        patching.patch_sweep,
+        {"model": model, "pairs": pair, "site": "z", "by": "head", "direction": "noising", "how": "swap", "keys": None}
+        | {"renormalize": False, "reference": None, "seed": 0, "objective": None},
+    ),
+    "patch": (patching.patch, {"model": model, "pairs": pair, "patches": PATCH, "direction": "noising", "seed": 0}),
+    "path_patch": (
+        patching.path_patch,
+        {"model": model, "pairs": pair, "receivers": [(1, 0, "q")], "direction": "noising", "mlps": "live"},
+    ),
+    "attribute": (patching.attribute, {"model": model, "pairs": pair, "sites": ["z"], "by": "head", "steps": None}),
+    "attribute_edges": (patching.attribute_edges, {"model": model, "pairs": pair, "direction": "noising"}),
+    "answerable": (patching.answerable, {"model": model, "pairs": pairs[:1]}),
+    "objective_values": (patching.objective_values, {"model": model, "pairs": pairs[:1]}),
+    "agreement": (patching.agreement, {"exact": sweep, "estimated": sweep, "n_worst": 1}),
+    "effect": (patching.effect, {"results": sweep}),
+    "mean_effect": (patching.mean_effect, {"results": sweep}),
+    "averages": (patching.averages, {"results": sweep, "n_resamples": 9, "confidence": 0.9, "seed": 0}),
+    "save_results": (patching.save_results, {"results": sweep, "path": HERE / "a.nc"}),
+    "cosine_to": (patching.cosine_to, {"reference": "a"}),
+    "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
+    "default_objective": (patching.default_objective, {"model": model}),
+    "find_circuit": (patching.find_circuit, {"model": model, "pairs": None, "ranking": "attribution"}),
+    "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a"}),
+    "find_cues": (statements.find_cues, {"text": "not a"}),
+    "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
+    "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
+    "from_control": (statements.from_control, {"pair": pair}),
+    "length_matched_control": (
+        statements.length_matched_control,
+        {"counterfactual": "It is not.", "cue": Cue("not", "not", (6, 9)), "tokenizer": model.tokenizer},
+    ),
+    "roles": (
+        statements.roles,
+        {"statement": tokenized, "tokenizer": model.tokenizer, "cue_spans": [(0, 1)], "target": None},
+    ),
+    "original_roles": (
+        statements.original_roles,
+        {
+            "original": tokenized,
+            "counterfactual_roles": ["other"] * len(tokenized),
+            "alignment": ALIGNED,
+            "tokenizer": model.tokenizer,
+        },
+    ),
+    "tokenize": (statements.tokenize, {"text": "a", "tokenizer": model.tokenizer}),
+    "tokenize_all": (statements.tokenize_all, {"texts": ["a"], "tokenizer": model.tokenizer}),
+    "unknown_words": (statements.unknown_words, {"statement": tokenized, "tokenizer": model.tokenizer}),
+    "contributions": (
+        attention.contributions,
+        {"model": model, "tokens": tokens, "mask": mask, "measure": "rollout", "token_type_ids": types},
+    ),
+    "head_story": (attention.head_story, {"readings": readings, "layer": 0, "head": 0}),
+    "accuracy": (evaluation.accuracy, {"predicted": ["a"], "labels": ["a"]}),
+    "preference": (evaluation.preference, {"wanted": [1.0], "unwanted": [0.0]}),
+    "sensitivity": (evaluation.sensitivity, {"affirmative": [["a"]], "negated": [["b"]]}),
+    "share": (evaluation.share, {"hits": [True]}),
+    "top_k_accuracy": (evaluation.top_k_accuracy, {"predictions": [["a"]], "targets": ["a"], "k": 1}),
+    "evaluate": (evaluation.evaluate, {"sets": [], "model": model, "predictions": None}),
+    "pseudo_log_likelihoods": (evaluation.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
+    "read_gaps": (
+        evaluation.read_gaps,
+        {"model": model, "texts": ["It is [MASK]."], "asked": [["a"]], "k": 1, "batch_size": 2},
+    ),
+    "read_predictions": (evaluation.read_predictions, {"path": HERE / "a"}),
+    "scored_sets": (evaluation.scored_sets, {"path": HERE / "a"}),
+    "negation_effects": (statistics.negation_effects, {"metrics": metrics}),
+    "effect_tests": (statistics.effect_tests, {"effects": effects, "n_resamples": 9, "seed": 0}),
+    "effects_table": (statistics.effects_table, {"tests": tests}),
+    "survivors": (statistics.survivors, {"tests": tests, "alpha": 0.05}),
+    "statistics.agreement": (statistics.agreement, {"tests": tests, "one": "raw", "other": "raw", "alpha": 0.05}),
+    "replication": (statistics.replication, {"effects": effects, "groups": ["a"] * len(pairs), "n_resamples": 9}),
+    "rank_correlation": (statistics.rank_correlation, {"one": np.arange(3.0), "other": np.arange(3.0)}),
+    "run_study": (run_study, {"model": model, "pairs": [], "source": "a", "seed": 0, "patch_pairs": 0}),
+    **{
+        name: (getattr(views, name), dict(zip(inspect.signature(getattr(views, name)).parameters, good, strict=False)))
+        for name, (good, _) in FIGURES.items()
+    },
+    **{
+        name: (
+            getattr(views, name),
+            {next(iter(inspect.signature(getattr(views, name)).parameters)): given, "layer": 0},
+        )
+        for name, given in MAPS.items()
+    },
+    "layer_head_map": (views.layer_head_map, {"values": np.ones((2, 2)), "label": "x"}),
+    "by_layer_and_head": (views.by_layer_and_head, {"metrics": comparison.metrics, "name": "js_divergence"}),
+    "head_sentence": (views.head_sentence, {"story": attention.head_story(readings, 0, 0)}),
+    "save_figure": (
+        views.save_figure,
+        {"figure": views.layer_head_map(np.ones((2, 2)), label="x"), "path": HERE / "a.png"},
+    ),
+    "write_page": (views.write_page, {"comparisons": [comparison], "path": HERE / "a.html", "title": "x"}),
+    "comparison_page": (views.comparison_page, {"comparisons": [comparison], "title": "x", "sweeps": []}),
+    "page_parts": (views.page_parts, {"comparisons": [comparison], "sweeps": []}),
+}
+for name in FIGURES.keys() | MAPS.keys() | {"layer_head_map"}:
+    WORKS[name][1].update(width=3.3)
+for name in MAPS:
+    WORKS[name][1].update(head=0)
+
+WRONG: tuple[Any, ...] = (
+    None, True, -3, 2.5, NAN, 1j, "x", "\ud800", b"x", (), [], {}, [None], ["x", 3], {"x": 3}, {1}, object(), print, int,
+    Path("x"), torch.ones(2), torch.zeros(1, 2, dtype=torch.bool), np.ones(2), np.array(["x"]), np.int64(0),
+    np.float32(0), xr.Dataset(), xr.DataArray(1.0), pd.DataFrame(), pd.Series([1.0]), pair, comparison, model,
+)  # fmt: skip
+# What takes no argument, or only what a sweep gives it.
+NO_ARGUMENTS = {"builtin_pairs", "builtin_set"}
+OBJECTIVES = {
+    "class_logit_difference",
+    "embedding_contrast",
+    "kl_divergence",
+    "logit_difference",
+    "target_probability",
+}
+for name, (function, good) in WORKS.items():
+    CASES.setdefault(name, []).extend(
+        lambda function=function, good=good, argument=argument, value=value: function(**(good | {argument: value}))
+        for argument in good
+        for value in WRONG
+    )
+
+
 def public() -> set[str]:
     """The names of what can be called with arguments: functions, and classes that do more than hold results."""
     rooms = ["negprobe", "negprobe.attention", "negprobe.evaluation", "negprobe.patching", "negprobe.statements"]
@@ -455,6 +614,9 @@ def main() -> int:
     warnings.simplefilter("ignore")
     os.chdir(HERE)  # a strange name can be a good one, relative to where one stands
     wrong = [f"{name} is not tried" for name in sorted(public() - set(CASES))]
+    wrong += [
+        f"{name} is not tried with wrong types" for name in sorted(public() - {*WORKS, *NO_ARGUMENTS, *OBJECTIVES})
+    ]
     signal.signal(signal.SIGALRM, out_of_time)
     for name, cases in CASES.items():
         for number, case in enumerate(cases):

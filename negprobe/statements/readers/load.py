@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
@@ -42,6 +43,7 @@ class LoadedPairs:
     useless: tuple[str, ...] = ()
 
 
+@checked
 def load_pairs(*paths: str | Path) -> LoadedPairs:
     """Read statement pairs from files, from folders with all that is below them, or from the Hugging Face hub.
 
