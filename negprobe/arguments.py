@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from beartype import BeartypeConf, BeartypeViolationVerbosity, FrozenDict, beartype
+from jaxtyping import jaxtyped
 
 from negprobe.errors import ArgumentError
 
@@ -24,9 +25,11 @@ _CONF = BeartypeConf(
 
 
 def checked(public: _Checked) -> _Checked:
-    """A function, or a class whose methods, refuse arguments of other types than their annotations name.
+    """A function, or a class that holds no tensors, that refuses arguments of other types than the annotations name.
 
     Raises:
         ArgumentError: by the function, naming itself, the argument, what was given and what is taken.
     """
-    return beartype(conf=_CONF)(public)
+    refusing = beartype(conf=_CONF)(public)
+    # The names of axes are to be this call's own, whatever a caller of ours or of the user's has bound them to.
+    return refusing if isinstance(public, type) else jaxtyped(refusing, typechecker=None)

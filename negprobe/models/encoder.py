@@ -27,7 +27,6 @@ Text = str | tuple[str, str]
 Output = Tensor | str | list[str] | None
 
 
-@checked
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
@@ -75,6 +74,7 @@ class HookedEncoder(HookedRootModule):
         self.set_use_attn_result(cfg.use_attn_result)
 
     @classmethod
+    @checked
     def from_pretrained(
         cls,
         name_or_path: str | Path | PreTrainedModel,
@@ -134,6 +134,7 @@ class HookedEncoder(HookedRootModule):
         except (AssertionError, RuntimeError) as error:  # torch built without CUDA asserts that it has it
             raise ModelError(f"The model cannot be put on {str(device)!r}: {error}") from error
 
+    @checked
     def forward(
         self,
         input: Text | Sequence[Text] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
@@ -186,6 +187,7 @@ class HookedEncoder(HookedRootModule):
             return predicted[0] if isinstance(input, (str, tuple)) else predicted
         raise InputError(f"return_type is 'logits', 'predictions' or None, not {return_type!r}.")
 
+    @checked
     def embed_tokens(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -193,6 +195,7 @@ class HookedEncoder(HookedRootModule):
         summed = self.embed(tokens, token_type_ids)
         return self.hook_full_embed(self.embed_project(self.ln_embed(summed)))
 
+    @checked
     def head_output(
         self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch *output"]:
@@ -227,6 +230,7 @@ class HookedEncoder(HookedRootModule):
             return output, cache
         return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
 
+    @checked
     def to_tokens(
         self, input: Text | Sequence[Text], truncate: bool = False
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
@@ -268,6 +272,7 @@ class HookedEncoder(HookedRootModule):
         types = encoded.get("token_type_ids", torch.zeros_like(tokens))
         return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
 
+    @checked
     def to_single_token(self, word: str) -> int:
         """The id of a word that is one token.
 
@@ -287,6 +292,7 @@ class HookedEncoder(HookedRootModule):
             )
         return int(ids[0])
 
+    @checked
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether `hook_dict`, and so every cache, has the per-head results; they take n_heads times the residual."""
         self.cfg.use_attn_result = use_attn_result
