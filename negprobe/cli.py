@@ -156,7 +156,7 @@ def compare(
     from negprobe.attention import MAP_METRICS, AttentionProbe
     from negprobe.files import write_csv
     from negprobe.statements import StatementPair
-    from negprobe.views import four_heatmaps, metric_overview, write_page
+    from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
 
     with _clear_errors():
         encoder = _encoder(model, device, dtype)
@@ -169,8 +169,8 @@ def compare(
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
         write_csv(comparison.metrics, out / "metrics.csv")
-        metric_overview(comparison).savefig(out / "metrics.png", dpi=200)
-        four_heatmaps(comparison, layer, head).savefig(out / f"heatmaps-{layer}.{head}.png", dpi=200)
+        save_figure(metric_overview(comparison), out / "metrics.png")
+        save_figure(four_heatmaps(comparison, layer, head), out / f"heatmaps-{layer}.{head}.png")
         page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
         console.print(f"Metrics, figures and the interactive page: [bold]{page}[/bold]", soft_wrap=True)
 
@@ -244,7 +244,7 @@ def patch_pair(
     from negprobe.results import PATCHED_BY_ROLE
     from negprobe.statements import StatementPair
     from negprobe.study import patching_table
-    from negprobe.views import patching_map
+    from negprobe.views import patching_map, save_figure
 
     with _clear_errors():
         encoder = _encoder(model, device, dtype)
@@ -260,7 +260,7 @@ def patch_pair(
             for site in (*PATCHED_BY_ROLE, "z"):
                 result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
                 results[site, direction] = result
-                patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)
+                save_figure(patching_map(effect(result).squeeze("pair")), out / f"{site}-{direction}.png")
         write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
         console.print(
@@ -295,7 +295,7 @@ def evaluate_model(
     import pandas as pd
 
     from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
-    from negprobe.files import write_csv
+    from negprobe.files import whole_file, write_csv
 
     with _clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.
@@ -329,7 +329,8 @@ def evaluate_model(
             if out.suffix == ".csv":
                 write_csv(shares, out)
             else:
-                shares.to_parquet(out, index=False)
+                with whole_file(out) as part:
+                    shares.to_parquet(part, index=False)
             console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
 
 

@@ -42,8 +42,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tables(out)
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("engine", "number", "status"),
+    [("local", signal.SIGINT, 130), ("local", signal.SIGTERM, 143), ("ray", signal.SIGTERM, 143)],
+)
 def test_a_stopped_study_goes_on(
     undisturbed: dict[str, bytes], tmp_path: Path, engine: str, number: int, status: int
 ) -> None:
