@@ -132,9 +132,10 @@ def _opened(path: Path) -> xr.Dataset:
 
     layout = _layout(path)
     dims, coords = layout["dims"], layout["coords"]
-    arrays: dict[str, Any] = {name: _read(path, name) for name in dims if len(dims[name]) == 1}
+    n_pairs = len(layout["pair"])
+    arrays: dict[str, Any] = {name: _read(path, name, (n_pairs,)) for name in dims if len(dims[name]) == 1}
     for name in set(dims) - set(arrays):
-        shape = (len(layout["pair"]), *(len(coords[dim]) for dim in dims[name][1:]))
+        shape = (n_pairs, *(len(coords[dim]) for dim in dims[name][1:]))
         dtype = _type_of(path, name)
         read = delayed(partial(_read, path, name, shape), pure=True)
         arrays[name] = dask_array.from_delayed(read(), shape, dtype)
@@ -161,7 +162,7 @@ def _checksum(layout: bytes) -> bytes:
     return hashlib.sha256(layout).hexdigest().encode()
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+def _read(path: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A column as an array; the checksums of its pages tell if it is what was written."""
     try:
         column = parquet.read_table(path, columns=[name], page_checksum_verification=True)[name].combine_chunks()
