@@ -481,7 +481,7 @@ def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
     arrays = rearrange([layer.compared[:, 0] for layer in layers], "layer name batch head -> batch (layer head) name")
     layer, head = (index.ravel() for index in np.indices((len(layers), layers[0].compared.shape[-1])))
     tables = []
-    for values in arrays.double().cpu().numpy():
+    for values in arrays.cpu().double().numpy():
         table = pd.DataFrame(values, columns=list(METRICS))
         table.insert(0, "layer", layer)
         table.insert(1, "head", head)
