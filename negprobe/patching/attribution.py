@@ -25,7 +25,7 @@ from negprobe.patching.objectives import (
     readout_for,
 )
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, pair_batches, pair_runs
 from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
@@ -34,7 +34,6 @@ from negprobe.patching.sweep import (
     Values,
     checked_sweep,
     head_choices,
-    pair_batches,
     sweep_dataset,
     token_choices,
 )

@@ -19,9 +19,8 @@ from negprobe.patching.effects import MIN_GAP
 from negprobe.patching.engine import BaseRun, base_runs, chunks, run_edited
 from negprobe.patching.objectives import Objective, Readout, readout_for
 from negprobe.patching.replacements import Replacement, base_activations, replacement, role_means
-from negprobe.patching.runs import Direction, pair_runs
+from negprobe.patching.runs import Direction, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
-from negprobe.patching.sweep import pair_batches
 from negprobe.statements import StatementPair
 
 Ablation = Literal["swap", "mean", "zero"]

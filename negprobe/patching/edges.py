@@ -23,9 +23,9 @@ from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
-from negprobe.patching.sweep import Progress, attributes, pair_batches
+from negprobe.patching.sweep import Progress, attributes
 from negprobe.statements import StatementPair
 
 LayerNorms = Literal["differentiated", "frozen"]

@@ -27,9 +27,9 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs
 from negprobe.patching.sites import SITES, site_for
-from negprobe.patching.sweep import Progress, attributes, pair_batches, unmatched_tokens
+from negprobe.patching.sweep import Progress, attributes, unmatched_tokens
 from negprobe.statements import ROLES, StatementPair
 
 

@@ -22,9 +22,9 @@ from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
-from negprobe.patching.sweep import Progress, attributes, pair_batches
+from negprobe.patching.sweep import Progress, attributes
 from negprobe.statements import StatementPair
 
 Input = Literal["q", "k", "v"]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import length_batches
 from negprobe.patching.engine import BaseRun, base_run
-from negprobe.patching.runs import PairRuns, pair_runs, site_activations
+from negprobe.patching.runs import PairRuns, pair_batches, pair_runs, site_activations, site_widths
 from negprobe.patching.sites import Site
 from negprobe.statements import ROLES, StatementPair
 
@@ -25,8 +24,6 @@ that role; resample: another pair's activation at a token of that role; knock_ou
 
 RoleMeans = tuple[list[Float[Tensor, "role ..."]], Bool[Tensor, " role"]]
 """The mean activation over a role's tokens in every layer, and which roles there are."""
-
-_PAIRS_AT_ONCE = 32
 
 
 def onto_base(
@@ -88,7 +85,7 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
     # Half precision stops counting at a few hundred.
     exact = torch.promote_types(model.cfg.dtype, torch.float32)
     count = torch.zeros(len(ROLES), device=model.device, dtype=exact)
-    for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
+    for indices in pair_batches(model, pairs, site_widths(model, pairs, site)):
         batch = [pairs[index] for index in indices]
         for direction in ("noising", "denoising"):
             runs = pair_runs(model, batch, direction)

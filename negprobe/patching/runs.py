@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import pad_token_types, pad_tokens
+from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.patching.sites import Site
 from negprobe.statements import (
     ROLES,
@@ -24,6 +24,10 @@ from negprobe.statements import (
     tokenize_all,
 )
 from negprobe.texts import quoted
+
+# Floats of the activations kept for the pairs that are prepared together.
+_KEPT_BUDGET = 2**27
+_PAIRS_AT_ONCE = 32
 
 Direction = Literal["noising", "denoising"]
 """noising: the counterfactual's activation goes into the original's run; denoising: the other way round."""
@@ -82,6 +86,29 @@ def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[Stateme
         if not isinstance(pair, StatementPair):
             raise PatchingError(f"{quoted(pair)} is not a StatementPair; make one of the two statements.")
     return chosen
+
+
+def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: int = 6) -> list[list[int]]:
+    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest.
+
+    Args:
+        model: The model.
+        pairs: The pairs.
+        widths: How many times `d_model` floats are kept of each token and layer.
+    """
+    # A token has seldom fewer than two characters; only a batch's size hangs on it.
+    lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in pairs]
+    n_tokens = min(model.cfg.n_ctx, max(lengths))
+    per_pair = n_tokens * model.cfg.n_layers * model.cfg.d_model * widths
+    return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
+
+
+def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> int:
+    """How many times `d_model` floats the site has of each token."""
+    if site.is_map:
+        longest = min(model.cfg.n_ctx, max(max(len(pair.original), len(pair.counterfactual)) for pair in pairs))
+        return 1 + model.cfg.n_heads * longest // model.cfg.d_model
+    return {"result": model.cfg.n_heads, "mlp_pre": 4, "mlp_post": 4}.get(site.name, 1)
 
 
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:

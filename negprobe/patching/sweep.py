@@ -14,7 +14,6 @@ from torch import Tensor
 from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.batching import length_batches
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_runs, chunks, run_edited
 from negprobe.patching.objectives import Objective, default_objective, readout_for
@@ -28,7 +27,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, site_widths
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -37,10 +36,6 @@ By = Literal["head", "position", "role"]
 
 Progress = Callable[[int], None]
 """Told after each batch how many pairs are done."""
-
-# Floats of the activations kept for the pairs that are prepared together.
-_KEPT_BUDGET = 2**27
-_PAIRS_AT_ONCE = 32
 
 
 @checked
@@ -101,7 +96,7 @@ def patch_sweep(
     means = role_means(model, chosen if reference is None else list(reference), sweep.site) if how == "mean" else None
     parts: list[tuple[list[int], PairRuns, Values]] = []
     done = 0
-    for indices in pair_batches(model, chosen, 10 + 3 * _widths(model, chosen, sweep.site)):
+    for indices in pair_batches(model, chosen, 10 + 3 * site_widths(model, chosen, sweep.site)):
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             given = None
@@ -112,29 +107,6 @@ def patch_sweep(
         if progress is not None:
             progress(done)
     return sweep_dataset(model, parts, sweep, direction, objective)
-
-
-def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: int = 6) -> list[list[int]]:
-    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest.
-
-    Args:
-        model: The model.
-        pairs: The pairs.
-        widths: How many times `d_model` floats are kept of each token and layer.
-    """
-    # A token has seldom fewer than two characters; only a batch's size hangs on it.
-    lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in pairs]
-    n_tokens = min(model.cfg.n_ctx, max(lengths))
-    per_pair = n_tokens * model.cfg.n_layers * model.cfg.d_model * widths
-    return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
-
-
-def _widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> int:
-    """How many times `d_model` floats the site has of each token."""
-    if site.is_map:
-        longest = min(model.cfg.n_ctx, max(max(len(pair.original), len(pair.counterfactual)) for pair in pairs))
-        return 1 + model.cfg.n_heads * longest // model.cfg.d_model
-    return {"result": model.cfg.n_heads, "mlp_pre": 4, "mlp_post": 4}.get(site.name, 1)
 
 
 @dataclass(frozen=True)
