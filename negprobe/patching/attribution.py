@@ -111,7 +111,8 @@ def attribute(
     chosen = chosen_pairs(pairs)
     if steps is not None and not 1 <= steps <= _MAX_STEPS:
         raise PatchingError(
-            f"Gradients are averaged over 1 to {_MAX_STEPS} steps, not {quoted(steps)}; None takes the base run's."
+            f"Gradients are averaged over at least one step, not {quoted(steps)}, and over {_MAX_STEPS} at most; None "
+            "takes the base run's."
         )
     sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
     objective = objective or default_objective(model)
