@@ -12,6 +12,7 @@ import numpy as np
 from beartype import BeartypeConf, BeartypeViolationVerbosity, FrozenDict, beartype
 from beartype.door import is_bearable
 from beartype.vale import Is, IsInstance
+from jaxtyping import jaxtyped
 
 from negprobe.errors import ArgumentError
 
@@ -26,14 +27,16 @@ _NUMBERS: dict[Any, Any] = {
 
 
 def checked(public: _Checked) -> _Checked:
-    """A function, or a class whose methods, refuse arguments of other types than their annotations name.
+    """A function, or a class that holds no tensors, that refuses arguments of other types than the annotations name.
 
     Raises:
         ArgumentError: by the function, naming itself, the argument, what was given and what is taken.
     """
     functions = [public, *vars(public).values()] if inspect.isclass(public) else [public]
     hints = [hint for function in functions for hint in _annotations(function).values()]
-    return beartype(conf=_conf(frozenset(one for hint in hints for one in _sequences(hint))))(public)
+    refusing = beartype(conf=_conf(frozenset(one for hint in hints for one in _sequences(hint))))(public)
+    # The names of axes are to be this call's own, whatever a caller of ours or of the user's has bound them to.
+    return refusing if isinstance(public, type) else jaxtyped(refusing, typechecker=None)
 
 
 def _annotations(function: Any) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Each command imports what it needs when it runs: torch takes seconds, and `--hel
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,7 @@ app = typer.Typer(
 )
 console = Console()
 BUILTIN = "builtin"
+_SECONDS_BETWEEN_LINES = 30
 _VERDICTS = {True: "[green]right[/green]", False: "[red]wrong[/red]", None: ""}
 
 Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
@@ -90,7 +93,7 @@ def study(
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
-    from negprobe.engines import on_ray
+    from negprobe.engines import cluster_device, on_ray
     from negprobe.statements import load_pairs
     from negprobe.study import run_study, write_study
     from negprobe.study_folder import identity, study_folder
@@ -104,9 +107,15 @@ def study(
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         if engine not in ("local", "ray"):
             raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
-        load = partial(_encoder, model, device, dtype)
-        encoder = load()
-        options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
+        workers = cluster_device(device) if engine == "ray" else None
+        encoder = _encoder(model, device, dtype)
+        options = {
+            "patched pairs": patch_pairs,
+            "pairs of the circuit": circuit_pairs,
+            "seed": seed,
+            # The same whoever measures, so that one engine goes on where another was.
+            "measured on": workers or encoder.device.type,
+        }
         with (
             study_folder(out, identity(encoder, chosen, options)) as shards,
             _resumable(out),
@@ -121,7 +130,9 @@ def study(
                 circuit_pairs=circuit_pairs,
                 seed=seed,
                 shards=shards,
-                engine=on_ray(load) if engine == "ray" else None,
+                engine=None
+                if workers is None
+                else on_ray(partial(_encoder, _absolute(model), workers, dtype), workers),
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -145,7 +156,7 @@ def compare(
     from negprobe.attention import MAP_METRICS, AttentionProbe
     from negprobe.files import write_csv
     from negprobe.statements import StatementPair
-    from negprobe.views import four_heatmaps, metric_overview, write_page
+    from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
 
     with _clear_errors():
         encoder = _encoder(model, device, dtype)
@@ -158,8 +169,8 @@ def compare(
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
         write_csv(comparison.metrics, out / "metrics.csv")
-        metric_overview(comparison).savefig(out / "metrics.png", dpi=200)
-        four_heatmaps(comparison, layer, head).savefig(out / f"heatmaps-{layer}.{head}.png", dpi=200)
+        save_figure(metric_overview(comparison), out / "metrics.png")
+        save_figure(four_heatmaps(comparison, layer, head), out / f"heatmaps-{layer}.{head}.png")
         page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
         console.print(f"Metrics, figures and the interactive page: [bold]{page}[/bold]", soft_wrap=True)
 
@@ -233,7 +244,7 @@ def patch_pair(
     from negprobe.results import PATCHED_BY_ROLE
     from negprobe.statements import StatementPair
     from negprobe.study import patching_table
-    from negprobe.views import patching_map
+    from negprobe.views import patching_map, save_figure
 
     with _clear_errors():
         encoder = _encoder(model, device, dtype)
@@ -249,7 +260,7 @@ def patch_pair(
             for site in (*PATCHED_BY_ROLE, "z"):
                 result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
                 results[site, direction] = result
-                patching_map(effect(result).squeeze("pair")).savefig(out / f"{site}-{direction}.png", dpi=200)
+                save_figure(patching_map(effect(result).squeeze("pair")), out / f"{site}-{direction}.png")
         write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
         console.print(
@@ -284,7 +295,7 @@ def evaluate_model(
     import pandas as pd
 
     from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
-    from negprobe.files import write_csv
+    from negprobe.files import whole_file, write_csv
 
     with _clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.
@@ -318,7 +329,8 @@ def evaluate_model(
             if out.suffix == ".csv":
                 write_csv(shares, out)
             else:
-                shares.to_parquet(out, index=False)
+                with whole_file(out) as part:
+                    shares.to_parquet(part, index=False)
             console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
 
 
@@ -355,9 +367,6 @@ def _resumable(out: Path) -> Iterator[None]:
     """
 
     def stop(number: int, _: object) -> None:
-        # A second signal is not to break into the first one's way out.
-        for each in stopping:
-            signal.signal(each, signal.SIG_IGN)
         raise _StoppedError(number)
 
     stopping = (signal.SIGINT, signal.SIGTERM)
@@ -365,6 +374,9 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except _StoppedError as stopped:
+        # A second signal is not to break into the way out.
+        for number in stopping:
+            signal.signal(number, signal.SIG_IGN)
         Console(stderr=True).print(
             f"Stopped. What was measured is kept in {out}; the same command goes on from there.", soft_wrap=True
         )
@@ -391,16 +403,28 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a step, told by name."""
+    """A progress bar a step, told by name; where the output goes to a file, a line now and then."""
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=console) as bars:
-        tasks: dict[str, TaskID] = {}
+    # A shard may take minutes; by default the rate is that of half a minute.
+    bars = Progress(TextColumn("{task.description}"), *columns, console=console, speed_estimate_period=3600)
+    tasks: dict[str, TaskID] = {}
+    told = 0.0
 
-        def report(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done)
+    def report(step: str, done: int, total: int) -> None:
+        nonlocal told
+        if step not in tasks:
+            tasks[step] = bars.add_task(step, total=total, completed=done)
+        bars.update(tasks[step], completed=done)
+        if not console.is_terminal and (time.monotonic() - told > _SECONDS_BETWEEN_LINES or done == total):
+            told = time.monotonic()
+            task = bars.tasks[tasks[step]]
+            left = "" if task.time_remaining is None else f", {timedelta(seconds=task.time_remaining)} left"
+            console.print(f"{step}: {done}/{total} {_Rate().render(task)}{left}", highlight=False, soft_wrap=True)
 
+    if console.is_terminal:
+        with bars:
+            yield report
+    else:
         yield report
 
 
@@ -410,6 +434,11 @@ def _encoder(model: str, device: str | None, dtype: _Dtype) -> "HookedEncoder":
     from negprobe.models import HookedEncoder
 
     return HookedEncoder.from_pretrained(model, device=device, dtype=getattr(torch, dtype))
+
+
+def _absolute(model: str) -> str:
+    """A model's name that a process in another folder finds."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _make_folder(out: Path) -> None:

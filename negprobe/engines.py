@@ -1,6 +1,7 @@
 """Who measures the shards of a study: this process, or the workers of a Ray cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,42 +35,119 @@ class _Worker:
         torch.set_num_threads(threads)
         self.model = load()
 
+    def ready(self) -> None:
+        """Answers once the model is loaded."""
+
     def measure(self, measure: Measure, number: int, pairs: Sequence[StatementPair]) -> tuple[int, xr.Dataset]:
         """The number of a shard, and what is measured on its pairs."""
         return number, measure(self.model, pairs)
 
 
-def on_ray(load: Callable[[], HookedEncoder], *, workers: int | None = None) -> Engine:
-    """Workers of a Ray cluster, each with a model of its own, that it loads once.
+def cluster_device(asked: str | None) -> str:
+    """The device of a Ray cluster's workers: the one asked for, or else a GPU if the cluster has any.
 
-    The cluster is the one that `RAY_ADDRESS` names, or that this process is in, or else a new one on this machine. A
-    worker that is killed is started again, and what it was measuring is measured again.
+    The cluster is the one that `RAY_ADDRESS` names, or that this process is in, or else a new one on this machine.
+
+    Raises:
+        StudyError: if Ray is not installed, no cluster is found, or one GPU of several is asked for.
+    """
+    if asked is not None and ":" in asked:
+        raise StudyError(f"Each worker sees one GPU alone, so none can be asked for {asked}; write 'cuda'.")
+    ray = _ray()
+    if not ray.is_initialized():
+        try:
+            ray.init(log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise StudyError(
+                f"There is no Ray cluster to be had: {error}. RAY_ADDRESS names the one to use."
+            ) from error
+    return asked or ("cuda" if ray.cluster_resources().get("GPU") else "cpu")
+
+
+def on_ray(load: Callable[[], HookedEncoder], device: str = "cpu", *, patience: float = 600.0) -> Engine:
+    """Workers of the cluster that `cluster_device` has found, each with a model of its own, that it loads once.
+
+    On CPUs there is one for as many CPUs as this process has threads, and each has as many threads, so that numbers are
+    those of this process; on GPUs there is one a GPU. A worker that is killed is started again, and what it was
+    measuring is measured again, three times at most.
 
     Args:
         load: Loads the model; called by each worker, where it runs.
-        workers: How many; by default one a GPU, or, where there is none, one for as many CPUs as this process has
-            threads, so that numbers are those of this process.
+        device: Where it puts it.
+        patience: Seconds to wait for workers to load it; those that are not there by then are not waited for.
 
     Raises:
-        StudyError: if Ray is not installed.
+        StudyError: by the engine: if no worker can be had, a worker cannot load the model, or a shard has killed all
+            workers that tried it.
     """
-    try:
-        import ray
-        from ray.util import ActorPool
-    except ImportError as error:
-        raise StudyError("The engine ray needs Ray: pip install 'negprobe[ray]'.") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    threads = torch.get_num_threads()
-    resources = ray.cluster_resources()
-    n_gpus = int(resources.get("GPU", 0))
 
-    # Each call may be done anew, as a measure changes nothing.
-    worker: Any = ray.remote(num_cpus=threads, num_gpus=int(n_gpus > 0), max_restarts=-1, max_task_retries=-1)(_Worker)
-    n_workers = workers or n_gpus or max(1, int(resources["CPU"]) // threads)
-    pool = ActorPool([worker.remote(load, threads) for _ in range(n_workers)])
+    @cache
+    def workers() -> Sequence[Any]:
+        return _started(load, device, patience)
 
     def run(measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
-        yield from pool.map_unordered(lambda worker, job: worker.measure.remote(measure, *job), list(enumerate(shards)))
+        if not shards:
+            return
+        from ray import exceptions
+        from ray.util import ActorPool
+
+        measured = ActorPool(workers()).map_unordered(
+            lambda worker, job: worker.measure.remote(measure, *job), list(enumerate(shards))
+        )
+        try:
+            yield from measured
+        except exceptions.RayTaskError as error:
+            raise error.cause from error
+        except exceptions.RayError as error:
+            raise StudyError(
+                f"A shard ended each worker that measured it: {_last_line(error)} Often memory is short; what was "
+                "measured before is kept, and the same command goes on from there."
+            ) from error
 
     return run
+
+
+def _started(load: Callable[[], HookedEncoder], device: str, patience: float) -> Sequence[Any]:
+    """The workers that have loaded the model."""
+    ray = _ray()
+    from ray import exceptions
+
+    threads = torch.get_num_threads()
+    gpu = device.startswith("cuda")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if gpu:
+        n_workers, needed = sum(int(node.get("GPU", 0)) for node in nodes), {"num_gpus": 1, "num_cpus": 0}
+    else:
+        # A machine of fewer CPUs than threads has one worker still, whose threads take turns.
+        n_cpus = min(threads, max((int(node.get("CPU", 0)) for node in nodes), default=0))
+        n_workers = sum(int(node.get("CPU", 0)) // n_cpus for node in nodes) if n_cpus else 0
+        needed = {"num_cpus": n_cpus}
+    if not n_workers:
+        raise StudyError(f"The Ray cluster has no {'GPU' if gpu else 'CPU'} for a worker; choose another --device.")
+    worker: Any = ray.remote(max_restarts=-1, max_task_retries=3, **needed)(_Worker)
+    actors = {actor.ready.remote(): actor for actor in (worker.remote(load, threads) for _ in range(n_workers))}
+    loaded, waiting = ray.wait(list(actors), num_returns=len(actors), timeout=patience)
+    try:
+        ray.get(loaded)
+    except exceptions.RayError as error:
+        raise StudyError(f"A worker of the Ray cluster could not load the model: {_last_line(error)}") from error
+    for late in waiting:
+        ray.kill(actors[late])
+    if not loaded:
+        raise StudyError(
+            f"None of {n_workers} workers was ready after {patience:.0f} s: the Ray cluster is busy with other work."
+        )
+    return [actors[ready] for ready in loaded]
+
+
+def _last_line(error: Exception) -> str:
+    """What an error of Ray's ends with, below the traceback of the worker."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise StudyError("The engine ray needs Ray: pip install 'negprobe[ray]'.") from error
+    return ray

@@ -11,7 +11,7 @@ from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Patch, find_circuit, patch, patch_sweep
 from negprobe.patching.circuits import Circuit
 from negprobe.results import Mechanism
-from negprobe.shards import Sharding
+from negprobe.shards import Sharding, damaged
 from negprobe.statements import ROLES, StatementPair
 
 PATCHED_IN_SHARD = 32
@@ -103,7 +103,10 @@ def _circuit(
         return None, f"it is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and {why_few}."
     kept = None if sharding.folder is None else sharding.folder / "circuit.json"
     if kept is not None and kept.exists():
-        return Circuit.load(kept, model), ""
+        try:
+            return Circuit.load(kept, model), ""
+        except PatchingError as error:
+            raise damaged(kept, str(error)) from error
     try:
         found = find_circuit(
             model,

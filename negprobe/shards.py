@@ -5,6 +5,7 @@ shard at a time, so that what is held in memory does not grow with the number of
 together are dask's, which xarray computes with as with its own.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ from negprobe.statements import StatementPair
 Progress = Callable[[str, int, int], None]
 """Told the step, and how many of its pairs are done of how many."""
 
-_LAYOUT = b"negprobe"  # the key of a shard's layout in its schema
+# The keys of a shard's layout in its schema, and of the layout's checksum; parquet has sums for its pages alone.
+_LAYOUT, _CHECKSUM = b"negprobe", b"negprobe_sha256"
+
+# What reading a file with a wrong byte somewhere was seen to raise.
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Sharding:
         paths = [] if self.folder is None else [self.folder / _file_name(step, i) for i in range(len(shards))]
         for path, shard in zip(paths, shards, strict=False):
             if path.exists() and _layout(path)["pair"] != shard:
-                raise _damaged(path, "it is of other pairs")
+                raise damaged(path, "it is of other pairs")
         missing = [i for i in range(len(shards)) if not (paths and paths[i].exists())]
         done = len(numbers) - sum(len(shards[i]) for i in missing)
         self.progress(step, done, len(numbers))
@@ -95,7 +100,8 @@ def write_shard(dataset: xr.Dataset, path: Path) -> None:
         "attrs": {name: _plain(value) for name, value in dataset.attrs.items()},
     }
     table = pa.table({name: _column(variable.values) for name, variable in along.items()})
-    table = table.replace_schema_metadata({_LAYOUT: json.dumps(layout)})
+    told = json.dumps(layout).encode()
+    table = table.replace_schema_metadata({_LAYOUT: told, _CHECKSUM: _checksum(told)})
     try:
         with whole_file(path) as part:
             parquet.write_table(table, part, compression="zstd", write_page_checksum=True)
@@ -126,10 +132,11 @@ def _opened(path: Path) -> xr.Dataset:
 
     layout = _layout(path)
     dims, coords = layout["dims"], layout["coords"]
-    arrays: dict[str, Any] = {name: _read(path, name) for name in dims if len(dims[name]) == 1}
+    n_pairs = len(layout["pair"])
+    arrays: dict[str, Any] = {name: _read(path, name, (n_pairs,)) for name in dims if len(dims[name]) == 1}
     for name in set(dims) - set(arrays):
-        shape = (len(layout["pair"]), *(len(coords[dim]) for dim in dims[name][1:]))
-        dtype = parquet.read_schema(path).field(name).type.value_type.to_pandas_dtype()
+        shape = (n_pairs, *(len(coords[dim]) for dim in dims[name][1:]))
+        dtype = _type_of(path, name)
         read = delayed(partial(_read, path, name, shape), pure=True)
         arrays[name] = dask_array.from_delayed(read(), shape, dtype)
     variables = {name: (dims[name], arrays[name]) for name in dims}
@@ -143,20 +150,33 @@ def _opened(path: Path) -> xr.Dataset:
 def _layout(path: Path) -> dict[str, Any]:
     try:
         check_file(path)
-        return json.loads(parquet.read_schema(path).metadata[_LAYOUT])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"it cannot be read as a shard ({error})") from error
+        metadata = parquet.read_schema(path).metadata
+        if _checksum(metadata[_LAYOUT]) != metadata[_CHECKSUM]:
+            raise ValueError("its layout is not what was written")
+        return json.loads(metadata[_LAYOUT])
+    except _UNREADABLE as error:
+        raise damaged(path, f"it cannot be read as a shard ({error})") from error
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+def _checksum(layout: bytes) -> bytes:
+    return hashlib.sha256(layout).hexdigest().encode()
+
+
+def _read(path: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A column as an array; the checksums of its pages tell if it is what was written."""
     try:
-        table = parquet.read_table(path, columns=[name], page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, str(error)) from error
-    column = table[name].combine_chunks()
-    values = column.flatten() if len(shape) > 1 else column
-    return values.to_numpy(zero_copy_only=False).reshape(shape)
+        column = parquet.read_table(path, columns=[name], page_checksum_verification=True)[name].combine_chunks()
+        values = column.flatten() if len(shape) > 1 else column
+        return values.to_numpy(zero_copy_only=False).reshape(shape)
+    except _UNREADABLE as error:
+        raise damaged(path, str(error)) from error
+
+
+def _type_of(path: Path, name: str) -> np.dtype:
+    try:
+        return np.dtype(parquet.read_schema(path).field(name).type.value_type.to_pandas_dtype())
+    except _UNREADABLE as error:
+        raise damaged(path, str(error)) from error
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -174,7 +194,8 @@ def _file_name(step: str, number: int) -> str:
     return f"{step.replace(',', '').replace(' ', '-')}-{number:05d}.parquet"
 
 
-def _damaged(path: Path, why: str) -> StudyError:
+def damaged(path: Path, why: str) -> StudyError:
+    """An error that says which file of a study is, and what to do."""
     return StudyError(
-        f"{path} is damaged: {why}. Delete it and run the same command again: only its pairs are measured anew."
+        f"{path} is damaged: {why}. Delete it and run the same command again: only what was in it is measured anew."
     )

@@ -19,7 +19,7 @@ from negprobe.arguments import checked
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.engines import Engine, in_process
-from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError
+from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError, StudyError
 from negprobe.files import whole_file
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
@@ -30,6 +30,7 @@ from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
+from negprobe.study_folder import identity, key
 from negprobe.texts import is_utf8, quoted
 from negprobe.views import save_figure
 from negprobe.views.document import png
@@ -93,7 +94,18 @@ def run_study(
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
-    sharding = Sharding(engine or in_process(model), None if shards is None else Path(shards), progress)
+    folder = None
+    if shards is not None:
+        options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
+        # Under a name of their own, so that no other study's are taken for this one's.
+        folder = Path(shards) / key(identity(model, pairs, options))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
+            raise StudyError(
+                f"The folder {ascii(str(folder))} cannot be made: {error}. Choose another for the shards."
+            ) from error
+    sharding = Sharding(engine or in_process(model), folder, progress)
     numbered = dict(enumerate(kept))
     metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
     shares = sharding.measured("measuring what the cue contributes", _cue_shares, numbered, _PAIRS_IN_SHARD).load()
@@ -171,7 +183,6 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
-        "cue_shares": results.cue_shares.to_dataframe("share").dropna().reset_index(),
         "negation_effects": negation_effects_table(results),
         "replication": replication_table(results.replications),
         "answers": results.answers,
@@ -182,7 +193,7 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         # The numbers first: whatever may go wrong with a figure, they are safe.
-        _write_metrics(results.metrics, out)
+        _write_measures(results, out)
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
                 _for_parquet(table).to_parquet(part, index=False)
@@ -204,17 +215,22 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
         with whole_file(report) as part:
             part.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise NegprobeError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
+        raise NegprobeError(
+            f"The folder {out} cannot be written to: {error}. What is there is kept; when it can be, the same command "
+            "goes on from there."
+        ) from error
     return report
 
 
-def _write_metrics(metrics: xr.Dataset, out: Path) -> None:
-    """The tables of the metrics, some pairs after others, so that they are never all in memory."""
+def _write_measures(results: StudyResults, out: Path) -> None:
+    """The tables of metrics and of the cue's shares, some pairs after others, so that they are never all in memory."""
     with ExitStack() as files:
         writers: dict[str, ParquetWriter] = {}
-        for start in range(0, metrics.sizes["pair"], _PAIRS_IN_SHARD):
-            some = metrics.isel(pair=slice(start, start + _PAIRS_IN_SHARD)).load()
-            for name, table in metrics_tables(some).items():
+        for start in range(0, len(results.pairs), _PAIRS_IN_SHARD):
+            some = slice(start, start + _PAIRS_IN_SHARD)
+            shares = results.cue_shares.isel(pair=some).to_dataframe("share").dropna().reset_index()
+            tables = metrics_tables(results.metrics.isel(pair=some).load()) | {"cue_shares": shares}
+            for name, table in tables.items():
                 if name not in writers:
                     part = files.enter_context(whole_file(out / f"{name}.parquet"))
                     schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
@@ -266,9 +282,16 @@ def negation_effects_table(results: StudyResults) -> pd.DataFrame:
     columns = ["metric", "layer", "head", "counterfactual", "control"]
     if results.tests is None:
         return pd.DataFrame(columns=columns)
-    both = results.metrics[list(METRICS)].where(results.metrics[list(METRICS)].notnull().all("compared"))
-    means = both.mean("pair").to_array("metric").to_dataset("compared").to_dataframe().reset_index()
+    by_metric = xr.Dataset({name: _means_of_both(results.metrics[name]) for name in METRICS}).to_array("metric")
+    means = by_metric.to_dataset("compared").to_dataframe().reset_index()
     return means[columns].merge(effects_table(results.tests), on=columns[:3], how="right")
+
+
+def _means_of_both(metric: xr.DataArray) -> xr.DataArray:
+    """The means over the pairs in which a metric is defined both times; a metric at a time, for memory."""
+    # At once: dask would sum shard by shard, and round otherwise where the shards are others.
+    both = metric.compute()
+    return both.where(both.notnull().all("compared")).mean("pair")
 
 
 def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:

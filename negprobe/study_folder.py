@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 
@@ -17,14 +17,18 @@ from negprobe.models import HookedEncoder
 from negprobe.statements import StatementPair
 
 _NAME = "study.json"
-_PACKAGES = ("negprobe", "torch", "transformers", "tokenizers", "numpy", "scipy")
+_THREADS = "threads"
+_PACKAGES = ("negprobe", "torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "xarray", "dask")
+
+# What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
+_WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
 
 Identity = dict[str, str]
 """What a study's numbers hang on, by name."""
 
 
 def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
-    """What the numbers of a study hang on: weights, tokenizer, pairs, options, and versions of what computes them.
+    """What the numbers of a study hang on: model, tokenizer, pairs, options, and versions of what computes them.
 
     Args:
         model: The model.
@@ -36,65 +40,101 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # Bytes whatever the type: numpy has no bfloat16.
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+    cfg = {field.name: str(getattr(model.cfg, field.name)) for field in fields(model.cfg)}
+    device = cfg.pop("device").split(":")[0]
     return {
-        "model": model.cfg.model_name,
+        "model": cfg.pop("model_name"),
+        "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
-        "tokenizer": _digest(tokenizer.to_str() if tokenizer is not None else repr(model.tokenizer)),
-        "device": str(model.cfg.device).split(":")[0],
+        "tokenizer": _digest(_told(model.tokenizer)),
+        "device": device,
         "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
         **{name: str(value) for name, value in options.items()},
         **{f"version of {name}": metadata.version(name) for name in _PACKAGES},
     }
 
 
+def key(whose: Identity) -> str:
+    """A name for what belongs to this study alone."""
+    return _digest(json.dumps(whose, sort_keys=True))
+
+
 @contextmanager
 def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
     """Hold a folder for one study while it runs, and give the folder of its shards.
 
-    A folder that the same study began is gone on with.
+    A folder that the same study began is gone on with, by as many threads: sums over other parts round otherwise.
 
     Raises:
-        StudyError: for a folder that another process is writing to, that holds another study, or that cannot be made
-            or written to.
+        StudyError: for a folder that another process is writing to, that holds another study or what a study would
+            overwrite, or that cannot be made or written to.
     """
     shards = out / "shards"
     # The system lets go of it when the process ends, however it ends.
     lock = FileLock(out / ".lock", timeout=0)
+    threads = torch.get_num_threads()
     try:
-        shards.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        _claim(out, whose)
-        for leftover in shards.glob(f".*{PART}"):
-            leftover.unlink()
     except Timeout as error:
         raise StudyError(
             f"Another study is writing to {out} at this moment; wait for it, or choose another folder with --out."
         ) from error
     except OSError as error:
-        raise StudyError(f"The folder {out} cannot be written to: {error}. Choose another with --out.") from error
-    with lock:
-        lock.release()  # the first of the two times that it was taken
+        raise _unwritable(out, error) from error
+    try:
+        try:
+            torch.set_num_threads(_claim(out, whose))
+            shards.mkdir(exist_ok=True)
+            for place in (out, out / "figures", *shards.iterdir()):
+                for leftover in place.glob(f".*.[0-9]*{PART}"):
+                    leftover.unlink()
+        except OSError as error:
+            raise _unwritable(out, error) from error
         yield shards
+    finally:
+        torch.set_num_threads(threads)
+        lock.release()
 
 
-def _claim(out: Path, whose: Identity) -> None:
-    """Check that the folder is this study's, and say so in it if it is new."""
+def _claim(out: Path, whose: Identity) -> int:
+    """Check that the folder is this study's, say so in it if it is new, and give the threads that it is measured by."""
     path = out / _NAME
     if not path.exists():
-        if (out / "manifest.json").exists():
-            raise StudyError(f"{out} holds a study that cannot be gone on with; choose another folder with --out.")
+        strangers = sorted(found.name for pattern in _WRITTEN for found in out.glob(pattern))
+        if strangers:
+            raise StudyError(
+                f"{out} has no {_NAME}, so it is not a folder of this study, but it holds {', '.join(strangers[:3])}, "
+                "which the study would write over. Choose another folder with --out."
+            )
+        threads = torch.get_num_threads()
         with whole_file(path) as part:
-            part.write_text(json.dumps(whose, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return
+            content = json.dumps(whose | {_THREADS: threads}, indent=2, ensure_ascii=False)
+            part.write_text(content + "\n", encoding="utf-8")
+        return threads
     try:
         found = json.loads(read_bytes(path).decode())
+        threads = found.pop(_THREADS)
         different = [name for name in {**found, **whose} if found.get(name) != whose.get(name)]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        if type(threads) is not int or not 0 < threads < 10_000:
+            raise ValueError(f"{threads!r} threads")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise StudyError(f"{path} is damaged: {error}. Choose another folder with --out.") from error
     if different:
         told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
         raise StudyError(f"{out} holds another study ({told}). Choose another folder with --out.")
+    return threads
+
+
+def _unwritable(out: Path, error: OSError) -> StudyError:
+    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another with --out.")
+
+
+def _told(tokenizer: object) -> str:
+    """All that tells how a tokenizer reads."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    special = getattr(tokenizer, "special_tokens_map", None)
+    return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"
 
 
 def _digest(text: str) -> str:

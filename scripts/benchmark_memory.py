@@ -48,7 +48,7 @@ def main(
             seconds = time.perf_counter() - start
             if status:
                 raise typer.Exit(1)
-            kept = sum(path.stat().st_size for path in (out / "shards").iterdir())
+            kept = sum(path.stat().st_size for path in out.glob("shards/*/*"))
         # Linux counts it in KiB, macOS in bytes.
         peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         row = (f"{n_pairs:,}", f"{peak / 1e6:,.0f}", f"{seconds:.0f}", f"{n_pairs / seconds:.1f}", f"{kept / 1e6:.1f}")

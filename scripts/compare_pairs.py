@@ -15,6 +15,7 @@ from rich.console import Console
 
 from negprobe.attention import AttentionProbe
 from negprobe.errors import NegprobeError
+from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.statements import load_pairs
 from negprobe.study import metrics_tables
@@ -36,7 +37,8 @@ def main(
             console.print(f"left out {reason}", highlight=False, markup=False)
         chosen = loaded.pairs[:limit]
         for name, table in metrics_tables(probe.metrics(chosen)).items():
-            table.to_parquet(out / f"{name}.parquet", index=False)
+            with whole_file(out / f"{name}.parquet") as part:
+                table.to_parquet(part, index=False)
         console.print(f"Wrote the metrics of {len(chosen)} pairs to {out}.", highlight=False, markup=False)
     except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error

@@ -20,7 +20,7 @@ from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
 from negprobe.patching import answerable, find_circuit
 from negprobe.statements import complete, from_control, load_pairs
-from negprobe.views import circuit_graph, faithfulness_curve
+from negprobe.views import circuit_graph, faithfulness_curve, save_figure
 
 
 def main(
@@ -70,8 +70,8 @@ def main(
             )
         circuit.save(out / "circuit.json")
         readings = AttentionProbe(encoder).readings(chosen)
-        circuit_graph(circuit, readings).savefig(out / "circuit.png", dpi=200)
-        faithfulness_curve(circuit).savefig(out / "faithfulness.png", dpi=200)
+        save_figure(circuit_graph(circuit, readings), out / "circuit.png")
+        save_figure(faithfulness_curve(circuit), out / "faithfulness.png")
         heads = sum(component.head is not None for component in circuit.components)
         console.print(f"{circuit}.", highlight=False, markup=False)
         console.print(f"{heads} of {encoder.cfg.n_layers * encoder.cfg.n_heads} heads. Wrote to {out}.", soft_wrap=True)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from negprobe.errors import NegprobeError, PatchingError
+from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching import (
     DIRECTIONS,
@@ -107,9 +108,8 @@ def main(
                 results = results.assign_coords(pair=list(asked.pairs))
                 save_results(results, out / f"{name}-{'-'.join(parts)}-{how}-{way}.nc")
                 tables.append(averages(results, seed=seed).assign(site=name, how=how, direction=way))
-        whole = out / "averages.parquet.new"
-        pd.concat(tables).to_parquet(whole, index=False)
-        whole.replace(out / "averages.parquet")
+        with whole_file(out / "averages.parquet") as part:
+            pd.concat(tables).to_parquet(part, index=False)
         console.print(f"Wrote {len(tables)} sweeps over {len(chosen)} pairs to {out}.", soft_wrap=True)
     except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error

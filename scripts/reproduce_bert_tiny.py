@@ -34,12 +34,13 @@ from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedL
 
 from negprobe.attention import AttentionProbe, Comparison
 from negprobe.errors import ModelError, NegprobeError
-from negprobe.files import write_csv
+from negprobe.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
+from negprobe.views.drawing import save_figure
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
 from negprobe.views.statistics_figures import (
     attention_distance_by_layer,
@@ -306,15 +307,17 @@ def main(
             "correction": not_corrected(claims),
             "claims": json.loads(table.to_json(orient="records")),
         }
-        (out / "claims.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        pd.concat([found.heads for found in answers]).to_parquet(out / "heads.parquet", index=False)
+        with whole_file(out / "claims.json") as part:
+            part.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with whole_file(out / "heads.parquet") as part:
+            pd.concat([found.heads for found in answers]).to_parquet(part, index=False)
         # Of a folder's path the last two parts fit a title; a hub name has no more.
         drawn = figures_of(metrics, taken.model, chosen[0], "/".join(Path(taken.name).parts[-2:]))
         # Any English BERT knows the words of a built-in pair, the bundled model among them.
         of_second = AttentionProbe(second.model).compare(builtin_pairs()[0])
         drawn["distilbert_heatmaps"] = head_that_changes_most(of_second, second.name)
         for name, figure in drawn.items():
-            figure.savefig(out / f"{name}.png", dpi=150)
+            save_figure(figure, out / f"{name}.png")
         console.print(f"Wrote {len(claims)} claims and {len(drawn)} figures to {out}.", highlight=False, markup=False)
     except (NegprobeError, OSError) as error:
         raise SystemExit(f"Error: {error}") from error

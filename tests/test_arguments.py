@@ -94,7 +94,6 @@ def test_groups_are_a_list_an_array_or_a_column() -> None:
 def test_a_study_takes_its_folders_as_text(tmp_path: Path) -> None:
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     pairs = builtin_pairs()[:1]
-    (tmp_path / "shards").mkdir()
     results = run_study(model, pairs, patch_pairs=0, circuit_pairs=0, shards=str(tmp_path / "shards"))
     report = write_study(results, str(tmp_path / "study"))
     assert report == tmp_path / "study" / "report.html"

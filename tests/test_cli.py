@@ -130,10 +130,10 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
 def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
     arguments = ["study", "--limit", 6, "--patch-pairs", 2, "--out", tmp_path]
     assert run(*arguments).exit_code == 0
-    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")}
     tables = {path: path.read_bytes() for path in tmp_path.glob("*.parquet")}
     assert run(*arguments).exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == shards
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")} == shards
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
     refused = run(*arguments, "--seed", 5)
     assert refused.exit_code == 1

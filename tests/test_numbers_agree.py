@@ -20,21 +20,21 @@ TOLERANCES = {
 
 
 @cache
-def model(dtype: torch.dtype = torch.float64) -> HookedEncoder:
-    return HookedEncoder.from_pretrained("tiny-negation", device="cpu", dtype=dtype)
+def model(dtype: torch.dtype, device: str = "cpu") -> HookedEncoder:
+    return HookedEncoder.from_pretrained("tiny-negation", device=device, dtype=dtype)
 
 
-def metrics(dtype: torch.dtype, pairs: list) -> xr.Dataset:
-    return AttentionProbe(model(dtype)).metrics(pairs)
+def metrics(model: HookedEncoder, pairs: list) -> xr.Dataset:
+    return AttentionProbe(model).metrics(pairs)
 
 
-def cue_shares(dtype: torch.dtype, pairs: list) -> xr.Dataset:
-    shares = AttentionProbe(model(dtype)).cue_shares(pairs)
+def cue_shares(model: HookedEncoder, pairs: list) -> xr.Dataset:
+    shares = AttentionProbe(model).cue_shares(pairs)
     return shares if isinstance(shares, xr.Dataset) else shares.to_dataset(name="share")
 
 
-def patched(dtype: torch.dtype, pairs: list) -> xr.Dataset:
-    return patch_sweep(model(dtype), pairs, "z", by="head", direction="denoising")
+def patched(model: HookedEncoder, pairs: list) -> xr.Dataset:
+    return patch_sweep(model, pairs, "z", by="head", direction="denoising")
 
 
 MEASURES = {measure.__name__: measure for measure in (metrics, cue_shares, patched)}
@@ -55,16 +55,16 @@ def largest_difference(one: xr.Dataset, other: xr.Dataset) -> float:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_smaller_type_agrees_with_float64(name: str, dtype: torch.dtype) -> None:
-    difference = largest_difference(MEASURES[name](torch.float64, PAIRS), MEASURES[name](dtype, PAIRS))
+    difference = largest_difference(MEASURES[name](model(torch.float64), PAIRS), MEASURES[name](model(dtype), PAIRS))
     assert 0 < difference < TOLERANCES[dtype][name]
 
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_batches_and_orders_do_not_matter(name: str) -> None:
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, TOLERANCES[torch.float32][name])):
-        whole = MEASURES[name](dtype, PAIRS)
-        backwards = MEASURES[name](dtype, PAIRS[::-1])
+        whole = MEASURES[name](model(dtype), PAIRS)
+        backwards = MEASURES[name](model(dtype), PAIRS[::-1])
         assert largest_difference(whole, backwards.isel(pair=slice(None, None, -1))) < tolerance
         for number, pair in enumerate(PAIRS):
-            alone = MEASURES[name](dtype, [pair])
+            alone = MEASURES[name](model(dtype), [pair])
             assert largest_difference(whole.isel(pair=[number]), alone) < tolerance

@@ -22,8 +22,8 @@ app()
 """
 
 
-def start(out: Path, **environment: str) -> subprocess.Popen[str]:
-    arguments = ["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out)]
+def start(out: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    arguments = ["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out), *options]
     command = [sys.executable, "-c", STUDY, *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
@@ -42,11 +42,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tables(out)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_study_goes_on(undisturbed: dict[str, bytes], tmp_path: Path, number: int, status: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "number", "status"),
+    [("local", signal.SIGINT, 130), ("local", signal.SIGTERM, 143), ("ray", signal.SIGTERM, 143)],
+)
+def test_a_stopped_study_goes_on(
+    undisturbed: dict[str, bytes], tmp_path: Path, engine: str, number: int, status: int
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
     out = tmp_path / "out"
-    process = start(out)
-    while not any(out.glob("shards/*.parquet")):
+    process = start(out, "--engine", engine)
+    while not any(out.glob("shards/*/*.parquet")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(number)
@@ -54,12 +61,12 @@ def test_a_stopped_study_goes_on(undisturbed: dict[str, bytes], tmp_path: Path, 
     assert process.returncode == status, errors
     assert "the same command goes on from there" in " ".join(errors.split())
     assert "Traceback" not in errors
-    kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*/*.parquet")}
     assert kept and not (out / "manifest.json").exists()
     again = start(out)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
-    assert {name: (out / "shards" / name).stat().st_mtime_ns for name in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert tables(out) == undisturbed
 
 

@@ -1,6 +1,7 @@
 """A study that is stopped goes on where it was, and a folder is one study's."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.errors import StudyError
+from negprobe.study import run_study, write_study
 from negprobe.study_folder import identity, study_folder
 
 KILLS = 20
@@ -36,25 +38,37 @@ def test_a_study_killed_twenty_times_ends_with_the_same_tables_byte_for_byte(tmp
 
 
 def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path: Path) -> None:
-    with study_folder(tmp_path / "out", whose) as shards:
-        (shards / "a.parquet").write_text("measured")
-        (shards / ".b.parquet.17.part").write_text("half")
-    with study_folder(tmp_path / "out", whose) as shards:
-        assert [path.name for path in shards.iterdir()] == ["a.parquet"]
+    out = tmp_path / "out"
+    with study_folder(out, whose) as shards:
+        (shards / "a").mkdir()
+        (out / "figures").mkdir()
+        (shards / "a" / "a.parquet").write_text("measured")
+        for place in (out, out / "figures", shards / "a"):
+            (place / ".b.parquet.17.part").write_text("half")
+        (out / ".mine.part").write_text("somebody else's")
+    with study_folder(out, whose) as shards:
+        kept = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
+        assert sorted(kept) == [".lock", ".mine.part", "shards/a/a.parquet", "study.json"]
     other = identity(model, builtin_pairs()[:2], {"seed": 1})
     with (
         pytest.raises(StudyError, match=r"holds another study \(seed: 0, here 1\)"),
         study_folder(tmp_path / "out", other),
     ):
         pass
-    assert (shards / "a.parquet").read_text() == "measured"
+    assert (shards / "a" / "a.parquet").read_text() == "measured"
 
 
 def test_an_identity_hangs_on_weights_pairs_and_options(model, whose) -> None:
     changed = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     with torch.no_grad():
         changed.embed.W_E[5, 5] += 1e-3
+    sharper = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    sharper.cfg.eps *= 10
+    cased = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    cased.tokenizer.mask_token = "[UNK]"
     differing = {
+        "configuration": identity(sharper, builtin_pairs()[:2], {"seed": 0}),
+        "tokenizer": identity(cased, builtin_pairs()[:2], {"seed": 0}),
         "weights": identity(changed, builtin_pairs()[:2], {"seed": 0}),
         "pairs": identity(model, builtin_pairs()[1:3], {"seed": 0}),
         "seed": identity(model, builtin_pairs()[:2], {"seed": 1}),
@@ -89,12 +103,56 @@ def test_a_folder_that_cannot_be_is_an_error(whose, tmp_path: Path) -> None:
         pass
 
 
-def test_a_study_of_before_and_a_damaged_folder_are_errors_and_stay(whose, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(StudyError, match="holds a study that cannot be gone on with"), study_folder(tmp_path, whose):
+@pytest.mark.parametrize("name", ["manifest.json", "report.html", "pairs.parquet", "figures"])
+def test_what_a_study_would_write_over_is_named_and_stays(whose, tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("in nobody's way")
+    (tmp_path / name).write_text("mine")
+    said = rf"holds {name}, which the study would write over"
+    with pytest.raises(StudyError, match=said), study_folder(tmp_path, whose):
         pass
-    assert (tmp_path / "manifest.json").read_text() == "{}"
-    for content in ("{", "[]", json.dumps(7)):
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(["notes.txt", name])
+    (tmp_path / name).unlink()
+    with study_folder(tmp_path, whose):
+        pass
+
+
+def test_a_damaged_folder_is_an_error_and_stays(whose, tmp_path: Path) -> None:
+    for content in ("{", "[]", json.dumps(7), "{}", json.dumps(whose), json.dumps(whose | {"threads": "many"})):
         (tmp_path / "study.json").write_text(content)
         with pytest.raises(StudyError, match=r"study\.json is damaged"), study_folder(tmp_path, whose):
             pass
+        assert (tmp_path / "study.json").read_text() == content
+
+
+def test_a_study_goes_on_with_as_many_threads_as_it_began_with(whose, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with study_folder(tmp_path, whose):
+            pass
+        torch.set_num_threads(1)
+        with study_folder(tmp_path, whose):
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(whose, tmp_path: Path) -> None:
+    with study_folder(tmp_path, whose):
+        pass
+    with pytest.raises(StudyError) as refused, study_folder(tmp_path, whose | {"seed": "1"}):
+        pass
+    with study_folder(tmp_path, whose):
+        assert "holds another study" in str(refused.value)
+
+
+def test_shards_of_another_study_are_not_taken_for_this_ones(model, without_figures, tmp_path: Path) -> None:
+    for out, pairs in (("a", builtin_pairs()[:4]), ("b", builtin_pairs()[8:4:-1]), ("alone", builtin_pairs()[8:4:-1])):
+        with study_folder(tmp_path / out, identity(model, pairs, {})) as shards:
+            if out == "b":
+                shutil.copytree(tmp_path / "a" / "shards", shards, dirs_exist_ok=True)
+            write_study(run_study(model, pairs, patch_pairs=0, shards=shards), tmp_path / out)
+    tables = [{path.name: path.read_bytes() for path in (tmp_path / out).glob("*.parquet")} for out in ("b", "alone")]
+    assert tables[0] == tables[1]
+    assert tables[0]["metrics.parquet"] != (tmp_path / "a" / "metrics.parquet").read_bytes()

@@ -63,7 +63,6 @@ class StatementAttention:
         return attention_summary(self)
 
 
-@checked
 @dataclass(frozen=True)
 class Comparison:
     """A statement and its counterfactual side by side.
@@ -85,6 +84,7 @@ class Comparison:
     metrics: pd.DataFrame
     cue_positions: tuple[int, ...]
 
+    @checked
     def html(self, path: str | Path) -> Path:
         """Write an interactive page of this pair (see `views.write_page`), and return its path.
 
@@ -120,10 +120,10 @@ class _Activations:
     z: list[Float[Tensor, "batch query head d_head"]]
 
 
-@checked
 class AttentionProbe:
     """Runs statements through a model in padded batches and measures every head at once."""
 
+    @checked
     def __init__(self, model: HookedEncoder, batch_size: int = 64) -> None:
         """Probe `model`, with at most `batch_size` statements, or pairs, in a batch (fewer where they are long).
 
@@ -140,6 +140,7 @@ class AttentionProbe:
         self._rounding = 8 * torch.finfo(model.cfg.dtype).eps
 
     @overload
+    @checked
     def run(self, statements: str) -> StatementAttention: ...  # type: ignore[overload-overlap]
     @overload
     def run(self, statements: Sequence[str]) -> list[StatementAttention]: ...
@@ -160,6 +161,7 @@ class AttentionProbe:
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
+    @checked
     def compare(self, pairs: StatementPair, *, zeroing: bool = False) -> Comparison: ...
     @overload
     def compare(self, pairs: Sequence[StatementPair], *, zeroing: bool = False) -> list[Comparison]: ...
@@ -201,6 +203,7 @@ class AttentionProbe:
         in_order = [results[index] for index in range(len(chosen))]
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
 
+    @checked
     def html(self, pairs: StatementPair | Sequence[StatementPair], path: str | Path) -> Path:
         """Write an interactive page of one pair or several, with value zeroing, and return its path.
 
@@ -214,6 +217,7 @@ class AttentionProbe:
         name = Path(self.model.cfg.model_name).name
         return write_page(self.compare(chosen, zeroing=True), path, title=f"Where {name} looks for “not”")
 
+    @checked
     def metrics(
         self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.Dataset:
@@ -269,6 +273,7 @@ class AttentionProbe:
         return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
 
     @torch.no_grad()
+    @checked
     def cue_shares(
         self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.DataArray:
@@ -314,6 +319,7 @@ class AttentionProbe:
         ).assign_coords(pair=np.arange(len(tokenized)))
 
     @torch.no_grad()
+    @checked
     def readings(self, pairs: Sequence[StatementPair]) -> xr.Dataset:
         """Which role each head reads at which: the share of its attention that tokens of a role give to another.
 
@@ -475,7 +481,7 @@ def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
     arrays = rearrange([layer.compared[:, 0] for layer in layers], "layer name batch head -> batch (layer head) name")
     layer, head = (index.ravel() for index in np.indices((len(layers), layers[0].compared.shape[-1])))
     tables = []
-    for values in arrays.double().cpu().numpy():
+    for values in arrays.cpu().double().numpy():
         table = pd.DataFrame(values, columns=list(METRICS))
         table.insert(0, "layer", layer)
         table.insert(1, "head", head)

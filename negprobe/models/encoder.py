@@ -1,5 +1,6 @@
 """`HookedEncoder`: an encoder in which every activation can be read, replaced and differentiated."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -27,7 +28,6 @@ Text = str | tuple[str, str]
 Output = Tensor | str | list[str] | None
 
 
-@checked
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
@@ -75,6 +75,7 @@ class HookedEncoder(HookedRootModule):
         self.set_use_attn_result(cfg.use_attn_result)
 
     @classmethod
+    @checked
     def from_pretrained(
         cls,
         name_or_path: str | Path | PreTrainedModel,
@@ -91,12 +92,13 @@ class HookedEncoder(HookedRootModule):
                 Hugging Face model. Only safetensors are read, and no remote code is run.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder.
-            device: Where to put it; by default a GPU if there is one.
+            device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
 
         Raises:
-            ModelError: if the model cannot be found, read, or is not a supported encoder.
+            ModelError: if the model cannot be found, read or put there, or is not a supported encoder.
         """
+        device = _device_for(device, dtype)
         if isinstance(name_or_path, PreTrainedModel):
             name_or_path, hf_model = name_or_path.config.name_or_path or "model", name_or_path
         name = str(name_or_path)
@@ -117,8 +119,9 @@ class HookedEncoder(HookedRootModule):
             model = cls(cfg, tokenizer)
         weights = convert(hf_model, cfg)
         if folder is None:
-            # Views of the caller's own model would let a change to one reach the other.
-            weights = {key: tensor.clone() for key, tensor in weights.items()}
+            # Views of the caller's own model would let a change to one reach the other. That model may be on a device
+            # that has no numbers of the type asked for.
+            weights = {key: tensor.to("cpu", copy=True) for key, tensor in weights.items()}
         weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
         broken = next((key for key, tensor in weights.items() if not bool(tensor.isfinite().all())), None)
         if broken is not None:
@@ -128,12 +131,16 @@ class HookedEncoder(HookedRootModule):
         except RuntimeError as error:
             raise ModelError(f"The weights of {name!r} do not fit its configuration: {error}") from error
         model.eval()
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             return model.to(device)
-        except (AssertionError, RuntimeError) as error:  # torch built without CUDA asserts that it has it
-            raise ModelError(f"The model cannot be put on {str(device)!r}: {error}") from error
+        except Exception as error:  # of many types: torch built without CUDA asserts that it has it
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ModelError(
+                f"The model cannot be put on {device!r}: {reason}. Choose a device that is there and has room, such as "
+                "'cpu'."
+            ) from error
 
+    @checked
     def forward(
         self,
         input: Text | Sequence[Text] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
@@ -186,6 +193,7 @@ class HookedEncoder(HookedRootModule):
             return predicted[0] if isinstance(input, (str, tuple)) else predicted
         raise InputError(f"return_type is 'logits', 'predictions' or None, not {return_type!r}.")
 
+    @checked
     def embed_tokens(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -193,6 +201,7 @@ class HookedEncoder(HookedRootModule):
         summed = self.embed(tokens, token_type_ids)
         return self.hook_full_embed(self.embed_project(self.ln_embed(summed)))
 
+    @checked
     def head_output(
         self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch *output"]:
@@ -227,6 +236,7 @@ class HookedEncoder(HookedRootModule):
             return output, cache
         return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
 
+    @checked
     def to_tokens(
         self, input: Text | Sequence[Text], truncate: bool = False
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
@@ -268,6 +278,7 @@ class HookedEncoder(HookedRootModule):
         types = encoded.get("token_type_ids", torch.zeros_like(tokens))
         return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
 
+    @checked
     def to_single_token(self, word: str) -> int:
         """The id of a word that is one token.
 
@@ -287,6 +298,7 @@ class HookedEncoder(HookedRootModule):
             )
         return int(ids[0])
 
+    @checked
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether `hook_dict`, and so every cache, has the per-head results; they take n_heads times the residual."""
         self.cfg.use_attn_result = use_attn_result
@@ -483,6 +495,26 @@ class HookedEncoder(HookedRootModule):
             raise InputError(f"A masked LM predicts at {self.tokenizer.mask_token}; put one in every text.")
         best = output.argmax(dim=-1)
         return [self.tokenizer.decode(row[where]) for row, where in zip(best, is_mask, strict=True)]
+
+
+def _device_for(asked: str | torch.device | None, dtype: torch.dtype) -> str:
+    """The device asked for, or else a CUDA GPU, if there is one.
+
+    Raises:
+        ModelError: for a kind of device that models are not put on, and for numbers that it does not have.
+    """
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(asked)
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
+        raise ModelError(
+            f"The model cannot be put on {quoted(device)}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'."
+        )
+    if device.startswith("mps") and dtype == torch.float64:
+        raise ModelError(
+            f"The model cannot be put on {device!r} in float64, which mps has not; choose float32, or 'cpu'."
+        )
+    return device
 
 
 def _check_texts(texts: list[Any]) -> None:

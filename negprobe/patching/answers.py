@@ -95,7 +95,7 @@ def objective_values(
         rows = torch.arange(len(indices), device=model.device)
         for side, run in sides.items():
             table.loc[indices, side] = (
-                readout_for(objective, model, runs, run)(last_hidden_states(model, run), rows).double().cpu().numpy()
+                readout_for(objective, model, runs, run)(last_hidden_states(model, run), rows).cpu().double().numpy()
             )
     table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
     return table

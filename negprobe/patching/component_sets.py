@@ -162,10 +162,10 @@ def ablatable(
         batch = _Batch(indices, base, new, readout_for(objective, model, runs, runs.base))
         outside = _outside(model, components, [frozenset(components), frozenset()])
         values = _objectives(model, batch, outside)
-        full[indices], ablated[indices] = values.double().cpu().numpy()
+        full[indices], ablated[indices] = values.cpu().double().numpy()
         every = torch.arange(len(indices), device=model.device)
         source[indices] = (
-            readout_for(objective, model, runs, runs.source)(there.resid[-1], every).double().cpu().numpy()
+            readout_for(objective, model, runs, runs.source)(there.resid[-1], every).cpu().double().numpy()
         )
         batches.append(batch)
     return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
@@ -181,7 +181,7 @@ def set_objectives(
     outside = _outside(pairs.model, pairs.components, new)
     done = 0
     for batch in pairs.batches:
-        values[:, batch.indices] = _objectives(pairs.model, batch, outside).double().cpu().numpy()
+        values[:, batch.indices] = _objectives(pairs.model, batch, outside).cpu().double().numpy()
         done += len(new) * len(batch.indices)
         if tick is not None:
             tick(done, values.size)

@@ -103,7 +103,7 @@ def attribute_edges(
         with torch.inference_mode(False), torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             values = _edge_batch(model, runs, objective, frozen=layer_norm == "frozen")
-        patched[indices], base[indices], source[indices] = (value.double().cpu().numpy() for value in values)
+        patched[indices], base[indices], source[indices] = (value.cpu().double().numpy() for value in values)
         done += len(indices)
         if progress is not None:
             progress(done)

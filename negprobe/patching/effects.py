@@ -8,6 +8,7 @@ import xarray as xr
 
 from negprobe.arguments import checked
 from negprobe.errors import PatchingError
+from negprobe.files import whole_file
 from negprobe.statistics import MAX_RESAMPLES
 from negprobe.texts import quoted
 
@@ -108,16 +109,17 @@ def save_results(results: xr.Dataset, path: str | Path) -> None:
         PatchingError: for another kind of file, one that cannot be written, or anything but the results of runs.
     """
     path = Path(path)
-    if not isinstance(results, xr.Dataset) or "patched" not in results:
+    if "patched" not in results:
         raise PatchingError("Results to save are a dataset with `patched`; `averages` makes a table of the effects.")
+    if path.suffix not in (".nc", ".parquet"):
+        raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
     try:
-        if path.suffix == ".nc":
-            results.to_netcdf(path, engine="scipy")
-        elif path.suffix == ".parquet":
-            tidy(results).to_parquet(path, index=False)
-        else:
-            raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
-    except (OSError, ValueError) as error:  # what no file can be called is a ValueError
+        with whole_file(path) as part:
+            if path.suffix == ".nc":
+                results.to_netcdf(part, engine="scipy")
+            else:
+                tidy(results).to_parquet(part, index=False)
+    except OSError as error:
         raise PatchingError(f"{path} cannot be written: {error}.") from error
 
 

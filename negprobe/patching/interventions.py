@@ -135,9 +135,9 @@ def patch(
         news = {asked: _replacement(model, runs, base, source, *asked, given, means) for asked in wanted}
         every = torch.arange(len(indices), device=model.device)
         read = readout_for(objective, model, runs, runs.base)
-        base_values[indices] = read(base.resid[-1], every).double().cpu()
+        base_values[indices] = read(base.resid[-1], every).cpu().double()
         read_source = readout_for(objective, model, runs, runs.source)
-        source_values[indices] = read_source(source.resid[-1], every).double().cpu()
+        source_values[indices] = read_source(source.resid[-1], every).cpu().double()
         unmatched[indices] = unmatched_tokens(runs)
         for number, together in enumerate(sets):
             wheres = [_where(model, runs, news[one.site, one.how], one) for one in together]
@@ -151,7 +151,7 @@ def patch(
                     for edit in _edits(one, where[pair], news[one.site, one.how], pair)
                 ]
                 values = run_edited(model, base, pair, edits, read)
-                patched[np.array(indices)[pair.cpu()], number] = values.double().cpu()
+                patched[np.array(indices)[pair.cpu()], number] = values.cpu().double()
         done += len(indices)
         if progress is not None:
             progress(done)

@@ -95,7 +95,7 @@ def path_patch(
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             values = _path_batch(model, runs, heads, mlps, objective)
-        patched[indices], base[indices], source[indices] = (value.double().cpu().numpy() for value in values)
+        patched[indices], base[indices], source[indices] = (value.cpu().double().numpy() for value in values)
         done += len(indices)
         if progress is not None:
             progress(done)

@@ -305,9 +305,9 @@ def sweep_dataset(
     base, source = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
     unmatched = np.full(n_pairs, "", dtype=object)
     for indices, runs, values in parts:
-        patched[indices, :, :, : values.patched.shape[3]] = values.patched.double().cpu().numpy()
-        base[indices] = values.base.double().cpu().numpy()
-        source[indices] = values.source.double().cpu().numpy()
+        patched[indices, :, :, : values.patched.shape[3]] = values.patched.cpu().double().numpy()
+        base[indices] = values.base.cpu().double().numpy()
+        source[indices] = values.source.cpu().double().numpy()
         unmatched[indices] = unmatched_tokens(runs)
     by = [part for part in sweep.by if part == "head"] + [part for part in [sweep.token_part] if part]
     if "head" not in by:

@@ -103,7 +103,7 @@ CASES: dict[str, list[Case]] = {
         lambda: model(torch.full((1, 3, 7), NAN), start_at_layer=1),
         lambda: model.to_single_token("un known"),
         lambda: model.to_single_token(""),
-        *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "cuda:99"]),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "", "meta", "cuda:99"]),
         lambda: HookedEncoder.from_pretrained(""),
     ],
     "StatementPair": [
@@ -591,30 +591,10 @@ for name in MAPS:
     WORKS[name][1].update(head=0)
 
 WRONG: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        -3,
-        2.5,
-        NAN,
-        1j,
-        "x",
-        "\ud800",
-        b"x",
-        (),
-        [],
-        {},
-        [None],
-        ["x", 3],
-        {"x": 3},
-        {1},
-        object(),
-        len,
-        int,
-    ),
-    *(Path("x"), torch.ones(2), torch.zeros(1, 2, dtype=torch.bool), np.ones(2), np.array(["x"]), np.int64(0)),
-    *(np.float32(0), 2**70, xr.Dataset(), xr.DataArray(1.0), pd.DataFrame(), pd.Series([1.0]), pair, comparison, model),
-)
+    None, True, -3, 2.5, NAN, 1j, "x", "\ud800", b"x", (), [], {}, [None], ["x", 3], {"x": 3}, {1}, object(), len, int,
+    Path("x"), torch.ones(2), torch.zeros(1, 2, dtype=torch.bool), np.ones(2), np.array(["x"]), np.int64(0), 2**70,
+    np.float32(0), xr.Dataset(), xr.DataArray(1.0), pd.DataFrame(), pd.Series([1.0]), pair, comparison, model,
+)  # fmt: skip
 CALLED = {"engine", "progress"}
 # What takes no argument, or only what a sweep gives it.
 NO_ARGUMENTS = {"builtin_pairs", "builtin_set"}

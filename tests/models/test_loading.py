@@ -507,11 +507,35 @@ def test_weights_that_are_no_numbers_are_named(minilm_path):
         HookedEncoder.from_pretrained(broken, device="cpu")
 
 
-@pytest.mark.parametrize("reason", [AssertionError("Torch not compiled with CUDA enabled"), RuntimeError("no GPU")])
-def test_a_device_that_is_not_there_is_a_clear_error(monkeypatch, reason):
+@pytest.mark.parametrize("reason", ["Torch not compiled with CUDA enabled", "Out of memory.\n\nCompile with more."])
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError, TypeError, ModuleNotFoundError])
+def test_a_device_that_a_model_cannot_be_put_on_is_a_clear_error(monkeypatch, error, reason):
     def refuse(self, device):
-        raise reason
+        raise error(reason)
 
     monkeypatch.setattr(HookedEncoder, "to", refuse)
-    with pytest.raises(ModelError, match=f"cannot be put on 'cuda': {reason}"):
+    with pytest.raises(ModelError) as told:
         HookedEncoder.from_pretrained("tiny-negation", device="cuda")
+    said = " ".join(reason.split()).rstrip(".")
+    assert f"cannot be put on 'cuda': {said}. Choose a device that is there and has room" in str(told.value)
+
+
+ELSEWHERE = ["meta", "hpu", "xpu", "privateuseone", "", "CPU", "cuda:x", "cuda:-1", "cpu\n", torch.device("meta")]
+
+
+@pytest.mark.parametrize("device", ELSEWHERE)
+def test_a_model_is_put_on_a_cpu_or_gpu_alone(device):
+    with pytest.raises(ModelError) as told:
+        HookedEncoder.from_pretrained("tiny-negation", device=device)
+    assert f"put on {str(device)!r}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'" in str(told.value)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")])
+def test_the_cpu_has_many_names(device):
+    assert HookedEncoder.from_pretrained("tiny-negation", device=device).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["mps", torch.device("mps", 0)])
+def test_float64_on_mps_says_what_to_choose(device):
+    with pytest.raises(ModelError, match="in float64, which mps has not; choose float32, or 'cpu'"):
+        HookedEncoder.from_pretrained("tiny-negation", device=device, dtype=torch.float64)
