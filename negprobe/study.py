@@ -103,7 +103,7 @@ def run_study(
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
             raise StudyError(
-                f"The folder {ascii(str(folder))} cannot be made: {error}. Choose another for the shards."
+                f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
             ) from error
     sharding = Sharding(engine or in_process(model), folder, progress)
     numbered = dict(enumerate(kept))
