@@ -1,27 +1,29 @@
 """Arguments of another type than a public function takes are refused at its door, before they fail somewhere inside.
 
-By beartype, which TransformerLens brings along. Of a sequence it looks at one item, taken at random; whoever reads the
-items checks each.
+By beartype, which TransformerLens brings along. Of a sequence it looks at one item, taken at random; here at each.
 """
 
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
 from beartype import BeartypeConf, BeartypeViolationVerbosity, FrozenDict, beartype
+from beartype.door import is_bearable
+from beartype.vale import Is, IsInstance
 from jaxtyping import jaxtyped
 
 from negprobe.errors import ArgumentError
 
 _Checked = TypeVar("_Checked", bound=Any)
 
-_CONF = BeartypeConf(
-    violation_param_type=ArgumentError,
-    violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
-    # Numbers out of arrays and tables are as good as Python's own.
-    hint_overrides=FrozenDict(
-        {bool: bool | np.bool_, int: int | np.integer, float: float | int | np.floating | np.integer}
-    ),
-)
+# Numbers out of arrays and tables are as good as Python's own. True is no number, though Python has it as 1.
+_NUMBERS: dict[Any, Any] = {
+    bool: bool | np.bool_,
+    int: Annotated[int | np.integer, ~IsInstance[bool]],
+    float: Annotated[float | int | np.floating | np.integer, ~IsInstance[bool]],
+}
 
 
 def checked(public: _Checked) -> _Checked:
@@ -30,6 +32,37 @@ def checked(public: _Checked) -> _Checked:
     Raises:
         ArgumentError: by the function, naming itself, the argument, what was given and what is taken.
     """
-    refusing = beartype(conf=_CONF)(public)
+    functions = [public, *vars(public).values()] if inspect.isclass(public) else [public]
+    hints = [hint for function in functions for hint in _annotations(function).values()]
+    refusing = beartype(conf=_conf(frozenset(one for hint in hints for one in _sequences(hint))))(public)
     # The names of axes are to be this call's own, whatever a caller of ours or of the user's has bound them to.
     return refusing if isinstance(public, type) else jaxtyped(refusing, typechecker=None)
+
+
+def _annotations(function: Any) -> dict[str, Any]:
+    return getattr(getattr(function, "__func__", function), "__annotations__", {})
+
+
+@cache
+def _conf(sequences: frozenset[Any]) -> BeartypeConf:
+    every = {hint: Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]] for hint in sequences}
+    return BeartypeConf(
+        violation_param_type=ArgumentError,
+        violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
+        hint_overrides=FrozenDict(_NUMBERS | every),
+    )
+
+
+def _sequences(hint: Any) -> Iterator[Any]:
+    """The kinds of sequence, of any length, that a type hint names; of those inside another, the outer."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1:] == (...,)):
+        yield hint
+    elif get_origin(hint) is not Literal:
+        for argument in arguments:
+            yield from _sequences(argument)
+
+
+def _all_fit(hint: Any, items: Sequence[Any]) -> bool:
+    conf = _conf(frozenset(_sequences(hint)))
+    return all(is_bearable(item, hint, conf=conf) for item in items)

@@ -30,8 +30,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         OSError: as writing and renaming do.
     """
     path = Path(path)
-    if not path.name or "\0" in path.name:
-        raise OSError(errno.EINVAL, "no file can have this name", str(path))
+    if not path.name or not _can_be_named(path):
+        raise OSError(errno.EINVAL, "no file can have this name", ascii(str(path)))
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         yield part
@@ -58,14 +58,21 @@ def check_file(path: str | Path) -> None:
     Raises:
         OSError: for a folder, a pipe or a device, for a name that no file can have, and if nothing is there.
     """
-    try:
-        mode = Path(path).stat().st_mode
-    except ValueError as error:
-        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    if not _can_be_named(path):
+        raise OSError(errno.EINVAL, "no file can have this name", ascii(str(path)))
+    mode = Path(path).stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def _can_be_named(path: str | Path) -> bool:
+    """Whether a file system takes the name: bytes that are not UTF-8 are one, half a surrogate pair is none."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def write_csv(table: "pd.DataFrame", path: str | Path) -> None:

@@ -12,12 +12,16 @@ from scipy import stats
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, StatementError
+from negprobe.texts import quoted
 
 ALPHA = 0.05
 """The level at which a head counts as found, unless asked otherwise."""
 
 MIN_PAIRS = 6
 """The fewest pairs with which a sign-flip test can reach p < 0.05: 2 / 2^5 is 0.0625."""
+
+MAX_RESAMPLES = 10**6
+"""The most resamples that are drawn: more tell nothing new, and would never end."""
 
 _NULL_SIZE = 2**24
 """How many numbers of a null or bootstrap distribution (resamples times heads) are held at once: 128 MiB of float64."""
@@ -89,12 +93,15 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
         `resolution` if p is so coarse that no head can reach q = 0.05 unless others do too.
 
     Raises:
-        InputError: if there are no variables, they differ in their dimensions, there is no resample, or the seed is
-            negative.
+        InputError: if there are no variables, they differ in their dimensions, there is no resample or more than
+            `MAX_RESAMPLES`, or the seed is negative.
         StatementError: if no pair has a value.
     """
-    if n_resamples < 1 or seed < 0:
-        raise InputError(f"n_resamples={n_resamples} and seed={seed}: give at least one resample and a seed from 0 on.")
+    if not 1 <= n_resamples <= MAX_RESAMPLES or seed < 0:
+        raise InputError(
+            f"n_resamples={quoted(n_resamples)} and seed={quoted(seed)}: give 1 to {MAX_RESAMPLES} resamples and a "
+            "seed from 0 on."
+        )
     present = _present(effects)
     dims = ("metric", *(str(dim) for dim in _cells_of(effects).dims if dim != "pair"))
     found, largest = [], np.zeros(1)
@@ -138,7 +145,11 @@ def effects_table(tests: xr.Dataset) -> pd.DataFrame:
 
     Returns:
         Columns `metric`, `layer`, `head` (and any other dimension), then the variables of the tests.
+
+    Raises:
+        InputError: for anything but tests.
     """
+    _check_tests(tests, "effect_size", "n")
     table = tests.to_dataframe().reset_index()
     metric = table["metric"].map({name: index for index, name in enumerate(tests["metric"].values)})
     table = table.iloc[np.lexsort((-table["effect_size"].abs(), metric))]
@@ -158,7 +169,11 @@ def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
     Returns:
         The rows of `effects_table` with q or p_max_t up to alpha; the columns `passes_q` and `passes_max_t` say which.
         The rates of false discoveries hold for each of the two lists by itself.
+
+    Raises:
+        InputError: for anything but tests.
     """
+    _check_tests(tests, "q", "p_max_t")
     table = effects_table(tests)
     table = table.assign(passes_q=table["q"] <= alpha, passes_max_t=table["p_max_t"] <= alpha)
     table = table[table["passes_q"] | table["passes_max_t"]]
@@ -168,7 +183,7 @@ def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
 @checked
 def replication(
     effects: xr.Dataset,
-    groups: Sequence[str] | xr.DataArray,
+    groups: Sequence[str] | np.ndarray | pd.Series | xr.DataArray,
     *,
     min_pairs: int = MIN_PAIRS,
     at_least: int = 2,
@@ -201,7 +216,8 @@ def replication(
         groups left out, with their pairs.
 
     Raises:
-        InputError: if there is not one group per pair, `at_least` is below 1, or as `effect_tests`.
+        InputError: if there is not one group per pair, `at_least` is below 1 or above the number of pairs, or as
+            `effect_tests`.
         StatementError: if no group has enough pairs.
     """
     labels = np.asarray(groups).astype(str)
@@ -210,8 +226,11 @@ def replication(
             f"There are {effects.sizes.get('pair', 0)} pairs and groups of shape {labels.shape}; "
             "give the name of one group for each pair, in their order."
         )
-    if at_least < 1:
-        raise InputError(f"An effect is asked for in at least {at_least} groups; ask for 1 or more.")
+    if not 1 <= at_least <= max(len(labels), 1):
+        raise InputError(
+            f"An effect is asked for in at least {quoted(at_least)} groups; ask for 1 or more, and no more than there "
+            "are pairs."
+        )
     present = _present(effects)
     kept, labels = effects.isel(pair=present), labels[present]
     sizes = pd.Series(labels).value_counts().sort_index()
@@ -264,8 +283,9 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
         alpha: The level for `disagreeing`.
 
     Raises:
-        InputError: if a metric was not tested.
+        InputError: if a metric was not tested, and for anything but tests.
     """
+    _check_tests(tests, "effect", "effect_size", "q")
     tested = tests["metric"].values.tolist()
     for name in (one, other):
         if name not in tested:
@@ -298,6 +318,12 @@ def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"
         return np.nan, np.nan
     correlation, p = stats.spearmanr(one, other)
     return float(correlation), float(p)
+
+
+def _check_tests(tests: xr.Dataset, *names: str) -> None:
+    missing = [name for name in ("metric", *names) if name not in tests]
+    if missing:
+        raise InputError(f"The tests have no {', '.join(missing)}; give what `effect_tests` returns.")
 
 
 def _present(effects: xr.Dataset) -> Bool[np.ndarray, " pair"]:

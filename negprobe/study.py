@@ -19,7 +19,7 @@ from negprobe.arguments import checked
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.engines import Engine, in_process
-from negprobe.errors import NegprobeError, PatchingError, StatementError, StudyError
+from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError, StudyError
 from negprobe.files import whole_file
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
@@ -31,12 +31,16 @@ from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.study_folder import identity, key
+from negprobe.texts import is_utf8, quoted
 from negprobe.views import save_figure
 from negprobe.views.document import png
 from negprobe.views.report import study_figures, study_report
 
 _N_EXAMPLES = 8
 _PAIRS_IN_SHARD = 128
+
+# NetCDF 3, which the tests are kept in, holds integers of 32 bits.
+_SEEDS = 2**31
 
 # Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
@@ -52,7 +56,7 @@ def run_study(
     patch_pairs: int | None = None,
     circuit_pairs: int | None = None,
     seed: int = 0,
-    shards: Path | None = None,
+    shards: str | Path | None = None,
     engine: Engine | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> StudyResults:
@@ -80,23 +84,28 @@ def run_study(
 
     Raises:
         PatchingError: for pairs to search a circuit on, but none to patch.
+        InputError: for fewer pairs than none, a seed that is none, or a source that UTF-8 cannot write.
         StudyError: for a shard that is damaged or another study's, or cannot be written.
         StatementError: if no pair can be measured.
     """
+    _check_options(patch_pairs, circuit_pairs, seed, source)
     if patch_pairs == 0 and circuit_pairs:
         raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     probe = AttentionProbe(model)
+    folder = None
     if shards is not None:
         options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
         # Under a name of their own, so that no other study's are taken for this one's.
-        shards = Path(shards) / key(identity(model, pairs, options))
+        folder = Path(shards) / key(identity(model, pairs, options))
         try:
-            shards.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StudyError(f"The folder {shards} cannot be made: {error}. Choose another for the shards.") from error
-    sharding = Sharding(engine or in_process(model), shards, progress)
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
+            raise StudyError(
+                f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
+            ) from error
+    sharding = Sharding(engine or in_process(model), folder, progress)
     numbered = dict(enumerate(kept))
     metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
     shares = sharding.measured("measuring what the cue contributes", _cue_shares, numbered, _PAIRS_IN_SHARD).load()
@@ -164,12 +173,13 @@ def run_study(
 
 
 @checked
-def write_study(results: StudyResults, out: Path, command: str | None = None) -> Path:
+def write_study(results: StudyResults, out: str | Path, command: str | None = None) -> Path:
     """Write report, figures, tables and manifest into a folder, and return the report's path.
 
     Raises:
         NegprobeError: if the folder cannot be written to.
     """
+    out = Path(out)
     manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
@@ -292,6 +302,17 @@ def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     table = pd.concat(tables, ignore_index=True)
     return table[[*columns, *(name for name in table.columns if name not in columns)]]
+
+
+def _check_options(patch_pairs: int | None, circuit_pairs: int | None, seed: int, source: str) -> None:
+    """Refuse before anything is measured what would fail after all of it."""
+    for name, count in (("patch_pairs", patch_pairs), ("circuit_pairs", circuit_pairs)):
+        if count is not None and count < 0:
+            raise InputError(f"{name}={count}, but there are no fewer than 0 pairs; None takes what takes minutes.")
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
+    if not is_utf8(source):
+        raise InputError(f"The source {quoted(source)} is not text that UTF-8 can write; name it otherwise.")
 
 
 def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:

@@ -140,10 +140,10 @@ class AttentionProbe:
         self._rounding = 8 * torch.finfo(model.cfg.dtype).eps
 
     @overload
-    @checked
     def run(self, statements: str) -> StatementAttention: ...  # type: ignore[overload-overlap]
     @overload
     def run(self, statements: Sequence[str]) -> list[StatementAttention]: ...
+    @checked
     def run(self, statements: str | Sequence[str]) -> StatementAttention | list[StatementAttention]:
         """Attention of one statement, or of each of several, in the order given.
 
@@ -161,10 +161,10 @@ class AttentionProbe:
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
-    @checked
     def compare(self, pairs: StatementPair, *, zeroing: bool = False) -> Comparison: ...
     @overload
     def compare(self, pairs: Sequence[StatementPair], *, zeroing: bool = False) -> list[Comparison]: ...
+    @checked
     def compare(
         self, pairs: StatementPair | Sequence[StatementPair], *, zeroing: bool = False
     ) -> Comparison | list[Comparison]:

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError
+from negprobe.texts import quoted
 
-One = TypeVar("One")
-Other = TypeVar("Other")
-Words = Sequence[str]
+Column = np.ndarray | pd.Series
+"""An array, or a column of a table: what scores are made of comes out of these as well as out of lists."""
+
+Words = Sequence[str] | Column
 """A model's words for one gap, the most probable first."""
 
 
@@ -40,9 +44,16 @@ Shares = dict[tuple[str, str], Share]
 
 
 @checked
-def share(hits: Iterable[bool]) -> Share:
-    """The share of the hits, with its interval."""
-    counted = [bool(hit) for hit in hits]
+def share(hits: Iterable[Any]) -> Share:
+    """The share of the hits, each true or false, with its interval.
+
+    Raises:
+        InputError: for hits that are no list of yes and no.
+    """
+    try:
+        counted = [bool(hit) for hit in hits]
+    except (TypeError, ValueError, RuntimeError) as error:  # as arrays, tables and tensors have it
+        raise InputError(f"The hits are no list of yes and no, one each: {error}.") from error
     if not counted:
         return Share(0, 0, math.nan, math.nan, math.nan)
     n_hits, n = sum(counted), len(counted)
@@ -51,38 +62,34 @@ def share(hits: Iterable[bool]) -> Share:
 
 
 @checked
-def top_k_accuracy(predictions: Sequence[Words], targets: Sequence[str], k: int) -> Share:
+def top_k_accuracy(predictions: Sequence[Words] | Column, targets: Sequence[str] | Column, k: int) -> Share:
     """The share of gaps whose target is among the k most probable words, in any case.
 
     Ettinger 2020's word prediction accuracy, on affirmatives alone: in a negation many words are true.
 
     Raises:
-        InputError: for a k below 1, and for more gaps than targets or fewer.
+        InputError: for a k below 1, for more gaps than targets or fewer, and for what are no words.
     """
     if k < 1:
         raise InputError(f"The {k} most probable words are none; give a k of 1 or more.")
-    return share(
-        _word(target) in {_word(word) for word in words[:k]} for words, target in _paired(predictions, targets)
-    )
+    return share([_word(target) in _words(words)[:k] for words, target in _paired(predictions, targets)])
 
 
 @checked
-def sensitivity(affirmative: Sequence[Words], negated: Sequence[Words]) -> Share:
+def sensitivity(affirmative: Sequence[Words] | Column, negated: Sequence[Words] | Column) -> Share:
     """The share of pairs whose most probable word changes under the negation.
 
     Shivagunde et al. 2023's sensitivity. A pair for which either list is empty counts as unchanged.
 
     Raises:
-        InputError: for more affirmatives than negations or fewer.
+        InputError: for more affirmatives than negations or fewer, and for what are no words.
     """
-    return share(
-        bool(before and after) and _word(before[0]) != _word(after[0])
-        for before, after in _paired(affirmative, negated)
-    )
+    both = [(_words(before), _words(after)) for before, after in _paired(affirmative, negated)]
+    return share([bool(before and after) and before[0] != after[0] for before, after in both])
 
 
 @checked
-def preference(wanted: Sequence[float], unwanted: Sequence[float]) -> Share:
+def preference(wanted: Sequence[float] | Column, unwanted: Sequence[float] | Column) -> Share:
     """The share of pairs of scores in which the wanted one is the larger.
 
     With the log-probabilities of the word that makes a statement true and of the one that makes it false, Ettinger
@@ -90,26 +97,47 @@ def preference(wanted: Sequence[float], unwanted: Sequence[float]) -> Share:
     sentence, BLiMP's accuracy (Warstadt et al. 2020; Salazar et al. 2020 for masked language models).
 
     Raises:
-        InputError: for more wanted than unwanted scores or fewer.
+        InputError: for more wanted than unwanted scores or fewer, and for what are no numbers.
     """
-    return share(a > b for a, b in _paired(wanted, unwanted))
+    return share([a > b for a, b in _paired(_numbers(wanted), _numbers(unwanted))])
 
 
 @checked
-def accuracy(predicted: Words, labels: Sequence[str]) -> Share:
+def accuracy(predicted: Words, labels: Words) -> Share:
     """The share of labels that were predicted, in any case.
 
     Raises:
-        InputError: for more predictions than labels or fewer.
+        InputError: for more predictions than labels or fewer, and for what are no words.
     """
-    return share(_word(given) == _word(label) for given, label in _paired(predicted, labels))
+    return share([given == label for given, label in _paired(_words(predicted), _words(labels))])
 
 
-def _paired(one: Sequence[One], other: Sequence[Other]) -> Iterator[tuple[One, Other]]:
+def _paired(one: Sequence[Any] | Column, other: Sequence[Any] | Column) -> Iterator[tuple[Any, Any]]:
+    if getattr(one, "ndim", 1) == 0 or getattr(other, "ndim", 1) == 0:
+        raise InputError("An array of no dimension is no column; give a list, one for each.")
     if len(one) != len(other):
         raise InputError(f"Each needs its counterpart, but there are {len(one)} and {len(other)}.")
     return zip(one, other, strict=True)
 
 
-def _word(word: str) -> str:
+def _words(words: Any) -> list[str]:
+    """Words in lower case, out of a list or a column."""
+    if not isinstance(words, Sequence | np.ndarray | pd.Series) or getattr(words, "ndim", 1) != 1:
+        raise InputError(f"{quoted(words)} is no list of words; give one, the most probable word first.")
+    return [_word(word) for word in words]
+
+
+def _word(word: Any) -> str:
+    if not isinstance(word, str):
+        raise InputError(f"{quoted(word)} is no word; give words as text.")
     return word.strip().lower()
+
+
+def _numbers(column: Sequence[float] | Column) -> list[float]:
+    try:
+        numbers = np.asarray(column, dtype=float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"The scores are not all numbers: {error}.") from error
+    if numbers.ndim != 1:
+        raise InputError(f"The scores have {numbers.ndim} dimensions; give a list of numbers, one each.")
+    return numbers.tolist()

@@ -522,7 +522,7 @@ def _check_texts(texts: list[Any]) -> None:
         raise InputError("There are no texts; give at least one.")
     for index, text in enumerate(texts):
         parts = text if isinstance(text, tuple) else (text,)
-        if len(parts) > 2 or not all(isinstance(part, str) for part in parts):
+        if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) for part in parts):
             raise InputError(f"Text {index} is neither a string nor a pair of strings: {quoted(text)}.")
         if not all(part.strip() for part in parts):
             raise InputError(f"Text {index} is empty; give it at least one word.")

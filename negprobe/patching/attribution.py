@@ -38,6 +38,7 @@ from negprobe.patching.sweep import (
     token_choices,
 )
 from negprobe.statements import StatementPair
+from negprobe.texts import quoted
 
 # Base, source and gradients of every vector site.
 _WIDTHS = 60
@@ -45,6 +46,9 @@ _WIDTHS = 60
 # The embeddings' summands come before what integrated gradients move, and a head's result says what its z says.
 ATTRIBUTION_SITES = tuple(name for name in SITES if name not in ("embed", "pos_embed", "token_type_embed", "result"))
 """The sites whose swaps can be estimated."""
+
+# Each is a run of the model: with more, a mistyped number would never end.
+_MAX_STEPS = 10_000
 
 _EMBEDDINGS = SITES["full_embed"].hook
 
@@ -99,12 +103,16 @@ def attribute(
 
     Raises:
         PatchingError: for a site, part, direction or objective that the model or a pair does not have, an objective
-            without a gradient, or with none at the base run and no steps, fewer than one step, or no pairs at all.
+            without a gradient, or with none at the base run and no steps, fewer than one step or more than 10,000, or
+            no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
-        raise PatchingError(f"Gradients are averaged over at least one step, not {steps}; None takes the base run's.")
+    if steps is not None and not 1 <= steps <= _MAX_STEPS:
+        raise PatchingError(
+            f"Gradients are averaged over at least one step, not {quoted(steps)}, and over {_MAX_STEPS} at most; None "
+            "takes the base run's."
+        )
     sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
     objective = objective or default_objective(model)
     if objective is kl_divergence and steps is None:

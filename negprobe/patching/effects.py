@@ -9,6 +9,8 @@ import xarray as xr
 from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.files import whole_file
+from negprobe.statistics import MAX_RESAMPLES
+from negprobe.texts import quoted
 
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
@@ -71,12 +73,12 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
 
     Raises:
         PatchingError: for anything but the results of patches of some pairs, a confidence that is no share, no
-            resamples, or a seed below 0.
+            resamples or more than a million, or a seed below 0.
     """
-    if not 0 < confidence < 1 or n_resamples < 1 or seed < 0:
+    if not 0 < confidence < 1 or not 1 <= n_resamples <= MAX_RESAMPLES or seed < 0:
         raise PatchingError(
-            "An interval needs 0 < confidence < 1, resamples and a seed of 0 or more, not "
-            f"{confidence}, {n_resamples} and {seed}."
+            f"An interval needs 0 < confidence < 1, 1 to {MAX_RESAMPLES} resamples and a seed of 0 or more, not "
+            f"{quoted(confidence)}, {quoted(n_resamples)} and {quoted(seed)}."
         )
     mean = mean_effect(results)
     if not results.sizes["pair"]:

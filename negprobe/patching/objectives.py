@@ -55,12 +55,13 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
         made = objective(model, runs, side)
     except TypeError as error:
         raise PatchingError(
-            f"{objective!r} is no objective ({error}); make one of a function of the output with objective_from."
+            f"{quoted(objective)} is no objective ({quoted(str(error))}); make one of a function of the output with "
+            "objective_from."
         ) from error
     if not isinstance(made, Readout):
         raise PatchingError(
-            f"{objective!r} returned {type(made).__name__} and no Readout; make an objective of a function of the "
-            "output with objective_from."
+            f"{quoted(objective)} returned {type(made).__name__} and no Readout; make an objective of a function "
+            "of the output with objective_from."
         )
     return made
 

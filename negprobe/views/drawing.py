@@ -29,6 +29,7 @@ from scipy import stats
 from negprobe.arguments import checked
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
+from negprobe.texts import is_utf8, quoted
 
 PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
 SMALL, MEDIUM, LARGE = 7.0, 8.0, 9.0  # points: ticks and names, what axes and bars show, titles
@@ -251,7 +252,13 @@ def set_title(axes: Axes, *lines: str, size: float = LARGE) -> None:
 
 
 def wrapped(text: str, points: float, size: float) -> str:
-    """Text with lines broken, into few of like length, that are no longer than so many points where words allow."""
+    """Text with lines broken, into few of like length, that are no longer than so many points where words allow.
+
+    Raises:
+        ViewError: for a text that no font can show.
+    """
+    if not is_utf8(text):
+        raise ViewError(f"The label {quoted(text)} has half a surrogate pair, which no figure can show; correct it.")
     longest = max(int(points / (0.55 * size)), 8)
     return "\n".join(_evenly(line, longest) for line in text.split("\n"))
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ from negprobe.models import HookedEncoder
 from negprobe.patching import Circuit, Patch
 from negprobe.statements import Cue, StatementPair
 from negprobe.study import run_study
+from negprobe.texts import quoted
 
+torch.set_num_threads(1)  # the model is tiny: threads would wait for each other longer than they work
 NAN, INF = float("nan"), float("inf")
 HERE = Path(tempfile.mkdtemp())
 model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
@@ -50,6 +52,7 @@ metrics = probe.metrics(pairs)
 readings = probe.readings(pairs)
 effects = statistics.negation_effects(metrics[list(attention.METRICS)])
 tests = statistics.effect_tests(effects, n_resamples=99)
+replicated = statistics.replication(effects, ["a"] * len(pairs), min_pairs=2, at_least=1, n_resamples=9)
 circuit = patching.find_circuit(model, pairs, ranking="attribution")
 shares = probe.cue_shares(pairs)
 tokens, types, mask = model.to_tokens(pair.original)
@@ -391,7 +394,7 @@ FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
         ],
     ),
     "raw_against_norm": ((tests,), [(tests, "x"), (tests, "norm_to_cue", "x"), (sweep,), (tests * NAN,)]),
-    "effect_by_group": ((tests, "norm_to_cue"), [(tests, "x"), (sweep, "x")]),
+    "effect_by_group": ((replicated, "norm_to_cue"), [(tests, "norm_to_cue"), (replicated, "x"), (sweep, "x")]),
 }
 for name, (good, bad) in FIGURES.items():
     draw = getattr(views, name)
@@ -431,6 +434,11 @@ CASES |= {
 
 
 # A call of each function that works; each of its arguments is then one of WRONG, the others as they are.
+(HERE / "words.txt").write_text("['fish']\n")
+(HERE / "pairs.csv").write_text(
+    "original,counterfactual,target,foil\nThe door is [MASK].,The door is not [MASK].,open,closed\n"
+)
+circuit.save(HERE / "a.json")
 PATCH = Patch("z", 0)
 ALIGNED = statements.align(tokenized, tokenized)
 WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -457,12 +465,12 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"name_or_path": "tiny-negation", "device": "cpu", "dtype": torch.float32},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
-    "HookedEncoder.to_single_token": (model.to_single_token, {"string": "open"}),
+    "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
     "StatementPair": (StatementPair, {"original": "a", "counterfactual": "b", "target": "c", "cue_spans": ((0, 1),)}),
     "Cue": (Cue, {"text": "a", "kind": "not", "span": (0, 1)}),
     "Component": (patching.Component, {"layer": 0, "head": 0}),
     "Patch": (Patch, {"site": "z", "layer": 0, "head": 0, "role": "cue", "how": "swap"}),
-    "Circuit.load": (Circuit.load, {"path": HERE / "c.json", "model": model}),
+    "Circuit.load": (Circuit.load, {"path": HERE / "a.json", "model": model}),
     "Circuit.save": (circuit.save, {"path": HERE / "c.json"}),
     "Circuit.run": (circuit.run, {"pairs": pairs[:1]}),
     "load_pairs": (lambda path: statements.load_pairs(path), {"path": "builtin"}),
@@ -488,7 +496,11 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
     "default_objective": (patching.default_objective, {"model": model}),
-    "find_circuit": (patching.find_circuit, {"model": model, "pairs": None, "ranking": "attribution"}),
+    "find_circuit": (
+        patching.find_circuit,
+        {"model": model, "pairs": pairs[:4], "ranking": "attribution", "ablation": "swap", "direction": "noising"}
+        | {"objective": None, "threshold": 0.5, "held_out": 0.5, "mlps": False, "seed": 0},
+    ),
     "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a"}),
     "find_cues": (statements.find_cues, {"text": "not a"}),
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
@@ -524,22 +536,33 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "sensitivity": (evaluation.sensitivity, {"affirmative": [["a"]], "negated": [["b"]]}),
     "share": (evaluation.share, {"hits": [True]}),
     "top_k_accuracy": (evaluation.top_k_accuracy, {"predictions": [["a"]], "targets": ["a"], "k": 1}),
-    "evaluate": (evaluation.evaluate, {"sets": [], "model": model, "predictions": None}),
+    "evaluate": (evaluation.evaluate, {"sets": sets, "model": model, "predictions": None}),
     "pseudo_log_likelihoods": (evaluation.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
     "read_gaps": (
         evaluation.read_gaps,
         {"model": model, "texts": ["It is [MASK]."], "asked": [["a"]], "k": 1, "batch_size": 2},
     ),
-    "read_predictions": (evaluation.read_predictions, {"path": HERE / "a"}),
-    "scored_sets": (evaluation.scored_sets, {"path": HERE / "a"}),
+    "read_predictions": (evaluation.read_predictions, {"path": HERE / "words.txt"}),
+    "scored_sets": (evaluation.scored_sets, {"path": HERE / "pairs.csv"}),
     "negation_effects": (statistics.negation_effects, {"metrics": metrics}),
     "effect_tests": (statistics.effect_tests, {"effects": effects, "n_resamples": 9, "seed": 0}),
     "effects_table": (statistics.effects_table, {"tests": tests}),
     "survivors": (statistics.survivors, {"tests": tests, "alpha": 0.05}),
-    "statistics.agreement": (statistics.agreement, {"tests": tests, "one": "raw", "other": "raw", "alpha": 0.05}),
-    "replication": (statistics.replication, {"effects": effects, "groups": ["a"] * len(pairs), "n_resamples": 9}),
+    "statistics.agreement": (
+        statistics.agreement,
+        {"tests": tests, "one": "norm_to_cue", "other": "attention_to_cue", "alpha": 0.05},
+    ),
+    "replication": (
+        statistics.replication,
+        {"effects": effects, "groups": ["a"] * len(pairs), "min_pairs": 2, "at_least": 1, "alpha": 0.05}
+        | {"n_resamples": 9, "seed": 0},
+    ),
     "rank_correlation": (statistics.rank_correlation, {"one": np.arange(3.0), "other": np.arange(3.0)}),
-    "run_study": (run_study, {"model": model, "pairs": [], "source": "a", "seed": 0, "patch_pairs": 0}),
+    "run_study": (
+        run_study,
+        {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
+        | {"seed": 0, "shards": None, "engine": None, "progress": lambda step, done, total: None},
+    ),
     **{
         name: (getattr(views, name), dict(zip(inspect.signature(getattr(views, name)).parameters, good, strict=False)))
         for name, (good, _) in FIGURES.items()
@@ -568,10 +591,11 @@ for name in MAPS:
     WORKS[name][1].update(head=0)
 
 WRONG: tuple[Any, ...] = (
-    None, True, -3, 2.5, NAN, 1j, "x", "\ud800", b"x", (), [], {}, [None], ["x", 3], {"x": 3}, {1}, object(), print,
-    int, Path("x"), torch.ones(2), torch.zeros(1, 2, dtype=torch.bool), np.ones(2), np.array(["x"]), np.int64(0),
+    None, True, -3, 2.5, NAN, 1j, "x", "\ud800", b"x", (), [], {}, [None], ["x", 3], {"x": 3}, {1}, object(), len, int,
+    Path("x"), torch.ones(2), torch.zeros(1, 2, dtype=torch.bool), np.ones(2), np.array(["x"]), np.int64(0), 2**70,
     np.float32(0), xr.Dataset(), xr.DataArray(1.0), pd.DataFrame(), pd.Series([1.0]), pair, comparison, model,
 )  # fmt: skip
+CALLED = {"engine", "progress"}
 # What takes no argument, or only what a sweep gives it.
 NO_ARGUMENTS = {"builtin_pairs", "builtin_set"}
 OBJECTIVES = {
@@ -581,12 +605,30 @@ OBJECTIVES = {
     "logit_difference",
     "target_probability",
 }
-for name, (function, good) in WORKS.items():
-    CASES.setdefault(name, []).extend(
-        lambda function=function, good=good, argument=argument, value=value: function(**(good | {argument: value}))
-        for argument in good
-        for value in WRONG
-    )
+
+
+def wrong_for(value: Any) -> list[Any]:
+    """What takes a good value's place; where that is a sequence, also one with a stray item behind the good ones."""
+    strays = [[*value, stray] for stray in (None, 3, "x")] if isinstance(value, (list, tuple)) else []
+    return [*WRONG, *strays]
+
+
+def calls() -> Iterator[tuple[str, Case]]:
+    """Every call, and what it is called."""
+    for name, cases in CASES.items():
+        for number, case in enumerate(cases):
+            yield f"{name}, case {number}", case
+    for name, (function, good) in WORKS.items():
+        for argument in good:
+            for value in wrong_for(good[argument]):
+                # What a function of the caller's raises is the caller's.
+                if value is not good[argument] and not (argument in CALLED and callable(value)):
+                    yield f"{name}({argument}={short(value)})", partial(function, **(good | {argument: value}))
+
+
+def short(value: object) -> str:
+    """A value on a part of a line."""
+    return " ".join(quoted(value, 60).split())
 
 
 def public() -> set[str]:
@@ -609,28 +651,53 @@ def out_of_time(signum: int, frame: object) -> None:
     raise TimeoutError("it does not end")
 
 
+def answer(case: Case) -> str:
+    """What is wrong with how a call ends; nothing if it gives a result or one clear error."""
+    try:
+        case()
+    except NegprobeError as error:
+        told = str(error)
+        return "" if 20 < len(told) < 1000 else f"an error of {len(told)} characters: {told[:200]}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    finally:
+        matplotlib.pyplot.close("all")
+    return ""
+
+
+def untried() -> list[str]:
+    """What is public and not called, and what is called with nothing that works."""
+    typed = {*(name.split(".")[0] for name in WORKS), *NO_ARGUMENTS, *OBJECTIVES}
+    return [
+        *(f"{name} is not tried" for name in sorted(public() - {*CASES, *WORKS})),
+        *(f"{name} is not tried with wrong types" for name in sorted(public() - typed)),
+        *(f"{name} is tried with arguments that do not work" for name, call in WORKS.items() if not works(*call)),
+    ]
+
+
+def works(function: Callable[..., Any], good: dict[str, Any]) -> bool:
+    """Whether a call gives a result."""
+    try:
+        function(**good)
+    except NegprobeError:
+        return False
+    return True
+
+
 def main() -> int:
-    """The number of calls that go wrong."""
+    """Whether any call goes wrong."""
     warnings.simplefilter("ignore")
     os.chdir(HERE)  # a strange name can be a good one, relative to where one stands
-    wrong = [f"{name} is not tried" for name in sorted(public() - set(CASES))]
-    wrong += [
-        f"{name} is not tried with wrong types" for name in sorted(public() - {*WORKS, *NO_ARGUMENTS, *OBJECTIVES})
-    ]
+    wrong = untried()
     signal.signal(signal.SIGALRM, out_of_time)
-    for name, cases in CASES.items():
-        for number, case in enumerate(cases):
-            signal.alarm(60)
-            try:
-                case()
-                matplotlib.pyplot.close("all")
-            except NegprobeError as error:
-                if not 20 < len(str(error)) < 1000:
-                    wrong.append(f"{name} {number}: {error}")
-            except Exception as error:
-                wrong.append(f"{name} {number}: {type(error).__name__}: {str(error)[:200]}")
+    every = list(calls())
+    for name, case in every:
+        signal.alarm(60)
+        told = answer(case)
+        if told:
+            wrong.append(f"{name}: {told}")
     signal.alarm(0)
-    print("\n".join([*wrong, f"{sum(map(len, CASES.values()))} calls, {len(wrong)} wrong"]))
+    print("\n".join([*dict.fromkeys(wrong), f"{len(every)} calls, {len(wrong)} wrong"]))
     return bool(wrong)
 
 
