@@ -1,7 +1,6 @@
 """Arguments of another type than a public function takes are refused at its door, before they fail somewhere inside.
 
-By beartype, which TransformerLens brings along. Of a sequence it looks at one item, taken at random; whoever reads the
-items checks each.
+By beartype. Of a sequence it looks at one item, taken at random; whoever reads the items checks each.
 """
 
 from typing import Any, TypeVar
