@@ -1,6 +1,6 @@
 """Arguments of another type than a public function takes are refused at its door, before they fail somewhere inside.
 
-By beartype, which TransformerLens brings along. Of a sequence it looks at one item, taken at random; here at each.
+By beartype. Of a sequence it looks at one item, taken at random; here at each.
 """
 
 import inspect

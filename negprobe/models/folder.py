@@ -294,14 +294,18 @@ def _least_weights(config: PreTrainedConfig) -> int:
 # The tokenizer
 
 
-def check_tokenizer_config(folder: Path, name: str) -> None:
+def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
     """Refuse a tokenizer_config.json that would have the tokenizer made by anything but a tokenizer, or of other files.
+
+    Returns:
+        The arguments that keep transformers from the paths that many a file has left over of where it was made: before
+        5.10 it opens them instead of the folder's own files.
 
     Raises:
         ModelError: if it is broken, names a class that is no tokenizer, or names files of its own choice.
     """
     if not (folder / "tokenizer_config.json").exists():
-        return
+        return {}
     raw = read_json(folder, "tokenizer_config.json", dict, name)
     if raw.get("tokenizer_class") is not None:
         _tokenizer_class(raw["tokenizer_class"], "tokenizer_config.json", name)
@@ -314,6 +318,7 @@ def check_tokenizer_config(folder: Path, name: str) -> None:
             f"The tokenizer_config.json of {name!r} has {', '.join(named) or 'fast_tokenizer_files'} of its own, which "
             "could name files outside the folder; the vocabulary is read from tokenizer.json or vocab.txt alone."
         )
+    return {key: None for key in raw if key.endswith(("_file", "_spm"))}
 
 
 def _tokenizer_class(value: object, file: str, name: str) -> str:

@@ -121,11 +121,11 @@ def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTra
     """
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         return None
-    check_tokenizer_config(folder, name)
+    no_paths = check_tokenizer_config(folder, name)
     try:
         with _quiet_transformers():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, config=hf_model.config, local_files_only=True, trust_remote_code=False
+                folder, config=hf_model.config, local_files_only=True, trust_remote_code=False, **no_paths
             )
             check_tokenizer(tokenizer, hf_model.config.vocab_size, name)
     except ModelError:

@@ -636,12 +636,16 @@ def test_a_tokenizer_of_another_version_is_one_of_the_folder(folder: Path, tmp_p
     assert "fast_tokenizer_files of its own" in works_or_says(folder)
 
 
-def test_left_over_paths_in_a_tokenizer_config_are_not_opened(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["vocab.txt", "tokenizer.json"])
+def test_left_over_paths_in_a_tokenizer_config_are_not_opened(folder: Path, tmp_path: Path, lost: str) -> None:
     """Many published ones name files on the machine that they were made on; here each would be a pipe."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)))
+    (folder / lost).unlink()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     keys = ("vocab_file", "tokenizer_file", "merges_file", "special_tokens_map_file", "name_or_path", "spm_file")
-    change(folder / "tokenizer_config.json", **dict.fromkeys(keys, str(pipe)))
+    change(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", **dict.fromkeys(keys, str(pipe)))
     assert works_or_says(folder) == ""
 
 

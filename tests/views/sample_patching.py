@@ -1,38 +1,13 @@
 """Circuits, readings and effects made of random numbers, in the shapes that a study gives them."""
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from negprobe.attention.readings import mean_readings, no_readings
-
-
-@dataclass(frozen=True, order=True)
-class Component:
-    layer: int
-    head: int | None
-
-    def __str__(self) -> str:
-        return f"mlp {self.layer}" if self.head is None else f"{self.layer}.{self.head}"
-
-
-@dataclass(frozen=True)
-class Circuit:
-    model_name: str
-    direction: str
-    ablation: str
-    threshold: float
-    components: tuple[Component, ...]
-    scores: dict[Component, float]
-    curve: pd.DataFrame
-    faithfulness: float
-    interval: tuple[float, float]
-    random_faithfulness: float
-    cpr: float
-    cmd: float
+from negprobe.patching import Circuit, Component
 
 
 def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
@@ -45,8 +20,30 @@ def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
     columns = {"low": faithfulness - 0.1, "high": faithfulness + 0.05}
     curve = pd.DataFrame({"size": sizes, "share": share, "faithfulness": faithfulness, **columns})
     chosen = tuple(scores)[:size]
-    interval = (0.75, 0.9375)
-    return Circuit("a_model_$1", "denoising", "swap", 0.85, chosen, scores, curve, 0.875, interval, 0.125, 0.8125, 0.25)
+    return Circuit(
+        model_name="a_model_$1",
+        objective="logit_difference",
+        direction="denoising",
+        ablation="swap",
+        ranking="exact",
+        threshold=0.85,
+        components=chosen,
+        scores=scores,
+        search_faithfulness=0.9,
+        faithfulness=0.875,
+        interval=(0.75, 0.9375),
+        random_faithfulness=0.125,
+        random_best=0.25,
+        completeness=pd.DataFrame(),
+        minimality=pd.DataFrame(),
+        curve=curve,
+        cpr=0.8125,
+        cmd=0.25,
+        n_search=10,
+        n_held_out=10,
+        near_zero_gap=(0, 0),
+        seed=0,
+    )
 
 
 def readings_of(n_layers: int, n_heads: int) -> xr.Dataset:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_waits import wait_until
 
 from negprobe import HookedEncoder, builtin_pairs, study
 from negprobe.saved_study import read_study
@@ -39,12 +40,12 @@ def test_a_report_opens_on_a_phone_and_a_desk_without_requests_or_complaints(
         page.goto(pages[name].as_uri())
         if name == "report":
             page.locator("#negprobe-views").scroll_into_view_if_needed()
-            page.wait_for_function("() => document.querySelectorAll('canvas').length > 3 * 4")
+            wait_until(page, "() => document.querySelectorAll('canvas').length > 3 * 4")
         page.evaluate(
             "() => document.querySelectorAll('main > section > details').forEach((one) => { one.open = true; })"
         )
         # While the maps are drawn for the first time they may be wider for a moment.
-        page.wait_for_function("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        wait_until(page, "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert not complaints
         assert [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
         page.close()
