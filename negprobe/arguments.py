@@ -12,7 +12,7 @@ import numpy as np
 from beartype import BeartypeConf, BeartypeViolationVerbosity, FrozenDict, beartype
 from beartype.door import is_bearable
 from beartype.vale import Is, IsInstance
-from jaxtyping import jaxtyped
+from jaxtyping import AbstractArray, jaxtyped
 
 from negprobe.errors import ArgumentError
 
@@ -27,16 +27,14 @@ _NUMBERS: dict[Any, Any] = {
 
 
 def checked(public: _Checked) -> _Checked:
-    """A function, or a class that holds no tensors, that refuses arguments of other types than the annotations name.
+    """A function, or a class, that refuses arguments of other types than the annotations name.
 
     Raises:
         ArgumentError: by the function, naming itself, the argument, what was given and what is taken.
     """
     functions = [public, *vars(public).values()] if inspect.isclass(public) else [public]
     hints = [hint for function in functions for hint in _annotations(function).values()]
-    refusing = beartype(conf=_conf(frozenset(one for hint in hints for one in _sequences(hint))))(public)
-    # The names of axes are to be this call's own, whatever a caller of ours or of the user's has bound them to.
-    return refusing if isinstance(public, type) else jaxtyped(refusing, typechecker=None)
+    return beartype(conf=_conf(frozenset(one for hint in hints for one in _of_our_own(hint))))(public)
 
 
 def _annotations(function: Any) -> dict[str, Any]:
@@ -44,25 +42,46 @@ def _annotations(function: Any) -> dict[str, Any]:
 
 
 @cache
-def _conf(sequences: frozenset[Any]) -> BeartypeConf:
-    every = {hint: Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]] for hint in sequences}
+def _conf(hints: frozenset[Any]) -> BeartypeConf:
+    ours = {hint: _alone(hint) if _is_tensor(hint) else _every_item(hint) for hint in hints}
     return BeartypeConf(
         violation_param_type=ArgumentError,
         violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
-        hint_overrides=FrozenDict(_NUMBERS | every),
+        hint_overrides=FrozenDict(_NUMBERS | ours),
     )
 
 
-def _sequences(hint: Any) -> Iterator[Any]:
-    """The kinds of sequence, of any length, that a type hint names; of those inside another, the outer."""
+def _of_our_own(hint: Any) -> Iterator[Any]:
+    """The tensors, and the sequences of any length, that a type hint names; of those inside another, the outer."""
     arguments = get_args(hint)
-    if get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1:] == (...,)):
+    if _is_tensor(hint) or get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1:] == (...,)):
         yield hint
     elif get_origin(hint) is not Literal:
         for argument in arguments:
-            yield from _sequences(argument)
+            yield from _of_our_own(argument)
+
+
+def _is_tensor(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, AbstractArray)
+
+
+def _alone(hint: Any) -> Any:
+    """A tensor's type and number of axes, whatever a caller, or another argument, has bound the axes' names to.
+
+    That two arguments' axes differ is told by who knows what they are, and in which words.
+    """
+    return Annotated[object, Is[partial(_fits, hint)]]
+
+
+def _fits(hint: Any, tensor: object) -> bool:
+    with jaxtyped("context"):
+        return isinstance(tensor, hint)
+
+
+def _every_item(hint: Any) -> Any:
+    return Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]]
 
 
 def _all_fit(hint: Any, items: Sequence[Any]) -> bool:
-    conf = _conf(frozenset(_sequences(hint)))
+    conf = _conf(frozenset(_of_our_own(hint)))
     return all(is_bearable(item, hint, conf=conf) for item in items)
