@@ -6,7 +6,8 @@ By beartype. Of a sequence it looks at one item, taken at random; here at each.
 import inspect
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 from beartype import BeartypeConf, BeartypeViolationVerbosity, FrozenDict, beartype
@@ -34,54 +35,61 @@ def checked(public: _Checked) -> _Checked:
     """
     functions = [public, *vars(public).values()] if inspect.isclass(public) else [public]
     hints = [hint for function in functions for hint in _annotations(function).values()]
-    return beartype(conf=_conf(frozenset(one for hint in hints for one in _of_our_own(hint))))(public)
+    conf = _conf(frozenset(one for hint in hints for one in _sequences(hint)))
+    if inspect.isclass(public):
+        return beartype(conf=conf)(public)
+    written = public.__annotations__
+    public.__annotations__ = {name: _alone(hint) for name, hint in written.items()}
+    refusing = beartype(conf=conf)(public)
+    # What was written is what help() shows.
+    public.__annotations__ = refusing.__annotations__ = written
+    return refusing
 
 
 def _annotations(function: Any) -> dict[str, Any]:
     return getattr(getattr(function, "__func__", function), "__annotations__", {})
 
 
-@cache
-def _conf(hints: frozenset[Any]) -> BeartypeConf:
-    ours = {hint: _alone(hint) if _is_tensor(hint) else _every_item(hint) for hint in hints}
-    return BeartypeConf(
-        violation_param_type=ArgumentError,
-        violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
-        hint_overrides=FrozenDict(_NUMBERS | ours),
-    )
+class _Alone(type):
+    """A tensor's type and number of axes, whatever a caller, or another argument, has bound the axes' names to.
 
+    That the axes of two arguments differ is told by who knows what they are, and in which words.
+    """
 
-def _of_our_own(hint: Any) -> Iterator[Any]:
-    """The tensors, and the sequences of any length, that a type hint names; of those inside another, the outer."""
-    arguments = get_args(hint)
-    if _is_tensor(hint) or get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1:] == (...,)):
-        yield hint
-    elif get_origin(hint) is not Literal:
-        for argument in arguments:
-            yield from _of_our_own(argument)
+    hint: Any
 
-
-def _is_tensor(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, AbstractArray)
+    def __instancecheck__(cls, given: object) -> bool:
+        with jaxtyped("context"):
+            return isinstance(given, cls.hint)
 
 
 def _alone(hint: Any) -> Any:
-    """A tensor's type and number of axes, whatever a caller, or another argument, has bound the axes' names to.
-
-    That two arguments' axes differ is told by who knows what they are, and in which words.
-    """
-    return Annotated[object, Is[partial(_fits, hint)]]
-
-
-def _fits(hint: Any, tensor: object) -> bool:
-    with jaxtyped("context"):
-        return isinstance(tensor, hint)
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_alone, get_args(hint)))]  # noqa: UP007
+    is_tensor = isinstance(hint, type) and issubclass(hint, AbstractArray)
+    return _Alone(hint.__name__, (), {"hint": hint}) if is_tensor else hint
 
 
-def _every_item(hint: Any) -> Any:
-    return Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]]
+@cache
+def _conf(sequences: frozenset[Any]) -> BeartypeConf:
+    every = {hint: Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]] for hint in sequences}
+    return BeartypeConf(
+        violation_param_type=ArgumentError,
+        violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
+        hint_overrides=FrozenDict(_NUMBERS | every),
+    )
+
+
+def _sequences(hint: Any) -> Iterator[Any]:
+    """The kinds of sequence, of any length, that a type hint names; of those inside another, the outer."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Sequence or (get_origin(hint) is tuple and arguments[1:] == (...,)):
+        yield hint
+    elif get_origin(hint) is not Literal:
+        for argument in arguments:
+            yield from _sequences(argument)
 
 
 def _all_fit(hint: Any, items: Sequence[Any]) -> bool:
-    conf = _conf(frozenset(_of_our_own(hint)))
+    conf = _conf(frozenset(_sequences(hint)))
     return all(is_bearable(item, hint, conf=conf) for item in items)
