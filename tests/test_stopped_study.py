@@ -11,9 +11,11 @@ import pytest
 
 STUDY = """
 import os, resource
+import transformers.models.auto.modeling_auto
+import negprobe.study as study
+# After the imports, as PyTorch's may write files of their own.
 if os.environ.get("FILE_LIMIT"):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]),) * 2)
-import negprobe.study as study
 study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 2
 study.study_figures = lambda results: {}
 study.study_report = lambda results, figures, manifest: ""
