@@ -102,7 +102,7 @@ def attribute(
         "attribution", or "integrated gradients" with the attribute `steps`.
 
     Raises:
-        PatchingError: for a site, part, direction or objective that the model or a pair does not have, an objective
+        PatchingError: for a site, part or objective that the model or a pair does not have, an objective
             without a gradient, or with none at the base run and no steps, fewer than one step or more than 10,000, or
             no pairs at all.
         StatementError, InputError: for a statement that cannot be run.

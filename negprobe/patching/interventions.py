@@ -107,7 +107,7 @@ def patch(
         and `source` `[pair]`; the coordinate `patch` names them.
 
     Raises:
-        PatchingError: for a site, layer, head, position, role or replacement that does not exist, for a query left
+        PatchingError: for a site, layer, head, position or role that does not exist, for a query left
             without a key, and for no pairs or no patches at all.
         StatementError, InputError: for a statement that cannot be run.
     """

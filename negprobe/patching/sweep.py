@@ -86,7 +86,7 @@ def patch_sweep(
         single pair the tokens; attributes name site, direction, objective and model.
 
     Raises:
-        PatchingError: for a site, part, direction, replacement, role or objective that does not exist or that the model
+        PatchingError: for a site, part, role or objective that does not exist or that the model
             or a pair does not have, for a query left without a key, and for no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
