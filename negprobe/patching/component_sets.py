@@ -1,8 +1,8 @@
 """What a model still does when only some of its heads and MLPs do their work: many such sets on many pairs at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import partial, total_ordering
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
 from negprobe.patching.engine import BaseRun, base_runs, chunks, run_edited
 from negprobe.patching.objectives import Objective, Readout, readout_for
-from negprobe.patching.replacements import Replacement, base_activations, replacement, role_means
+from negprobe.patching.replacements import Replacement, RoleMeans, base_activations, replacement, role_means
 from negprobe.patching.runs import Direction, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.statements import StatementPair
@@ -33,6 +33,10 @@ Tick = Callable[[int, int], None]
 """Told how many runs are done of how many."""
 
 _SITES = ("z", "mlp_out")
+
+# Floats of activations that stay from one call to the next, and how many times `d_model` a token and layer has.
+_KEPT_BUDGET = 2**28
+_KEPT_WIDTHS = 12
 
 
 @checked
@@ -80,12 +84,14 @@ def all_components(n_layers: int, n_heads: int, mlps: bool) -> tuple[Component, 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs of like length: where they are among all, their base run and what ablated components become."""
+    """Pairs of like length: where they are among all, their base run, what ablated components become, and the objective
+    of their source run."""
 
     indices: list[int]
     base: BaseRun
     new: dict[str, Replacement]
     read: Readout
+    source: Float[Tensor, " pair"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class AblatablePairs:
     Attributes:
         model: The model.
         components: What can be in a set; everything else is never ablated.
-        batches: The pairs' runs, with all their activations.
+        batches: The pairs' runs, with all their activations: kept where they fit, else made again at each call.
         full: The objective of each base run as it is.
         ablated: The objective with every component ablated.
         source: The objective of each source run as it is.
@@ -103,7 +109,7 @@ class AblatablePairs:
 
     model: HookedEncoder
     components: tuple[Component, ...]
-    batches: tuple[_Batch, ...]
+    batches: tuple[Callable[[], _Batch], ...]
     full: Float[np.ndarray, " pair"]
     ablated: Float[np.ndarray, " pair"]
     source: Float[np.ndarray, " pair"]
@@ -125,7 +131,9 @@ def ablatable(
     objective: Objective,
     reference: Sequence[StatementPair],
 ) -> AblatablePairs:
-    """Run pairs once, and keep what all their ablations need: some ten vectors of `d_model` a token and layer.
+    """Run pairs, and keep what all their ablations need: some twelve vectors of `d_model` a token and layer.
+
+    What does not fit in 1 GiB (in float32) is not kept: those pairs are run again whenever sets of them are.
 
     Args:
         model: The model.
@@ -141,33 +149,53 @@ def ablatable(
         StatementError, InputError: for a statement that cannot be run.
     """
     means = {site: role_means(model, reference, SITES[site]) for site in _SITES} if ablation == "mean" else {}
-    batches = []
+    prepare = partial(_prepared, model, pairs, direction=direction, ablation=ablation, objective=objective, means=means)
+    outside = _outside(model, components, [frozenset(components), frozenset()])
+    batches: list[Callable[[], _Batch]] = []
     full, ablated, source = (np.full(len(pairs), np.nan) for _ in range(3))
-    for indices in pair_batches(model, pairs):
-        runs = pair_runs(model, [pairs[index] for index in indices], direction)
-        base, there = base_runs(model, runs.base, runs.source)
-        new = {
-            site: replacement(
-                model,
-                runs,
-                base_activations(model, base, SITES[site]),
-                there,
-                SITES[site],
-                ablation,
-                means=means.get(site),
-            )
-            for site in _SITES
-        }
-        batch = _Batch(indices, base, new, readout_for(objective, model, runs, runs.base))
-        outside = _outside(model, components, [frozenset(components), frozenset()])
-        values = _objectives(model, batch, outside)
-        full[indices], ablated[indices] = values.cpu().double().numpy()
-        every = torch.arange(len(indices), device=model.device)
-        source[indices] = (
-            readout_for(objective, model, runs, runs.source)(there.resid[-1], every).cpu().double().numpy()
-        )
-        batches.append(batch)
+    left = _KEPT_BUDGET
+    for indices in pair_batches(model, pairs, _KEPT_WIDTHS):
+        batch = prepare(indices)
+        full[indices], ablated[indices] = _objectives(model, batch, outside).cpu().double().numpy()
+        source[indices] = batch.source.cpu().double().numpy()
+        left -= batch.base.run.tokens.numel() * model.cfg.n_layers * model.cfg.d_model * _KEPT_WIDTHS
+        batches.append(partial(_itself, batch) if left >= 0 else partial(prepare, indices))
     return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
+
+
+def _itself(batch: _Batch) -> _Batch:
+    return batch
+
+
+@torch.no_grad()
+def _prepared(
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    indices: list[int],
+    *,
+    direction: Direction,
+    ablation: Ablation,
+    objective: Objective,
+    means: Mapping[str, RoleMeans],
+) -> _Batch:
+    """Some of the pairs, run."""
+    runs = pair_runs(model, [pairs[index] for index in indices], direction)
+    base, there = base_runs(model, runs.base, runs.source)
+    new = {
+        site: replacement(
+            model,
+            runs,
+            base_activations(model, base, SITES[site]),
+            there,
+            SITES[site],
+            ablation,
+            means=means.get(site),
+        )
+        for site in _SITES
+    }
+    every = torch.arange(len(indices), device=model.device)
+    source = readout_for(objective, model, runs, runs.source)(there.resid[-1], every)
+    return _Batch(indices, base, new, readout_for(objective, model, runs, runs.base), source)
 
 
 def set_objectives(
@@ -179,7 +207,8 @@ def set_objectives(
     values = np.full((len(new), len(pairs.full)), np.nan)
     outside = _outside(pairs.model, pairs.components, new)
     done = 0
-    for batch in pairs.batches:
+    for made in pairs.batches:
+        batch = made()
         values[:, batch.indices] = _objectives(pairs.model, batch, outside).cpu().double().numpy()
         done += len(new) * len(batch.indices)
         if tick is not None:

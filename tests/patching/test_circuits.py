@@ -15,12 +15,22 @@ from transformers import BertConfig, BertForMaskedLM
 
 from negprobe import HookedEncoder
 from negprobe.errors import PatchingError
-from negprobe.patching import Patch, circuits, default_objective, mean_effect, objective_from, patch, patch_sweep
+from negprobe.patching import (
+    Patch,
+    circuits,
+    component_sets,
+    default_objective,
+    mean_effect,
+    objective_from,
+    patch,
+    patch_sweep,
+)
 from negprobe.patching.attribution import attribute
 from negprobe.patching.circuit_proof import prove
 from negprobe.patching.circuit_search import faithfulness, pruned, sizes
 from negprobe.patching.circuits import Circuit, Component, find_circuit
 from negprobe.patching.component_sets import ablatable, all_components, set_objectives
+from negprobe.patching.engine import base_runs
 from negprobe.patching.runs import pair_runs
 from negprobe.statements import StatementPair, align, tokenize
 
@@ -305,6 +315,36 @@ def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monke
     again = find_circuit(model, SAME_LENGTH, held_out=1 / 3, seed=3, ablation="mean")
     assert again == circuit
     pd.testing.assert_frame_equal(again.curve, circuit.curve)
+
+
+@pytest.mark.parametrize(("fitting", "n_again"), [(0, 2), (1, 1)])
+def test_pairs_whose_activations_do_not_fit_are_run_again_to_the_same_numbers(masked_lm, monkeypatch, fitting, n_again):
+    _, model = masked_lm
+    monkeypatch.setattr("negprobe.patching.runs._PAIRS_AT_ONCE", 8)
+    pairs = [*SAME_LENGTH, LONGER, INSERTED]
+    kept = ready(model, pairs)
+    sets = random_sets(kept.components, 5)
+    expected = set_objectives(kept, sets)
+    sizes_of_batches = [
+        made().base.run.tokens.numel() * model.cfg.n_layers * model.cfg.d_model * 12 for made in kept.batches
+    ]
+    assert len(sizes_of_batches) == 2
+
+    monkeypatch.setattr(component_sets, "_KEPT_BUDGET", sum(sizes_of_batches[:fitting]))
+    passes = []
+
+    def counted(*given):
+        passes.append(given)
+        return base_runs(*given)
+
+    monkeypatch.setattr(component_sets, "base_runs", counted)
+    again = ready(model, pairs)
+    assert len(passes) == 2
+    for name in ("full", "ablated", "source"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(kept, name))
+    passes.clear()
+    np.testing.assert_array_equal(set_objectives(again, sets), expected)
+    assert len(passes) == n_again
 
 
 def test_the_proof_is_made_of_the_faithfulness_of_its_sets(masked_lm):
