@@ -17,7 +17,11 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import matplotlib.font_manager  # noqa: F401  (takes a second that would be each fork's)
+# These take a second that would be each fork's.
+import dask.array  # noqa: F401
+import matplotlib.font_manager  # noqa: F401
+import transformers.models.bert.modeling_bert
+import transformers.models.bert.tokenization_bert  # noqa: F401
 
 from negprobe import HookedEncoder, builtin_pairs, study
 from negprobe.study import run_study, write_study

@@ -91,6 +91,7 @@ def test_groups_are_a_list_an_array_or_a_column() -> None:
     assert all(one.identical(found[0]) for one in found)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_study_takes_its_folders_as_text(tmp_path: Path) -> None:
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     pairs = builtin_pairs()[:1]
