@@ -13,6 +13,9 @@ cpus=${SLURM_CPUS_PER_TASK:-1}
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A port of the job's own, as jobs may share a node.
 export RAY_ADDRESS="$head_node:$((20000 + SLURM_JOB_ID % 10000))"
+# Ray lets in only who knows the cluster's token; all steps of the job inherit this one.
+RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
 # --block keeps the daemons in their job steps, which end with the job.
 srun --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$head_node" \
