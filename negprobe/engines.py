@@ -1,5 +1,6 @@
 """Who measures the shards of a study: this process, or the workers of a Ray cluster."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -46,7 +47,8 @@ class _Worker:
 def cluster_device(asked: str | None) -> str:
     """The device of a Ray cluster's workers: the one asked for, or else a GPU if the cluster has any.
 
-    The cluster is the one that `RAY_ADDRESS` names, or that this process is in, or else a new one on this machine.
+    The cluster is the one that this process is in, or that `RAY_ADDRESS` names ("auto" for the last that `ray start`
+    began on this machine), or else a new one on this machine.
 
     Raises:
         StudyError: if Ray is not installed, no cluster is found, or one GPU of several is asked for.
@@ -55,11 +57,14 @@ def cluster_device(asked: str | None) -> str:
         raise StudyError(f"Each worker sees one GPU alone, so none can be asked for {asked}; write 'cuda'.")
     ray = _ray()
     if not ray.is_initialized():
+        # By itself Ray would take the machine's last cluster, which may be another user's, or long gone.
+        address = os.environ.get("RAY_ADDRESS") or "local"
         try:
-            ray.init(log_to_driver=False)
+            ray.init(address, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise StudyError(
-                f"There is no Ray cluster to be had: {error}. RAY_ADDRESS names the one to use."
+                f"There is no Ray cluster to be had: {error}. RAY_ADDRESS names the one to use; without it there is a "
+                "new one on this machine."
             ) from error
     return asked or ("cuda" if ray.cluster_resources().get("GPU") else "cpu")
 
@@ -146,6 +151,8 @@ def _last_line(error: Exception) -> str:
 
 
 def _ray() -> Any:
+    # Ray would otherwise try for a quarter of an hour to reach a cluster that does not answer.
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
     try:
         import ray
     except ImportError as error:

@@ -26,8 +26,8 @@ if [ "$others" -gt 0 ]; then
     ray start --address="$RAY_ADDRESS" --num-cpus="$cpus" --block &
 fi
 
-# A study takes the nodes that are there when it begins.
-python - "$SLURM_NNODES" <<'END'
+# A study takes the nodes that are there when it begins. Ray's own patience would be a quarter of an hour a try.
+RAY_NUM_REDIS_GET_RETRIES=3 python - "$SLURM_NNODES" <<'END'
 import sys, time
 import ray
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +50,20 @@ def test_in_process_measures_every_shard_in_its_order() -> None:
     assert [dataset.sizes["pair"] for _, dataset in found] == [len(shard) for shard in shards]
 
 
+def test_a_cluster_that_does_not_answer_is_an_error() -> None:
+    pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
+    waits = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "1"}
+    asking = subprocess.run(
+        [sys.executable, "-c", "from negprobe.engines import cluster_device; cluster_device(None)"],
+        env=os.environ | waits | {"RAY_ADDRESS": "127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        # Less than Ray would try by itself, which is twenty times.
+        timeout=60,
+    )
+    assert "StudyError: There is no Ray cluster to be had: Failed to connect" in asking.stderr
+
+
 @pytest.fixture(scope="module")
 def ray():
     """A cluster of two CPUs on this machine."""
@@ -55,7 +71,7 @@ def ray():
     here = str(Path(__file__).parent)
     python_path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"env_vars": {"PYTHONPATH": python_path}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield ray
     ray.shutdown()
 
@@ -134,7 +150,7 @@ def test_workers_that_cannot_be_had_are_told(ray, workers) -> None:
 def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     here = str(Path(__file__).parent)
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": here}})
+    ray.init("local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": here}})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     with pytest.raises(StudyError, match=r"could not load the model: .*cannot be put on"):
         list(on_ray(partial(load, "nowhere"))(embedded, [list(PAIRS.values())]))

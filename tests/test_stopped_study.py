@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,17 +63,33 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tables(out)
 
 
+@pytest.fixture
+def machine_whose_cluster_is_gone() -> Iterator[dict[str, str]]:
+    """The environment in which Ray finds the address of a cluster that no longer is there."""
+    # Not `tmp_path`, whose name is too long for Ray's sockets.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        address = Path(folder, "ray", "ray_current_cluster")
+        address.parent.mkdir()
+        address.write_text("127.0.0.1:9")
+        yield {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
+
+
 @pytest.mark.parametrize(
     ("engine", "number", "status"),
     [("local", signal.SIGINT, 130), ("local", signal.SIGTERM, 143), ("ray", signal.SIGTERM, 143)],
 )
 def test_a_stopped_study_goes_on(
-    undisturbed: dict[str, bytes], tmp_path: Path, engine: str, number: int, status: int
+    undisturbed: dict[str, bytes],
+    machine_whose_cluster_is_gone: dict[str, str],
+    tmp_path: Path,
+    engine: str,
+    number: int,
+    status: int,
 ) -> None:
     if engine == "ray":
         pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
     out = tmp_path / "out"
-    process = start(out, "--engine", engine)
+    process = start(out, "--engine", engine, **machine_whose_cluster_is_gone)
     while not any(out.glob("shards/*/*.parquet")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -75,6 +76,7 @@ def test_one_statement_is_read_or_refused(model: HookedEncoder, probe: Attention
     added_cues(text, other)
 
 
+@example("The door is [MASK].", "The door is not [MASK].", "The door is ajar.", "open", None)
 @given(
     STATEMENTS, STATEMENTS, st.none() | STATEMENTS, st.sampled_from([None, "open", "\ud800"]) | TEXTS, st.none() | TEXTS
 )
@@ -108,7 +110,9 @@ def test_a_pair_is_measured_and_patched_or_refused(
     page = attempt(lambda: probe.html(pair, tmp_path_factory.getbasetemp() / "page.html"))
     assert page is None or "</html>" in page.read_text(encoding="utf-8")
     asked = attempt(lambda: answerable(model, [pair]))
-    values = attempt(lambda: objective_values(model, [pair]))
+    attempt(lambda: objective_values(model, [pair]))
+    # A sweep leaves the control alone, which may have no answer where the pair has one.
+    values = attempt(lambda: objective_values(model, [replace(pair, control=None)]))
     for by in ("position", "role"):
         swept = attempt(lambda by=by: patch_sweep(model, pair, "resid_pre", by=by))
         assert (swept is None) == (values is None)
