@@ -33,6 +33,7 @@ from negprobe.study import run_study
 from negprobe.texts import quoted
 
 torch.set_num_threads(1)  # the model is tiny: threads would wait for each other longer than they work
+torch.set_printoptions(threshold=0, edgeitems=1)  # errors quote what they were given, thousands of times here
 NAN, INF = float("nan"), float("inf")
 HERE = Path(tempfile.mkdtemp())
 model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
