@@ -86,7 +86,7 @@ def lay_out(figure: Figure) -> None:
 def fix_layout(figure: Figure) -> None:
     """Lay out a figure for good: a layout starts from what it last was, and would shift by a hair with every file."""
     lay_out(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
 
 
 def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
