@@ -2,54 +2,20 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from negprobe import study
-from negprobe.cli import app
-
-STUDY = """
-import os, resource
-import transformers.models.auto.modeling_auto
-import negprobe.study as study
-# After the imports, as PyTorch's may write files of their own.
-if os.environ.get("FILE_LIMIT"):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["FILE_LIMIT"]),) * 2)
-study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 2
-study.study_figures = lambda results: {}
-study.study_report = lambda results, figures, manifest: ""
-from negprobe.cli import app
-app()
-"""
-
-
-def command_of(out: Path, *options: str) -> list[str]:
-    return ["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out), *options]
-
-
-def start(out: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", STUDY, *command_of(out, *options)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-    )
+from small_study import start
 
 
 def finish(out: Path) -> None:
-    """The same here, which saves the seconds of the imports, with nothing to stop it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for constant in ("_PAIRS_IN_SHARD", "PATCHED_IN_SHARD"):
-            patch.setattr(study, constant, 2)
-        patch.setattr(study, "study_figures", lambda results: {})
-        patch.setattr(study, "study_report", lambda results, figures, manifest: "")
-        result = CliRunner().invoke(app, command_of(out))
-    assert result.exit_code == 0, (result.output, result.exception)
+    said = out.with_name("said")
+    process = start(out, said)
+    process.join(120)
+    assert process.exitcode == 0, said.read_text()
 
 
 def tables(out: Path) -> dict[str, bytes]:
@@ -89,15 +55,17 @@ def test_a_stopped_study_goes_on(
     if engine == "ray":
         pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
     out = tmp_path / "out"
-    process = start(out, "--engine", engine, **machine_whose_cluster_is_gone)
+    said = tmp_path / "said"
+    process = start(out, said, "--engine", engine, **machine_whose_cluster_is_gone)
+    assert process.pid is not None
     while not any(out.glob("shards/*/*.parquet")):
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), said.read_text()
         time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == status, errors
-    assert "the same command goes on from there" in " ".join(errors.split())
-    assert "Traceback" not in errors
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == status, said.read_text()
+    assert "the same command goes on from there" in " ".join(said.read_text().split())
+    assert "Traceback" not in said.read_text()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*/*.parquet")}
     assert kept and not (out / "manifest.json").exists()
     finish(out)
@@ -105,16 +73,19 @@ def test_a_stopped_study_goes_on(
     assert tables(out) == undisturbed
 
 
-@pytest.mark.parametrize("limit", ["2000", "20000"])
+# In bytes: less than any shard has, and more than all shards, but less than the largest tables have.
+@pytest.mark.parametrize("limit", [2_000, 50_000])
 def test_a_disk_that_is_full_is_an_error_after_which_the_study_goes_on(
-    undisturbed: dict[str, bytes], tmp_path: Path, limit: str
+    undisturbed: dict[str, bytes], tmp_path: Path, limit: int
 ) -> None:
     out = tmp_path / "out"
-    full = start(out, FILE_LIMIT=limit)
-    _, errors = full.communicate(timeout=120)
-    assert full.returncode == 1
-    assert errors.startswith("Error:") and "Traceback" not in errors, errors
+    said = tmp_path / "said"
+    full = start(out, said, file_limit=limit)
+    full.join(120)
+    assert full.exitcode == 1
+    assert said.read_text().startswith("Error:") and "Traceback" not in said.read_text(), said.read_text()
     assert not list(out.rglob("*.part"))
+    assert bool(list(out.glob("shards/*/*.parquet"))) == (limit > 2_000)
     for name, table in tables(out).items():
         assert table == undisturbed[name]
     finish(out)
