@@ -1,5 +1,6 @@
 """What every test shares: runtime type checks on negprobe, no network, the real encoder and the data sets."""
 
+import gc
 import os
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,15 @@ from jaxtyping import install_import_hook
 
 # Before any test module imports negprobe: its annotations, tensor shapes included, are checked at every call.
 install_import_hook("negprobe", "beartype.beartype")
+
+# What is imported is never garbage, and looking through all of it again and again takes a tenth of the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector see only what the tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
