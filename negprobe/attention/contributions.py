@@ -12,7 +12,7 @@ from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, r
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block
+from negprobe.models.layers import Block, has_global_hooks, has_own_hooks
 
 # What each measure reads of a block.
 _ACTIVATIONS = {
@@ -24,6 +24,9 @@ _ACTIVATIONS = {
 }
 CONTRIBUTIONS = tuple(_ACTIVATIONS)
 """The measures `contributions` knows."""
+
+# The modules of a block whose hooks act on what the measures read; everything behind them they compute themselves.
+_READ = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores", "attn.hook_pattern", "hook_resid_pre")
 
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
@@ -58,13 +61,16 @@ def contributions(
         Maps on the model's device; rows and columns of padding are exactly 0.
 
     Raises:
-        InputError: for an unknown measure, tokens the model cannot take, or `include_bias=False` with a measure that
-            has no bias to leave out.
+        InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
+            has no bias to leave out, or a hook on a part of a block that the measure computes itself, from the
+            pattern and the values ("rollout" needs the pattern alone).
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if measure != "rollout":
+        _check_unhooked(model, measure)
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
     _, cache = model.run_with_cache(
@@ -84,6 +90,20 @@ def contributions(
     blocks = zip(cast(Sequence[Block], model.blocks), activations, strict=True)
     maps = torch.stack([_layer_map(measure, block, layer, mask, include_bias) for block, layer in blocks], dim=1)
     return globenc(maps) if measure == "globenc" else maps
+
+
+def _check_unhooked(model: HookedEncoder, measure: str) -> None:
+    hooked = [
+        name
+        for name, module in model.blocks.named_modules(prefix="blocks")
+        if not name.endswith(_READ) and has_own_hooks(module)
+    ]
+    if hooked or has_global_hooks():
+        where = hooked[0] if hooked else "every module"
+        raise InputError(
+            f"The measure {measure!r} follows a block from the pattern and the values on by itself, past the hook on "
+            f"{where}. Remove the hook, or use 'rollout'."
+        )
 
 
 def _layer_map(

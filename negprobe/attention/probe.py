@@ -136,8 +136,11 @@ class AttentionProbe:
             raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
         self.model = model
         self.batch_size = batch_size
+
+    @property
+    def _rounding(self) -> float:
         # Runs of the same statement in batches of other lengths were some 2 units apart, measured on MiniLM.
-        self._rounding = 8 * torch.finfo(model.cfg.dtype).eps
+        return 8 * torch.finfo(self.model.dtype).eps
 
     @overload
     def run(self, statements: str) -> StatementAttention: ...  # type: ignore[overload-overlap]
@@ -301,7 +304,7 @@ class AttentionProbe:
             members = [tokenized[index] for index in batch]
             compared = range(1, len(members[0].sides))
             padded = self._padded([pair.sides[side] for side in compared for pair in members])
-            in_frame = frame(members, self.model.device, torch.promote_types(cfg.dtype, torch.float32))
+            in_frame = frame(members, self.model.device, torch.promote_types(self.model.dtype, torch.float32))
             width = padded.tokens.shape[1]
             cue = rearrange(in_frame.cue[:, :width], "batch key -> batch 1 key 1")
             words = rearrange(in_frame.mean_own[:, :width, -1], "batch query -> batch 1 1 query")
@@ -438,7 +441,7 @@ class AttentionProbe:
             names_filter=lambda name: name.endswith(("hook_pattern", "attn.hook_v", "attn.hook_z")),
         )
         # In half precision the model has rounded already; what is measured on top of it is not rounded again.
-        dtype = torch.promote_types(cfg.dtype, torch.float32)
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
         return _Activations(
             *([cache[name, layer].to(dtype) for layer in range(cfg.n_layers)] for name in ("pattern", "v", "z"))
         )

@@ -57,6 +57,6 @@ def pseudo_log_likelihoods(model: HookedEncoder, texts: Sequence[str], batch_siz
         hidden_words = tokens[copy, at]
         tokens[copy, at] = tokenizer.mask_token_id
         resid = model(tokens, token_type_ids=types, one_zero_attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-        log_probabilities = model.unembed(model.mlm_head(resid[copy, at])).log_softmax(dim=-1)
+        log_probabilities = model.word_logits(resid, copy, at).log_softmax(dim=-1)
         total.index_add_(0, rows, log_probabilities[copy, hidden_words].cpu().double())
     return total

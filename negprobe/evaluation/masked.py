@@ -10,6 +10,7 @@ from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.models.layers import has_own_hooks
 from negprobe.statements import TokenizedStatement, tokenize, unknown_words
 
 
@@ -60,8 +61,8 @@ def read_gaps(
         tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
         types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
         resid = model(tokens, token_type_ids=types, one_zero_attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-        at_mask = resid[tokens == tokenizer.mask_token_id]
-        log_probabilities = model.unembed(model.mlm_head(at_mask)).log_softmax(dim=-1)
+        row, pos = (tokens == tokenizer.mask_token_id).nonzero(as_tuple=True)
+        log_probabilities = model.word_logits(resid, row, pos).log_softmax(dim=-1)
         best = log_probabilities.topk(min(k, model.cfg.d_vocab), dim=-1).indices.tolist()
         for row, top, of_row in zip(rows, best, log_probabilities, strict=True):
             gaps[row] = Gap(
@@ -132,8 +133,13 @@ def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
     """The tokenizer of a masked language model.
 
     Raises:
-        InputError: if the model is another kind, or was loaded without a tokenizer.
+        InputError: if the model is another kind, was loaded without a tokenizer, or has a hook on the model itself.
     """
+    if has_own_hooks(model):
+        raise InputError(
+            "The model itself has a hook (or a forward that replaces its own), which would not act, as words are read "
+            "from the last hidden states. Remove it, or hook a part such as model.unembed."
+        )
     if model.cfg.head != "masked_lm" or model.tokenizer is None:
         lack = "masked-LM head" if model.cfg.head != "masked_lm" else "tokenizer"
         raise InputError(f"{model.cfg.model_name!r} has no {lack}; words are predicted by a masked LM with one.")

@@ -1,9 +1,12 @@
 """What a `HookedEncoder` has to know about its architecture."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from transformer_lens.config import TransformerLensConfig
+from transformers.activations import ACT2FN
+
+from negprobe.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
 Pooling = Literal["mean", "cls"]
@@ -17,7 +20,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         model_name: The name or folder the model came from.
         family: The architecture: "bert", "distilbert", "roberta" or "electra".
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
-        d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA), else `d_model`.
+        d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
         pad_token_id: The token that is masked wherever it stands.
         first_position: Index of the first position embedding (RoBERTa counts from `pad_token_id + 1`).
@@ -25,6 +28,9 @@ class HookedEncoderConfig(TransformerLensConfig):
         labels: The classifier's label names, in the order of its logits.
         pooling: How the last hidden states become one embedding where there is no head.
         normalize: Whether that embedding is scaled to length 1.
+
+    Raises:
+        ModelError: for a size that is missing or impossible, and for a setting that this encoder does not have.
     """
 
     model_name: str = ""
@@ -38,3 +44,54 @@ class HookedEncoderConfig(TransformerLensConfig):
     labels: tuple[str, ...] = ()
     pooling: Pooling = "mean"
     normalize: bool = False
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the rest, and refuse what no encoder can be made of."""
+        for name in ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab"):
+            _check_size(name, getattr(self, name))
+        if self.n_heads == -1 and self.d_model % self.d_head:
+            raise ModelError(f"d_model {self.d_model} is no multiple of d_head {self.d_head}; give n_heads.")
+        self.d_embed = self.d_embed or self.d_model
+        super().__post_init__()
+        for name in ("n_heads", "d_mlp", "d_embed"):
+            _check_size(name, getattr(self, name))
+        for name in ("n_token_types", "pad_token_id", "first_position"):
+            _check_size(name, getattr(self, name), at_least=0)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ModelError(
+                    f"{name} is {getattr(self, name)!r}; this encoder has {' or '.join(map(repr, choices))}."
+                )
+        for name in ("act_fn", "head_act"):
+            if getattr(self, name) not in ACT2FN:
+                raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
+        if self.n_key_value_heads not in (None, self.n_heads):
+            raise ModelError(f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own.")
+        if self.pad_token_id >= self.d_vocab:
+            raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
+        if self.head == "classification" and not self.labels:
+            raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
+
+
+# Settings of TransformerLens's that a post-LayerNorm encoder has one way only, and settings of ours.
+_CHOICES = {
+    "family": ("bert", "distilbert", "roberta", "electra"),
+    "head": get_args(Head),
+    "pooling": get_args(Pooling),
+    "normalization_type": ("LN",),
+    "positional_embedding_type": ("standard",),
+    "attn_only": (False,),
+    "gated_mlp": (False,),
+    "uses_rms_norm": (False,),
+    "final_rms": (False,),
+    "layer_norm_folding": (False,),
+    "use_split_qkv_input": (False,),
+    "num_experts": (None,),
+    "experts_per_token": (None,),
+}
+
+
+def _check_size(name: str, value: object, at_least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        given = "is missing" if value == -1 else f"is {value!r}"
+        raise ModelError(f"{name} {given}; give a whole number of at least {at_least}.")

@@ -242,8 +242,8 @@ def _embedding_weights(source: Weights, family: Family, cfg: HookedEncoderConfig
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
         "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"],
-        "ln_embed.w": source[f"{embeddings}.LayerNorm.weight"],
-        "ln_embed.b": source[f"{embeddings}.LayerNorm.bias"],
+        "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
+        "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],
     }
     if cfg.n_token_types:
         weights["embed.W_token_type"] = source[f"{embeddings}.token_type_embeddings.weight"]

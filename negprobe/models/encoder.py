@@ -1,24 +1,28 @@
 """`HookedEncoder`: an encoder in which every activation can be read, replaced and differentiated."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, overload
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import ActivationCache, FactoredMatrix, HookedRootModule
+from transformer_lens import FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
+from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import check_supported, convert, encoder_config
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
-from negprobe.models.layers import Block, Embed, LayerNorm
+from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
 from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint, read_tokenizer
 from negprobe.texts import is_utf8, quoted
 
@@ -52,15 +56,22 @@ class HookedEncoder(HookedRootModule):
     | `blocks.L.hook_mlp_out` | batch pos d_model | what the MLP writes |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+
+    Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
+    embeddings after LayerNorm, and "predictions" of one row are a string. Inside another `HookedRootModule`, which
+    renames all hook points, the encoder's own methods and caches keep the names above.
     """
 
+    context_level: int
+
+    @torch.inference_mode(False)
     def __init__(self, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Make the modules with uninitialised weights; use `from_pretrained` to load a model."""
         super().__init__()
-        self.cfg = cfg
+        # A copy, as two models made from one configuration can be converted differently.
+        self.cfg = cfg = replace(cfg)
         self.tokenizer = tokenizer
         self.embed = Embed(cfg)
-        self.ln_embed = LayerNorm(cfg.d_embed, cfg.eps)
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
         self.blocks = nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)])
@@ -73,8 +84,15 @@ class HookedEncoder(HookedRootModule):
         # Results per head are large: listed, and so cached, on request only, though live whenever they are named.
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
         self.set_use_attn_result(cfg.use_attn_result)
+        self.register_load_state_dict_pre_hook(_accept_earlier_names)
+        self.register_load_state_dict_post_hook(_sync_after_loading)
+        if self.device.type == "meta":
+            self.to(dtype=cfg.dtype)
+        else:
+            self.to(device=cfg.device, dtype=cfg.dtype)
 
     @classmethod
+    @torch.inference_mode(False)  # weights made in inference mode would be of no use outside it
     @checked
     def from_pretrained(
         cls,
@@ -156,7 +174,8 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             input: A text, a pair of texts, a list of either, token ids, or, with `start_at_layer`, that block's input.
-            return_type: "logits" for the head's output, "predictions" for words or label names, None for nothing.
+            return_type: "logits" for the head's output, "predictions" for words or label names (a string for one row, a
+                list for several), None for nothing.
             token_type_ids: Segment of each token; by default what the tokenizer says, or 0 for token ids.
             one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding,
                 and with `start_at_layer` nothing is.
@@ -171,16 +190,18 @@ class HookedEncoder(HookedRootModule):
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
                 model does not have, or "predictions" of a model without a head.
+            ModelError: if the parameters have several types or are on several devices.
         """
+        self.check_parameters()
         self._check_layers(start_at_layer=start_at_layer, stop_at_layer=stop_at_layer)
         if start_at_layer is None:
             tokens, token_type_ids, mask = self._inputs(input, token_type_ids, one_zero_attention_mask, truncate)
             resid = self.embed_tokens(tokens, token_type_ids)
         else:
             tokens, resid, mask = None, *self._residual(input, one_zero_attention_mask)
-        additive = additive_mask(mask, resid.dtype)
+        keys = key_mask(mask)
         for block in self.blocks[start_at_layer:stop_at_layer]:
-            resid = block(resid, additive)
+            resid = block(resid, keys)
         if stop_at_layer is not None:
             return resid
         if return_type is None:
@@ -190,7 +211,7 @@ class HookedEncoder(HookedRootModule):
             return output
         if return_type == "predictions":
             predicted = self._predictions(output, tokens)
-            return predicted[0] if isinstance(input, (str, tuple)) else predicted
+            return predicted[0] if len(predicted) == 1 else predicted
         raise InputError(f"return_type is 'logits', 'predictions' or None, not {return_type!r}.")
 
     @checked
@@ -198,8 +219,7 @@ class HookedEncoder(HookedRootModule):
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
         """The first block's input: the sum of the embeddings after LayerNorm (and ELECTRA's projection)."""
-        summed = self.embed(tokens, token_type_ids)
-        return self.hook_full_embed(self.embed_project(self.ln_embed(summed)))
+        return self.hook_full_embed(self.embed_project(self.embed(tokens, token_type_ids)))
 
     @checked
     def head_output(
@@ -212,10 +232,28 @@ class HookedEncoder(HookedRootModule):
             return self.classifier(resid)
         return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
 
+    @checked
+    def word_logits(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        row: Int[Tensor, " word"],
+        pos: Int[Tensor, " word"],
+    ) -> Float[Tensor, "word d_vocab"]:
+        """A masked LM's vocabulary logits at some tokens of the last hidden states.
+
+        The head computes these tokens alone, unless it is hooked: a hook is given every token, as in `forward`.
+
+        Raises:
+            InputError: without a masked-LM head.
+        """
+        if is_hooked(self._unembed, self.mlm_head):
+            return self.unembed(self.mlm_head(resid))[row, pos]
+        return self.unembed(self.mlm_head(resid[row, pos]))
+
     @overload
     def run_with_cache(
         self, *args: Any, return_cache_object: Literal[True] = True, **kwargs: Any
-    ) -> tuple[Output, ActivationCache]: ...
+    ) -> tuple[Output, EncoderCache]: ...
     @overload
     def run_with_cache(
         self, *args: Any, return_cache_object: Literal[False], **kwargs: Any
@@ -226,15 +264,48 @@ class HookedEncoder(HookedRootModule):
         return_cache_object: bool = True,
         remove_batch_dim: bool = False,
         **kwargs: Any,
-    ) -> tuple[Output, ActivationCache | dict[str, Tensor]]:
-        """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method."""
+    ) -> tuple[Output, EncoderCache | dict[str, Tensor]]:
+        """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method.
+
+        The methods of the cache that TransformerLens has for pre-LayerNorm decoders are right for encoders, or raise
+        `InputError` (see `cache.EncoderCache`).
+        """
         input = args[0] if args else kwargs.get("input")
         if remove_batch_dim and not isinstance(input, (str, tuple)) and input is not None and len(input) != 1:
             raise InputError(f"Only the batch axis of one text can be removed; this batch has {len(input)}.")
         output, cache = super().run_with_cache(*args, remove_batch_dim=remove_batch_dim, **kwargs)
         if not return_cache_object:
             return output, cache
-        return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return output, EncoderCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def get_caching_hooks(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Tensor], list[tuple[str, Callable[..., None]]], list[tuple[str, Callable[..., None]]]]:
+        """TransformerLens's method; keys of the cache are the encoder's own names inside another module too."""
+        cache, fwd, bwd = super().get_caching_hooks(*args, **kwargs)
+        named = [[(name, _under_name(name, save)) for name, save in hooks] for hooks in (fwd, bwd)]
+        return cache, named[0], named[1]
+
+    def add_caching_hooks(self, *args: Any, cache: dict[str, Tensor] | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """TransformerLens's method; keys of the cache are the encoder's own names inside another module too."""
+        cache, fwd, bwd = self.get_caching_hooks(*args, cache=cache, **kwargs)
+        for direction, hooks in (("fwd", fwd), ("bwd", bwd)):
+            for name, save in hooks:
+                self.add_hook(name, save, direction)
+        return cache
+
+    @contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["HookedEncoder"]:
+        """TransformerLens's method; hooks that a module around this one has added outlive those added here."""
+        own = self.context_level
+        points = self.hook_points()
+        handles = [handle for point in points for handle in (*point.fwd_hooks, *point.bwd_hooks)]
+        self.context_level = max([own, *(handle.context_level or 0 for handle in handles)])
+        try:
+            with super().hooks(*args, **kwargs):
+                yield self
+        finally:
+            self.context_level = own
 
     @checked
     def to_tokens(
@@ -312,16 +383,49 @@ class HookedEncoder(HookedRootModule):
         """Every hook point, the per-head results among them even while they are not listed."""
         return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]
 
-    def to(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
-        """Move to a device or dtype, and keep `cfg` true to it."""
-        super().to(*args, **kwargs)
-        self.cfg.device, self.cfg.dtype = str(self.embed.W_E.device), self.embed.W_E.dtype
+    @torch.inference_mode(False)
+    def _apply(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
+        """Every conversion (`to`, `double`, `half`, `cuda`, …) ends here; `cfg` follows."""
+        super()._apply(*args, **kwargs)
+        self._sync_config()
         return self
+
+    def _sync_config(self) -> None:
+        """The parameters decide; `cfg.dtype` and `cfg.device` repeat them for TransformerLens's functions."""
+        self.cfg.device, self.cfg.dtype = str(self.device), self.dtype
+
+    def check_parameters(self) -> None:
+        """Refuse parameters of several types or devices, as after `model.blocks[0].double()`.
+
+        Raises:
+            ModelError: naming the kinds there are.
+        """
+        kinds: dict[tuple[torch.dtype, torch.device], str] = {}
+        for name, module in self.mod_dict.items():
+            for key, parameter in module._parameters.items():
+                if parameter is not None:
+                    kinds.setdefault((parameter.dtype, parameter.device), f"{name}.{key}")
+        if len(kinds) > 1:
+            found = ", ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
+            raise ModelError(
+                f"The parameters of {self.cfg.model_name!r} do not all have one type and device: {found}. Convert the "
+                "whole model, as in model.to(torch.float64)."
+            )
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Where the parameters are."""
         return self.embed.W_E.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        return self.embed.W_E.dtype
+
+    @property
+    def ln_embed(self) -> LayerNorm:
+        """The LayerNorm after the sum of the embeddings, `embed.ln`."""
+        return self.embed.ln
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_embed"]:
@@ -444,7 +548,9 @@ class HookedEncoder(HookedRootModule):
             )
         if mask is None:
             return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
-        return resid, _shaped("attention mask", mask, resid.shape[:2]).to(resid.device)
+        mask = _shaped("attention mask", mask, resid.shape[:2]).to(resid.device)
+        _check_rows(mask)
+        return resid, mask
 
     def _inputs(
         self,
@@ -462,8 +568,7 @@ class HookedEncoder(HookedRootModule):
         pos = tokens.shape[1]
         _check_ids("Token", tokens, self.cfg.d_vocab)
         mask = own_mask if mask is None else _shaped("attention mask", mask, shape)[:, :pos].to(self.device)
-        if not bool(mask.any(dim=1).all()):
-            raise InputError("A row of the batch has no token but padding; leave it out.")
+        _check_rows(mask)
         if token_type_ids is not None:
             types = _shaped("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
         if types is not None and self.cfg.n_token_types:
@@ -536,14 +641,32 @@ def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
         raise InputError(f"{kind} ids run from {low} to {high}, but this model has only ids 0 to {size - 1}.")
 
 
+def _check_rows(mask: Int[Tensor, "batch pos"]) -> None:
+    if not bool(mask.any(dim=1).all()):
+        raise InputError("A row of the batch has no token but padding; leave it out.")
+
+
 def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
     if tuple(given.shape) != tuple(shape):
         raise InputError(f"The {name} is {list(given.shape)}, but the input is {list(shape)}.")
     return given
 
 
-def additive_mask(mask: Int[Tensor, "batch pos"], dtype: torch.dtype) -> Float[Tensor, "batch 1 1 key"] | None:
-    """0 where a key may be looked at, the most negative number where it is padding; None without padding."""
-    if bool(mask.all()):
-        return None
-    return rearrange((1 - mask).to(dtype) * torch.finfo(dtype).min, "batch key -> batch 1 1 key")
+def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
+    """The LayerNorm of the embeddings was once a module of the model, `ln_embed`."""
+    for name in ("w", "b"):
+        if f"{prefix}ln_embed.{name}" in weights:
+            weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
+
+
+def _sync_after_loading(model: HookedEncoder, keys: object) -> None:
+    model._sync_config()
+
+
+def _under_name(name: str, save: Callable[..., None]) -> Callable[..., None]:
+    """A caching hook of TransformerLens that keeps the activation under this name, not under the hook point's."""
+
+    def save_under_name(activation: Tensor, hook: HookPoint) -> None:
+        save(activation, hook=SimpleNamespace(name=name))
+
+    return save_under_name

@@ -7,8 +7,9 @@ from, so that flattening the heads for one large matrix product copies nothing.
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from transformer_lens.hook_points import HookPoint
 from transformers.activations import ACT2FN
 
@@ -31,7 +32,7 @@ class LayerNorm(nn.Module):
 
 
 class Embed(nn.Module):
-    """Token, position and (where the family has them) token-type embeddings, before LayerNorm."""
+    """Token, position and (where the family has them) token-type embeddings: their sum after LayerNorm."""
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
         """Make the tables of the summands the family has."""
@@ -44,16 +45,17 @@ class Embed(nn.Module):
         if cfg.n_token_types:
             self.W_token_type = nn.Parameter(torch.empty(cfg.n_token_types, cfg.d_embed))
             self.hook_token_type_embed = HookPoint()
+        self.ln = LayerNorm(cfg.d_embed, cfg.eps)
 
     def forward(
-        self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None
+        self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_embed"]:
-        """Sum the embeddings of each token."""
+        """Sum the embeddings of each token and normalise the sum."""
         summands = self.summands(tokens, token_type_ids)
         total = self.hook_embed(summands["embed"])
         if self.cfg.n_token_types:
             total = total + self.hook_token_type_embed(summands["token_type_embed"])
-        return total + self.hook_pos_embed(summands["pos_embed"])
+        return self.ln(total + self.hook_pos_embed(summands["pos_embed"]))
 
     def summands(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None
@@ -99,17 +101,17 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        mask: Float[Tensor, "batch 1 1 key"] | None,
+        mask: Bool[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """What attention writes: the sum over heads of `z W_O`, plus `b_O`.
 
-        `mask` is added to the scores after `hook_attn_scores`, so padding stays masked whatever a hook writes.
+        `mask` (see `key_mask`) acts after `hook_attn_scores`, so padding stays masked whatever a hook writes.
         """
         q = self.hook_q(self.project(x, self.W_Q, self.b_Q))
         k = self.hook_k(self.project(x, self.W_K, self.b_K))
         v = self.hook_v(self.project(x, self.W_V, self.b_V))
         z = self.hook_z(self.mix(q, k, v, mask))
-        if _is_hooked(self.hook_result):
+        if is_hooked(self.hook_result):
             return self.hook_result(self.result(z)).sum(dim=2) + self.b_O
         return self.out(z)
 
@@ -137,14 +139,14 @@ class Attention(nn.Module):
         q: Float[Tensor, "batch query head d_head"],
         k: Float[Tensor, "batch key head d_head"],
         v: Float[Tensor, "batch key head d_head"],
-        mask: Float[Tensor, "batch 1 1 key"] | None,
+        mask: Bool[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch query head d_head"]:
         """The heads' outputs, pattern times values."""
         q, k, v = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k, v))
-        if _is_hooked(self.hook_attn_scores) or _is_hooked(self.hook_pattern):
+        if is_hooked(self.hook_attn_scores, self.hook_pattern):
             # Scaling the queries and not the scores saves a pass over the larger of the two.
             scores = self.hook_attn_scores((q / self.cfg.d_head**0.5) @ k.mT)
-            pattern = self.hook_pattern((scores if mask is None else scores + mask).softmax(dim=-1))
+            pattern = self.hook_pattern(masked_softmax(scores, mask))
             z = pattern @ v
         else:
             # Nobody looks at the pattern, so the fused kernel, which never forms it, may be used.
@@ -201,7 +203,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        mask: Float[Tensor, "batch 1 1 key"] | None,
+        mask: Bool[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """The next block's input."""
         x = self.hook_resid_pre(x)
@@ -211,12 +213,52 @@ class Block(nn.Module):
         return self.hook_normalized_resid_post(self.ln2(resid_post))
 
 
-def _is_hooked(hook_point: HookPoint) -> bool:
-    # PyTorch's own registries, so that a hook added without TransformerLens counts too.
-    registries = (
-        hook_point._forward_pre_hooks,
-        hook_point._forward_hooks,
-        hook_point._backward_pre_hooks,
-        hook_point._backward_hooks,
+def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | None:
+    """True for the keys that can be attended to, False for padding; None if there is no padding.
+
+    It has no floating-point type that could differ from that of the scores.
+    """
+    return None if bool(mask.all()) else rearrange(mask.bool(), "batch key -> batch 1 1 key")
+
+
+def masked_softmax(
+    scores: Float[Tensor, "batch head query key"], mask: Bool[Tensor, "batch 1 1 key"] | None
+) -> Float[Tensor, "batch head query key"]:
+    """The pattern of these scores, exactly 0 at padding."""
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """Whether code from outside runs when one of the modules, or a module inside it, is called.
+
+    A shortcut that computes a module's output without calling the module passes such code by. It is allowed only where
+    this is False. Counted are hooks of TransformerLens and of PyTorch, forward and backward, PyTorch's global module
+    hooks, and a `forward` that replaces the module's own.
+    """
+    return has_global_hooks() or any(has_own_hooks(part) for module in modules for part in module.modules())
+
+
+def has_global_hooks() -> bool:
+    """Whether PyTorch has hooks that run in every module."""
+    return bool(
+        torch_module._global_forward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_backward_pre_hooks
+        or torch_module._global_backward_hooks
     )
-    return any(registries)
+
+
+def has_own_hooks(module: nn.Module) -> bool:
+    """Whether code from outside runs in the module itself: its hooks, or a `forward` from elsewhere."""
+    return bool(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        or "forward" in vars(module)
+        or type(module).forward.__module__.split(".", 1)[0] not in _KNOWN_PACKAGES
+    )
+
+
+# The packages whose modules a `HookedEncoder` is made of.
+_KNOWN_PACKAGES = frozenset({"negprobe", "torch", "transformer_lens", "transformers"})

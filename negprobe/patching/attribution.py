@@ -25,7 +25,7 @@ from negprobe.patching.objectives import (
     readout_for,
 )
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, pair_batches, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, keep_in, pair_batches, pair_runs
 from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
@@ -211,16 +211,13 @@ def differentiate(
         # A leaf: the graph starts here, whether or not the parameters want gradients, and none of theirs is computed.
         return (activation if shift is None else activation + shift).detach().requires_grad_()
 
-    def keep(activation: Tensor, hook: HookPoint) -> None:
-        kept[str(hook.name)] = activation
-
     with torch.inference_mode(False), torch.enable_grad():
         final = model.run_with_hooks(
             run.tokens,
             token_type_ids=run.token_types,
             one_zero_attention_mask=run.mask,
             stop_at_layer=model.cfg.n_layers,
-            fwd_hooks=[(_EMBEDDINGS, start), *((name, keep) for name in hooks)],
+            fwd_hooks=[(_EMBEDDINGS, start), *((name, keep_in(kept, name)) for name in hooks)],
         )
         values = read(final, torch.arange(len(run.tokens), device=model.device))
         if not values.requires_grad:

@@ -3,6 +3,8 @@
 A patch at one token leaves the other rows of that block's input as they were, so their queries, keys and values are the
 unpatched run's; a patch after the attention leaves every other row of the block's output as it was; and of the last
 block only the rows that the objective reads are computed. `run_hooked` is the plain way, with hooks and nothing saved.
+It is taken wherever a part of the model is hooked (`layers.is_hooked`), so that hooks of the caller's own act in every
+run as they do in the model's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +19,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from negprobe.models import HookedEncoder
-from negprobe.models.encoder import additive_mask
-from negprobe.models.layers import Attention, Block
+from negprobe.models.layers import Attention, Block, is_hooked, key_mask, masked_softmax
 from negprobe.patching.edits import Edit, replaced, replaced_queries, replaced_rows, touched
 from negprobe.patching.objectives import Readout
 from negprobe.patching.runs import Run, cached
@@ -82,7 +83,7 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         names = {kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in _KEPT}
         x, cache = cached(model, run, [name for of_kind in names.values() for name in of_kind])
         return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
-    mask = additive_mask(run.mask, model.cfg.dtype)
+    mask = key_mask(run.mask)
     # As the model's own first block gets it, so that tokens it cannot read are refused.
     x = model(run.tokens, token_type_ids=run.token_types, one_zero_attention_mask=run.mask, stop_at_layer=0)
     kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
@@ -152,7 +153,7 @@ def run_edited(
     first = min((edit.layer for edit in edits), default=model.cfg.n_layers)
     last = model.cfg.n_layers - 1
     real = base.run.mask[pair]
-    additive = additive_mask(real, base.resid[0].dtype)
+    keys = key_mask(real)
     read = None if readout.positions is None else readout.positions[pair]
     rows = _embedded(model, base, pair, edits, real.bool())
     for layer in range(first, model.cfg.n_layers):
@@ -163,7 +164,7 @@ def run_edited(
         }
         block = model.blocks[layer]
         assert isinstance(block, Block)
-        rows = _block(block, layer, base, pair, here, rows, real.bool(), additive, read if layer == last else None)
+        rows = _block(block, layer, base, pair, here, rows, real.bool(), keys, read if layer == last else None)
     if read is None:
         return readout.read(
             base.resid[-1][pair] if rows is None else rows.onto(base.resid[-1], pair, rows.values), pair
@@ -206,8 +207,8 @@ def _block_of(model: HookedEncoder, layer: int) -> Block:
 
 
 def has_hooks(model: HookedEncoder) -> bool:
-    """Whether the model has hooks, on hook points or elsewhere, that the engine's own blocks would pass by."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in (model, *model.mod_dict.values()))
+    """Whether a part of the model is hooked, which the engine's own blocks would pass by."""
+    return is_hooked(*model.children())
 
 
 def _embedded(
@@ -225,7 +226,7 @@ def _embedded(
     for edit in embeddings:
         if edit.site in total:
             total[edit.site] = replaced(total[edit.site], edit)
-    resid = model.embed_project(model.ln_embed(sum(total.values())))
+    resid = model.embed_project(model.embed.ln(sum(total.values())))
     for edit in embeddings:
         if edit.site == "full_embed":
             resid = replaced(resid, edit)
@@ -241,7 +242,7 @@ def _block(
     here: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
     real: Bool[Tensor, "run pos"],
-    mask: Float[Tensor, "run 1 1 key"] | None,
+    mask: Bool[Tensor, "run 1 1 key"] | None,
     read: Int[Tensor, "run query"] | None,
 ) -> _Rows | None:
     """The rows of a block's output that can differ from the unpatched run's, of all positions or of those to `read`."""
@@ -310,7 +311,7 @@ def _attention(
     pair: Int[Tensor, " run"],
     here: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
-    mask: Float[Tensor, "run 1 1 key"] | None,
+    mask: Bool[Tensor, "run 1 1 key"] | None,
     queries: Int[Tensor, "run query"] | None,
 ) -> Float[Tensor, "run query head d_head"]:
     """The heads' outputs before any edit of them, at some queries or at all."""
@@ -344,7 +345,7 @@ def _attention(
     scores = (q / attn.cfg.d_head**0.5) @ k.mT
     for edit in here["attn_scores"]:
         scores = replaced_queries(scores, edit, queries)
-    pattern = (scores if mask is None else scores + mask).softmax(dim=-1)
+    pattern = masked_softmax(scores, mask)
     for edit in here["pattern"]:
         pattern = replaced_queries(pattern, edit, queries)
     return rearrange(pattern @ v, "run head query d_head -> run query head d_head")
@@ -354,7 +355,7 @@ def _attention_of_few(
     attn: Attention,
     x: Float[Tensor, "run pos d_model"],
     queries: Int[Tensor, "run query"],
-    mask: Float[Tensor, "run 1 1 key"] | None,
+    mask: Bool[Tensor, "run 1 1 key"] | None,
 ) -> Float[Tensor, "run query head d_head"]:
     """Attention of a few queries without the keys and values of every token.
 
@@ -365,7 +366,7 @@ def _attention_of_few(
     q = attn.project(x_query, attn.W_Q, attn.b_Q) / attn.cfg.d_head**0.5
     read = einsum(q, attn.W_K, "run query head d_head, head d_model d_head -> run query head d_model")
     scores = einsum(read, x, "run query head d_model, run pos d_model -> run head query pos")
-    pattern = (scores if mask is None else scores + mask).softmax(dim=-1)
+    pattern = masked_softmax(scores, mask)
     mixed = einsum(pattern, x, "run head query pos, run pos d_model -> run query head d_model")
     return einsum(mixed, attn.W_V, "run query head d_model, head d_model d_head -> run query head d_head") + attn.b_V
 

@@ -17,6 +17,7 @@ from negprobe.arguments import checked
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
+from negprobe.models.layers import is_hooked
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair
 from negprobe.texts import quoted
@@ -36,9 +37,13 @@ class Readout:
 
     def __call__(self, resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         """Read runs from all their last hidden states."""
-        if self.positions is not None:
-            resid = torch.take_along_dim(resid, self.positions[pair][..., None], dim=1)
-        return self.read(resid, pair)
+        return self.read(_states_at(resid, self.positions, pair), pair)
+
+
+def _states_at(
+    resid: Float[Tensor, "run pos d_model"], positions: Int[Tensor, "pair read"] | None, pair: Int[Tensor, " run"]
+) -> Float[Tensor, "run read d_model"]:
+    return resid if positions is None else torch.take_along_dim(resid, positions[pair][..., None], dim=1)
 
 
 Objective = Callable[[HookedEncoder, PairRuns, Run], Readout]
@@ -86,6 +91,8 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     """
     at = _mask_positions(model, side)
     target, foil = _word_ids(model, runs, "target"), _word_ids(model, runs, "foil")
+    if is_hooked(model.mlm_head, model.unembed):
+        return _answer_difference(model, side, target, foil)
     # Only two words are compared, so only their difference of unembedding vectors is needed.
     direction = model.W_U[:, target].T - model.W_U[:, foil].T
     bias = model.b_U[target] - model.b_U[foil]
@@ -105,14 +112,7 @@ def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> R
     """
     if model.cfg.head != "classification":
         raise PatchingError(f"{model.cfg.model_name!r} is not a classifier, so it has no class logits.")
-    target, foil = _label_ids(model, runs, "target"), _label_ids(model, runs, "foil")
-
-    def read(first: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        logits = model.classifier(first)
-        row = torch.arange(len(first), device=first.device)
-        return logits[row, target[pair]] - logits[row, foil[pair]]
-
-    return Readout(_first_positions(side), read)
+    return _answer_difference(model, side, _label_ids(model, runs, "target"), _label_ids(model, runs, "foil"))
 
 
 @checked
@@ -127,7 +127,7 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     ids = _label_ids(model, runs, "target") if model.cfg.head == "classification" else _word_ids(model, runs, "target")
 
     def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        return logits(states).softmax(dim=-1)[torch.arange(len(states), device=states.device), ids[pair]]
+        return logits(states, pair).softmax(dim=-1)[torch.arange(len(states), device=states.device), ids[pair]]
 
     return Readout(positions, read)
 
@@ -143,12 +143,14 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
         PatchingError: for a model without a head, or a statement that does not have exactly one mask token.
     """
     positions, logits = _answer_logits(model, side)
-    base_positions, _ = _answer_logits(model, runs.base)
-    clean_states = torch.take_along_dim(last_hidden_states(model, runs.base), base_positions[..., None], dim=1)
-    clean = logits(clean_states).log_softmax(dim=-1)
+    every = torch.arange(len(runs.pairs), device=model.device)
+    base_positions, base_logits = _answer_logits(model, runs.base)
+    clean_states = _states_at(last_hidden_states(model, runs.base), base_positions, every)
+    clean = base_logits(clean_states, every).log_softmax(dim=-1)
 
     def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        return F.kl_div(logits(states).log_softmax(dim=-1), clean[pair], reduction="none", log_target=True).sum(dim=-1)
+        found = logits(states, pair).log_softmax(dim=-1)
+        return F.kl_div(found, clean[pair], reduction="none", log_target=True).sum(dim=-1)
 
     return Readout(positions, read)
 
@@ -270,11 +272,37 @@ def _first_positions(side: Run) -> Int[Tensor, "pair 1"]:
 
 def _answer_logits(
     model: HookedEncoder, side: Run
-) -> tuple[Int[Tensor, "pair 1"], Callable[[Float[Tensor, "run 1 d_model"]], Float[Tensor, "run answer"]]]:
-    """Where a model's answer is read, and its logits from the last hidden state there."""
+) -> tuple[
+    Int[Tensor, "pair 1"] | None,
+    Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, "run answer"]],
+]:
+    """The positions that a model's answer is read from (None for all), and its logits from the states there.
+
+    A head with hooks gets the states of all positions, as in the model's own forward pass.
+    """
     if model.cfg.head == "classification":
-        return _first_positions(side), model.classifier
-    return _mask_positions(model, side), lambda states: model.unembed(model.mlm_head(states[:, 0]))
+        positions = None if is_hooked(model.classifier) else _first_positions(side)
+        return positions, lambda states, pair: model.classifier(states)
+    at = _mask_positions(model, side)
+    if is_hooked(model.mlm_head, model.unembed):
+        return None, lambda states, pair: model.unembed(model.mlm_head(states))[
+            torch.arange(len(states), device=states.device), at[pair, 0]
+        ]
+    return at, lambda states, pair: model.unembed(model.mlm_head(states[:, 0]))
+
+
+def _answer_difference(
+    model: HookedEncoder, side: Run, target: Int[Tensor, " pair"], foil: Int[Tensor, " pair"]
+) -> Readout:
+    """Reads `logit(target) - logit(foil)` from all logits of an answer."""
+    positions, logits = _answer_logits(model, side)
+
+    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+        answers = logits(states, pair)
+        row = torch.arange(len(states), device=states.device)
+        return answers[row, target[pair]] - answers[row, foil[pair]]
+
+    return Readout(positions, read)
 
 
 def _label_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " pair"]:

@@ -83,7 +83,7 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
         raise PatchingError("There are no reference statements to take means over; give at least one pair.")
     totals: list[Tensor] = []
     # Half precision stops counting at a few hundred.
-    exact = torch.promote_types(model.cfg.dtype, torch.float32)
+    exact = torch.promote_types(model.dtype, torch.float32)
     count = torch.zeros(len(ROLES), device=model.device, dtype=exact)
     for indices in pair_batches(model, pairs, site_widths(model, pairs, site)):
         batch = [pairs[index] for index in indices]
@@ -97,7 +97,7 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
             totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
             count += weight.sum(dim=(0, 1))
     shape = (-1, *(1,) * (totals[0].ndim - 1))
-    return [(total / count.clamp(min=1).reshape(shape)).to(model.cfg.dtype) for total in totals], count > 0
+    return [(total / count.clamp(min=1).reshape(shape)).to(model.dtype) for total in totals], count > 0
 
 
 @dataclass(frozen=True)

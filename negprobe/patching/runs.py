@@ -1,6 +1,6 @@
 """A batch of pairs as two padded runs whose tokens are known to belong together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe.errors import InputError, PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.models.layers import has_own_hooks
 from negprobe.patching.sites import Site
 from negprobe.statements import (
     ROLES,
@@ -156,12 +157,17 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
     """Statements tokenized and padded as one side of a batch.
 
     Raises:
-        PatchingError: for a model without a tokenizer.
+        PatchingError: for a model without a tokenizer, or with a hook on the model itself.
         StatementError: for a statement that cannot be tokenized.
         InputError: for one that is longer than the model's context.
     """
     if model.tokenizer is None:
         raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
+    if has_own_hooks(model):
+        raise PatchingError(
+            "The model itself has a hook (or a forward that replaces its own), which would not act, as patched runs "
+            "are read from the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
+        )
     statements = tuple(tokenize_all(texts, model.tokenizer))
     longest = max(statements, key=len)
     if len(longest) > model.cfg.n_ctx:
@@ -202,19 +208,24 @@ def site_activations(
         raise PatchingError(f"{model.cfg.model_name!r} has no token types, so there is no 'token_type_embed'.")
     names = [site.hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
     found: dict[str, Tensor] = {}
-
-    def keep(activation: Tensor, hook: HookPoint) -> None:
-        found[str(hook.name)] = activation
-
     # Caches leave the heads' results out unless they are asked for at loading; hooks of one's own see them.
     final = model.run_with_hooks(
         run.tokens,
         token_type_ids=run.token_types,
         one_zero_attention_mask=run.mask,
         stop_at_layer=model.cfg.n_layers,
-        fwd_hooks=[(name, keep) for name in names],
+        fwd_hooks=[(name, keep_in(found, name)) for name in names],
     )
     return final, [found[name] for name in names]
+
+
+def keep_in(found: dict[str, Tensor], name: str) -> Callable[[Tensor, HookPoint], None]:
+    """A hook that keeps the activation under this name; the hook point's own is another module's inside of one."""
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        found[name] = activation
+
+    return keep
 
 
 def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:

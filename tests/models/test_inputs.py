@@ -226,7 +226,7 @@ def test_predicted_labels() -> None:
     best = [ours.cfg.labels[i] for i in ours(pairs).argmax(dim=-1)]
     assert ours(pairs, return_type="predictions") == best
     assert ours(pairs[1], return_type="predictions") == best[1]
-    assert ours(ours(pairs[0], stop_at_layer=2), start_at_layer=2, return_type="predictions") == best[:1]
+    assert ours(ours(pairs[0], stop_at_layer=2), start_at_layer=2, return_type="predictions") == best[0]
 
 
 def test_other_return_types(bert: HookedEncoder, classifier: HookedEncoder) -> None:

@@ -1,0 +1,471 @@
+"""`EncoderCache`: the activations of a run, and what each component contributed to its residual stream.
+
+TransformerLens's `ActivationCache` adds up what components write. In a post-LayerNorm encoder every sum passes through
+a LayerNorm, so plain outputs do not add up to a state. At its input y in this run, with mean and deviation fixed, a
+LayerNorm is affine: for the summands c of y,
+
+    LN(y) = Σ_c (c - mean(c)) / σ(y) · w + b.
+
+The terms here are outputs that have been carried through the LayerNorms behind them in this way, so that they add up to
+the state.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.utilities import Slice
+
+from negprobe.errors import InputError
+from negprobe.models.layers import LayerNorm
+
+Terms = Float[Tensor, "term *batch_pos d_model"]
+Labelled = Tensor | tuple[Tensor, list[str]]
+SliceOrInput: TypeAlias = Slice | int | tuple[int | None, ...] | list[int] | Tensor | None
+
+
+class EncoderCache(ActivationCache):
+    """TransformerLens's cache for a `HookedEncoder`.
+
+    A state here is the input of block `layer` (`blocks.L.hook_resid_pre`), for `layer=n_layers`, -1 or None the last
+    hidden states, and with `mlp_input` the sum before the block's first LayerNorm (`blocks.L.hook_resid_mid`), or with
+    `apply_ln` as well what the MLP reads. Methods that decompose a state return terms that add up to it; "bias" is the
+    term of all that belongs to no other, such as the LayerNorms' biases. Methods that have no meaning here raise
+    `InputError`.
+
+    In half precision the terms are computed in float32.
+    """
+
+    def decompose_resid(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        mode: Literal["all", "mlp", "attn"] = "all",
+        apply_ln: bool = False,
+        pos_slice: SliceOrInput = None,
+        incl_embeds: bool = True,
+        return_labels: bool = False,
+    ) -> Labelled:
+        """What the embeddings and each layer's attention and MLP contributed to a state.
+
+        Returns:
+            Terms `[term (batch) pos d_model]`: the embeddings, `attn_out` and `mlp_out` of each layer, and last the
+            bias. They add up to the state. With another `mode` than "all", or without `incl_embeds`, only the terms
+            asked for, without the bias; these add up to nothing.
+
+        Raises:
+            InputError: if the cache lacks an activation, or a hook has changed a state so that the terms miss it.
+        """
+        if mode not in ("all", "mlp", "attn"):
+            raise InputError(f"mode is 'all', 'mlp' or 'attn', not {mode!r}.")
+        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice)
+        decomposed.check_sum()
+        kept = {"all": ("attn_out", "mlp_out"), "attn": ("attn_out",), "mlp": ("mlp_out",)}[mode]
+        whole = mode == "all" and incl_embeds
+        labels = [
+            label
+            for label in decomposed.labels
+            if (whole if label == "bias" else label.endswith(kept) or (incl_embeds and label.endswith("embed")))
+        ]
+        return _labelled(decomposed.terms_of(labels), labels, return_labels)
+
+    def accumulated_resid(
+        self,
+        layer: int | None = None,
+        incl_mid: bool = False,
+        apply_ln: bool = False,
+        pos_slice: SliceOrInput = None,
+        mlp_input: bool = False,
+        return_labels: bool = False,
+    ) -> Labelled:
+        """The input of every block up to `layer`, and last, for all layers, the last hidden states.
+
+        Every row is a state after LayerNorm, as the next block or the head reads it.
+
+        Raises:
+            InputError: for `incl_mid`, `mlp_input` or `apply_ln`, or if the cache lacks a state.
+        """
+        if incl_mid or mlp_input:
+            raise InputError(
+                "hook_resid_mid is before a LayerNorm, but the states of accumulated_resid are after one; take "
+                'cache["resid_mid", layer] by itself.'
+            )
+        if apply_ln:
+            raise InputError("The states of accumulated_resid are after LayerNorm already; leave apply_ln=False.")
+        last = self._layer(layer)
+        states = torch.stack([_slice(pos_slice).apply(self._state(at), dim=-2) for at in range(last + 1)])
+        n_layers = self.model.cfg.n_layers
+        labels = ["final_post" if at == n_layers else f"{at}_pre" for at in range(last + 1)]
+        return _labelled(states, labels, return_labels)
+
+    def stack_head_results(
+        self,
+        layer: int | None = -1,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        pos_slice: SliceOrInput = None,
+        apply_ln: bool = False,
+    ) -> Labelled:
+        """What each head of the layers below contributed to a state; what a head itself writes is `hook_result`.
+
+        Returns:
+            Terms `[term (batch) pos d_model]` named "L0H0", …, and with `incl_remainder` the rest of the state.
+
+        Raises:
+            InputError: for `apply_ln`, as the state is after LayerNorm, or if the cache lacks an activation.
+        """
+        decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, heads=True)
+        return decomposed.of_layers("H", incl_remainder, return_labels)
+
+    def stack_neuron_results(
+        self,
+        layer: int | None,
+        pos_slice: SliceOrInput = None,
+        neuron_slice: SliceOrInput = None,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        apply_ln: bool = False,
+        project_output_onto: Float[Tensor, "d_model *output"] | None = None,
+        mlp_input: bool = False,
+    ) -> Labelled:
+        """What each MLP neuron of the layers below contributed to a state.
+
+        Returns:
+            Terms `[term (batch) pos d_model]` named "L0N0", …, and with `incl_remainder` the rest of the state;
+            `project_output_onto` multiplies all of them.
+
+        Raises:
+            InputError: for `apply_ln` without `mlp_input`, or if the cache lacks an activation.
+        """
+        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, neurons=_slice(neuron_slice))
+        return decomposed.of_layers("N", incl_remainder, return_labels, project_output_onto)
+
+    def get_full_resid_decomposition(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,
+        pos_slice: SliceOrInput = None,
+        return_labels: bool = False,
+        project_output_onto: Float[Tensor, "d_model *output"] | None = None,
+    ) -> Labelled:
+        """What every head, every neuron (or MLP) and the embeddings contributed to a state.
+
+        Returns:
+            Terms `[term (batch) pos d_model]`: heads, neurons or MLPs, embeddings, and the bias, which has every bias
+            of the model. They add up to the state; `project_output_onto` multiplies all of them.
+
+        Raises:
+            InputError: for `apply_ln` without `mlp_input`, if the cache lacks an activation, or if a hook has changed a
+                state so that the terms miss it.
+        """
+        neurons = Slice(None) if expand_neurons else None
+        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, heads=True, neurons=neurons)
+        decomposed.check_sum()
+        ranks = {"H": 0, "N": 1, "mlp_out": 1, "embed": 2, "bias": 3}
+
+        def rank(label: str) -> int:
+            return next(rank for part, rank in ranks.items() if part in label)
+
+        labels = sorted(decomposed.labels, key=rank)
+        return _labelled(_projected(decomposed.terms_of(labels), project_output_onto), labels, return_labels)
+
+    def stack_activation(
+        self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
+    ) -> Float[Tensor, "layer ..."]:
+        """One activation of every layer below `layer`, as the run had it.
+
+        Raises:
+            InputError: for no layers, or if the cache lacks the activation.
+        """
+        last = self._layer(layer)
+        if last == 0:
+            raise InputError("There is no layer below layer 0; give a layer of at least 1.")
+        try:
+            return super().stack_activation(activation_name, last, sublayer_type)
+        except KeyError as error:
+            raise self._missing(str(error.args[0])) from error
+
+    def get_neuron_results(self, layer: int, *args: Any, **kwargs: Any) -> Tensor:
+        """What each neuron of a layer writes; together with `b_out` that is `hook_mlp_out`.
+
+        Raises:
+            InputError: for a layer that the model does not have, or if the cache lacks `mlp.hook_post`.
+        """
+        n_layers = self.model.cfg.n_layers
+        if not -n_layers <= layer < n_layers:
+            raise InputError(f"There is no layer {layer}; the model has layers 0 to {n_layers - 1}.")
+        layer %= n_layers
+        self.activation(f"blocks.{layer}.mlp.hook_post")
+        return super().get_neuron_results(layer, *args, **kwargs)
+
+    def compute_head_results(self) -> None:
+        """Add to the cache what each head writes; together with `b_O` that is `hook_attn_out`.
+
+        Raises:
+            InputError: if the cache lacks `attn.hook_z`.
+        """
+        for layer in range(self.model.cfg.n_layers):
+            if f"blocks.{layer}.attn.hook_result" not in self.cache_dict:
+                self.activation(f"blocks.{layer}.attn.hook_z")
+        super().compute_head_results()
+
+    def apply_slice_to_batch_dim(self, batch_slice: SliceOrInput) -> "EncoderCache":
+        """The cache of some texts of the batch.
+
+        Raises:
+            InputError: for a cache without a batch axis.
+        """
+        if not self.has_batch_dim and _slice(batch_slice).mode != "empty":
+            raise InputError("The cache has no batch axis, so that no text can be taken from it.")
+        part = super().apply_slice_to_batch_dim(batch_slice)
+        return EncoderCache(part.cache_dict, self.model, part.has_batch_dim)
+
+    def remove_batch_dim(self, batch_size: int | None = None) -> "EncoderCache":
+        """The same cache without the batch axis of its one text.
+
+        Raises:
+            InputError: for a batch of several texts.
+        """
+        n_texts = self._batch_size() if batch_size is None else batch_size
+        if self.has_batch_dim and n_texts != 1:
+            raise InputError(f"Only the batch axis of one text can be removed; this batch has {n_texts}.")
+        super().remove_batch_dim(n_texts)
+        return self
+
+    def apply_ln_to_stack(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not defined; raises `InputError`."""
+        raise InputError(
+            "A stack does not say which LayerNorms its terms have passed, and misses their biases. The terms of "
+            "decompose_resid have passed all of them; for the MLP's input use mlp_input=True and apply_ln=True."
+        )
+
+    def logit_attrs(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not defined; raises `InputError`."""
+        raise InputError(
+            "The head of an encoder is not linear, so that logits are no sum over components. Use "
+            "negprobe.patching.attribute for first-order estimates, or patch_sweep for exact effects."
+        )
+
+    def logit_lens(self, **kwargs: Any) -> NoReturn:
+        """Not defined; raises `InputError`."""
+        raise InputError(
+            "logit_lens is for decoders. Read a state through the head by model.head_output(state, mask), with the "
+            "states of accumulated_resid."
+        )
+
+    def ssm_layers(self, *args: Any, **kwargs: Any) -> list[int]:
+        """The layers with a state-space mixer: an encoder has none."""
+        return []
+
+    def compute_ssm_state(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not defined; raises `InputError`."""
+        raise InputError("An encoder has no state-space layers; its states are in accumulated_resid.")
+
+    def compute_ssm_effective_attention(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not defined; raises `InputError`."""
+        raise InputError('An encoder has no state-space layers; its attention is cache["pattern", layer].')
+
+    def activation(self, name: str) -> Tensor:
+        """An activation by its hook's whole name; raises `InputError` if it was not cached."""
+        if name not in self.cache_dict:
+            raise self._missing(name)
+        return self.cache_dict[name]
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(
+            f"The cache has no {name!r}; run the whole model with run_with_cache, without a names_filter that leaves "
+            "it out."
+        )
+
+    def _layer(self, layer: int | None) -> int:
+        n_layers = self.model.cfg.n_layers
+        if layer is None or layer == -1:
+            return n_layers
+        if not 0 <= layer <= n_layers:
+            raise InputError(f"There is no state before layer {layer}; layers go from 0 to {n_layers}, the last.")
+        return layer
+
+    def _state(self, layer: int) -> Tensor:
+        n_layers = self.model.cfg.n_layers
+        if layer < n_layers:
+            return self.activation(f"blocks.{layer}.hook_resid_pre")
+        return self.activation(f"blocks.{n_layers - 1}.hook_normalized_resid_post")
+
+
+class _Decomposition:
+    """The terms of one state of a run, each carried through the LayerNorms behind it."""
+
+    def __init__(
+        self,
+        cache: EncoderCache,
+        layer: int | None,
+        mlp_input: bool,
+        apply_ln: bool,
+        pos_slice: SliceOrInput,
+        heads: bool = False,
+        neurons: Slice | None = None,
+    ) -> None:
+        """Decompose the input of a layer.
+
+        Args:
+            cache: The run.
+            layer: The layer, as the cache's methods take it.
+            mlp_input: Whether the state is the one before the layer's first LayerNorm.
+            apply_ln: Whether it has passed that LayerNorm.
+            pos_slice: The positions.
+            heads: Whether attention is split into heads.
+            neurons: Which neurons MLPs are split into; None for no split.
+        """
+        last = cache._layer(layer)
+        model = cache.model
+        if mlp_input and last == model.cfg.n_layers:
+            raise InputError("Behind the last layer there is no MLP; leave mlp_input=False.")
+        if apply_ln and not mlp_input:
+            raise InputError(
+                "The input of a layer is after LayerNorm already, and so are its terms; leave apply_ln=False."
+            )
+        self._cache, self._heads, self._neurons = cache, heads, neurons
+        self._positions = _slice(pos_slice)
+        self._stacks: list[tuple[list[str], Tensor]] = []
+        self._embeddings()
+        for at in range(last):
+            block = model.blocks[at]
+            self._attention(at)
+            self._through(block.ln1, f"blocks.{at}.hook_resid_mid")
+            self._mlp(at)
+            self._through(block.ln2, f"blocks.{at}.hook_resid_post")
+        if mlp_input:
+            self._attention(last)
+            state = self._at(f"blocks.{last}.hook_resid_mid")
+            if apply_ln:
+                self._through(model.blocks[last].ln1, f"blocks.{last}.hook_resid_mid")
+                state = _normalized(model.blocks[last].ln1, state)
+            self.state = state
+        else:
+            self.state = self._positions.apply(_floating(cache._state(last)), dim=-2)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the terms, in the order in which they are computed, and "bias"."""
+        return [label for labels, _ in self._stacks for label in labels] + ["bias"]
+
+    def terms_of(self, labels: Sequence[str]) -> Terms:
+        """The terms of these names."""
+        by_label = {label: term for names, stack in self._stacks for label, term in zip(names, stack, strict=True)}
+        by_label["bias"] = self._bias.expand_as(self.state)
+        if not labels:
+            return self.state.new_zeros(0, *self.state.shape)
+        return torch.stack([by_label[label] for label in labels])
+
+    def of_layers(
+        self,
+        kind: Literal["H", "N"],
+        incl_remainder: bool,
+        return_labels: bool,
+        onto: Float[Tensor, "d_model *output"] | None = None,
+    ) -> Labelled:
+        """The terms of heads or neurons, and what remains of the state without them."""
+        labels = [label for label in self.labels if label.startswith("L") and kind in label]
+        terms = self.terms_of(labels)
+        if incl_remainder:
+            terms = torch.cat([terms, (self.state - terms.sum(dim=0))[None]])
+            labels = [*labels, "remainder"]
+        return _labelled(_projected(terms, onto), labels, return_labels)
+
+    def check_sum(self) -> None:
+        """Refuse terms that do not add up to the state.
+
+        Raises:
+            InputError: if they miss it by more than rounding.
+        """
+        total = sum((stack.sum(dim=0) for _, stack in self._stacks), self._bias)
+        missed = float((total - self.state).abs().max()) if self.state.numel() else 0.0
+        allowed = torch.finfo(self._cache.activation(self._embedding_names()[0]).dtype).eps ** 0.5
+        if not missed <= allowed * max(1.0, float(self.state.abs().max())):
+            raise InputError(
+                f"The terms miss the state by {missed:.3g}: a hook changed a state of this run, or the model's "
+                "parameters have changed since. Run the model again without such hooks."
+            )
+
+    def _at(self, name: str, dim: int = -2) -> Tensor:
+        return self._positions.apply(_floating(self._cache.activation(name)), dim=dim)
+
+    def _embedding_names(self) -> list[str]:
+        has_types = bool(self._cache.model.cfg.n_token_types)
+        return [f"embed.hook_{name}" for name in ("embed", *(["token_type_embed"] if has_types else []), "pos_embed")]
+
+    def _embeddings(self) -> None:
+        embed, project = self._cache.model.embed, self._cache.model.embed_project
+        names = self._embedding_names()
+        summands = torch.stack([self._at(name) for name in names])
+        self._bias = torch.zeros_like(summands[0])
+        self._stacks = [([name.removeprefix("embed.hook_") for name in names], summands)]
+        self._through_norm(embed.ln, summands.sum(dim=0))
+        if not isinstance(project, torch.nn.Identity):
+            weight, bias = (parameter.detach().to(self._bias) for parameter in (project.weight, project.bias))
+            self._map(lambda terms: terms @ weight.T, bias)
+
+    def _attention(self, layer: int) -> None:
+        attn = self._cache.model.blocks[layer].attn
+        if not self._heads:
+            self._stacks.append(([f"{layer}_attn_out"], self._at(f"blocks.{layer}.hook_attn_out")[None]))
+            return
+        name = f"blocks.{layer}.attn.hook_result"
+        if name in self._cache.cache_dict:
+            results = self._at(name, dim=-3)
+        else:
+            z = self._at(f"blocks.{layer}.attn.hook_z", dim=-3)
+            results = torch.einsum("...hd,hdm->...hm", z, attn.W_O.detach().to(z))
+        n_heads = results.shape[-2]
+        self._stacks.append(([f"L{layer}H{head}" for head in range(n_heads)], results.movedim(-2, 0)))
+        self._bias = self._bias + attn.b_O.detach().to(self._bias)
+
+    def _mlp(self, layer: int) -> None:
+        if self._neurons is None:
+            self._stacks.append(([f"{layer}_mlp_out"], self._at(f"blocks.{layer}.hook_mlp_out")[None]))
+            return
+        mlp = self._cache.model.blocks[layer].mlp
+        post, W_out = self._at(f"blocks.{layer}.mlp.hook_post"), mlp.W_out.detach()
+        indices = torch.atleast_1d(self._neurons.apply(torch.arange(len(W_out)), dim=0))
+        terms = post[..., indices, None] * W_out[indices].to(post)
+        self._stacks.append(([f"L{layer}N{neuron}" for neuron in indices.tolist()], terms.movedim(-2, 0)))
+        self._bias = self._bias + mlp.b_out.detach().to(self._bias)
+
+    def _through(self, norm: LayerNorm, name: str) -> None:
+        self._through_norm(norm, self._at(name))
+
+    def _through_norm(self, norm: LayerNorm, y: Tensor) -> None:
+        """Carry every term through a LayerNorm at its input in this run."""
+        gain, bias = norm.w.detach().to(y), norm.b.detach().to(y)
+        std = torch.sqrt(y.var(dim=-1, correction=0, keepdim=True) + norm.eps)
+        self._map(lambda terms: (terms - terms.mean(dim=-1, keepdim=True)) / std * gain, bias)
+
+    def _map(self, linear: Callable[[Tensor], Tensor], bias: Tensor) -> None:
+        self._stacks = [(labels, linear(stack)) for labels, stack in self._stacks]
+        self._bias = linear(self._bias) + bias
+
+
+def _normalized(norm: LayerNorm, y: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(y, norm.w.shape, norm.w.detach().to(y), norm.b.detach().to(y), norm.eps)
+
+
+def _floating(activation: Tensor) -> Tensor:
+    """In float32 at least: the model has rounded already, and terms are not rounded again."""
+    return activation.to(torch.promote_types(activation.dtype, torch.float32))
+
+
+def _slice(given: SliceOrInput) -> Slice:
+    return given if isinstance(given, Slice) else Slice(given)
+
+
+def _projected(terms: Terms, onto: Float[Tensor, "d_model *output"] | None) -> Tensor:
+    return terms if onto is None else terms @ onto.to(terms)
+
+
+def _labelled(terms: Tensor, labels: list[str], return_labels: bool) -> Labelled:
+    return (terms, labels) if return_labels else terms
