@@ -1,8 +1,8 @@
 """`EncoderCache`: the activations of a run, and what each component contributed to its residual stream.
 
 TransformerLens's `ActivationCache` adds up what components write. In a post-LayerNorm encoder every sum passes through
-a LayerNorm, so plain outputs do not add up to a state. At its input y in this run, with mean and deviation fixed, a
-LayerNorm is affine: for the summands c of y,
+a LayerNorm, so plain outputs do not add up to a state. With the deviation it divides by held at that of its input y in
+this run, a LayerNorm is affine: for the summands c of y,
 
     LN(y) = Σ_c (c - mean(c)) / σ(y) · w + b.
 
@@ -13,18 +13,20 @@ the state.
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
+from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.models.layers import LayerNorm
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]
-SliceOrInput: TypeAlias = Slice | int | tuple[int | None, ...] | list[int] | Tensor | None
+SliceOrInput: TypeAlias = Slice | int | tuple[int | None, ...] | list[int] | np.ndarray | Tensor | None
 
 
 class EncoderCache(ActivationCache):
@@ -39,6 +41,7 @@ class EncoderCache(ActivationCache):
     In half precision the terms are computed in float32.
     """
 
+    @checked
     def decompose_resid(
         self,
         layer: int | None = None,
@@ -59,8 +62,6 @@ class EncoderCache(ActivationCache):
         Raises:
             InputError: if the cache lacks an activation, or a hook has changed a state so that the terms miss it.
         """
-        if mode not in ("all", "mlp", "attn"):
-            raise InputError(f"mode is 'all', 'mlp' or 'attn', not {mode!r}.")
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice)
         decomposed.check_sum()
         kept = {"all": ("attn_out", "mlp_out"), "attn": ("attn_out",), "mlp": ("mlp_out",)}[mode]
@@ -72,6 +73,7 @@ class EncoderCache(ActivationCache):
         ]
         return _labelled(decomposed.terms_of(labels), labels, return_labels)
 
+    @checked
     def accumulated_resid(
         self,
         layer: int | None = None,
@@ -101,6 +103,7 @@ class EncoderCache(ActivationCache):
         labels = ["final_post" if at == n_layers else f"{at}_pre" for at in range(last + 1)]
         return _labelled(states, labels, return_labels)
 
+    @checked
     def stack_head_results(
         self,
         layer: int | None = -1,
@@ -120,6 +123,7 @@ class EncoderCache(ActivationCache):
         decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, heads=True)
         return decomposed.of_layers("H", incl_remainder, return_labels)
 
+    @checked
     def stack_neuron_results(
         self,
         layer: int | None,
@@ -143,6 +147,7 @@ class EncoderCache(ActivationCache):
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, neurons=_slice(neuron_slice))
         return decomposed.of_layers("N", incl_remainder, return_labels, project_output_onto)
 
+    @checked
     def get_full_resid_decomposition(
         self,
         layer: int | None = None,
@@ -174,6 +179,7 @@ class EncoderCache(ActivationCache):
         labels = sorted(decomposed.labels, key=rank)
         return _labelled(_projected(decomposed.terms_of(labels), project_output_onto), labels, return_labels)
 
+    @checked
     def stack_activation(
         self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
     ) -> Float[Tensor, "layer ..."]:
@@ -214,6 +220,7 @@ class EncoderCache(ActivationCache):
                 self.activation(f"blocks.{layer}.attn.hook_z")
         super().compute_head_results()
 
+    @checked
     def apply_slice_to_batch_dim(self, batch_slice: SliceOrInput) -> "EncoderCache":
         """The cache of some texts of the batch.
 
@@ -225,6 +232,7 @@ class EncoderCache(ActivationCache):
         part = super().apply_slice_to_batch_dim(batch_slice)
         return EncoderCache(part.cache_dict, self.model, part.has_batch_dim)
 
+    @checked
     def remove_batch_dim(self, batch_size: int | None = None) -> "EncoderCache":
         """The same cache without the batch axis of its one text.
 
