@@ -126,7 +126,7 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     positions, logits = _answer_logits(model, side)
     ids = _label_ids(model, runs, "target") if model.cfg.head == "classification" else _word_ids(model, runs, "target")
 
-    def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         return logits(states, pair).softmax(dim=-1)[torch.arange(len(states), device=states.device), ids[pair]]
 
     return Readout(positions, read)
@@ -148,7 +148,7 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     clean_states = _states_at(last_hidden_states(model, runs.base), base_positions, every)
     clean = base_logits(clean_states, every).log_softmax(dim=-1)
 
-    def read(states: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         found = logits(states, pair).log_softmax(dim=-1)
         return F.kl_div(found, clean[pair], reduction="none", log_target=True).sum(dim=-1)
 
