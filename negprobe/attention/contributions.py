@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, r
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block, has_global_hooks, has_own_hooks
+from negprobe.models.layers import Block, LayerNorm, is_hooked
 
 # What each measure reads of a block.
 _ACTIVATIONS = {
@@ -25,8 +26,8 @@ _ACTIVATIONS = {
 CONTRIBUTIONS = tuple(_ACTIVATIONS)
 """The measures `contributions` knows."""
 
-# The modules of a block whose hooks act on what the measures read; everything behind them they compute themselves.
-_READ = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores", "attn.hook_pattern", "hook_resid_pre")
+# What a block's output follows from by its weights alone.
+_OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
@@ -62,26 +63,28 @@ def contributions(
 
     Raises:
         InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
-            has no bias to leave out, or a hook on a part of a block that the measure computes itself, from the
-            pattern and the values ("rollout" needs the pattern alone).
+            has no bias to leave out, or where a hook has changed what a block makes of the pattern and the values,
+            which the measures compute themselves ("rollout" needs the pattern alone).
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
-    if measure != "rollout":
-        _check_unhooked(model, measure)
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
-    _, cache = model.run_with_cache(
+    passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)
+    names = (*_ACTIVATIONS[measure], *(_OUTPUT_FROM if passes_hooks_by else ()))
+    final, cache = model.run_with_cache(
         tokens,
         token_type_ids=token_type_ids,
         one_zero_attention_mask=mask,
         stop_at_layer=model.cfg.n_layers,
-        names_filter=lambda name: name.endswith(_ACTIVATIONS[measure]),
+        names_filter=lambda name: name.endswith(names),
         return_cache_object=False,
     )
     mask = mask.to(model.device)
+    if passes_hooks_by:
+        _check_outputs(model, measure, cache, final, mask)
     activations = [
         {name: cache[f"blocks.{layer}.{name}"] for name in _ACTIVATIONS[measure]} for layer in range(model.cfg.n_layers)
     ]
@@ -92,18 +95,28 @@ def contributions(
     return globenc(maps) if measure == "globenc" else maps
 
 
-def _check_unhooked(model: HookedEncoder, measure: str) -> None:
-    hooked = [
-        name
-        for name, module in model.blocks.named_modules(prefix="blocks")
-        if not name.endswith(_READ) and has_own_hooks(module)
-    ]
-    if hooked or has_global_hooks():
-        where = hooked[0] if hooked else "every module"
-        raise InputError(
-            f"The measure {measure!r} follows a block from the pattern and the values on by itself, past the hook on "
-            f"{where}. Remove the hook, or use 'rollout'."
-        )
+def _check_outputs(
+    model: HookedEncoder,
+    measure: str,
+    cache: dict[str, Tensor],
+    final: Float[Tensor, "batch pos d_model"],
+    mask: Int[Tensor, "batch pos"],
+) -> None:
+    """Refuse a run in which a block's output is not what its weights make of its input, pattern and values."""
+    outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
+    for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
+        x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
+        z = einsum(pattern, v, "batch head query key, batch key head e -> batch query head e")
+        h = LayerNorm.forward(block.ln1, x + block.attn.out(z))
+        act_fn = block.mlp.act_fn
+        mlp_out = block.mlp.write(type(act_fn).forward(act_fn, block.mlp.read(h)))
+        by_weights = LayerNorm.forward(block.ln2, h + mlp_out)
+        changed = float((by_weights - output)[mask.bool()].abs().max())
+        if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
+            raise InputError(
+                f"A hook changes what block {layer} makes of its attention pattern and values, which {measure!r} "
+                f"computes from the weights. Remove the hook, or use 'rollout'."
+            )
 
 
 def _layer_map(

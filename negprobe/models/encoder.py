@@ -86,10 +86,9 @@ class HookedEncoder(HookedRootModule):
         self.set_use_attn_result(cfg.use_attn_result)
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
         self.register_load_state_dict_post_hook(_sync_after_loading)
-        if self.device.type == "meta":
-            self.to(dtype=cfg.dtype)
-        else:
+        if self.device.type != "meta":
             self.to(device=cfg.device, dtype=cfg.dtype)
+        self._sync_config()
 
     @classmethod
     @torch.inference_mode(False)  # weights made in inference mode would be of no use outside it

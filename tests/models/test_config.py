@@ -1,4 +1,4 @@
-"""A configuration no encoder can be made of is refused by the name of the setting; names mean what TransformerLens says."""
+"""A configuration no encoder can be made of is refused by its setting's name; names mean what TransformerLens says."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_a_missing_size_is_filled_in_or_refused_by_its_name() -> None:
     assert HookedEncoder(HookedEncoderConfig(**SMALL, d_embed=4)).W_E.shape == (20, 4)
     with pytest.raises(ModelError, match="d_vocab is missing"):
         HookedEncoderConfig(**{name: size for name, size in SMALL.items() if name != "d_vocab"})
-    with pytest.raises(ModelError, match="d_head.*n_heads"):
+    with pytest.raises(ModelError, match=r"d_head.*n_heads"):
         HookedEncoderConfig(**SMALL | {"d_head": 3})
 
 

@@ -262,22 +262,27 @@ def test_a_hook_on_the_whole_model_is_refused_where_only_its_parts_are_run(
         pseudo_log_likelihoods(model, ["the door"])
 
 
-def test_measures_that_compute_a_block_themselves_refuse_hooks_on_it(model: HookedEncoder) -> None:
-    tokens = model.to_tokens("the door is not open")[0]
+def test_measures_that_compute_a_block_themselves_refuse_a_hook_that_changes_it(model: HookedEncoder) -> None:
+    tokens = model.to_tokens(["the door is not open", "a dog"])[0]
     measures = ("all_heads_norm", "residual", "zeroing", "globenc")
-    for part in ("blocks.1.mlp", "blocks.0.ln1", "blocks.2.hook_attn_out", "blocks.1.attn.hook_z", "blocks.1"):
-        with hook_on(model, part):
+    without = [contributions(model, tokens, None, measure) for measure in measures]
+    for part in ("1.mlp", "0.ln1", "2.hook_attn_out", "1.attn.hook_z", "1.mlp.act_fn", "1", "2.ln2"):
+        with hook_on(model, f"blocks.{part}"):
             for measure in measures:
-                with pytest.raises(InputError, match=f"{part}.*rollout"):
+                with pytest.raises(InputError, match=f"block {part[0]} .*'{measure}'.*'rollout'"):
                     contributions(model, tokens, None, measure)
             contributions(model, tokens, None, "rollout")
-    with hook_on_every_module(model, "unembed"), pytest.raises(InputError, match="every module"):
+    with hook_on_every_module(model, "blocks.0.mlp"), pytest.raises(InputError, match="block 0"):
         AttentionProbe(model).cue_shares(PAIRS)
     # What the measures read themselves may be changed, as may what comes before and behind.
     for part in ("blocks.1.attn.hook_pattern", "blocks.1.attn.hook_v", "blocks.0.hook_resid_pre", "unembed", "embed"):
         with hook_on(model, part):
             for measure in measures:
                 contributions(model, tokens, None, measure)
+    # A hook that looks and changes nothing is no reason to refuse.
+    with hook_on_every_module(model, "unembed"):
+        for measure, expected in zip(measures, without, strict=True):
+            np.testing.assert_allclose(contributions(model, tokens, None, measure), expected, atol=1e-12)
 
 
 def test_without_hooks_the_shortcuts_are_taken(model: HookedEncoder, classifier: HookedEncoder) -> None:
