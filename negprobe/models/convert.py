@@ -117,11 +117,23 @@ FAMILY_OF = {
     "electra": "electra",
 }
 
-_HEAD_OF_SUFFIX: dict[str, Head] = {
-    "ForMaskedLM": "masked_lm",
-    "ForPreTraining": "masked_lm",
-    "ForSequenceClassification": "classification",
-    "Model": "none",
+
+def _classes(*prefixes: str) -> dict[str, Head]:
+    suffixes: dict[str, Head] = {
+        "ForMaskedLM": "masked_lm",
+        "ForSequenceClassification": "classification",
+        "Model": "none",
+    }
+    return {prefix + suffix: head for prefix in prefixes for suffix, head in suffixes.items()}
+
+
+# The classes of transformers that each family is read from, and the head that each one has.
+CLASSES: dict[str, dict[str, Head]] = {
+    "bert": _classes("Bert") | {"BertForPreTraining": "masked_lm"},
+    "distilbert": _classes("DistilBert"),
+    "roberta": _classes("Roberta", "XLMRoberta", "Camembert"),
+    # The discriminator has no vocabulary: what it offers is its states.
+    "electra": _classes("Electra") | {"ElectraForPreTraining": "none"},
 }
 
 
@@ -133,8 +145,7 @@ def check_supported(config: Any, architecture: str) -> None:
         architecture: The class the checkpoint was saved from, such as "BertForMaskedLM".
 
     Raises:
-        ModelError: for decoders, unknown families, unknown heads, relative position embeddings and a model without a
-            padding token.
+        ModelError: for decoders, unknown families, relative position embeddings and a model without a padding token.
     """
     supported = ", ".join(FAMILY_OF)
     model_type = getattr(config, "model_type", "?")
@@ -156,16 +167,13 @@ def check_supported(config: Any, architecture: str) -> None:
         )
     if getattr(config, "pad_token_id", 0) is None:
         raise ModelError(f"{architecture} has no pad_token_id, so negprobe could not tell padding from text.")
-    head_of(architecture)
 
 
 def head_of(architecture: str) -> Head:
-    """The head an architecture's class name stands for; raises `ModelError` if negprobe has no such head."""
-    if architecture == "ElectraForPreTraining":
-        return "none"  # the discriminator has no vocabulary: what it offers is its states
-    for suffix, head in _HEAD_OF_SUFFIX.items():
-        if architecture.endswith(suffix):
-            return head
+    """The head of a class in `CLASSES`; raises `ModelError` for any other class."""
+    for classes in CLASSES.values():
+        if architecture in classes:
+            return classes[architecture]
     raise ModelError(
         f"{architecture} has a head negprobe does not read; it reads masked language models, sequence classifiers "
         "and plain encoders (…ForMaskedLM, …ForSequenceClassification, …Model)."

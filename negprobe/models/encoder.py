@@ -14,17 +14,27 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
+from negprobe.memory import is_out_of_memory
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
-from negprobe.models.convert import check_supported, convert, encoder_config
+from negprobe.models.convert import convert, encoder_config
+from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
-from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.models.live import read_model
+from negprobe.models.loading import (
+    apply_pooling_of_folder,
+    check_given_tokenizer,
+    checkpoint_folder,
+    read_checkpoint,
+    read_tokenizer,
+)
 from negprobe.texts import is_utf8, quoted
+from negprobe.tokenizing import encode
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts read together (premise and hypothesis)."""
@@ -95,12 +105,13 @@ class HookedEncoder(HookedRootModule):
     @checked
     def from_pretrained(
         cls,
-        name_or_path: str | Path | PreTrainedModel,
+        name_or_path: str | Path | nn.Module,
         *,
-        hf_model: PreTrainedModel | None = None,
+        hf_model: nn.Module | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        architecture: str | None = None,
     ) -> "HookedEncoder":
         """Load a model.
 
@@ -108,28 +119,60 @@ class HookedEncoder(HookedRootModule):
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
                 Hugging Face model. Only safetensors are read, and no remote code is run.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
-            tokenizer: The tokenizer for strings; by default the one in the folder.
+            tokenizer: The tokenizer for strings; by default the one in the folder. What it pads with is padding.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
+            architecture: The class of transformers to read the model as, such as "BertForSequenceClassification"; by
+                default the one that config.json names, or the loaded model's own. A loaded model of a class derived
+                from one of transformers' is read only if this names that one: what the derived class adds is left out.
 
         Raises:
-            ModelError: if the model cannot be found, read or put there, or is not a supported encoder.
+            ModelError: if the model cannot be found, read or put there, is not a supported encoder, or computes
+                something else than its class and configuration say (an adapter, quantized weights, a changed module).
         """
         device = _device_for(device, dtype)
-        if isinstance(name_or_path, PreTrainedModel):
-            name_or_path, hf_model = name_or_path.config.name_or_path or "model", name_or_path
-        name = str(name_or_path)
+        if isinstance(name_or_path, nn.Module):
+            if hf_model is not None:
+                raise ModelError("Two models were given; give one, and its name if you like.")
+            hf_model = name_or_path
+            name = str(getattr(getattr(hf_model, "config", None), "name_or_path", None) or "model")
+        else:
+            name = str(name_or_path)
+        try:
+            return cls._loaded(name, hf_model, tokenizer, device, dtype, architecture)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(
+                f"There is not enough memory to load {name!r} in {str(dtype).removeprefix('torch.')}. Free some, or "
+                "choose a smaller model or dtype."
+            ) from error
+
+    @classmethod
+    def _loaded(
+        cls,
+        name: str,
+        hf_model: nn.Module | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        device: str,
+        dtype: torch.dtype,
+        architecture: str | None,
+    ) -> "HookedEncoder":
         folder = None
         if hf_model is not None:
-            architecture = type(hf_model).__name__
-            check_supported(hf_model.config, architecture)
+            config, architecture = read_model(hf_model, architecture, name)
         else:
             folder = checkpoint_folder(name)
-            hf_model, architecture = read_checkpoint(folder, name, dtype)
-            if tokenizer is None:
-                tokenizer = read_tokenizer(folder, hf_model, name)
-        cfg = encoder_config(hf_model.config, architecture, name)
+            hf_model, architecture = read_checkpoint(folder, name, dtype, architecture)
+            config = hf_model.config
+        if tokenizer is not None:
+            check_given_tokenizer(tokenizer, config, name)
+        elif folder is not None:
+            tokenizer = read_tokenizer(folder, hf_model, name)
+        cfg = encoder_config(config, architecture, name)
         cfg.dtype = dtype
+        if tokenizer is not None:
+            cfg.pad_token_id = padding_id(tokenizer, config, name)
         if folder is not None:
             apply_pooling_of_folder(cfg, folder)
         with torch.device("meta"):
@@ -313,7 +356,8 @@ class HookedEncoder(HookedRootModule):
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
 
         Raises:
-            InputError: for an empty text, one longer than `cfg.n_ctx` tokens (unless `truncate`), or no tokenizer.
+            InputError: for an empty text, one longer than `cfg.n_ctx` tokens (unless `truncate`), one that the
+                tokenizer fails on, or no tokenizer.
         """
         if self.tokenizer is None:
             raise InputError("This model was loaded without a tokenizer; give from_pretrained one, or token ids.")
@@ -323,7 +367,8 @@ class HookedEncoder(HookedRootModule):
         first, second = [a for a, _ in pairs], [b for _, b in pairs]
         if any(b is None for b in second) and any(b is not None for b in second):
             raise InputError("A batch holds single texts or pairs of texts, not both; split it in two calls.")
-        encoded = self.tokenizer(
+        encoded = encode(
+            self.tokenizer,
             first,
             None if second[0] is None else second,
             padding=True,
@@ -359,7 +404,7 @@ class HookedEncoder(HookedRootModule):
             raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
         if not is_utf8(word):
             raise InputError(f"{quoted(word)} is not text that UTF-8 can write; choose a word that is one token.")
-        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        ids = encode(self.tokenizer, [word], add_special_tokens=False)["input_ids"][0]
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise InputError(

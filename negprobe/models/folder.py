@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.activations import ACT2FN
 
 from negprobe.errors import ModelError
+from negprobe.memory import is_out_of_memory
 from negprobe.models.convert import FAMILY_OF, check_supported, head_of
+from negprobe.texts import quoted
 
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """The endings of all files that negprobe or transformers' tokenizers open."""
@@ -41,13 +44,23 @@ _CLASS_PREFIXES = {
 }
 _INDEX = "model.safetensors.index.json"
 
+_REFUSED = {
+    "pruned_heads": "Give the model before its attention heads were pruned.",
+    "quantization_config": "Give the model before it was quantized; if its weights are plain floats, remove the field.",
+    "compression_config": "Give the model before it was compressed; if its weights are plain floats, remove the field.",
+    "add_cross_attention": "Give an encoder without cross-attention.",
+    "auto_map": "It names code that computes the model, and code in a model folder is never run. If transformers' own "
+    "class computes the same, remove the field.",
+}
+"""Fields by which transformers, of this version or an earlier one, computes something else; and what to do."""
+
 
 def check_files(folder: Path, name: str) -> None:
     """Refuse a folder in which something stands where a file would be read, but cannot be read as one of its own.
 
     Raises:
         ModelError: for a link that leaves the folder (other than the hub cache's own, to its blobs) or leads nowhere,
-            and for a directory, pipe or device with the name of a file.
+            for a directory, pipe or device with the name of a file, and for an adapter.
     """
     try:
         rooms = [room for room in (folder, folder / "additional_chat_templates") if room.is_dir()]
@@ -57,6 +70,13 @@ def check_files(folder: Path, name: str) -> None:
     for path in entries:
         if path.suffix in _READ:
             _check_file(path, folder, name)
+    # transformers applies an adapter to the weights beside it, or to a model that it names.
+    adapter = next((path.name for path in entries if path.name.startswith(("adapter_config.", "adapter_model."))), None)
+    if adapter is not None:
+        raise ModelError(
+            f"{name!r} holds an adapter ({adapter}), which changes the weights; negprobe applies none. Load it with "
+            "peft, call merge_and_unload() and save_pretrained(), and give that folder."
+        )
 
 
 def _check_file(path: Path, folder: Path, name: str) -> None:
@@ -81,7 +101,8 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
     """The content of a JSON file of the folder, a `dict` or a `list`.
 
     Raises:
-        ModelError: if the file is outside the folder, cannot be read, is no JSON, or holds something else.
+        ModelError: if the file is outside the folder, cannot be read, is no JSON, gives a key twice, or holds something
+            else.
     """
     try:
         path = folder / file
@@ -89,7 +110,7 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
         _check_file(path, folder, name)
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"it has {path.stat().st_size} bytes, and at most {_LARGEST_JSON} are read")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} of {name!r} is not readable JSON: {error}") from error
     if not isinstance(content, kind):
@@ -97,11 +118,26 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
     return content
 
 
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; for `json.loads`, which would take the last of two values of a key.
+
+    Raises:
+        ValueError: for a key that is there twice.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {quoted(repeated)} is there twice; remove the value that is wrong")
+    return content
+
+
 # The configuration
 
 
-def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
-    """The configuration of a supported encoder, and the class it was saved from.
+def read_config(
+    folder: Path, name: str, architecture: str | None = None
+) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
+    """The configuration of a supported encoder, and the class it was saved from, or `architecture` instead.
 
     Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
     quantizers, kernels) reaches no library.
@@ -113,8 +149,30 @@ def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrai
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
     raw = read_json(folder, "config.json", dict, name)
-    architecture = _architecture(raw, name)
+    if architecture is not None:
+        # Whoever names the class decides against what the file says of it.
+        raw |= {"architectures": [architecture], "auto_map": None}
+    hf_class = getattr(transformers, _architecture(raw, name))
+    return config_of(raw, hf_class, name), hf_class
+
+
+def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
+    """The configuration of a supported encoder, made of the fields that decide its arithmetic, and those alone.
+
+    Args:
+        raw: All fields, as in config.json.
+        hf_class: The class of transformers that the model is read as.
+        name: The model's name, for messages.
+
+    Raises:
+        ModelError: for a field whose meaning negprobe does not implement, for sizes that are no whole numbers, are out
+            of range or do not fit each other, for unknown activations and broken labels.
+    """
+    _check_refused(raw, name)
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
+    for key, other in hf_class.config_class.attribute_map.items():
+        if key in kept and kept.get(other, kept[key]) != kept[key]:
+            raise _bad(key, kept[key], f"{other} = {kept[other]}, which means the same", name)
     if "pad_token_id" in raw:
         kept["pad_token_id"] = _whole(raw["pad_token_id"], "pad_token_id", 0, _LARGEST["vocab_size"] - 1, name)
     kept |= {key: _activation(raw[key], key, name) for key in ("hidden_act", "activation") if key in raw}
@@ -124,16 +182,25 @@ def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrai
     if not isinstance(tied, bool):
         raise _bad("tie_word_embeddings", tied, "true or false", name)
     kept["tie_word_embeddings"] = tied
-    if head_of(architecture) == "classification" and raw.get("id2label") is not None:
+    if head_of(hf_class.__name__) == "classification" and raw.get("id2label") is not None:
         kept["id2label"] = _labels(raw["id2label"], name)
         kept["num_labels"] = len(kept["id2label"])
     if raw.get("tokenizer_class") is not None:
         # Where tokenizer_config.json names no class, the tokenizer's library asks the configuration.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
-    hf_class = getattr(transformers, architecture)
     config = hf_class.config_class(**kept)
     _check_sizes(config, FAMILY_OF[raw["model_type"]], name)
-    return config, hf_class
+    return config
+
+
+def _check_refused(raw: dict[str, Any], name: str) -> None:
+    for field, advice in _REFUSED.items():
+        # Empty is what transformers writes where the field changes nothing.
+        if raw.get(field):
+            raise ModelError(
+                f"The configuration of {name!r} has {field} = {quoted(raw[field], 60)}, which negprobe does not "
+                f"implement. {advice}"
+            )
 
 
 def _architecture(raw: dict[str, Any], name: str) -> str:
@@ -156,6 +223,7 @@ def _architecture(raw: dict[str, Any], name: str) -> str:
             f"{raw['model_type']!r}; negprobe reads {', '.join(f'{prefix}ForMaskedLM' for prefix in prefixes)} and "
             "their …ForSequenceClassification and …Model."
         )
+    head_of(architecture)
     return architecture
 
 
@@ -169,7 +237,7 @@ class _Raw:
 def _bad(field: str, value: object, expected: str, name: str) -> ModelError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
-    return ModelError(f"The config.json of {name!r} has {field} = {shown}, which is not {expected}.")
+    return ModelError(f"The configuration of {name!r} has {field} = {shown}, which is not {expected}.")
 
 
 def _whole(value: object, field: str, least: int, most: int, name: str) -> int:
@@ -206,7 +274,7 @@ def _labels(value: object, name: str) -> dict[int, str]:
 def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
     if config.hidden_size % config.num_attention_heads:
         raise ModelError(
-            f"The config.json of {name!r} shares a width of {config.hidden_size} among {config.num_attention_heads} "
+            f"The configuration of {name!r} shares a width of {config.hidden_size} among {config.num_attention_heads} "
             "heads, which leaves a rest; the width must be a multiple of the number of heads."
         )
     if config.pad_token_id >= config.vocab_size:
@@ -226,38 +294,58 @@ def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
 def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The floating-point tensors of a folder's safetensors, and the type of each tensor of another kind.
 
+    As in transformers, an index is not read beside a model.safetensors. Of shards, the index decides which file each
+    tensor is taken from.
+
     Raises:
-        ModelError: without safetensors, for a file that is broken or missing, an index that leads out of the folder,
-            and a configuration that speaks of a model more than twice as large as the weights are.
+        ModelError: without safetensors, for a file that is broken or missing, an index that leads out of the folder or
+            does not fit its shards, and a configuration of a model more than twice as large as the weights are.
     """
     weights: dict[str, Tensor] = {}
     others: dict[str, str] = {}
-    for file in _weight_files(folder, name):
+    unlisted: dict[str, str] = {}
+    for file, listed in _weight_files(folder, name).items():
         _check_file(file, folder, name)
         try:
             with safe_open(file, framework="pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 - no dictionary
+                keys = set(opened.keys())
+                for key in keys if listed is None else keys & listed:
                     kind = opened.get_slice(key).get_dtype()
                     if kind in _FLOATS:
                         weights[key] = opened.get_tensor(key)
                     else:
                         others[key] = kind
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"The weights of {name!r} could not be read: {file.name} is broken or not there ({error}). "
                 "Get the file afresh."
             ) from error
+        if listed is not None and not listed <= keys:
+            raise ModelError(
+                f"{_INDEX} of {name!r} says that {file.name} holds {min(listed - keys)!r}, but it does not. Get both "
+                "files afresh."
+            )
+        unlisted.update(dict.fromkeys(keys - (keys if listed is None else listed), file.name))
+    stray = unlisted.keys() - weights.keys() - others.keys()
+    if stray:
+        raise ModelError(
+            f"{unlisted[min(stray)]} of {name!r} holds {min(stray)!r}, which {_INDEX} does not list. Get both files "
+            "afresh."
+        )
     # Before the library makes what it does not find: a size of 10**12 must not be allocated.
     stored, needed = sum(tensor.numel() for tensor in weights.values()), _least_weights(config)
     if needed > 2 * stored:
         raise ModelError(
-            f"The config.json of {name!r} describes a model of {needed} weights or more, but its files hold "
+            f"The configuration of {name!r} describes a model of {needed} weights or more, but its files hold "
             f"{stored} floating-point numbers. They are of different models."
         )
     return weights, others
 
 
-def _weight_files(folder: Path, name: str) -> list[Path]:
+def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
+    """The files to read, each with the names of the tensors to take from it; None for all of them."""
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
         raise ModelError(
@@ -265,7 +353,7 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
             "code. Load it once with transformers and call save_pretrained() to convert it."
         )
     if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
+        return {folder / "model.safetensors": None}
     if not (folder / _INDEX).is_file():
         raise ModelError(
             f"The weights of {name!r} could not be read: they are named neither model.safetensors nor in {_INDEX}."
@@ -278,7 +366,9 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
             raise ModelError(
                 f"{_INDEX} of {name!r} names the file {shard!r}; only *.safetensors that stand beside it are read."
             )
-    return [folder / shard for shard in sorted(set(shards.values()))]
+    return {
+        folder / file: {key for key, shard in shards.items() if shard == file} for file in sorted(set(shards.values()))
+    }
 
 
 def _least_weights(config: PreTrainedConfig) -> int:
@@ -302,13 +392,19 @@ def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
         5.10 it opens them instead of the folder's own files.
 
     Raises:
-        ModelError: if it is broken, names a class that is no tokenizer, or names files of its own choice.
+        ModelError: if it is broken, names code or a class that is no tokenizer, or names files of its own choice.
     """
     if not (folder / "tokenizer_config.json").exists():
         return {}
     raw = read_json(folder, "tokenizer_config.json", dict, name)
     if raw.get("tokenizer_class") is not None:
         _tokenizer_class(raw["tokenizer_class"], "tokenizer_config.json", name)
+    if raw.get("auto_map"):
+        raise ModelError(
+            f"The tokenizer_config.json of {name!r} has auto_map = {quoted(raw['auto_map'], 60)}, code that makes the "
+            "tokenizer; code in a model folder is never run. Give a tokenizer, or, if transformers' own class reads "
+            "the same, remove the field."
+        )
     versions = raw.get("fast_tokenizer_files", [])
     leads_out = not isinstance(versions, list) or any(Path(str(file)).name != file for file in versions)
     # Positional arguments and these names are vocabularies, or paths of files to read them from.
@@ -337,9 +433,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: s
     """Refuse a tokenizer that reads no text, or whose special tokens the model has no embedding for.
 
     Args:
-        tokenizer: The folder's.
+        tokenizer: The folder's, or one that was given.
         vocabulary: How many embeddings the model has.
-        name: The folder's name, for the message.
+        name: The model's name, for the message.
 
     Raises:
         ModelError: if it has no padding token, or a special token's id is outside the vocabulary.
@@ -361,3 +457,21 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: s
         read = tokenizer(texts, padding=True, padding_side="right", return_attention_mask=True, return_tensors="pt")
         if read["input_ids"].numel() == 0:
             raise ModelError(f"The tokenizer of {name!r} makes no token of {texts[0]!r}. Get its files afresh.")
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> int:
+    """The id that a tokenizer pads with.
+
+    The model's own arithmetic uses the attention mask alone, so that the configuration may name another id, except
+    where positions are counted from it.
+
+    Raises:
+        ModelError: if positions are counted from another id.
+    """
+    if FAMILY_OF[config.model_type] == "roberta" and tokenizer.pad_token_id != config.pad_token_id:
+        raise ModelError(
+            f"The tokenizer of {name!r} pads with {tokenizer.pad_token!r} (id {tokenizer.pad_token_id}), but the model "
+            f"counts positions from its pad_token_id, {config.pad_token_id}. Give the tokenizer of this model, or "
+            "correct pad_token_id in its config.json."
+        )
+    return int(tokenizer.pad_token_id)

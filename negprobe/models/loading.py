@@ -1,5 +1,6 @@
 """Finding a checkpoint: the bundled model, a folder or a hub name, read from safetensors and nothing else."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 import transformers
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.errors import ModelError
 from negprobe.models.config import HookedEncoderConfig, Pooling
@@ -17,15 +19,19 @@ from negprobe.models.folder import (
     check_files,
     check_tokenizer,
     check_tokenizer_config,
+    no_repeats,
     read_config,
     read_json,
     read_weights,
 )
+from negprobe.tokenizing import is_failure
 
 BUNDLED_MODEL = "tiny-negation"
 
 _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+# Those that transformers reads by itself, whose keys must not be there twice either.
+_TOKENIZER_JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 # Other formats of the same weights, and anything that would have to be unpickled, stay on the hub.
 _NOT_NEEDED = ["*.bin", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "onnx/*", "openvino/*", "*.tflite"]
 
@@ -70,17 +76,26 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def read_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
+def read_checkpoint(
+    folder: Path, name: str, dtype: torch.dtype, architecture: str | None = None
+) -> tuple[PreTrainedModel, str]:
     """Read model and architecture name from a checkpoint folder.
+
+    Args:
+        folder: The folder.
+        name: Its name, for messages.
+        dtype: Floating-point type of the weights.
+        architecture: The class to read it as; by default the one that config.json names.
 
     Raises:
         ModelError: without config.json or safetensors, for an unsupported or unnamed architecture, a broken
-            configuration, weights that are missing or have another shape than the configuration says, and files that
-            are none of the folder's own.
+            configuration, weights that are missing, have another shape than the configuration says or are none of the
+            model's, adapters, and files that are none of the folder's own.
     """
     check_files(folder, name)
-    config, hf_class = read_config(folder, name)
+    config, hf_class = read_config(folder, name, architecture)
     weights, others = read_weights(folder, config, name)
+    _check_twice(weights, hf_class.base_model_prefix, name)
     architecture = hf_class.__name__
     options: dict[str, Any] = {"add_pooling_layer": False} if architecture in _HAS_UNUSED_POOLER else {}
     with _quiet_transformers():
@@ -110,7 +125,49 @@ def read_checkpoint(folder: Path, name: str, dtype: torch.dtype) -> tuple[PreTra
             f"{' and more' if len(unfit) > 3 else ''}. The checkpoint is incomplete or its config.json names the "
             "wrong architecture."
         )
+    unused = {*info["unexpected_keys"], *others} - hf_model.state_dict().keys()
+    _check_unused(unused, hf_model, name)
     return hf_model, architecture
+
+
+def _check_twice(weights: dict[str, Tensor], prefix: str, name: str) -> None:
+    """Refuse weights that transformers would take for the same one, of which it would use either."""
+    named: dict[str, str] = {}
+    for key in weights:
+        own = key.removeprefix(f"{prefix}.")
+        own = own.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if named.setdefault(own, key) != key:
+            raise ModelError(
+                f"The weights of {name!r} hold both {named[own]!r} and {key!r}, two names of the same weight. Remove "
+                "the one that is wrong."
+            )
+
+
+def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
+    """Refuse weights inside the encoder or its head that the configuration makes no use of.
+
+    Heads of other tasks, an unused pooler and the position ids that older versions saved are no part of the model.
+    """
+    parts = {part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()}
+    unused = sorted(
+        key
+        for key in keys
+        if key.removeprefix(f"{hf_model.base_model_prefix}.").split(".")[0] in parts
+        and not key.endswith((".position_ids", ".token_type_ids"))
+        and not key.startswith("cls.seq_relationship.")
+    )
+    adapted = sorted(key for key in keys if "lora_" in key)
+    if adapted:
+        raise ModelError(
+            f"The weights of {name!r} hold an adapter ({adapted[0]}), which negprobe does not apply. Load it with "
+            "peft, call merge_and_unload() and save_pretrained(), and give that folder."
+        )
+    if unused:
+        raise ModelError(
+            f"The weights of {name!r} hold {', '.join(unused[:3])}{' and more' if len(unused) > 3 else ''}, for which "
+            f"the {type(hf_model).__name__} of its config.json has no place. The configuration describes a smaller or "
+            "another model; correct it."
+        )
 
 
 def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTrainedTokenizerBase | None:
@@ -123,21 +180,31 @@ def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTra
         return None
     no_paths = check_tokenizer_config(folder, name)
     try:
+        for path in (folder / file for file in _TOKENIZER_JSON):
+            if path.is_file():
+                json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
         with _quiet_transformers():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, config=hf_model.config, local_files_only=True, trust_remote_code=False, **no_paths
             )
             check_tokenizer(tokenizer, hf_model.config.vocab_size, name)
-    except ModelError:
-        raise
-    # The library has no error of its own, and its Rust half panics past Exception.
+        return tokenizer
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ModelError(
-                f"The tokenizer of {name!r} could not be read: {error}. Get its files afresh, or give a tokenizer."
-            ) from error
-        raise
-    return tokenizer
+        if isinstance(error, ModelError) or not is_failure(error):
+            raise
+        raise ModelError(
+            f"The tokenizer of {name!r} could not be read: {error}. Get its files afresh, or give a tokenizer."
+        ) from error
+
+
+def check_given_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> None:
+    """Refuse a tokenizer that is not the model's, or that fails; see `check_tokenizer`."""
+    try:
+        check_tokenizer(tokenizer, config.vocab_size, name)
+    except BaseException as error:
+        if isinstance(error, ModelError) or not is_failure(error):
+            raise
+        raise ModelError(f"The tokenizer given for {name!r} fails: {error}. Give another.") from error
 
 
 def apply_pooling_of_folder(cfg: HookedEncoderConfig, folder: Path) -> None:

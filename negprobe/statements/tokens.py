@@ -11,6 +11,7 @@ from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.pair import Span
 from negprobe.texts import is_utf8, quoted
+from negprobe.tokenizing import encode
 
 MASK = "[MASK]"
 """How a statement writes the masked position, whatever the tokenizer calls its own mask token."""
@@ -80,6 +81,7 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
     Raises:
         StatementError: for an empty text, one that UTF-8 cannot write, one of which the tokenizer leaves nothing, more
             than one `[SEP]`, a `[MASK]` that the tokenizer has no token for, or a tokenizer without offsets.
+        InputError: if the tokenizer fails on the text.
     """
     return tokenize_all([text], tokenizer)[0]
 
@@ -90,6 +92,7 @@ def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
 
     Raises:
         StatementError: as `tokenize`.
+        InputError: as `tokenize`.
     """
     if not tokenizer.is_fast:
         raise StatementError(
@@ -105,7 +108,8 @@ def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
             own = [_with_own_mask(texts[index], part, tokenizer) for part in parts[index]]
             written.append([text for text, _ in own])
             origins.append([origin for _, origin in own])
-        encoding = tokenizer(
+        encoding = encode(
+            tokenizer,
             *map(list, zip(*written, strict=True)),
             return_offsets_mapping=True,
             return_special_tokens_mask=True,

@@ -53,7 +53,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 def saved(folder: Path, family: str = "bert", head: str = "masked_lm", **options: Any) -> Path:
     tiny_models.hf_model(family, head).save_pretrained(folder, **options)
-    tiny_models.tokenizer().save_pretrained(folder)
+    tiny_models.tokenizer(family).save_pretrained(folder)
     return folder
 
 
@@ -335,10 +335,9 @@ def test_broken_labels(tmp_path: Path, labels: object) -> None:
 
 
 def test_what_does_not_concern_the_model_reaches_no_library(folder: Path) -> None:
-    """Quantizers, kernels from the hub, adapters: transformers would look for each of them."""
+    """Kernels from the hub and the like: transformers would look for each of them."""
     change(
         folder / "config.json",
-        quantization_config={"quant_method": "gptq", "bits": 4},
         attn_implementation="someone/kernel",
         _attn_implementation="someone/kernel",
         dtype="evil",
@@ -355,7 +354,6 @@ def test_what_does_not_concern_the_model_reaches_no_library(folder: Path) -> Non
         self=1,
         **{"": 1, "__class__": "x", "__dict__": 3},
     )
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else", "peft_type": "LORA"}')
     (folder / "generation_config.json").write_text("[")
     assert works_or_says(folder) == ""
 
@@ -469,7 +467,7 @@ def test_a_weight_that_is_no_number_is_named(folder: Path, value: float) -> None
 
 def test_tensors_that_the_model_does_not_have_do_no_harm(folder: Path) -> None:
     def more(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        names = ("", "../../evil", "bert", "__class__", "bert.encoder.layer.99.output.dense.bias", "a" * 10_000)
+        names = ("", "../../evil", "bert", "__class__", "a" * 10_000)
         kinds = (torch.float32, torch.int64, torch.float8_e5m2)
         return weights | {
             f"{name}{i}": torch.zeros(3, dtype=kind) for name, (i, kind) in itertools.product(names, enumerate(kinds))
@@ -572,6 +570,9 @@ def test_code_that_the_config_names_does_not_run(evil: Path) -> None:
         custom_pipelines={"negation": {"impl": "evil.Evil", "pt": ["AutoModel"]}},
         trust_remote_code=True,
     )
+    assert "has auto_map = " in works_or_says(evil)
+    works(HookedEncoder.from_pretrained(evil, architecture="BertForMaskedLM", device="cpu"))
+    change(evil / "config.json", auto_map=None)
     assert works_or_says(evil) == ""
     change(evil / "config.json", tokenizer_class="Evil")
     (evil / "tokenizer_config.json").unlink()
@@ -596,7 +597,6 @@ def test_code_that_the_tokenizer_names_does_not_run(
 @pytest.mark.parametrize("class_name", ["AutoModel", "AutoTokenizer", "AutoConfig", "pipeline", "BertModel", 3, ["x"]])
 def test_a_tokenizer_that_is_no_tokenizer(evil: Path, monkeypatch: pytest.MonkeyPatch, class_name: object) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    change(evil / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
     change(evil / "tokenizer_config.json", tokenizer_class=class_name)
     assert f"has tokenizer_class = {class_name!r}" in works_or_says(evil)
 

@@ -61,7 +61,7 @@ def test_a_pair_is_read_with_its_token_types(bert: HookedEncoder) -> None:
 @pytest.mark.parametrize("family", ["distilbert", "roberta"])
 def test_a_family_without_token_types_reads_pairs_as_its_own_tokenizer_says(family: str) -> None:
     theirs = tiny_models.hf_model(family, "classification")
-    tokenizer = tiny_models.tokenizer()
+    tokenizer = tiny_models.tokenizer(family)
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     ours = HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer, device="cpu")
     encoded = tokenizer(["the door"], ["a house"], return_tensors="pt")

@@ -22,7 +22,7 @@ from negprobe.models import BUNDLED_MODEL, loading
 def saved(folder: Path, family: str = "bert", head: str = "masked_lm", **options: object) -> Path:
     """A small model and its tokenizer, as save_pretrained leaves them."""
     tiny_models.hf_model(family, head).save_pretrained(folder, **options)
-    tiny_models.tokenizer().save_pretrained(folder)
+    tiny_models.tokenizer(family).save_pretrained(folder)
     return folder
 
 
@@ -492,10 +492,11 @@ def test_a_folder_that_asks_for_its_own_code_does_not_get_it_run(folder: Path) -
     file = folder / "tokenizer_config.json"
     wanted = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
     file.write_text(json.dumps(json.loads(file.read_text()) | wanted))
-    try:
+    with pytest.raises(ModelError, match=r"configuration of .* has auto_map = .*never run.*remove the field"):
         load(folder)
-    except ModelError as error:
-        assert "tokenizer" in str(error)
+    # Read as a class of transformers, as asked, but the tokenizer is still to be made by code.
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json of .* has auto_map = .*never run"):
+        HookedEncoder.from_pretrained(folder, architecture="BertForMaskedLM", device="cpu")
     assert not ran.exists()
 
 

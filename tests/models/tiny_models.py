@@ -112,7 +112,7 @@ def pair(
 ) -> tuple[PreTrainedModel, HookedEncoder]:
     """A Hugging Face model and ours with the same weights."""
     theirs = hf_model(family, head, dtype, **changes)
-    return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(), dtype=dtype, device="cpu")
+    return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(family), dtype=dtype, device="cpu")
 
 
 def token_batch(pad: int, lengths: tuple[int, ...] = (9, 5, 3)) -> Int[Tensor, "batch pos"]:
@@ -146,9 +146,11 @@ def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
     return base.transformer.layer if theirs.config.model_type == "distilbert" else base.encoder.layer
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with BERT's special tokens and token types."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+def tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with BERT's special tokens and token types, which pads with the family's padding id."""
+    vocabulary, pad = list(VOCABULARY), FAMILIES[family].config().pad_token_id
+    vocabulary[0], vocabulary[pad] = vocabulary[pad], vocabulary[0]
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words.post_processor = processors.TemplateProcessing(

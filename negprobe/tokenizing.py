@@ -1,0 +1,46 @@
+"""The one place where texts are given to a tokenizer, so that its failures are all the same clear error."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from negprobe.errors import InputError
+from negprobe.memory import is_out_of_memory
+from negprobe.texts import quoted
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, first: Sequence[str], second: Sequence[str] | None = None, **options: Any
+) -> BatchEncoding:
+    """What a tokenizer makes of texts, or of pairs of texts; `options` are those of the tokenizer.
+
+    Raises:
+        InputError: if the tokenizer fails, with the text that it fails on.
+    """
+    try:
+        return tokenizer(list(first), None if second is None else list(second), **options)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        texts = list(first) if second is None else list(zip(first, second, strict=True))
+        text = next((text for text in texts if _fails(tokenizer, text, options)), texts[0])
+        raise InputError(
+            f"The tokenizer fails on {quoted(text)}: {error}. Change the text, or load the model with a tokenizer that "
+            "reads it."
+        ) from error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error is the tokenizer's own: its Rust half panics past Exception."""
+    return type(error).__name__ == "PanicException" or (isinstance(error, Exception) and not is_out_of_memory(error))
+
+
+def _fails(tokenizer: PreTrainedTokenizerBase, text: str | tuple[str, str], options: dict[str, Any]) -> bool:
+    try:
+        tokenizer([text], **options)
+    except BaseException as error:
+        if is_failure(error):
+            return True
+        raise
+    return False
