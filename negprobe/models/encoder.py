@@ -19,7 +19,7 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import check_supported, convert, encoder_config
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.layers import Block, Embed, LayerNorm
-from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.models.loading import apply_pooling_of_folder, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.texts import is_utf8, quoted
 
 Text = str | tuple[str, str]
@@ -82,6 +82,7 @@ class HookedEncoder(HookedRootModule):
         *,
         hf_model: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "HookedEncoder":
@@ -92,6 +93,8 @@ class HookedEncoder(HookedRootModule):
                 Hugging Face model. Only safetensors are read, and no remote code is run.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder.
+            revision: A branch, a tag or a commit of a hub model, which may also stand in its name: "owner/name@v1".
+                By default the branch "main". The commit is `cfg.revision` afterwards.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
 
@@ -102,17 +105,21 @@ class HookedEncoder(HookedRootModule):
         if isinstance(name_or_path, PreTrainedModel):
             name_or_path, hf_model = name_or_path.config.name_or_path or "model", name_or_path
         name = str(name_or_path)
-        folder = None
+        folder, commit = None, ""
         if hf_model is not None:
+            if revision is not None:
+                raise ModelError(f"revision={revision!r} is for models of the hub, but a loaded model was given.")
             architecture = type(hf_model).__name__
             check_supported(hf_model.config, architecture)
         else:
-            folder = checkpoint_folder(name)
+            checkpoint = find_checkpoint(name, revision)
+            name, folder, commit = checkpoint.name, checkpoint.folder, checkpoint.revision
             hf_model, architecture = read_checkpoint(folder, name, dtype)
             if tokenizer is None:
                 tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(hf_model.config, architecture, name)
         cfg.dtype = dtype
+        cfg.revision = commit
         if folder is not None:
             apply_pooling_of_folder(cfg, folder)
         with torch.device("meta"):
