@@ -264,10 +264,9 @@ def _json(file: Path) -> object:
 
 
 def _no_safetensors(name: str, listed: Collection[str], encoder: str) -> ModelError:
-    others = [
-        file for file in sorted(listed) if file.startswith(encoder) and file.endswith((".bin", ".h5", ".msgpack"))
-    ]
-    found = f"its weights are in {others[0]} only" if others else f"it has no {encoder}{_WEIGHTS}"
+    formats = (".bin", ".h5", ".msgpack")
+    others = [file for file in sorted(listed) if file.startswith(encoder) and file.endswith(formats)]
+    found = f"its weights are in {', '.join(others[:3])} only" if others else f"it has no {encoder}{_WEIGHTS}"
     return ModelError(
         f"{name!r} cannot be read: {found}, and negprobe reads safetensors only, because loading other formats can run "
         "code. Nothing was downloaded. Load it once with transformers, call save_pretrained() to convert it, and give "
@@ -386,7 +385,9 @@ def explain(error: BaseException, name: str, revision: str = "", kind: str = "mo
             f"What answers at {at} is not the hub ({text}). If the network has a login page, log in there first; "
             "otherwise check HF_ENDPOINT."
         )
-    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)) and status is None:
+    if status is not None:
+        return f"The hub at {at} refuses the request ({text.rstrip('.')}). Check HF_ENDPOINT."
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
         return f"{name!r} could not be downloaded: {text.rstrip('.')}. Try again."
     return (
         f"The hub cannot be reached at {at!r} ({type(error).__name__}: {text}). Check the network, the proxy settings "
@@ -401,7 +402,10 @@ def is_from_hub(error: BaseException) -> bool:
 
 def token_problem() -> str:
     """Why the token for the hub cannot be sent, if it cannot; the client's own error would quote it."""
-    token = get_token()
+    try:
+        token = get_token()
+    except (OSError, ValueError) as error:
+        return f"The stored token for the hub cannot be read ({error}). Log in again with `hf auth login`."
     if not token or re.fullmatch(r"[!-~]+", token):
         return ""
     return (

@@ -63,6 +63,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.renamed: dict[str, str] = {}
         self.requests: list[str] = []
         self.faults: list[Answer] = []
         self._answered: dict[int, int] = {}
@@ -99,9 +100,12 @@ class Hub:
         return self._right_answer(path)
 
     def _right_answer(self, path: str) -> Answer:
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+        for old, new in self.renamed.items():
+            if re.match(rf"(/api/models)?/{old}/(revision|resolve)/", path):
+                return Answer("", 307, {"Location": path.replace(f"/{old}/", f"/{new}/", 1)})
+        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
             return self._listing(match[1], match[2] or "main")
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
             return self._file(*match.groups())
         if match := re.fullmatch(r"/cdn/([0-9a-f]{64})", path):
             files = [
