@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -71,6 +72,20 @@ class _Dtype(StrEnum):
 
 
 Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and activations.")]
+
+
+@app.callback()
+def check_environment() -> None:
+    """Refuse an HF_ENDPOINT with which the hub's client cannot even be imported, because it parses it then."""
+    if "HF_ENDPOINT" in os.environ:
+        with _clear_errors():
+            try:
+                from huggingface_hub import HfApi  # noqa: F401
+            except ValueError as error:
+                raise NegprobeError(
+                    f"HF_ENDPOINT={os.environ['HF_ENDPOINT']!r} is not an address ({error}). Set it to one such as "
+                    "https://huggingface.co, or unset it."
+                ) from error
 
 
 @app.command()
@@ -314,7 +329,7 @@ def evaluate_model(
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
         if name is None and revision is not None:
-            raise NegprobeError("--revision is of a model, but only --predictions are scored; give --model too.")
+            raise NegprobeError("--revision needs --model: predictions have no revision.")
         encoder = _encoder(name, revision, device, dtype) if name is not None else None
         with _progress() as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)

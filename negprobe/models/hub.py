@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import (
     _CACHED_NO_EXIST,
@@ -21,6 +22,7 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import validate_repo_id
 
 from negprobe.errors import ModelError
 from negprobe.files import whole_file
@@ -47,7 +49,11 @@ _SETTINGS = (
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _SECONDS = 10
-_NO_NETWORK = "A local folder, or the bundled 'tiny-negation', needs no network."
+_LONGEST = 300
+_NO_NETWORK = {
+    "model": "A local folder, or the bundled 'tiny-negation', needs no network.",
+    "data set": "Files of your own, or the built-in pairs, need no network.",
+}
 _BLOCK = 2**20
 
 
@@ -64,6 +70,10 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
         ModelError: if the hub does not provide the model and the local cache does not hold it, if the repository lacks
             a configuration or safetensors, or if a file's content differs from the hash that the hub names.
     """
+    try:
+        validate_repo_id(name)
+    except hub_errors.HFValidationError as error:
+        raise ModelError(explain(error, name, revision)) from error
     # A branch names a file in the cache.
     if ".." in revision or not re.fullmatch(r"[^\s/\\\0][^\s\\\0]*", revision):
         raise ModelError(f"{revision!r} is not a revision; give a branch, a tag or a commit of {name!r}.")
@@ -72,7 +82,7 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
         if cached is None:
             raise ModelError(
                 f"{name!r} is not a local folder, its revision {revision!r} is not in the local cache, and the hub "
-                f"cannot be reached, because HF_HUB_OFFLINE is set. {_NO_NETWORK}"
+                f"cannot be reached, because HF_HUB_OFFLINE is set. {_NO_NETWORK['model']}"
             )
         return cached
     try:
@@ -82,9 +92,9 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
     # The client lets through whatever its HTTP and JSON libraries raise, and has no base class of its own.
     except Exception as error:
         problem = explain(error, name, revision)
-        # Then the cache holds nothing, or something other than what was asked for.
-        is_final = isinstance(error, (hub_errors.RevisionNotFoundError, hub_errors.HFValidationError))
-        cached = None if is_final or _is_disk_full(error) else _cached(name, revision)
+        # An old copy of a revision that is no longer there, or that was to be replaced, is not what was asked for.
+        is_final = isinstance(error, hub_errors.RevisionNotFoundError) or _is_disk_full(error)
+        cached = None if is_final else _cached(name, revision)
         if cached is None:
             raise ModelError(problem) from error
         warnings.warn(f"{problem} The local cache's copy of {name!r} is used (commit {cached.name}).", stacklevel=2)
@@ -149,14 +159,14 @@ def _listed(name: str, revision: str) -> tuple[dict[str, _Hash | None], str]:
     problem = token_problem()
     if problem:
         raise ValueError(problem)
-    info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_SECONDS)
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_SECONDS)
+    except (KeyError, TypeError, AttributeError) as error:  # JSON of some other form
+        raise hub_errors.FileMetadataError("The answer is not a list of files.") from error
     if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha) or info.siblings is None:
         raise hub_errors.FileMetadataError("The answer has no commit or no list of files.")
-    listed = {}
-    for file in info.siblings:
-        value = file.lfs.sha256 if file.lfs else file.blob_id
-        listed[file.rfilename] = _hash(value)
-    return listed, info.sha
+    hashes = {str(file.rfilename): file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+    return {file: _hash(value) for file, value in hashes.items()}, info.sha
 
 
 def _hash(value: object) -> _Hash | None:
@@ -326,32 +336,33 @@ def _is_headless(config: Path | None) -> bool:
 # What failed
 
 
-def explain(error: BaseException, name: str, revision: str = "", kind: str = "model") -> str:
+def explain(error: BaseException, name: str, revision: str = "", kind: Literal["model", "data set"] = "model") -> str:
     """What went wrong at the hub and what to do about it, in a sentence or two, on one line.
 
     Args:
         error: What its client raised.
         name: The repository.
         revision: Which revision was asked for.
-        kind: "model" or "data set".
+        kind: What the repository holds.
     """
     problem = token_problem()
     if problem:
         return problem
     error = _root(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _on_one_line(str(error)) or type(error).__name__
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     at = constants.ENDPOINT
     if isinstance(error, hub_errors.GatedRepoError):
+        page = f"{at}/{name}" if kind == "model" else f"{at}/datasets/{name}"
         return (
-            f"{name!r} is gated. Accept its terms at {at}/{name}, then log in with `hf auth login` or set HF_TOKEN to "
+            f"{name!r} is gated. Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN to "
             "a token that may read it."
         )
     if isinstance(error, (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError)):
         return (
             f"There is no folder and no public hub {kind} named {name!r}. Check the spelling; for a private {kind}, "
-            f"log in with `hf auth login` or set HF_TOKEN. {_NO_NETWORK}"
+            f"log in with `hf auth login` or set HF_TOKEN. {_NO_NETWORK[kind]}"
         )
     if isinstance(error, hub_errors.RevisionNotFoundError):
         return f"{name!r} has no revision {revision!r} on the hub. Give one of its branches, tags or commits."
@@ -380,7 +391,7 @@ def explain(error: BaseException, name: str, revision: str = "", kind: str = "mo
         )
     if isinstance(status, int) and status >= 500:
         return f"The hub has a problem of its own ({status}). Try again later."
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, hub_errors.FileMetadataError)):
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, hub_errors.FileMetadataError)):
         return (
             f"What answers at {at} is not the hub ({text}). If the network has a login page, log in there first; "
             "otherwise check HF_ENDPOINT."
@@ -391,13 +402,21 @@ def explain(error: BaseException, name: str, revision: str = "", kind: str = "mo
         return f"{name!r} could not be downloaded: {text.rstrip('.')}. Try again."
     return (
         f"The hub cannot be reached at {at!r} ({type(error).__name__}: {text}). Check the network, the proxy settings "
-        f"and HF_ENDPOINT. {_NO_NETWORK}"
+        f"and HF_ENDPOINT. {_NO_NETWORK[kind]}"
     )
 
 
-def is_from_hub(error: BaseException) -> bool:
-    """Whether an error is from the hub's client or from the HTTP library below it, which differs by version."""
-    return type(error).__module__.partition(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests")
+def hub_error(error: BaseException) -> BaseException | None:
+    """The failure at the hub that an error of another library stands for, if it does."""
+    found: BaseException | None = error
+    while found is not None:
+        # The client's own, or those of the HTTP library below it, which differs by version. That a file is not there
+        # is no failure: other names are tried then.
+        from_hub = type(found).__module__.partition(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests")
+        if from_hub and not isinstance(found, hub_errors.RemoteEntryNotFoundError):
+            return found
+        found = found.__cause__ or found.__context__
+    return error if isinstance(error, json.JSONDecodeError) else None
 
 
 def token_problem() -> str:
@@ -405,13 +424,20 @@ def token_problem() -> str:
     try:
         token = get_token()
     except (OSError, ValueError) as error:
-        return f"The stored token for the hub cannot be read ({error}). Log in again with `hf auth login`."
+        cause = _on_one_line(str(error))
+        return f"The stored token for the hub cannot be read ({cause}). Log in again with `hf auth login`."
     if not token or re.fullmatch(r"[!-~]+", token):
         return ""
     return (
         "The token for the hub (HF_TOKEN, or the stored one) contains a character that cannot be sent. Set it again, "
         "without quotes, spaces or line breaks."
     )
+
+
+def _on_one_line(text: str) -> str:
+    """Text that a server may have written, without what a terminal would act on, and not without end."""
+    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 def _root(error: BaseException) -> BaseException:

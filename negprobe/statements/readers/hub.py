@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from json import JSONDecodeError
 from typing import Any
 
 from negprobe.errors import StatementError
@@ -59,15 +58,11 @@ def hub_tables(name: str) -> list[Table]:
 
 def _reason(error: Exception, repository: str) -> str:
     """What failed: at the hub, if it or the way there is the cause; otherwise in the data."""
-    from negprobe.models.hub import explain, is_from_hub
+    from negprobe.models.hub import explain, hub_error
 
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    # In a file of the data, JSON would be broken inside an error of `datasets`.
-    at_hub = next((one for one in chain if is_from_hub(one)), error if isinstance(error, JSONDecodeError) else None)
+    at_hub = hub_error(error)
     if at_hub is not None:
         return explain(at_hub, repository, kind="data set")
     # Errors of `datasets` say that something went wrong; what did is their cause.
-    text = f"{error} ({chain[1]})" if len(chain) > 1 else str(error)
+    text = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
     return " ".join(text.split())
