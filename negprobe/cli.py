@@ -3,10 +3,12 @@
 Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
 """
 
+import os
 import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -50,7 +52,12 @@ BUILTIN = "builtin"
 _SECONDS_BETWEEN_LINES = 30
 _VERDICTS = {True: "[green]right[/green]", False: "[red]wrong[/red]", None: ""}
 
-Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
+_MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, which may end in @ and a revision."
+
+Model = Annotated[str, typer.Option(help=_MODEL_HELP)]
+Revision = Annotated[
+    str | None, typer.Option(help="The branch, tag or commit of a hub model; by default the branch main.")
+]
 Device = Annotated[
     str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps; by default a GPU if there is one.")
 ]
@@ -67,11 +74,23 @@ class _Dtype(StrEnum):
 Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and activations.")]
 
 
+@app.callback()
+def check_environment() -> None:
+    """Refuse an HF_ENDPOINT with which the hub's client cannot even be imported, because it parses it then."""
+    if "HF_ENDPOINT" in os.environ:
+        with _clear_errors():
+            try:
+                from huggingface_hub import HfApi  # noqa: F401
+            except ValueError as error:
+                raise NegprobeError(
+                    f"HF_ENDPOINT={os.environ['HF_ENDPOINT']!r} is not an address ({error}). Set it to one such as "
+                    "https://huggingface.co, or unset it."
+                ) from error
+
+
 @app.command()
 def study(
-    model: Annotated[
-        str, typer.Argument(help="'tiny-negation' (bundled), a model folder, or a hub name.")
-    ] = "tiny-negation",
+    model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
     pairs: Annotated[
         list[str] | None,
         typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
@@ -85,6 +104,7 @@ def study(
         int | None,
         typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
     ] = None,
+    revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
     engine: Annotated[
@@ -108,7 +128,7 @@ def study(
         if engine not in ("local", "ray"):
             raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         workers = cluster_device(device) if engine == "ray" else None
-        encoder = _encoder(model, device, dtype)
+        encoder = _encoder(model, revision, device, dtype)
         options = {
             "patched pairs": patch_pairs,
             "pairs of the circuit": circuit_pairs,
@@ -132,7 +152,7 @@ def study(
                 shards=shards,
                 engine=None
                 if workers is None
-                else on_ray(partial(_encoder, _absolute(model), workers, dtype), workers),
+                else on_ray(partial(_encoder, *_same_model(encoder, model), workers, dtype), workers),
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -148,6 +168,7 @@ def compare(
     original: Annotated[str, typer.Argument(help="A statement.")],
     counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
     model: Model = "tiny-negation",
+    revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -159,7 +180,7 @@ def compare(
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
 
     with _clear_errors():
-        encoder = _encoder(model, device, dtype)
+        encoder = _encoder(model, revision, device, dtype)
         probe = AttentionProbe(encoder)
         _warn_of_unknown_words(encoder, original, counterfactual)
         comparison = probe.compare(StatementPair(original, counterfactual), zeroing=True)
@@ -182,6 +203,7 @@ def view(
         typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
     ] = None,
     model: Model = "tiny-negation",
+    revision: Revision = None,
     limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
     device: Device = None,
@@ -198,7 +220,7 @@ def view(
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"• left out {escape(reason)}", highlight=False)
         with console.status(f"Comparing {len(chosen)} pairs"):
-            page = AttentionProbe(_encoder(model, device, dtype)).html(chosen, out)
+            page = AttentionProbe(_encoder(model, revision, device, dtype)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
 
 
@@ -233,6 +255,7 @@ def patch_pair(
     target: Annotated[str | None, typer.Option(help="The word or label right for the original.")] = None,
     foil: Annotated[str | None, typer.Option(help="The word or label right for the counterfactual.")] = None,
     model: Model = "tiny-negation",
+    revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -247,7 +270,7 @@ def patch_pair(
     from negprobe.views import patching_map, save_figure
 
     with _clear_errors():
-        encoder = _encoder(model, device, dtype)
+        encoder = _encoder(model, revision, device, dtype)
         pair = StatementPair(original, counterfactual, target, foil)
         asked = answerable(encoder, [pair])
         if asked.unanswerable:
@@ -281,9 +304,8 @@ def evaluate_model(
     dataset: Annotated[
         str, typer.Argument(help="'builtin', a file or folder of a public data set, or its name on the hub.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="'tiny-negation' (bundled, the default), a model folder, or a hub name.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"{_MODEL_HELP} By default 'tiny-negation'.")] = None,
+    revision: Revision = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Instead of a model: its most probable words, a list a line for each statement.")
     ] = None,
@@ -306,7 +328,9 @@ def evaluate_model(
         sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
-        encoder = _encoder(name, device, dtype) if name is not None else None
+        if name is None and revision is not None:
+            raise NegprobeError("--revision needs --model: predictions have no revision.")
+        encoder = _encoder(name, revision, device, dtype) if name is not None else None
         with _progress() as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
@@ -428,17 +452,32 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def _encoder(model: str, device: str | None, dtype: _Dtype) -> "HookedEncoder":
+def _encoder(model: str, revision: str | None, device: str | None, dtype: _Dtype) -> "HookedEncoder":
     import torch
 
     from negprobe.models import HookedEncoder
 
-    return HookedEncoder.from_pretrained(model, device=device, dtype=getattr(torch, dtype))
+    with _warnings_as_lines():
+        return HookedEncoder.from_pretrained(model, revision=revision, device=device, dtype=getattr(torch, dtype))
 
 
-def _absolute(model: str) -> str:
-    """A model's name that a process in another folder finds."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print the library's warnings as plain lines, without the place in the code that each came from."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for warning in caught:
+                text = f"[yellow]Warning:[/yellow] {escape(str(warning.message))}"
+                Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:
+    """Name and revision with which a process in another folder, at another time, finds the model that was loaded."""
+    if encoder.cfg.revision:
+        return encoder.cfg.model_name, encoder.cfg.revision
+    return (str(Path(model).resolve()) if Path(model).is_dir() else model), None
 
 
 def _make_folder(out: Path) -> None:

@@ -3,20 +3,18 @@
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib import metadata
-from urllib.request import Request, urlopen
 
 import torch
 from huggingface_hub import constants
 
 from negprobe.models import HookedEncoder
+from negprobe.models.hub import hub_problem
 from negprobe.patching import objective_values
 from negprobe.statements import builtin_pairs
 
 _PACKAGES = ("negprobe", "torch", "transformers", "transformer-lens", "numpy", "scipy", "pandas", "xarray", "pyarrow")
-_KNOWN = "google-bert/bert-base-uncased/resolve/main/config.json"
-_SECONDS = 10
+_KNOWN = "google-bert/bert-base-uncased"
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ def _hub() -> Check:
     name = "hub"
     if constants.HF_HUB_OFFLINE:
         return Check(name, "not asked: HF_HUB_OFFLINE is set")
-    try:
-        with urlopen(Request(f"{constants.ENDPOINT}/{_KNOWN}", method="HEAD"), timeout=_SECONDS):
-            return Check(name, f"{constants.ENDPOINT} answers", True)
-    except (OSError, HTTPException, ValueError) as error:
-        return Check(name, f"{constants.ENDPOINT} does not answer ({error}): give models as folders")
+    problem = hub_problem(_KNOWN)
+    if not problem:
+        return Check(name, f"{constants.ENDPOINT} answers", True)
+    return Check(name, f"{problem} Until then, give models as folders.")

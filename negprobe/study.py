@@ -454,6 +454,8 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
         "seconds": round(results.seconds, 1),
         "model": {
             "name": cfg.model_name,
+            # Empty for a model that is not from the hub.
+            "revision": cfg.revision,
             "family": cfg.family,
             "head": cfg.head,
             "layers": cfg.n_layers,

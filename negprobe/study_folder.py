@@ -41,6 +41,8 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         # Bytes whatever the type: numpy has no bfloat16.
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     cfg = {field.name: str(getattr(model.cfg, field.name)) for field in fields(model.cfg)}
+    # The weights themselves are compared, and the same ones may stand in several commits.
+    del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
     return {
         "model": cfg.pop("model_name"),

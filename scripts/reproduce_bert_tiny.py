@@ -37,7 +37,7 @@ from negprobe.errors import ModelError, NegprobeError
 from negprobe.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
-from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
 from negprobe.views.drawing import save_figure
@@ -135,7 +135,7 @@ def chosen_distilbert(asked: str | None, problem: str) -> Taken:
     try:
         return Taken(from_hub(DISTILBERT, problem), DISTILBERT, "it is the study's second model.")
     except ModelError as error:
-        folder = checkpoint_folder(BUNDLED_MODEL)
+        folder = find_checkpoint(BUNDLED_MODEL).folder
         bert, _ = read_checkpoint(folder, BUNDLED_MODEL, torch.float32)
         tokenizer = read_tokenizer(folder, bert, BUNDLED_MODEL)
         name = f"{BUNDLED_MODEL}'s weights in DistilBERT's architecture"

@@ -21,7 +21,7 @@ import reproduce_bert_tiny as script
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 from negprobe.attention.pair_metrics import empty_dataset
 from negprobe.errors import ModelError
-from negprobe.models.loading import BUNDLED_MODEL, checkpoint_folder, read_checkpoint
+from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint
 from negprobe.statistics import effect_tests
 
 NUMBERS = ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3a", "3b", "4a", "4b", "4c", "5a", "5b", "5c"]
@@ -357,7 +357,7 @@ def test_a_bert_poured_into_distilbert_gives_the_same_logits():
     tokens = model.to_tokens([pair.counterfactual for pair in builtin_pairs()[:1]])[0]
     anything = torch.randint(1, model.cfg.d_vocab, (4, 17), generator=torch.Generator().manual_seed(0))
     for dtype, given, tolerance in ((torch.float32, tokens, 1e-5), (torch.float64, anything, 1e-10)):
-        bert, _ = read_checkpoint(checkpoint_folder(BUNDLED_MODEL), BUNDLED_MODEL, dtype)
+        bert, _ = read_checkpoint(find_checkpoint(BUNDLED_MODEL).folder, BUNDLED_MODEL, dtype)
         poured = script.as_distilbert(bert.eval())
         hooked = HookedEncoder.from_pretrained("poured", hf_model=poured, device="cpu", dtype=dtype)
         with torch.no_grad():
@@ -394,7 +394,7 @@ def test_without_a_network_the_bundled_model_stands_in(monkeypatch):
 
 
 def test_without_a_network_the_cache_is_read(monkeypatch):
-    folder = str(checkpoint_folder(BUNDLED_MODEL))
+    folder = str(find_checkpoint(BUNDLED_MODEL).folder)
 
     def cached(name, local_files_only):
         return folder if name == script.BERT_TINY[1] else no_cache(name)

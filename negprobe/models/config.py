@@ -18,6 +18,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 
     Attributes:
         model_name: The name or folder the model came from.
+        revision: The commit of a hub model; empty for any other.
         family: The architecture: "bert", "distilbert", "roberta" or "electra".
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
@@ -34,6 +35,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     """
 
     model_name: str = ""
+    revision: str = ""
     family: str = "bert"
     head: Head = "none"
     d_embed: int = 0

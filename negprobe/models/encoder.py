@@ -29,7 +29,7 @@ from negprobe.models.live import read_model
 from negprobe.models.loading import (
     apply_pooling_of_folder,
     check_given_tokenizer,
-    checkpoint_folder,
+    find_checkpoint,
     read_checkpoint,
     read_tokenizer,
 )
@@ -109,6 +109,7 @@ class HookedEncoder(HookedRootModule):
         *,
         hf_model: nn.Module | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         architecture: str | None = None,
@@ -120,6 +121,8 @@ class HookedEncoder(HookedRootModule):
                 Hugging Face model. Only safetensors are read, and no remote code is run.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder. What it pads with is padding.
+            revision: A branch, a tag or a commit of a hub model, which may also stand in its name: "owner/name@v1".
+                By default the branch "main". The commit is `cfg.revision` afterwards.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
             architecture: The class of transformers to read the model as, such as "BertForSequenceClassification"; by
@@ -138,8 +141,10 @@ class HookedEncoder(HookedRootModule):
             name = str(getattr(getattr(hf_model, "config", None), "name_or_path", None) or "model")
         else:
             name = str(name_or_path)
+        if hf_model is not None and revision is not None:
+            raise ModelError(f"revision={revision!r} is for models of the hub, but a loaded model was given.")
         try:
-            return cls._loaded(name, hf_model, tokenizer, device, dtype, architecture)
+            return cls._loaded(name, hf_model, tokenizer, revision, device, dtype, architecture)
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -154,15 +159,17 @@ class HookedEncoder(HookedRootModule):
         name: str,
         hf_model: nn.Module | None,
         tokenizer: PreTrainedTokenizerBase | None,
+        revision: str | None,
         device: str,
         dtype: torch.dtype,
         architecture: str | None,
     ) -> "HookedEncoder":
-        folder = None
+        folder, commit = None, ""
         if hf_model is not None:
             config, architecture = read_model(hf_model, architecture, name)
         else:
-            folder = checkpoint_folder(name)
+            checkpoint = find_checkpoint(name, revision)
+            name, folder, commit = checkpoint.name, checkpoint.folder, checkpoint.revision
             hf_model, architecture = read_checkpoint(folder, name, dtype, architecture)
             config = hf_model.config
         if tokenizer is not None:
@@ -170,7 +177,7 @@ class HookedEncoder(HookedRootModule):
         elif folder is not None:
             tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(config, architecture, name)
-        cfg.dtype = dtype
+        cfg.dtype, cfg.revision = dtype, commit
         if tokenizer is not None:
             cfg.pad_token_id = padding_id(tokenizer, config, name)
         if folder is not None:

@@ -81,8 +81,9 @@ def check_files(folder: Path, name: str) -> None:
 
 def _check_file(path: Path, folder: Path, name: str) -> None:
     root = Path(os.path.realpath(folder))
-    # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share.
-    own = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share, and, since version 2
+    # of its client, these may be links to files that all repositories share.
+    own = [root, *(root.parents[n] / "blobs" for n in (1, 2))] if root.parent.name == "snapshots" else [root]
     shown = os.path.relpath(path, folder)
     target = Path(os.path.realpath(path))
     if not any(target.is_relative_to(place) for place in own):

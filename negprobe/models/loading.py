@@ -3,13 +3,12 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,6 +23,7 @@ from negprobe.models.folder import (
     read_json,
     read_weights,
 )
+from negprobe.models.hub import hub_folder
 from negprobe.tokenizing import is_failure
 
 BUNDLED_MODEL = "tiny-negation"
@@ -32,48 +32,83 @@ _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 # Those that transformers reads by itself, whose keys must not be there twice either.
 _TOKENIZER_JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
-# Other formats of the same weights, and anything that would have to be unpickled, stay on the hub.
-_NOT_NEEDED = ["*.bin", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.ot", "onnx/*", "openvino/*", "*.tflite"]
 
 
-def checkpoint_folder(name_or_path: str) -> Path:
-    """The folder of a model: the bundled one, an existing folder, or a download from the hub.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's files are.
+
+    Attributes:
+        name: The model's name, without the revision: the bundled one, the folder as it was given, or a hub name.
+        folder: The folder with the files.
+        revision: The hash of the commit on the hub; empty for a folder and for the bundled model.
+    """
+
+    name: str
+    folder: Path
+    revision: str = ""
+
+
+def find_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
+    """Find a model: the bundled one, an existing folder, or a hub name, which is downloaded if need be.
+
+    Args:
+        name_or_path: A hub name may end in "@" and a revision. An existing folder comes first, whatever its name.
+        revision: A branch, a tag or a commit on the hub, instead of "@" in the name; by default "main".
 
     Raises:
-        ModelError: if the folder or hub name does not exist, or the hub cannot be reached.
+        ModelError: if there is no such folder, hub name or revision, if a revision is given for a model that is not on
+            the hub, or if the hub does not provide the model.
     """
-    if name_or_path == BUNDLED_MODEL:
-        return _BUNDLED_FOLDER
-    path = Path(name_or_path)
-    try:
-        path = path.expanduser()
-        # An empty name would be the folder that one stands in.
-        if name_or_path and path.is_dir():
-            return path
-        is_path = not name_or_path or path.exists()
-    except (OSError, RuntimeError):  # a name too long for a file, a folder that may not be entered, nobody's home
-        is_path = True
-    looks_like_path = name_or_path.startswith((".", "/", "~", "\\")) or len(path.parts) != len(name_or_path.split("/"))
-    if is_path or looks_like_path or len(path.parts) > 2:
+    if _is_folder(name_or_path):
+        _refuse_revision(name_or_path, revision)
+        return Checkpoint(name_or_path, _BUNDLED_FOLDER if name_or_path == BUNDLED_MODEL else _path(name_or_path))
+    name, at, named = name_or_path.partition("@")
+    if at and revision is not None:
+        raise ModelError(f"{name_or_path!r} names a revision, and {revision!r} is given as another; give one of them.")
+    wanted = named if at else revision
+    if _is_folder(name):
+        _refuse_revision(name, wanted)
+    path = _path(name)
+    looks_like_path = name.startswith((".", "/", "~", "\\")) or len(path.parts) != len(name.split("/"))
+    if looks_like_path or len(path.parts) > 2 or _exists(path) or _exists(_path(name_or_path)):
         raise ModelError(
             f"There is no model folder at {name_or_path!r}. Give a folder with config.json and *.safetensors, "
             f"a hub name such as 'google-bert/bert-base-uncased', or {BUNDLED_MODEL!r}."
         )
-    return _download(name_or_path)
+    folder = hub_folder(name) if wanted is None else hub_folder(name, wanted)
+    return Checkpoint(name, folder, folder.name)
 
 
-def _download(name: str) -> Path:
-    advice = f"Give the path of a local folder, or {BUNDLED_MODEL!r}, which needs no network."
+def _is_folder(name: str) -> bool:
     try:
-        return Path(snapshot_download(name, ignore_patterns=_NOT_NEEDED))
-    except hub_errors.GatedRepoError as error:
-        raise ModelError(f"The hub wants you to log in and accept the terms of {name!r} first.") from error
-    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
-        raise ModelError(f"There is no folder and no public hub model named {name!r}. {advice}") from error
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.HfHubHTTPError, OSError) as error:
+        # An empty name would be the current folder.
+        return name == BUNDLED_MODEL or (name != "" and _path(name).is_dir())
+    except OSError:  # a name too long for a file, a folder that may not be entered
+        return False
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # the home of a user who does not exist
+        return Path(name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is not None:
+        what = "the bundled model" if name == BUNDLED_MODEL else "a local folder"
         raise ModelError(
-            f"{name!r} is not a local folder, not in the local cache, and the hub cannot be reached. {advice}"
-        ) from error
+            f"{name!r} is {what}, which has no revisions, but {revision!r} was given. Leave the revision out, or give "
+            "a model of the hub."
+        )
 
 
 def read_checkpoint(

@@ -11,7 +11,6 @@ import tiny_models
 import torch
 import transformers
 from huggingface_hub import constants
-from huggingface_hub import errors as hub_errors
 from tiny_models import FAMILIES, HEADS, largest_difference
 
 from negprobe import HookedEncoder
@@ -113,39 +112,6 @@ def test_the_bundled_model() -> None:
     encoded = tokenizer(text, return_tensors="pt")
     expected = theirs(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
     assert largest_difference(ours(text), expected) < 1e-5
-
-
-@torch.no_grad()
-def test_a_hub_name_that_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache's own layout, and no network: HF_HUB_OFFLINE is set for all tests."""
-    repository = tmp_path / "models--someone--tiny"
-    saved(repository / "snapshots" / "abc123")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc123")
-    monkeypatch.setattr(loading, "snapshot_download", _with_cache(tmp_path))
-    ours = load("someone/tiny")
-    assert ours.cfg.model_name == "someone/tiny"
-    tokens = tiny_models.token_batch(0, (7,))
-    assert largest_difference(ours(tokens), tiny_models.hf_model("bert")(tokens).logits) < 1e-5
-
-
-def _with_cache(cache: Path) -> Callable[..., str]:
-    original = loading.snapshot_download
-    return lambda name, **options: original(name, cache_dir=cache, **options)
-
-
-def test_nothing_that_would_be_unpickled_is_downloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict] = []
-
-    def download(name: str, **options: object) -> str:
-        asked.append({"name": name, **options})
-        return str(folder)
-
-    monkeypatch.setattr(loading, "snapshot_download", download)
-    load("someone/tiny")
-    [call] = asked
-    assert call["name"] == "someone/tiny"
-    assert {"*.bin", "*.pt", "*.h5", "*.msgpack"} <= set(call["ignore_patterns"])
 
 
 @torch.no_grad()
@@ -325,25 +291,6 @@ def test_an_offline_hub(name: str) -> None:
 def test_a_name_no_hub_would_take() -> None:
     with pytest.raises(ModelError, match="no public hub model named 'not a name'"):
         load("not a name")
-
-
-@pytest.mark.parametrize(
-    "raised, message",
-    [
-        (hub_errors.RepositoryNotFoundError, "no public hub model named 'someone/tiny'"),
-        (hub_errors.GatedRepoError, "log in and accept the terms of 'someone/tiny'"),
-        (ConnectionError, "'someone/tiny' is not a local folder.*cannot be reached"),
-    ],
-)
-def test_what_a_hub_may_answer(monkeypatch: pytest.MonkeyPatch, raised: type[Exception], message: str) -> None:
-    error = raised.__new__(raised)
-
-    def fail(*args: object, **options: object) -> str:
-        raise error
-
-    monkeypatch.setattr(loading, "snapshot_download", fail)
-    with pytest.raises(ModelError, match=message):
-        load("someone/tiny")
 
 
 def test_a_checkpoint_of_bin_files_alone(folder: Path) -> None:

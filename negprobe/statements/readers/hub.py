@@ -23,23 +23,26 @@ def hub_tables(name: str) -> list[Table]:
     Raises:
         StatementError: without Hugging Face's `datasets`, or for a data set that it cannot load.
     """
+    # Reading a file of one's own need not wait for torch.
+    from negprobe.models.hub import token_problem
+
     try:
         import datasets
-        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise StatementError(
             f"{name} is not a file or folder here, and reading it from the Hugging Face hub needs another package: "
             "pip install 'negprobe[datasets]'."
         ) from error
     repository, _, configuration = name.partition(":")
+    if problem := token_problem():
+        raise StatementError(problem)
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(repository, configuration or None)
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-        # Its own errors say that something went wrong; what did is their cause.
-        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+    # Beside its own errors it lets through those of the hub's client, of HTTP and JSON libraries, and of parsers.
+    except Exception as error:
         raise StatementError(
             f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: "
-            f"{error}{cause}"
+            f"{_reason(error, repository)}"
         ) from error
     called = configuration or repository.rpartition("/")[2]
     return [
@@ -51,3 +54,15 @@ def hub_tables(name: str) -> list[Table]:
         )
         for split, rows in splits.items()
     ]
+
+
+def _reason(error: Exception, repository: str) -> str:
+    """What failed: at the hub, if it or the way there is the cause; otherwise in the data."""
+    from negprobe.models.hub import explain, hub_error
+
+    at_hub = hub_error(error)
+    if at_hub is not None:
+        return explain(at_hub, repository, kind="data set")
+    # Errors of `datasets` say that something went wrong; what did is their cause.
+    text = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
+    return " ".join(text.split())

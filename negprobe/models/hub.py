@@ -1,0 +1,461 @@
+"""Models on the Hugging Face hub: choosing the files, downloading and verifying them, and explaining what failed."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    HfApi,
+    constants,
+    get_token,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import validate_repo_id
+
+from negprobe.errors import ModelError
+from negprobe.files import whole_file
+
+_SETTINGS = (
+    "config.json",
+    "adapter_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "tokenizer.*.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+"""The files, beside the weights, that decide what an encoder and its tokenizer compute."""
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SECONDS = 10
+_LONGEST = 300
+_NO_NETWORK = {
+    "model": "A local folder, or the bundled 'tiny-negation', needs no network.",
+    "data set": "Files of your own, or the built-in pairs, need no network.",
+}
+_BLOCK = 2**20
+
+
+def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
+    """The folder in the hub's local cache with the files of a model, downloaded if need be; its name is the commit.
+
+    If the hub cannot be asked, a complete copy that is already in the cache is used, with a warning.
+
+    Args:
+        name: The repository, "owner/name" or "name".
+        revision: A branch, a tag or a commit.
+
+    Raises:
+        ModelError: if the hub does not provide the model and the local cache does not hold it, if the repository lacks
+            a configuration or safetensors, or if a file's content differs from the hash that the hub names.
+    """
+    try:
+        validate_repo_id(name)
+    except hub_errors.HFValidationError as error:
+        raise ModelError(explain(error, name, revision)) from error
+    # A branch names a file in the cache.
+    if ".." in revision or not re.fullmatch(r"[^\s/\\\0][^\s\\\0]*", revision):
+        raise ModelError(f"{revision!r} is not a revision; give a branch, a tag or a commit of {name!r}.")
+    if constants.HF_HUB_OFFLINE:
+        cached = _cached(name, revision)
+        if cached is None:
+            raise ModelError(
+                f"{name!r} is not a local folder, its revision {revision!r} is not in the local cache, and the hub "
+                f"cannot be reached, because HF_HUB_OFFLINE is set. {_NO_NETWORK['model']}"
+            )
+        return cached
+    try:
+        return _downloaded(name, revision)
+    except ModelError:
+        raise
+    # The client lets through whatever its HTTP and JSON libraries raise, and has no base class of its own.
+    except Exception as error:
+        problem = explain(error, name, revision)
+        # An old copy of a revision that is no longer there, or that was to be replaced, is not what was asked for.
+        is_final = isinstance(error, hub_errors.RevisionNotFoundError) or _is_disk_full(error)
+        cached = None if is_final else _cached(name, revision)
+        if cached is None:
+            raise ModelError(problem) from error
+        warnings.warn(f"{problem} The local cache's copy of {name!r} is used (commit {cached.name}).", stacklevel=2)
+        return cached
+
+
+def hub_problem(name: str) -> str:
+    """Why the hub cannot be asked for a model that it has, found out within seconds; empty if it answers."""
+    try:
+        _listed(name, constants.DEFAULT_REVISION)
+    except Exception as error:
+        return explain(error, name, constants.DEFAULT_REVISION)
+    return ""
+
+
+# Downloading
+
+
+@dataclass(frozen=True)
+class _Hash:
+    """What the content of a file must hash to: SHA-256 of a large file, git's SHA-1 of a small one."""
+
+    value: str
+
+    def fits(self, path: Path) -> bool:
+        if len(self.value) == 64:
+            digest = hashlib.sha256()
+        else:
+            digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest() == self.value
+
+
+def _downloaded(name: str, revision: str) -> Path:
+    listed, commit = _listed(name, revision)
+
+    def fetch(file: str) -> Path:
+        path = Path(hf_hub_download(name, file, revision=commit))
+        known = listed[file] or _hash_of_link(path)
+        if known is None or known.fits(path):
+            return path
+        # It was damaged on the way, now or at an earlier download.
+        _remove(path)
+        path = Path(hf_hub_download(name, file, revision=commit))
+        if known.fits(path):
+            return path
+        _remove(path)
+        raise ModelError(
+            f"{file} of {name!r} arrived damaged, twice: its content does not match the hash that the hub names. "
+            "It was removed from the local cache. Try again, or use another network."
+        )
+
+    folder = _fetch_needed(name, listed, fetch)
+    _remember(folder, revision, commit, lacks_modules="modules.json" not in listed)
+    return folder
+
+
+def _listed(name: str, revision: str) -> tuple[dict[str, _Hash | None], str]:
+    """The files of a repository with their hashes, and the commit that a revision stands for."""
+    problem = token_problem()
+    if problem:
+        raise ValueError(problem)
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_SECONDS)
+    except (KeyError, TypeError, AttributeError) as error:  # JSON of some other form
+        raise hub_errors.FileMetadataError("The answer is not a list of files.") from error
+    if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha) or info.siblings is None:
+        raise hub_errors.FileMetadataError("The answer has no commit or no list of files.")
+    hashes = {str(file.rfilename): file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+    return {file: _hash(value) for file, value in hashes.items()}, info.sha
+
+
+def _hash(value: object) -> _Hash | None:
+    is_one = isinstance(value, str) and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value)
+    return _Hash(str(value)) if is_one else None
+
+
+def _hash_of_link(path: Path) -> _Hash | None:
+    """The hash in the name of the blob that a file in the cache links to; None for a copy, as on Windows."""
+    return _hash(path.readlink().name) if path.is_symlink() else None
+
+
+def _remove(path: Path) -> None:
+    """Delete a file from the cache: its link, the blob that leads to, and what that may link to in turn."""
+    cache = Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    while path.is_relative_to(cache):
+        target = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
+        path.unlink(missing_ok=True)
+        if target is None:
+            break
+        path = target
+
+
+def _remember(folder: Path, revision: str, commit: str, lacks_modules: bool) -> None:
+    """Note in the cache, where its documented layout has it, what a later load without the hub needs to know.
+
+    Written last, so that a branch leads to a snapshot only once that is complete.
+    """
+    repository = folder.parents[1]
+    # A cache that cannot be written to serves as it is.
+    with suppress(OSError):
+        if revision != commit:
+            ref = repository / "refs" / revision
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(ref) as part:
+                part.write_text(commit, encoding="utf-8")
+        if lacks_modules:
+            absent = repository / ".no_exist" / commit / "modules.json"
+            absent.parent.mkdir(parents=True, exist_ok=True)
+            absent.touch()
+
+
+# The files that are needed
+
+
+def _fetch_needed(name: str, listed: Collection[str], fetch: Callable[[str], Path]) -> Path:
+    """Fetch the files that loading reads, and no others: settings first, weights last.
+
+    Args:
+        name: The repository, for messages.
+        listed: The files that it has.
+        fetch: Gets one of them.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        ModelError: without a configuration, without safetensors, or if a shard is missing.
+    """
+    paths = _module_paths(fetch("modules.json")) if "modules.json" in listed else [""]
+    encoder = f"{paths[0]}/" if paths[0] else ""
+    if f"{encoder}config.json" not in listed:
+        raise ModelError(f"{name!r} has no {encoder}config.json, so it is not a model in Hugging Face's format.")
+    single, index = f"{encoder}{_WEIGHTS}", f"{encoder}{_INDEX}"
+    if single not in listed and index not in listed:
+        raise _no_safetensors(name, listed, encoder)
+    for file in sorted(listed):
+        folder, _, base = file.rpartition("/")
+        is_setting = any(fnmatchcase(base, setting) for setting in _SETTINGS)
+        if (is_setting and folder in ("", paths[0])) or (base == "config.json" and folder in paths):
+            fetch(file)
+    root = fetch(f"{encoder}config.json").parents[encoder.count("/")]
+    for file in [single] if single in listed else [index, *_shards(fetch(index), name, encoder, listed)]:
+        fetch(file)
+    return root
+
+
+def _module_paths(modules_file: Path) -> list[str]:
+    """The folders of a sentence encoder's modules, its encoder's first; just the root for a file of another form."""
+    content = _json(modules_file)
+    modules = content if isinstance(content, list) else []
+    paths = [module.get("path") for module in modules if isinstance(module, dict)]
+    return [path.strip("/") for path in paths if isinstance(path, str)] or [""]
+
+
+def _shards(index_file: Path, name: str, encoder: str, listed: Collection[str]) -> list[str]:
+    content = _json(index_file)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    # What is wrong with another form of it is reported by the reader of the folder.
+    shards = sorted({str(shard) for shard in weight_map.values()}) if isinstance(weight_map, dict) else []
+    missing = [shard for shard in shards if "/" in shard or f"{encoder}{shard}" not in listed]
+    if missing:
+        raise ModelError(
+            f"{name!r} is incomplete: {encoder}{_INDEX} names {missing[0]!r}, which the repository does not have. "
+            "Choose another revision, or tell the model's owner."
+        )
+    return [f"{encoder}{shard}" for shard in shards]
+
+
+def _json(file: Path) -> object:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_safetensors(name: str, listed: Collection[str], encoder: str) -> ModelError:
+    formats = (".bin", ".h5", ".msgpack")
+    others = [file for file in sorted(listed) if file.startswith(encoder) and file.endswith(formats)]
+    found = f"its weights are in {', '.join(others[:3])} only" if others else f"it has no {encoder}{_WEIGHTS}"
+    return ModelError(
+        f"{name!r} cannot be read: {found}, and negprobe reads safetensors only, because loading other formats can run "
+        "code. Nothing was downloaded. Load it once with transformers, call save_pretrained() to convert it, and give "
+        "the folder; or look for a revision with safetensors among the pull requests on its page."
+    )
+
+
+# The cache
+
+
+def _cached(name: str, revision: str) -> Path | None:
+    """The model in the local cache, or None if it is not there or not complete.
+
+    Raises:
+        ModelError: if a file is damaged, or the cache does not say whether the model has a modules.json it depends on.
+    """
+    try:
+        paths = [try_to_load_from_cache(name, file, revision=revision) for file in ("config.json", "modules.json")]
+    except (OSError, ValueError):
+        return None
+    found = next((Path(path) for path in paths if isinstance(path, str)), None)
+    if found is None:
+        return None
+    folder = found.parent
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    needed: list[Path] = []
+
+    def fetch(file: str) -> Path:
+        needed.append(files[file])
+        return files[file]
+
+    try:
+        _fetch_needed(name, files, fetch)
+    except ModelError:
+        return None
+    for path in needed:
+        known = _hash_of_link(path)
+        if known is not None and not known.fits(path):
+            raise ModelError(
+                f"{path.name} of {name!r} is damaged in the local cache: its content does not match its hash. "
+                f"Delete {str(path.resolve())!r} and load the model again with a network."
+            )
+    if not isinstance(paths[1], str) and paths[1] is not _CACHED_NO_EXIST and _is_headless(files.get("config.json")):
+        raise ModelError(
+            f"The local cache holds {name!r} without saying whether it has a modules.json, which would decide how its "
+            "embedding is pooled. Load it once with a network, or give the path of a folder with all its files."
+        )
+    return folder
+
+
+def _is_headless(config: Path | None) -> bool:
+    content = None if config is None else _json(config)
+    named = content.get("architectures") if isinstance(content, dict) else None
+    return isinstance(named, list) and not any("For" in str(architecture) for architecture in named)
+
+
+# What failed
+
+
+def explain(error: BaseException, name: str, revision: str = "", kind: Literal["model", "data set"] = "model") -> str:
+    """What went wrong at the hub and what to do about it, in a sentence or two, on one line.
+
+    Args:
+        error: What its client raised.
+        name: The repository.
+        revision: Which revision was asked for.
+        kind: What the repository holds.
+    """
+    problem = token_problem()
+    if problem:
+        return problem
+    error = _root(error)
+    text = _on_one_line(str(error)) or type(error).__name__
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    at = constants.ENDPOINT
+    if isinstance(error, hub_errors.GatedRepoError):
+        page = f"{at}/{name}" if kind == "model" else f"{at}/datasets/{name}"
+        return (
+            f"{name!r} is gated. Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN to "
+            "a token that may read it."
+        )
+    if isinstance(error, (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError)):
+        return (
+            f"There is no folder and no public hub {kind} named {name!r}. Check the spelling; for a private {kind}, "
+            f"log in with `hf auth login` or set HF_TOKEN. {_NO_NETWORK[kind]}"
+        )
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        return f"{name!r} has no revision {revision!r} on the hub. Give one of its branches, tags or commits."
+    if isinstance(error, hub_errors.DisabledRepoError):
+        return f"The hub has disabled access to {name!r}."
+    if _is_disk_full(error):
+        return (
+            f"The disk is full, so {name!r} cannot be downloaded to {constants.HF_HUB_CACHE}. Free some space, or set "
+            "HF_HOME to a folder on another disk."
+        )
+    if status == 401:
+        return (
+            "The hub does not accept the token (HF_TOKEN, or the stored one). Log in again with `hf auth login`, or "
+            "remove the token for public models."
+        )
+    if status == 403:
+        return f"The hub denies access to {name!r}: the token, or its account, lacks the permission ({text})."
+    if status == 407 or type(error).__name__ == "ProxyError":
+        return (
+            f"The proxy on the way to {at} refuses the connection ({text}). Check HTTPS_PROXY, with user and password "
+            "if it needs them."
+        )
+    if status == 429:
+        return (
+            f"The hub limits the rate of requests (429). Try again {_waiting(response)}; logging in raises the limit."
+        )
+    if isinstance(status, int) and status >= 500:
+        return f"The hub has a problem of its own ({status}). Try again later."
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, hub_errors.FileMetadataError)):
+        return (
+            f"What answers at {at} is not the hub ({text}). If the network has a login page, log in there first; "
+            "otherwise check HF_ENDPOINT."
+        )
+    if status is not None:
+        return f"The hub at {at} refuses the request ({text.rstrip('.')}). Check HF_ENDPOINT."
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+        return f"{name!r} could not be downloaded: {text.rstrip('.')}. Try again."
+    return (
+        f"The hub cannot be reached at {at!r} ({type(error).__name__}: {text}). Check the network, the proxy settings "
+        f"and HF_ENDPOINT. {_NO_NETWORK[kind]}"
+    )
+
+
+def hub_error(error: BaseException) -> BaseException | None:
+    """The failure at the hub that an error of another library stands for, if it does."""
+    found: BaseException | None = error
+    while found is not None:
+        # The client's own, or those of the HTTP library below it, which differs by version. That a file is not there
+        # is no failure: other names are tried then.
+        from_hub = type(found).__module__.partition(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests")
+        if from_hub and not isinstance(found, hub_errors.RemoteEntryNotFoundError):
+            return found
+        found = found.__cause__ or found.__context__
+    return error if isinstance(error, json.JSONDecodeError) else None
+
+
+def token_problem() -> str:
+    """Why the token for the hub cannot be sent, if it cannot; the client's own error would quote it."""
+    try:
+        token = get_token()
+    except (OSError, ValueError) as error:
+        cause = _on_one_line(str(error))
+        return f"The stored token for the hub cannot be read ({cause}). Log in again with `hf auth login`."
+    if not token or re.fullmatch(r"[!-~]+", token):
+        return ""
+    return (
+        "The token for the hub (HF_TOKEN, or the stored one) contains a character that cannot be sent. Set it again, "
+        "without quotes, spaces or line breaks."
+    )
+
+
+def _on_one_line(text: str) -> str:
+    """Text that a server may have written, without what a terminal would act on, and not without end."""
+    line = "".join(character for character in " ".join(text.split()) if character.isprintable())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
+def _root(error: BaseException) -> BaseException:
+    """What stands behind an error that only says that a file is not in the cache either."""
+    while isinstance(error, hub_errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # The client's second way to download, Xet, has the operating system's error in its text alone.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _waiting(response: object) -> str:
+    """When to ask again, from the answer's headers."""
+    headers = getattr(response, "headers", {})
+    after = headers.get("Retry-After", "").strip()
+    limit = re.search(r";\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
+    seconds = after if after.isdigit() else limit[1] if limit else ""
+    return f"in {seconds} seconds" if seconds else f"after {after}" if after else "in some minutes"
