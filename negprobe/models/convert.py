@@ -241,7 +241,8 @@ def _embedding_weights(source: Weights, family: Family, cfg: HookedEncoderConfig
     embeddings = f"{family.prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"],
+        # A sentence encoder may read fewer tokens than it has positions for.
+        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"][: cfg.first_position + cfg.n_ctx],
         "ln_embed.w": source[f"{embeddings}.LayerNorm.weight"],
         "ln_embed.b": source[f"{embeddings}.LayerNorm.bias"],
     }

@@ -19,7 +19,8 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import check_supported, convert, encoder_config
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.layers import Block, Embed, LayerNorm
-from negprobe.models.loading import apply_pooling_of_folder, checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.models.loading import checkpoint_folder, read_checkpoint, read_tokenizer
+from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
 from negprobe.texts import is_utf8, quoted
 
 Text = str | tuple[str, str]
@@ -89,9 +90,11 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
-                Hugging Face model. Only safetensors are read, and no remote code is run.
+                Hugging Face model. Only safetensors are read, and no remote code is run. A sentence-transformers
+                folder is read as its modules.json says; texts may have `cfg.n_ctx` tokens, its `max_seq_length`.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
-            tokenizer: The tokenizer for strings; by default the one in the folder.
+            tokenizer: The tokenizer for strings; by default the one in the folder. Where a sentence-transformers
+                folder says `do_lower_case`, a copy that lower-cases texts is used.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
 
@@ -102,19 +105,22 @@ class HookedEncoder(HookedRootModule):
         if isinstance(name_or_path, PreTrainedModel):
             name_or_path, hf_model = name_or_path.config.name_or_path or "model", name_or_path
         name = str(name_or_path)
-        folder = None
+        folder = sentence = None
         if hf_model is not None:
             architecture = type(hf_model).__name__
             check_supported(hf_model.config, architecture)
         else:
             folder = checkpoint_folder(name)
-            hf_model, architecture = read_checkpoint(folder, name, dtype)
+            sentence = read_sentence_folder(folder, name)
+            folder = folder if sentence is None else sentence.encoder
+            without_head = sentence is not None and sentence.head == "none"
+            hf_model, architecture = read_checkpoint(folder, name, dtype, without_head=without_head)
             if tokenizer is None:
                 tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(hf_model.config, architecture, name)
         cfg.dtype = dtype
-        if folder is not None:
-            apply_pooling_of_folder(cfg, folder)
+        if sentence is not None:
+            tokenizer = apply_sentence_folder(sentence, cfg, tokenizer)
         with torch.device("meta"):
             model = cls(cfg, tokenizer)
         weights = convert(hf_model, cfg)
@@ -162,7 +168,7 @@ class HookedEncoder(HookedRootModule):
                 and with `start_at_layer` nothing is.
             start_at_layer: Skip the embeddings and the blocks before this one.
             stop_at_layer: Stop before this block and return its input; `n_layers` gives the last hidden states.
-            truncate: Cut texts that are longer than the context instead of raising.
+            truncate: Cut texts that are longer than `cfg.n_ctx` tokens instead of raising.
 
         Returns:
             Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings `[batch d_model]`

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negprobe.errors import ModelError
 from negprobe.models.convert import FAMILY_OF, check_supported, head_of
@@ -62,7 +63,9 @@ def check_files(folder: Path, name: str) -> None:
 def _check_file(path: Path, folder: Path, name: str) -> None:
     root = Path(os.path.realpath(folder))
     # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share.
-    own = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+    # An older sentence encoder has a folder of its own in it.
+    snapshot = next((place for place in (root, root.parent) if place.parent.name == "snapshots"), None)
+    own = [root] if snapshot is None else [root, snapshot.parents[1] / "blobs"]
     shown = os.path.relpath(path, folder)
     target = Path(os.path.realpath(path))
     if not any(target.is_relative_to(place) for place in own):
@@ -100,8 +103,10 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
 # The configuration
 
 
-def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
-    """The configuration of a supported encoder, and the class it was saved from.
+def read_config(
+    folder: Path, name: str, *, without_head: bool = False
+) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
+    """The configuration of a supported encoder, and the class it was saved from, or its family's class without a head.
 
     Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
     quantizers, kernels) reaches no library.
@@ -113,7 +118,7 @@ def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrai
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
     raw = read_json(folder, "config.json", dict, name)
-    architecture = _architecture(raw, name)
+    architecture = _base_architecture(raw) if without_head else _architecture(raw, name)
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
     if "pad_token_id" in raw:
         kept["pad_token_id"] = _whole(raw["pad_token_id"], "pad_token_id", 0, _LARGEST["vocab_size"] - 1, name)
@@ -134,6 +139,15 @@ def read_config(folder: Path, name: str) -> tuple[PreTrainedConfig, type[PreTrai
     config = hf_class.config_class(**kept)
     _check_sizes(config, FAMILY_OF[raw["model_type"]], name)
     return config, hf_class
+
+
+def _base_architecture(raw: dict[str, Any]) -> str:
+    """The class without a head, as AutoModel chooses it: by the model type, whatever architecture is named."""
+    model_type = raw.get("model_type")
+    known = isinstance(model_type, str) and model_type in FAMILY_OF
+    architecture = MODEL_MAPPING_NAMES[model_type] if known else f"{model_type}Model"
+    check_supported(_Raw(raw), architecture)
+    return architecture
 
 
 def _architecture(raw: dict[str, Any], name: str) -> str:
