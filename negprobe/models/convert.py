@@ -249,7 +249,8 @@ def _embedding_weights(source: Weights, family: Family, cfg: HookedEncoderConfig
     embeddings = f"{family.prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"],
+        # A sentence encoder may read fewer tokens than it has positions for.
+        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"][: cfg.first_position + cfg.n_ctx],
         "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
         "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],
     }

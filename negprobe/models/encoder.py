@@ -21,18 +21,13 @@ from negprobe.errors import InputError, ModelError
 from negprobe.memory import is_out_of_memory
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
-from negprobe.models.convert import convert, encoder_config
+from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
 from negprobe.models.live import read_model
-from negprobe.models.loading import (
-    apply_pooling_of_folder,
-    check_given_tokenizer,
-    find_checkpoint,
-    read_checkpoint,
-    read_tokenizer,
-)
+from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
+from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
 from negprobe.texts import is_utf8, quoted
 from negprobe.tokenizing import encode
 
@@ -118,15 +113,18 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
-                Hugging Face model. Only safetensors are read, and no remote code is run.
+                Hugging Face model. Only safetensors are read, and no remote code is run. A sentence-transformers
+                folder is read as its modules.json says; texts may have `cfg.n_ctx` tokens, its `max_seq_length`.
             hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
-            tokenizer: The tokenizer for strings; by default the one in the folder. What it pads with is padding.
+            tokenizer: The tokenizer for strings; by default the one in the folder. What it pads with is padding. Where
+                a sentence-transformers folder says `do_lower_case`, a copy that lower-cases texts is used.
             revision: A branch, a tag or a commit of a hub model, which may also stand in its name: "owner/name@v1".
                 By default the branch "main". The commit is `cfg.revision` afterwards.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
             dtype: Floating-point type of the parameters.
             architecture: The class of transformers to read the model as, such as "BertForSequenceClassification"; by
-                default the one that config.json names, or the loaded model's own. A loaded model of a class derived
+                default the one that config.json names, or the loaded model's own, or, of a sentence-transformers
+                folder, the one without a head. With another head, modules.json is left out of account. A loaded model of a class derived
                 from one of transformers' is read only if this names that one: what the derived class adds is left out.
 
         Raises:
@@ -164,13 +162,18 @@ class HookedEncoder(HookedRootModule):
         dtype: torch.dtype,
         architecture: str | None,
     ) -> "HookedEncoder":
-        folder, commit = None, ""
+        folder, commit, sentence = None, "", None
         if hf_model is not None:
             config, architecture = read_model(hf_model, architecture, name)
         else:
             checkpoint = find_checkpoint(name, revision)
             name, folder, commit = checkpoint.name, checkpoint.folder, checkpoint.revision
-            hf_model, architecture = read_checkpoint(folder, name, dtype, architecture)
+            sentence = read_sentence_folder(folder, name)
+            if sentence is not None and architecture is not None and head_of(architecture) != sentence.head:
+                sentence = None
+            folder = folder if sentence is None else sentence.encoder
+            without_head = sentence is not None and sentence.head == "none"
+            hf_model, architecture = read_checkpoint(folder, name, dtype, architecture, without_head=without_head)
             config = hf_model.config
         if tokenizer is not None:
             check_given_tokenizer(tokenizer, config, name)
@@ -180,8 +183,8 @@ class HookedEncoder(HookedRootModule):
         cfg.dtype, cfg.revision = dtype, commit
         if tokenizer is not None:
             cfg.pad_token_id = padding_id(tokenizer, config, name)
-        if folder is not None:
-            apply_pooling_of_folder(cfg, folder)
+        if sentence is not None:
+            tokenizer = apply_sentence_folder(sentence, cfg, tokenizer)
         with torch.device("meta"):
             model = cls(cfg, tokenizer)
         weights = convert(hf_model, cfg)
@@ -230,7 +233,7 @@ class HookedEncoder(HookedRootModule):
                 and with `start_at_layer` nothing is.
             start_at_layer: Skip the embeddings and the blocks before this one.
             stop_at_layer: Stop before this block and return its input; `n_layers` gives the last hidden states.
-            truncate: Cut texts that are longer than the context instead of raising.
+            truncate: Cut texts that are longer than `cfg.n_ctx` tokens instead of raising.
 
         Returns:
             Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings `[batch d_model]`

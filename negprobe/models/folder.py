@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negprobe.errors import ModelError
 from negprobe.memory import is_out_of_memory
@@ -82,8 +83,10 @@ def check_files(folder: Path, name: str) -> None:
 def _check_file(path: Path, folder: Path, name: str) -> None:
     root = Path(os.path.realpath(folder))
     # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share, and, since version 2
-    # of its client, these may be links to files that all repositories share.
-    own = [root, *(root.parents[n] / "blobs" for n in (1, 2))] if root.parent.name == "snapshots" else [root]
+    # of its client, these may be links to files that all repositories share. An older sentence-transformers model keeps
+    # its encoder in a subfolder of the snapshot.
+    snapshot = next((place for place in (root, root.parent) if place.parent.name == "snapshots"), None)
+    own = [root] if snapshot is None else [root, *(snapshot.parents[n] / "blobs" for n in (1, 2))]
     shown = os.path.relpath(path, folder)
     target = Path(os.path.realpath(path))
     if not any(target.is_relative_to(place) for place in own):
@@ -136,9 +139,12 @@ def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_config(
-    folder: Path, name: str, architecture: str | None = None
+    folder: Path, name: str, architecture: str | None = None, *, without_head: bool = False
 ) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
-    """The configuration of a supported encoder, and the class it was saved from, or `architecture` instead.
+    """The configuration of a supported encoder, and the class to read it as.
+
+    The class is `architecture`, or else the one that config.json names, or, `without_head`, that of its family without
+    a head.
 
     Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
     quantizers, kernels) reaches no library.
@@ -153,7 +159,8 @@ def read_config(
     if architecture is not None:
         # Whoever names the class decides against what the file says of it.
         raw |= {"architectures": [architecture], "auto_map": None}
-    hf_class = getattr(transformers, _architecture(raw, name))
+        without_head = False
+    hf_class = getattr(transformers, _base_architecture(raw) if without_head else _architecture(raw, name))
     return config_of(raw, hf_class, name), hf_class
 
 
@@ -202,6 +209,15 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
                 f"The configuration of {name!r} has {field} = {quoted(raw[field], 60)}, which negprobe does not "
                 f"implement. {advice}"
             )
+
+
+def _base_architecture(raw: dict[str, Any]) -> str:
+    """The class without a head, as AutoModel chooses it: by the model type, whatever architecture is named."""
+    model_type = raw.get("model_type")
+    known = isinstance(model_type, str) and model_type in FAMILY_OF
+    architecture = MODEL_MAPPING_NAMES[model_type] if known else f"{model_type}Model"
+    check_supported(_Raw(raw), architecture)
+    return architecture
 
 
 def _architecture(raw: dict[str, Any], name: str) -> str:

@@ -13,14 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.errors import ModelError
-from negprobe.models.config import HookedEncoderConfig, Pooling
 from negprobe.models.folder import (
     check_files,
     check_tokenizer,
     check_tokenizer_config,
     no_repeats,
     read_config,
-    read_json,
     read_weights,
 )
 from negprobe.models.hub import hub_folder
@@ -112,7 +110,7 @@ def _refuse_revision(name: str, revision: str | None) -> None:
 
 
 def read_checkpoint(
-    folder: Path, name: str, dtype: torch.dtype, architecture: str | None = None
+    folder: Path, name: str, dtype: torch.dtype, architecture: str | None = None, *, without_head: bool = False
 ) -> tuple[PreTrainedModel, str]:
     """Read model and architecture name from a checkpoint folder.
 
@@ -121,6 +119,7 @@ def read_checkpoint(
         name: Its name, for messages.
         dtype: Floating-point type of the weights.
         architecture: The class to read it as; by default the one that config.json names.
+        without_head: Whether a head that config.json names is left out, where no `architecture` is given.
 
     Raises:
         ModelError: without config.json or safetensors, for an unsupported or unnamed architecture, a broken
@@ -128,7 +127,7 @@ def read_checkpoint(
             model's, adapters, and files that are none of the folder's own.
     """
     check_files(folder, name)
-    config, hf_class = read_config(folder, name, architecture)
+    config, hf_class = read_config(folder, name, architecture, without_head=without_head)
     weights, others = read_weights(folder, config, name)
     _check_twice(weights, hf_class.base_model_prefix, name)
     architecture = hf_class.__name__
@@ -242,52 +241,7 @@ def check_given_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrained
         raise ModelError(f"The tokenizer given for {name!r} fails: {error}. Give another.") from error
 
 
-def apply_pooling_of_folder(cfg: HookedEncoderConfig, folder: Path) -> None:
-    """Set `cfg.pooling` and `cfg.normalize` as a sentence-transformers folder's modules.json says.
-
-    Folders without one keep the defaults (mean, not normalised).
-
-    Raises:
-        ModelError: for modules or pooling modes other than mean, CLS and Normalize.
-    """
-    modules_file = folder / "modules.json"
-    if cfg.head != "none" or not modules_file.is_file():
-        return
-    modules = read_json(folder, "modules.json", list, cfg.model_name)
-    described = [module.get(key) for module in modules if isinstance(module, dict) for key in ("type", "path")]
-    if len(described) != 2 * len(modules) or not all(isinstance(text, str) for text in described):
-        raise ModelError(
-            f"modules.json of {cfg.model_name!r} does not give type and path of each module, as sentence-transformers "
-            "does. Save the model again, or remove the file to pool by the mean."
-        )
-    for module in modules[1:]:
-        kind = module["type"].rsplit(".", 1)[-1]
-        if kind == "Normalize":
-            cfg.normalize = True
-        elif kind == "Pooling":
-            pooling = read_json(folder, f"{module['path']}/config.json", dict, cfg.model_name)
-            modes = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
-            # Older folders switch modes on one by one, newer ones name a single mode.
-            mode = modes[0] if len(modes) == 1 else pooling.get("pooling_mode")
-            if not isinstance(mode, str) or mode not in _POOLINGS:
-                raise ModelError(
-                    f"{cfg.model_name!r} pools by {modes or mode}; negprobe supports mean and CLS pooling."
-                )
-            cfg.pooling = _POOLINGS[mode]
-        else:
-            raise ModelError(
-                f"{cfg.model_name!r} has a {kind} module after its encoder, which negprobe would ignore; "
-                "it supports Pooling (mean, CLS) and Normalize."
-            )
-
-
 _HAS_UNUSED_POOLER = {"BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel"}
-_POOLINGS: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "mean": "mean",
-    "pooling_mode_cls_token": "cls",
-    "cls": "cls",
-}
 
 
 @contextmanager

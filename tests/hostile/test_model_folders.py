@@ -755,12 +755,17 @@ def test_any_bytes_anywhere_in_the_tokenizer(folder: Path, good: Path, where: fl
 # Sentence encoders
 
 
+SENTENCE_SETTINGS = ("config_sentence_transformers.json", "sentence_bert_config.json", "sentence_xlnet_config.json")
+
+
 @pytest.fixture
 def sentence(tmp_path: Path) -> Path:
     folder = saved(tmp_path / "sentence", head="none")
     _describe(folder, "1_Pooling")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    for file in SENTENCE_SETTINGS:
+        (folder / file).write_text("{}")
     return folder
 
 
@@ -806,9 +811,9 @@ def test_broken_pooling(sentence: Path, content: str) -> None:
     assert "config.json" in message or "negprobe supports mean and CLS pooling" in message
 
 
-@pytest.mark.parametrize("file", ["modules.json", "1_Pooling/config.json"])
-@pytest.mark.parametrize("harm", [_directory, _pipe, _dangling, _loop])
-def test_modules_that_are_no_files(sentence: Path, harm: Callable[[Path], None], file: str) -> None:
+@pytest.mark.parametrize("file", ["modules.json", "1_Pooling/config.json", *SENTENCE_SETTINGS])
+@pytest.mark.parametrize("harm", [_directory, _pipe, _dangling, _loop, _truncate, _not_utf8, _nested, _other_json])
+def test_settings_that_cannot_be_read(sentence: Path, harm: Callable[[Path], None], file: str) -> None:
     harm(sentence / file)
     assert Path(file).name in works_or_says(sentence)
 
