@@ -460,6 +460,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "name": cfg.model_name,
             "family": cfg.family,
             "head": cfg.head,
+            "labels": list(cfg.labels),
             "layers": cfg.n_layers,
             "heads": cfg.n_heads,
             "d_model": cfg.d_model,

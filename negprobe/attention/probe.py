@@ -166,7 +166,7 @@ class AttentionProbe:
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
-    def compare(self, pairs: str, counterfactual: str, *, zeroing: bool = False) -> Comparison: ...  # type: ignore[overload-overlap]
+    def compare(self, pairs: str, counterfactual: str, *, zeroing: bool = False) -> Comparison: ...
     @overload
     def compare(self, pairs: StatementPair, *, zeroing: bool = False) -> Comparison: ...
     @overload
