@@ -14,6 +14,7 @@ __all__ = [
     "AttentionProbe",
     "HookedEncoder",
     "NegprobeError",
+    "NegprobeWarning",
     "StatementPair",
     "builtin_pairs",
     "effect",
@@ -24,7 +25,7 @@ __all__ = [
 
 _ROOMS = {
     "attention": ("AttentionProbe",),
-    "errors": ("NegprobeError",),
+    "errors": ("NegprobeError", "NegprobeWarning"),
     "models": ("HookedEncoder",),
     "patching": ("effect", "mean_effect", "patch_sweep"),
     "statements": ("StatementPair", "builtin_pairs", "load_pairs"),

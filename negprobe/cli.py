@@ -34,7 +34,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from negprobe.errors import NegprobeError
+from negprobe.errors import NegprobeError, NegprobeWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,14 +176,13 @@ def compare(
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
     from negprobe.attention import MAP_METRICS, AttentionProbe
     from negprobe.files import write_csv
-    from negprobe.statements import StatementPair
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
 
     with _clear_errors():
         encoder = _encoder(model, revision, device, dtype)
         probe = AttentionProbe(encoder)
-        _warn_of_unknown_words(encoder, original, counterfactual)
-        comparison = probe.compare(StatementPair(original, counterfactual), zeroing=True)
+        with _printed_warnings():
+            comparison = probe.compare(original, counterfactual, zeroing=True)
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
         shown = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
         _print_table(strongest[shown].head(10), "The heads whose attention changes most (metrics.csv has every metric)")
@@ -219,7 +218,7 @@ def view(
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"• left out {escape(reason)}", highlight=False)
-        with console.status(f"Comparing {len(chosen)} pairs"):
+        with console.status(f"Comparing {len(chosen)} pairs"), _printed_warnings():
             page = AttentionProbe(_encoder(model, revision, device, dtype)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
 
@@ -265,7 +264,8 @@ def patch_pair(
     from negprobe.files import write_csv
     from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
     from negprobe.results import PATCHED_BY_ROLE
-    from negprobe.statements import StatementPair
+    from negprobe.statements import StatementPair, tokenize_all
+    from negprobe.statements.unknown import warn_of_unknown_words
     from negprobe.study import patching_table
     from negprobe.views import patching_map, save_figure
 
@@ -276,7 +276,8 @@ def patch_pair(
         if asked.unanswerable:
             raise PatchingError(f"This pair has no answer to move: {asked.unanswerable[0]}.")
         pair = asked.pairs[0]
-        _warn_of_unknown_words(encoder, original, counterfactual)
+        with _printed_warnings():
+            warn_of_unknown_words(tokenize_all([original, counterfactual], encoder.tokenizer), encoder.tokenizer)
         _make_folder(out)
         results = {}
         for direction in DIRECTIONS:
@@ -487,12 +488,17 @@ def _make_folder(out: Path) -> None:
         raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
 
 
-def _warn_of_unknown_words(model: "HookedEncoder", *texts: str) -> None:
-    from negprobe.statements import tokenize, unknown_words
-
-    words = {word for text in texts for word in unknown_words(tokenize(text, model.tokenizer), model.tokenizer)}
-    if words:
-        console.print(f"[yellow]This model does not know {escape(', '.join(sorted(words)))}.[/yellow]")
+@contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Prints the library's warnings; others are issued as they were."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NegprobeWarning)
+        yield
+    for one in caught:
+        if issubclass(one.category, NegprobeWarning):
+            console.print(str(one.message), style="yellow", markup=False)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _print_table(frame: "pd.DataFrame", title: str) -> None:

@@ -1,4 +1,7 @@
-"""The errors negprobe raises on purpose; each message says what was wrong, what was expected and what to do."""
+"""The errors negprobe raises on purpose; each message says what was wrong, what was expected and what to do.
+
+Results that are defined but say little come with a `NegprobeWarning`.
+"""
 
 
 class NegprobeError(Exception):
@@ -31,3 +34,7 @@ class StudyError(NegprobeError):
 
 class ArgumentError(NegprobeError, TypeError):
     """An argument is of another type than the function takes."""
+
+
+class NegprobeWarning(UserWarning):
+    """A result is defined, but its input makes it say little, such as words that the model does not know."""

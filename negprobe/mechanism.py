@@ -90,7 +90,7 @@ def _knock_outs(
         for role in ROLES
         if role != "cue"
     }
-    sets = partial(patch, patches=list(chosen.values()), direction="denoising")
+    sets = partial(patch, patches=list(chosen.values()), together=False, direction="denoising")
     knocked_out = sharding.measured("knocking out the cue by head", by_head, patched, PATCHED_IN_SHARD).load()
     together = sharding.measured("knocking out the cue", sets, patched, PATCHED_IN_SHARD).load()
     return knocked_out, together.assign_coords(patch=list(chosen))

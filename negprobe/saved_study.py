@@ -89,6 +89,12 @@ class SavedStudy:
         return str(self.manifest["model"]["head"])
 
     @property
+    def has_one_logit(self) -> bool:
+        """Whether the model gives a single score, not one of several labels."""
+        # Studies of earlier versions do not name the labels.
+        return len(self.manifest["model"].get("labels", ())) == 1
+
+    @property
     def seed(self) -> int:
         """The seed of its intervals and tests."""
         return int(self.manifest["seed"])

@@ -29,6 +29,7 @@ from negprobe.provenance import now, versions
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
+from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.study_folder import identity, key
 from negprobe.texts import is_utf8, quoted
@@ -47,6 +48,7 @@ _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
 
 
 @checked
+@unknown_words_reported()
 def run_study(
     model: HookedEncoder,
     pairs: Sequence[StatementPair],
@@ -398,10 +400,12 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
     return sorted(in_turn[:n])
 
 
+@unknown_words_reported()
 def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
     return AttentionProbe(model).metrics(pairs)
 
 
+@unknown_words_reported()
 def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
     shares = AttentionProbe(model).cue_shares(pairs)
     return shares.to_dataset(name="share").assign_attrs(shares.attrs)
@@ -458,6 +462,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "revision": cfg.revision,
             "family": cfg.family,
             "head": cfg.head,
+            "labels": list(cfg.labels),
             "layers": cfg.n_layers,
             "heads": cfg.n_heads,
             "d_model": cfg.d_model,

@@ -109,6 +109,8 @@ def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.Dat
     empty = pd.DataFrame(columns=["cue", "statement", "pairs", "A", "B", "difference", "low", "high"])
     if a.head != b.head and "none" in (a.head, b.head):
         return empty, "one model gives answers and the other embeddings"
+    if any(study.has_one_logit for study in (a, b)):
+        return empty, "a model with one logit gives a score, which is neither right nor wrong"
     if any(_own_labels(study) for study in (a, b)):
         return empty, "labels are a classifier's own, which are neither right nor wrong"
     values = ["pair", "original", "counterfactual", "control"]

@@ -1,12 +1,19 @@
 """What public functions take besides what their annotations say first, and how they refuse the rest."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
+from jaxtyping import Int
+from torch import Tensor
 
 from negprobe import NegprobeError, evaluation, statistics
 from negprobe.arguments import checked
@@ -39,9 +46,83 @@ def test_what_is_no_whole_number_is_refused(wrong: object) -> None:
 
 
 def test_an_error_names_function_argument_and_value_and_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match=r"test_arguments\.numbers\(\).* real=True .*float") as raised:
+    with pytest.raises(TypeError, match=r"^numbers\(\): real must be a number; got True\.$") as raised:
         numbers(1, True)
     assert isinstance(raised.value, NegprobeError)
+
+
+@checked
+def choices(
+    way: Literal["noising", "denoising"] = "noising",
+    by: Literal["head", "role"] | Sequence[Literal["head", "role"]] = "head",
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    called: Callable[[int], None] | None = None,
+    names: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    model: HookedEncoder | str | Path = "",
+) -> None: ...
+
+
+@checked
+@dataclass(frozen=True)
+class Part:
+    spans: tuple[tuple[int, int], ...]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: choices("x"), "choices(): way must be one of 'noising', 'denoising'; got 'x'."),
+        (lambda: choices(way=None), "choices(): way must be one of 'noising', 'denoising'; got None."),
+        (
+            lambda: choices(by=["head", "x"]),
+            "choices(): by must be one of 'head', 'role', or a sequence of items that are each one of 'head', 'role'; "
+            "by[1] is 'x'.",
+        ),
+        (
+            lambda: choices(tokens=torch.ones(2)),
+            "choices(): tokens must be an integer tensor of shape [batch pos] or None; got a Tensor of shape [2] and "
+            "type torch.float32.",
+        ),
+        (lambda: choices(called=3), "choices(): called must be a function or None; got 3 (int)."),
+        (
+            lambda: choices(names=[]),
+            "choices(): names must be a mapping of strings to items that are each a sequence of whole numbers; got [] "
+            "(list).",
+        ),
+        (
+            lambda: words([], [["a"], ["a", 3]]),
+            "words(): asked must be a sequence of items that are each a sequence of strings; asked[1][1] is 3 (int).",
+        ),
+        (
+            lambda: choices(model=None),
+            "choices(): model must be a HookedEncoder, a string, or a path; got None.",
+        ),
+        (
+            lambda: Part(((0, 1), (0, "x"))),
+            "Part(): spans must be a tuple of items that are each a tuple (a whole number, a whole number); spans[1] "
+            "is (0, 'x') (tuple).",
+        ),
+    ],
+)
+def test_an_error_lists_what_is_taken_in_words(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        call()
+    assert str(raised.value) == message
+
+
+def test_a_checked_function_keeps_its_name_and_signature() -> None:
+    assert numbers.__name__ == "numbers" and list(inspect.signature(numbers).parameters) == ["whole", "real", "many"]
+    assert inspect.signature(numbers).parameters["whole"].annotation is int
+    assert Part(((0, 1),)) == Part(((0, 1),)) and list(inspect.signature(Part).parameters) == ["spans"]
+
+
+def test_an_error_inside_a_function_names_the_function_that_refused() -> None:
+    @checked
+    def outer(anything: object) -> float:
+        return numbers(anything)  # type: ignore[arg-type]
+
+    with pytest.raises(ArgumentError, match=r"^numbers\(\): whole must be a whole number"):
+        outer("x")
 
 
 def test_every_item_of_a_sequence_is_checked_also_inside_another() -> None:

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from negprobe.cli import app
+from negprobe.errors import NegprobeWarning
 from negprobe.views import report_comparison
 
 
@@ -48,6 +50,30 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4 * 4
     assert '"zeroing":true' in (tmp_path / "attention.html").read_text(encoding="utf-8")
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_path):
+    for command in ("compare", "patch"):
+        texts = ("The [/x] door is [MASK].", "The [/x] door isn't [MASK].")
+        options = ("--target", "open", "--foil", "closed") if command == "patch" else ()
+        result = run(command, *texts, *options, "--out", tmp_path / command)
+        assert result.exit_code == 0, result.output
+        output = " ".join(result.output.split())
+        assert output.count("Not in the model's vocabulary: /, [, ], x.") == 1
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_study_names_unknown_words_in_its_report_alone(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "original,counterfactual,target,foil\nThe zebra is open. It is [MASK].,The zebra is not open. It is [MASK].,"
+        "open,closed\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NegprobeWarning)
+        result = run("study", "tiny-negation", "--pairs", pairs, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["data"]["unknown_words"] == ["zebra"]
 
 
 def test_view_writes_one_page_of_the_first_pairs_of_each_set(tmp_path):

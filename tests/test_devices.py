@@ -74,7 +74,9 @@ CALLS: dict[str, Callable[[HookedEncoder, list[StatementPair], Path], object]] =
     "objective_values": lambda model, pairs, folder: objective_values(model, pairs),
     "patch_sweep": lambda model, pairs, folder: patch_sweep(model, pairs, "z", by=["head", "role"]),
     "mean": lambda model, pairs, folder: patch_sweep(model, pairs, "mlp_out", by="position", how="mean"),
-    "patch": lambda model, pairs, folder: patch(model, pairs, [Patch("z", 0, 1), Patch("resid_pre", 1, role="cue")]),
+    "patch": lambda model, pairs, folder: patch(
+        model, pairs, [Patch("z", 0, 1), Patch("resid_pre", 1, role="cue")], together=True
+    ),
     "path_patch": lambda model, pairs, folder: path_patch(model, pairs, receivers=[(1, 0, "q")]),
     "attribute": lambda model, pairs, folder: attribute(model, pairs, by="head", steps=2),
     "attribute_edges": lambda model, pairs, folder: attribute_edges(model, pairs),

@@ -25,7 +25,8 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all
+from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all, unknown_words
+from negprobe.statements.unknown import warn_of_unknown_words
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
 _PATTERN_BUDGET = 2**26
@@ -121,7 +122,10 @@ class _Activations:
 
 
 class AttentionProbe:
-    """Runs statements through a model in padded batches and measures every head at once."""
+    """Runs statements through a model in padded batches and measures every head at once.
+
+    Each call issues one `NegprobeWarning` that names the words which the model does not know, if there are any.
+    """
 
     @checked
     def __init__(self, model: HookedEncoder, batch_size: int = 64) -> None:
@@ -156,6 +160,7 @@ class AttentionProbe:
         """
         texts = [statements] if isinstance(statements, str) else list(statements)
         tokenized = self._tokenized(texts)
+        warn_of_unknown_words(tokenized, self.model.tokenizer)
         results: dict[int, StatementAttention] = {}
         for batch in self._batches([len(statement) for statement in tokenized]):
             members = [tokenized[index] for index in batch]
@@ -164,27 +169,43 @@ class AttentionProbe:
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
+    def compare(self, pairs: str, counterfactual: str, *, zeroing: bool = False) -> Comparison: ...
+    @overload
     def compare(self, pairs: StatementPair, *, zeroing: bool = False) -> Comparison: ...
     @overload
     def compare(self, pairs: Sequence[StatementPair], *, zeroing: bool = False) -> list[Comparison]: ...
     @checked
     def compare(
-        self, pairs: StatementPair | Sequence[StatementPair], *, zeroing: bool = False
+        self,
+        pairs: str | StatementPair | Sequence[StatementPair],
+        counterfactual: str | None = None,
+        *,
+        zeroing: bool = False,
     ) -> Comparison | list[Comparison]:
         """Compare original and counterfactual of one pair, or of each of several, in the order given.
 
         Keeps every map of every pair; for the metrics of many pairs use `metrics`.
 
         Args:
-            pairs: One pair, or several.
+            pairs: One pair, or several; or an original statement, followed by its counterfactual.
+            counterfactual: The counterfactual of an original that is given as a string.
             zeroing: Whether to measure value zeroing too, which takes as long as many forward passes.
 
         Raises:
             StatementError: for a pair whose spans hold no token.
-            InputError: for a statement that is longer than the model reads.
+            InputError: for a statement that is longer than the model reads, for an original without a counterfactual,
+                and for pairs with one.
         """
+        if isinstance(pairs, str) != (counterfactual is not None):
+            raise InputError(
+                "Give two statements, as in compare('It is open.', 'It is not open.'), or pairs and no counterfactual."
+            )
+        if isinstance(pairs, str):
+            assert counterfactual is not None
+            pairs = StatementPair(pairs, counterfactual)
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
         tokenized = self._tokenized_pairs(chosen, control=False)
+        warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
         results: dict[int, Comparison] = {}
         for batch in self._side_batches(tokenized):
             members = [tokenized[index] for index in batch]
@@ -257,8 +278,10 @@ class AttentionProbe:
         cfg = self.model.cfg
         results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads).assign_attrs(rounding=self._rounding)
         along_pair: list[tuple[str, str, str, str, float]] = []
+        unknown: list[TokenizedStatement] = []
         for start in range(0, len(pairs), _WINDOW):
             window = self._tokenized_pairs(pairs[start : start + _WINDOW], control=True)
+            unknown += (side for side in _sides(window) if unknown_words(side, self.model.tokenizer))
             done = start
             for batch in self._side_batches(window):
                 members = [window[index] for index in batch]
@@ -270,6 +293,7 @@ class AttentionProbe:
                 for member in window
                 for uniform in [uniform_distance(member.sides[0])]
             ]
+        warn_of_unknown_words(unknown, self.model.tokenizer)
         cue, category, source, missing, distance = zip(*along_pair, strict=True)
         coords = {"cue": cue, "category": category, "source": source, "missing": missing}
         results["uniform_distance"] = ("pair", np.array(distance, dtype=np.float32))
@@ -298,6 +322,7 @@ class AttentionProbe:
         """
         cfg = self.model.cfg
         tokenized = self._tokenized_pairs(list(pairs), control=True)
+        warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
         shares = np.full((len(tokenized), len(COMPARED), len(CONTRIBUTIONS), cfg.n_layers), np.nan, dtype=np.float32)
         done = 0
         for batch in self._side_batches(tokenized):
@@ -353,6 +378,7 @@ class AttentionProbe:
             raise InputError("There are no pairs to read; give at least one.")
         sums = no_readings(self.model.cfg.n_layers, self.model.cfg.n_heads)
         tokenized = self._tokenized_pairs(pairs, control=True)
+        warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
         for batch in self._side_batches(tokenized):
             members = [tokenized[index] for index in batch]
             sides = range(len(members[0].sides))
@@ -477,6 +503,10 @@ class AttentionProbe:
             for row, one in enumerate(attention)
             for n in [len(one.statement)]
         ]
+
+
+def _sides(pairs: Sequence[Tokenized]) -> list[TokenizedStatement]:
+    return [side for pair in pairs for side in pair.sides]
 
 
 def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:

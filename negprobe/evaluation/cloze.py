@@ -8,7 +8,6 @@ from negprobe.evaluation.masked import (
     read_gaps,
     shortened,
     some,
-    token_id,
     tokenizer_of_masked_lm,
     unknown_to,
     unreadable,
@@ -89,8 +88,14 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
         ]
         answered.append(_Answered(cloze, target_in_affirmative.words, foil_in_negated.words, *scores))
     comparable = [one for one in answered if not one.cloze.problem]
-    split = {word for one in comparable for word in (one.cloze.target, one.cloze.foil) if token_id(model, word) is None}
-    n_split = sum(one.in_affirmative is None for one in comparable)
+    split = {
+        word
+        for one in comparable
+        for text in _statements(one.cloze)
+        for word in (one.cloze.target, one.cloze.foil)
+        if word not in gaps[text].log_probabilities
+    }
+    n_split = sum(one.in_affirmative is None or one.in_negated is None for one in comparable)
     if n_split:
         notes.append(
             f"{n_split} of {len(answered)} items are left out of true over false, for a word that is not one token of "

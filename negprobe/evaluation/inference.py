@@ -6,10 +6,11 @@ import torch
 
 from negprobe.errors import InputError
 from negprobe.evaluation.masked import shortened, too_long, unknown_to
-from negprobe.evaluation.scores import Shares, accuracy
+from negprobe.evaluation.scores import Shares, share
 from negprobe.evaluation.sets import ScoredSet
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.models.labels import label_index, why_no_single_label
 from negprobe.statements import TokenizedStatement, tokenize
 from negprobe.statements.readers.nli import Inference
 
@@ -24,14 +25,18 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
         The share by condition and score, and what was left out or weakens it.
 
     Raises:
-        InputError: for a classifier without the data's labels, or without a tokenizer.
+        InputError: for a classifier whose labels do not exclude each other or lack the data's, or without a tokenizer.
     """
     if model.tokenizer is None:
         raise InputError(f"{model.cfg.model_name!r} has no tokenizer; load it from a folder that has one.")
+    if why := why_no_single_label(model.cfg):
+        raise InputError(
+            f"{part.name} needs a classifier that gives one of several labels; {model.cfg.model_name!r} {why}."
+        )
     items = [item for item in part.items if isinstance(item, Inference)]
     wanted = sorted({item.label for item in items})
-    missing = [label for label in wanted if label.lower() not in {name.lower() for name in model.cfg.labels}]
-    if missing:
+    index_of = {label: label_index(model.cfg.labels, label) for label in wanted}
+    if None in index_of.values():
         raise InputError(
             f"{part.name} has the labels {', '.join(wanted)}, but those of {model.cfg.model_name!r} are "
             f"{', '.join(model.cfg.labels)}; a model's labels are named in its config.json, under id2label."
@@ -49,18 +54,19 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
         statements.append(statement)
     notes += unknown_to(model, [[statement] for statement in statements], "items")
     predicted = classify(model, statements)
-    return {(part.condition, "accuracy"): accuracy(predicted, [item.label for item in kept])}, notes
+    hits = [found == index_of[item.label] for found, item in zip(predicted, kept, strict=True)]
+    return {(part.condition, "accuracy"): share(hits)}, notes
 
 
 @torch.no_grad()
-def classify(model: HookedEncoder, statements: Sequence[TokenizedStatement], batch_size: int = 64) -> list[str]:
-    """A classifier's most probable label for each statement."""
-    labels = [""] * len(statements)
+def classify(model: HookedEncoder, statements: Sequence[TokenizedStatement], batch_size: int = 64) -> list[int]:
+    """The index of a classifier's most probable label for each statement."""
+    labels = [-1] * len(statements)
     for rows in length_batches([len(statement) for statement in statements], batch_size):
         batch = [statements[row] for row in rows]
         tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
         types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
         logits = model(tokens, token_type_ids=types, one_zero_attention_mask=mask)
         for row, best in zip(rows, logits.argmax(dim=-1).tolist(), strict=True):
-            labels[row] = model.cfg.labels[best]
+            labels[row] = best
     return labels

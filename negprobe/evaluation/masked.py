@@ -12,6 +12,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.models.layers import has_own_hooks
 from negprobe.statements import TokenizedStatement, tokenize, unknown_words
+from negprobe.statements.gaps import gap_token
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Gap:
 
     Attributes:
         words: Its most probable words, the best first.
-        log_probabilities: Of the words that were asked for, as far as they are single tokens.
+        log_probabilities: Of the words that were asked for, as far as they are single tokens in the place of `[MASK]`.
     """
 
     words: tuple[str, ...]
@@ -54,7 +55,10 @@ def read_gaps(
         reason = unreadable(statement, model)
         if reason:
             raise InputError(f"{shortened(statement.text)!r} {reason}.")
-    ids = [{word: token_id(model, word) for word in words} for words in asked]
+    ids = [
+        {word: gap_token(statement, word, tokenizer) for word in words}
+        for statement, words in zip(statements, asked, strict=True)
+    ]
     gaps: list[Gap | None] = [None] * len(texts)
     for rows in length_batches([len(statement) for statement in statements], batch_size):
         batch = [statements[row] for row in rows]
@@ -118,15 +122,6 @@ def unknown_to(
 def some(words: Sequence[str], shown: int = 5) -> str:
     """The first words, and how many more there are."""
     return ", ".join(words[:shown]) + (f" and {len(words) - shown} more" if len(words) > shown else "")
-
-
-def token_id(model: HookedEncoder, word: str) -> int | None:
-    """The token of a word inside a sentence, or None if it is not a single one."""
-    try:
-        # Byte-level tokenizers write a word inside a sentence with the space before it.
-        return model.to_single_token(f" {word}")
-    except InputError:
-        return None
 
 
 def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:

@@ -10,6 +10,8 @@ from negprobe.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
 Pooling = Literal["mean", "cls"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 
 
 @dataclass
@@ -27,6 +29,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         first_position: Index of the first position embedding (RoBERTa counts from `pad_token_id + 1`).
         head_act: Activation inside the head.
         labels: The classifier's label names, in the order of its logits.
+        problem_type: What the classifier's logits say about its labels, as its config.json has it; None where that
+            says nothing (see `labels.label_function`).
         pooling: How the last hidden states become one embedding where there is no head.
         normalize: Whether that embedding is scaled to length 1.
 
@@ -44,6 +48,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     first_position: int = 0
     head_act: str = "gelu"
     labels: tuple[str, ...] = ()
+    problem_type: ProblemType | None = None
     pooling: Pooling = "mean"
     normalize: bool = False
 

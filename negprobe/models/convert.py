@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from negprobe.errors import ModelError
-from negprobe.models.config import Head, HookedEncoderConfig
+from negprobe.models.config import PROBLEM_TYPES, Head, HookedEncoderConfig, ProblemType
+from negprobe.texts import quoted
 
 Weights = dict[str, Tensor]
 
@@ -180,6 +181,26 @@ def head_of(architecture: str) -> Head:
     )
 
 
+def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType | None:
+    """A classifier's `problem_type`, None where its configuration has none.
+
+    Raises:
+        ModelError: for one that does not exist, or a single label that would have to exclude others.
+    """
+    found = next((known for known in PROBLEM_TYPES if known == value), None)
+    if found is None and value is not None:
+        raise ModelError(
+            f"The configuration of {name!r} has problem_type = {quoted(value)}; choose one of "
+            f"{', '.join(PROBLEM_TYPES)}, or null."
+        )
+    if found == "single_label_classification" and n_labels == 1:
+        raise ModelError(
+            f"The configuration of {name!r} has problem_type = {found!r} and one label, which would always hold. Write "
+            "'regression' for a score, or 'multi_label_classification' for a probability."
+        )
+    return found
+
+
 def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncoderConfig:
     """The `HookedEncoderConfig` of a supported Hugging Face configuration (see `check_supported`)."""
     family = FAMILY_OF[hf_config.model_type]
@@ -188,6 +209,8 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
     is_roberta, is_distilbert = family == "roberta", family == "distilbert"
     act_fn = hf_config.activation if is_distilbert else hf_config.hidden_act
     first_position = hf_config.pad_token_id + 1 if is_roberta else 0
+    is_classifier = head == "classification"
+    labels = tuple(hf_config.id2label[i] for i in range(hf_config.num_labels)) if is_classifier else ()
     head_act = {"masked_lm": layout.lm_act or act_fn, "classification": layout.class_act, "none": act_fn}[head]
     return HookedEncoderConfig(
         model_name=name,
@@ -207,7 +230,8 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
         eps=1e-12 if is_distilbert else float(hf_config.layer_norm_eps),
         act_fn=act_fn,
         head_act=head_act,
-        labels=tuple(hf_config.id2label[i] for i in range(hf_config.num_labels)) if head == "classification" else (),
+        labels=labels,
+        problem_type=checked_problem_type(hf_config.problem_type, len(labels), name) if is_classifier else None,
         positional_embedding_type="standard",
         default_prepend_bos=False,
         device="cpu",

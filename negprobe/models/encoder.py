@@ -24,6 +24,7 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
+from negprobe.models.labels import predicted_labels
 from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
 from negprobe.models.live import read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
@@ -226,8 +227,8 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             input: A text, a pair of texts, a list of either, token ids, or, with `start_at_layer`, that block's input.
-            return_type: "logits" for the head's output, "predictions" for words or label names (a string for one row, a
-                list for several), None for nothing.
+            return_type: "logits" for the head's output, "predictions" for words or label names (of a classifier of
+                exactly one of several labels; a string for one row, a list for several), None for nothing.
             token_type_ids: Segment of each token; by default what the tokenizer says, or 0 for token ids.
             one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding,
                 and with `start_at_layer` nothing is.
@@ -241,7 +242,8 @@ class HookedEncoder(HookedRootModule):
 
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
-                model does not have, or "predictions" of a model without a head.
+                model does not have, or "predictions" of a model without a head, with a single logit, of regression, or
+                with labels that can hold together.
             ModelError: if the parameters have several types or are on several devices.
         """
         self.check_parameters()
@@ -644,7 +646,7 @@ class HookedEncoder(HookedRootModule):
 
     def _predictions(self, output: Tensor, tokens: Int[Tensor, "batch pos"] | None) -> list[str]:
         if self.cfg.head == "classification":
-            return [self.cfg.labels[i] for i in output.argmax(dim=-1).tolist()]
+            return predicted_labels(output, self.cfg)
         if self.cfg.head == "none":
             raise InputError("A model without a head gives embeddings; it has no predictions.")
         if self.tokenizer is None or tokens is None:

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negprobe.errors import ModelError
 from negprobe.memory import is_out_of_memory
-from negprobe.models.convert import FAMILY_OF, check_supported, head_of
+from negprobe.models.convert import FAMILY_OF, check_supported, checked_problem_type, head_of
 from negprobe.texts import quoted
 
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -151,7 +151,8 @@ def read_config(
 
     Raises:
         ModelError: without config.json, for an architecture that is not supported or not named, for sizes that are no
-            whole numbers, are out of range or do not fit each other, for unknown activations and broken labels.
+            whole numbers, are out of range or do not fit each other, for unknown activations, broken labels and
+            a problem type that does not exist or does not fit the labels.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
@@ -190,9 +191,14 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     if not isinstance(tied, bool):
         raise _bad("tie_word_embeddings", tied, "true or false", name)
     kept["tie_word_embeddings"] = tied
-    if head_of(hf_class.__name__) == "classification" and raw.get("id2label") is not None:
-        kept["id2label"] = _labels(raw["id2label"], name)
-        kept["num_labels"] = len(kept["id2label"])
+    if head_of(hf_class.__name__) == "classification":
+        if raw.get("id2label") is not None:
+            kept["id2label"] = _labels(raw["id2label"], name)
+            n_labels = kept.setdefault("num_labels", len(kept["id2label"]))
+            if n_labels != len(kept["id2label"]):
+                raise _bad("num_labels", n_labels, f"the number of labels in id2label, {len(kept['id2label'])}", name)
+        n_labels = kept.get("num_labels", 2)
+        kept["problem_type"] = checked_problem_type(raw.get("problem_type"), n_labels, name)
     if raw.get("tokenizer_class") is not None:
         # Where tokenizer_config.json names no class, the tokenizer's library asks the configuration.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)

@@ -17,6 +17,7 @@ from negprobe.patching.objectives import (
     kl_divergence,
     logit_difference,
     objective_from,
+    single_logit,
     target_probability,
 )
 from negprobe.patching.paths import path_patch
@@ -58,5 +59,6 @@ __all__ = [
     "patch_sweep",
     "path_patch",
     "save_results",
+    "single_logit",
     "target_probability",
 ]

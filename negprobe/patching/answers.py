@@ -12,6 +12,7 @@ from negprobe.arguments import checked
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
+from negprobe.models.labels import label_index, predicted_labels, why_no_single_label
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
 from negprobe.statements import StatementPair, tokenize
@@ -40,9 +41,10 @@ class Answerable:
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
     """Sort out the pairs whose objective (see `default_objective`) can be read.
 
-    No statement may be longer than the model reads. A masked LM needs target and foil, each one token, and one [MASK]
-    in every statement. A classifier needs two labels: those of the pair, or, if it names neither, the ones the model
-    gives the original and the counterfactual. Without a head every pair has its embeddings.
+    No statement may be longer than the model reads. A masked LM needs target and foil, each one token in the place of
+    [MASK], and one [MASK] in every statement. A classifier needs two labels: those of the pair, in any case, or, if it
+    names neither and exactly one label holds, the ones the model gives the original and the counterfactual. With a
+    single logit, and without a head, every pair has its objective.
 
     Raises:
         PatchingError: for a model without a tokenizer.
@@ -56,7 +58,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
         if too_long := _too_long(model, model.tokenizer, pair):
             reasons[index] = too_long
             continue
-        if model.cfg.head == "classification" and pair.target is None and pair.foil is None:
+        if _chooses_a_label(model) and pair.target is None and pair.foil is None:
             target, foil = _predicted_labels(model, pair)
             if target == foil:
                 reasons[index] = f"the model labels both statements {target!r}"
@@ -101,12 +103,16 @@ def objective_values(
     return table
 
 
+def _chooses_a_label(model: HookedEncoder) -> bool:
+    return model.cfg.head == "classification" and not why_no_single_label(model.cfg)
+
+
 @torch.no_grad()
 def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, str]:
     """The labels a classifier gives the original and the counterfactual."""
     resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
-    original, counterfactual = model.classifier(resid).argmax(dim=-1).tolist()
-    return model.cfg.labels[original], model.cfg.labels[counterfactual]
+    original, counterfactual = predicted_labels(model.classifier(resid), model.cfg)
+    return original, counterfactual
 
 
 def _too_long(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:
@@ -115,22 +121,33 @@ def _too_long(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: St
 
 
 def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:
-    if model.cfg.head == "none":
+    if model.cfg.head == "none" or len(model.cfg.labels) == 1:
         return ""
     if not pair.target or not pair.foil:
         return "the pair names no target and foil"
     if pair.target == pair.foil:
         return f"target and foil are both {quoted(pair.target)}"
     if model.cfg.head == "classification":
-        unknown = {pair.target, pair.foil} - set(model.cfg.labels)
-        return f"{sorted(unknown)[0]!r} is not a label of the model" if unknown else ""
-    for word in (pair.target, pair.foil):
-        try:
-            answer_id(model, word)
-        except PatchingError:
-            return f"{quoted(word)} is not one token of the model's vocabulary"
+        indices = {label: label_index(model.cfg.labels, label) for label in (pair.target, pair.foil)}
+        unknown = [label for label, index in indices.items() if index is None]
+        if unknown:
+            return f"{quoted(sorted(unknown)[0])} is not a label of the model"
+        return _same(pair) if len(set(indices.values())) == 1 else ""
     for text in (pair.original, pair.counterfactual, pair.control):
-        masks = 1 if text is None else tokenize(text, tokenizer).ids.count(tokenizer.mask_token_id)
+        if text is None:
+            continue
+        statement = tokenize(text, tokenizer)
+        masks = statement.ids.count(tokenizer.mask_token_id)
         if masks != 1:
             return f"a statement has {masks} mask tokens, not one"
+        try:
+            target, foil = (answer_id(model, statement, word) for word in (pair.target, pair.foil))
+        except PatchingError as error:
+            return str(error).partition(";")[0]
+        if target == foil:
+            return _same(pair)
     return ""
+
+
+def _same(pair: StatementPair) -> str:
+    return f"target and foil are the same to the model: {quoted(pair.target)} and {quoted(pair.foil)}"

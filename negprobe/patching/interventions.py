@@ -1,6 +1,6 @@
 """Chosen patches, alone or several in one run: "heads 1.2 and 3.0 at the cue"."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,18 +84,22 @@ def patch(
     pairs: StatementPair | Sequence[StatementPair],
     patches: Patch | Sequence[Patch | Sequence[Patch]],
     *,
+    together: bool | None = None,
     direction: Direction = "noising",
     reference: Sequence[StatementPair] | None = None,
     objective: Objective | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Run each of several patches, or sets of patches that act together in one run, on every pair.
+    """Run chosen patches on every pair, all in one run or each in its own.
 
     Args:
         model: The model.
         pairs: One pair, or several of any length.
-        patches: What each run replaces: one patch, or a sequence of patches that are all made in the same run.
+        patches: One patch, several, or several sets of patches. `[[a, b], [c]]` makes one run for each set: `a` and `b`
+            act together, `c` alone.
+        together: Whether several patches act together in one run (True) or each in a run of its own (False). It must be
+            given for a plain list of several patches, which does not say; sets say it themselves.
         direction: Whose run is the base, as in `patch_sweep`.
         reference: The statements "mean" is taken over; by default `pairs`.
         objective: What is read from a run; by default `default_objective(model)`.
@@ -103,23 +107,21 @@ def patch(
         progress: Told how many pairs are done.
 
     Returns:
-        A dataset with `patched` `[pair patch]` (NaN where a pair has no token for one of a set's patches), and `base`
-        and `source` `[pair]`; the coordinate `patch` names them.
+        A dataset with `patched` `[pair patch]`, one `patch` a run (NaN where a pair has no token for one of its
+        patches), and `base` and `source` `[pair]`; the coordinate `patch` names what each run replaces.
 
     Raises:
         PatchingError: for a site, layer, head, position or role that does not exist, for a query left
-            without a key, and for no pairs or no patches at all.
+            without a key, for no pairs or no patches at all, for several patches without `together`, and for sets
+            with `together=True`.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
-    asked = [patches] if isinstance(patches, Patch) else list(patches)
-    sets = [tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,) for given in asked]
-    if not sets or not all(sets):
-        raise PatchingError("There is nothing to patch; give at least one patch in every set.")
-    for one in (one for together in sets for one in together):
+    sets = _sets(patches, together)
+    for one in (one for members in sets for one in members):
         _check(model, one)
     objective = objective or default_objective(model)
-    wanted = {(one.site, one.how) for together in sets for one in together}
+    wanted = {(one.site, one.how) for members in sets for one in members}
     mean_over = chosen if reference is None else list(reference)
     means = {site: role_means(model, mean_over, SITES[site]) for site, how in wanted if how == "mean"}
     patched = np.full((len(chosen), len(sets)), np.nan)
@@ -139,15 +141,15 @@ def patch(
         read_source = readout_for(objective, model, runs, runs.source)
         source_values[indices] = read_source(source.resid[-1], every).cpu().double()
         unmatched[indices] = unmatched_tokens(runs)
-        for number, together in enumerate(sets):
-            wheres = [_where(model, runs, news[one.site, one.how], one) for one in together]
-            _check_attention_left(runs, together, wheres)
+        for number, members in enumerate(sets):
+            wheres = [_where(model, runs, news[one.site, one.how], one) for one in members]
+            _check_attention_left(runs, members, wheres)
             whole = torch.stack([where.flatten(1).any(dim=1) for where in wheres]).all(dim=0)
             pair = whole.nonzero()[:, 0]
             if len(pair):
                 edits = [
                     edit
-                    for one, where in zip(together, wheres, strict=True)
+                    for one, where in zip(members, wheres, strict=True)
                     for edit in _edits(one, where[pair], news[one.site, one.how], pair)
                 ]
                 values = run_edited(model, base, pair, edits, read)
@@ -159,11 +161,31 @@ def patch(
         {"patched": (("pair", "patch"), patched), "base": ("pair", base_values), "source": ("pair", source_values)},
         coords={
             "pair": np.arange(len(chosen)),
-            "patch": [" + ".join(map(str, together)) for together in sets],
+            "patch": [" + ".join(map(str, members)) for members in sets],
             "unmatched": ("pair", unmatched.astype(str)),
         },
         attrs=attributes(model, direction, objective),
     )
+
+
+def _sets(patches: Patch | Sequence[Patch | Sequence[Patch]], together: bool | None) -> list[tuple[Patch, ...]]:
+    """What each run replaces."""
+    given = [patches] if isinstance(patches, Patch) else list(patches)
+    sets = [(one,) if isinstance(one, Patch) else tuple(one) for one in given]
+    if not sets or not all(sets):
+        raise PatchingError("There is nothing to patch; give at least one patch in every set.")
+    is_plain = all(isinstance(one, Patch) for one in given)
+    if is_plain and len(sets) > 1 and together is None:
+        raise PatchingError(
+            f"{len(sets)} patches can act together in one run or each in a run of its own; say which with "
+            "together=True or together=False."
+        )
+    if together and not is_plain:
+        raise PatchingError(
+            "Sets of patches are runs of their own, so together=True contradicts them; leave it out, or give one list "
+            "of patches."
+        )
+    return [tuple(one for members in sets for one in members)] if together else sets
 
 
 def _check(model: HookedEncoder, one: object) -> None:

@@ -14,12 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from negprobe.arguments import checked
-from negprobe.errors import InputError, PatchingError
+from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
+from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
 from negprobe.models.layers import is_hooked
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
-from negprobe.statements import StatementPair
+from negprobe.statements import StatementPair, TokenizedStatement
+from negprobe.statements.gaps import gap_token
 from negprobe.texts import quoted
 
 
@@ -73,7 +75,12 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
 
 @checked
 def default_objective(model: HookedEncoder) -> Objective:
-    """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast."""
+    """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast.
+
+    A classifier with one logit (a regressor, a cross-encoder) has no difference of two: its objective is that logit.
+    """
+    if len(model.cfg.labels) == 1:
+        return single_logit
     return {
         "masked_lm": logit_difference,
         "classification": class_logit_difference,
@@ -86,11 +93,11 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     """`logit(target) - logit(foil)` at the mask token of a masked LM.
 
     Raises:
-        PatchingError: without a masked-LM head, for a pair without target or foil, one of them not a single token, or a
-            statement that does not have exactly one mask token.
+        PatchingError: without a masked-LM head, for a pair without target or foil, one of them not a single token in
+            the place of the mask token, or a statement that does not have exactly one mask token.
     """
     at = _mask_positions(model, side)
-    target, foil = _word_ids(model, runs, "target"), _word_ids(model, runs, "foil")
+    target, foil = _word_ids(model, runs, side, "target"), _word_ids(model, runs, side, "foil")
     if is_hooked(model.mlm_head, model.unembed):
         return _answer_difference(model, side, target, foil)
     # Only two words are compared, so only their difference of unembedding vectors is needed.
@@ -105,29 +112,59 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
 
 @checked
 def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """`logit(target) - logit(foil)` of a classifier, target and foil being label names.
+    """`logit(target) - logit(foil)` of a classifier, target and foil being label names, in any case.
 
     Raises:
-        PatchingError: without a classification head, or for a pair whose target or foil is not a label.
+        PatchingError: without a classification head of several labels, or for a pair whose target or foil is not a
+            label.
     """
     if model.cfg.head != "classification":
         raise PatchingError(f"{model.cfg.model_name!r} is not a classifier, so it has no class logits.")
+    if len(model.cfg.labels) == 1:
+        raise PatchingError(
+            f"{model.cfg.model_name!r} has one logit, so there is no difference of two; use single_logit."
+        )
     return _answer_difference(model, side, _label_ids(model, runs, "target"), _label_ids(model, runs, "foil"))
+
+
+@checked
+def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """The logit of a classifier with one: a regressor's value, or a cross-encoder's score before any sigmoid.
+
+    It needs neither target nor foil.
+
+    Raises:
+        PatchingError: for a model of another head, or with several labels.
+    """
+    n_labels = len(model.cfg.labels)
+    if n_labels != 1:
+        has = f"{n_labels} labels; use class_logit_difference" if n_labels else "no classification head"
+        raise PatchingError(f"single_logit needs a classifier with one logit, and {model.cfg.model_name!r} has {has}.")
+
+    positions, logits = _answer_logits(model, side)
+    return Readout(positions, lambda states, pair: logits(states, pair)[:, 0])
 
 
 @checked
 def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
 
+    A classifier's probabilities are a softmax over its labels, or a sigmoid of each where they can hold together
+    (`problem_type` "multi_label_classification") or there is only one, as in Hugging Face's pipelines.
+
     Raises:
-        PatchingError: for a model without a head, a pair without a target the model knows, or a statement that does not
-            have exactly one mask token.
+        PatchingError: for a model without a head or of regression, a pair without a target the model knows, or a
+            statement that does not have exactly one mask token.
     """
     positions, logits = _answer_logits(model, side)
-    ids = _label_ids(model, runs, "target") if model.cfg.head == "classification" else _word_ids(model, runs, "target")
+    _check_probabilities(model, "target_probability")
+    is_classifier = model.cfg.head == "classification"
+    ids = _label_ids(model, runs, "target") if is_classifier else _word_ids(model, runs, side, "target")
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        return logits(states, pair).softmax(dim=-1)[torch.arange(len(states), device=states.device), ids[pair]]
+        answers = logits(states, pair)
+        probabilities = label_probabilities(answers, model.cfg) if is_classifier else answers.softmax(dim=-1)
+        return probabilities[torch.arange(len(states), device=states.device), ids[pair]]
 
     return Readout(positions, read)
 
@@ -136,20 +173,27 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
 def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """How far the answer's distribution is from the unpatched one: `KL(unpatched base || run)`, in nats, at least 0.
 
-    Of a masked LM's words at the mask, or of a classifier's labels; 0 for the base, so that a normalised effect is the
-    share of the way, in nats, to the source's distribution.
+    Of a masked LM's words at the mask, or of a classifier's labels (where labels can hold together, summed over the
+    labels, each of which holds or does not); 0 for the base, so that a normalised effect is the share of the way, in
+    nats, to the source's distribution.
 
     Raises:
-        PatchingError: for a model without a head, or a statement that does not have exactly one mask token.
+        PatchingError: for a model without a head or of regression, or a statement that does not have exactly one mask
+            token.
     """
     positions, logits = _answer_logits(model, side)
+    _check_probabilities(model, "kl_divergence")
+    is_classifier = model.cfg.head == "classification"
+
+    def outcomes(answers: Float[Tensor, "run answer"]) -> Float[Tensor, "run outcome"]:
+        return label_log_likelihoods(answers, model.cfg) if is_classifier else answers.log_softmax(dim=-1)
+
     every = torch.arange(len(runs.pairs), device=model.device)
     base_positions, base_logits = _answer_logits(model, runs.base)
-    clean_states = _states_at(last_hidden_states(model, runs.base), base_positions, every)
-    clean = base_logits(clean_states, every).log_softmax(dim=-1)
+    clean = outcomes(base_logits(_states_at(last_hidden_states(model, runs.base), base_positions, every), every))
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        found = logits(states, pair).log_softmax(dim=-1)
+        found = outcomes(logits(states, pair))
         return F.kl_div(found, clean[pair], reduction="none", log_target=True).sum(dim=-1)
 
     return Readout(positions, read)
@@ -182,7 +226,14 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
 
 OBJECTIVES: dict[str, Objective] = {
     objective.__name__: objective
-    for objective in (logit_difference, class_logit_difference, target_probability, kl_divergence, embedding_contrast)
+    for objective in (
+        logit_difference,
+        class_logit_difference,
+        single_logit,
+        target_probability,
+        kl_divergence,
+        embedding_contrast,
+    )
 }
 """The objectives that a name stands for alone, as in a saved circuit or on a command line."""
 
@@ -241,16 +292,20 @@ def objective_from(
     return own
 
 
-def answer_id(model: HookedEncoder, word: str) -> int:
-    """Token id of a word inside a sentence, which byte-level tokenizers write with the space before it.
+def answer_id(model: HookedEncoder, statement: TokenizedStatement, word: str) -> int:
+    """Token id of a word in the place of a statement's only mask token (see `gaps.gap_token`).
 
     Raises:
-        PatchingError: if the word is not a single token of the vocabulary.
+        PatchingError: if the word is not a single token of the vocabulary there.
     """
-    try:
-        return model.to_single_token(f" {word.strip()}")
-    except InputError as error:
-        raise PatchingError(f"No logit at [MASK] stands for {quoted(word)} alone: {error}") from error
+    assert model.tokenizer is not None
+    token = gap_token(statement, word, model.tokenizer)
+    if token is None:
+        raise PatchingError(
+            f"{quoted(word)} is not one token of the model's vocabulary in the place of [MASK] in "
+            f"{quoted(statement.text)}; choose a word that is."
+        )
+    return token
 
 
 def _mask_positions(model: HookedEncoder, side: Run) -> Int[Tensor, "pair 1"]:
@@ -305,27 +360,35 @@ def _answer_difference(
     return Readout(positions, read)
 
 
+def _check_probabilities(model: HookedEncoder, objective: str) -> None:
+    if model.cfg.problem_type == "regression":
+        use = default_objective(model).__name__
+        raise PatchingError(
+            f"{model.cfg.model_name!r} is a regression model, so it gives no probabilities for {objective}; use {use}."
+        )
+
+
 def _label_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " pair"]:
-    labels = list(model.cfg.labels)
     ids = []
     for pair in runs.pairs:
         label = getattr(pair, name)
-        if label not in labels:
+        found = None if label is None else label_index(model.cfg.labels, label)
+        if found is None:
             raise PatchingError(
                 f"The {name} of {quoted(pair.original)} is {quoted(label)}, which is not a label of this model; "
-                f"its labels are {', '.join(labels)}."
+                f"its labels are {', '.join(model.cfg.labels)}."
             )
-        ids.append(labels.index(label))
+        ids.append(found)
     return torch.tensor(ids, device=model.device)
 
 
-def _word_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, " pair"]:
+def _word_ids(model: HookedEncoder, runs: PairRuns, side: Run, name: str) -> Int[Tensor, " pair"]:
     ids = []
-    for pair in runs.pairs:
+    for pair, statement in zip(runs.pairs, side.statements, strict=True):
         word = getattr(pair, name)
         if not word:
             raise PatchingError(f"{quoted(pair.original)} has no {name}, which this objective needs.")
-        ids.append(answer_id(model, word))
+        ids.append(answer_id(model, statement, word))
     return torch.tensor(ids, device=model.device)
 
 

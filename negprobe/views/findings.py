@@ -35,6 +35,13 @@ def _hears(results: StudyResults) -> list[str]:
             f"To the model, a statement and its negation are alike to a cosine of {alike.mean():.3f} on average"
             f"{between(f'{low:.3f}', f'{high:.3f}', len(alike))}, where 1 would be the same embedding."
         ]
+    if len(results.cfg.labels) == 1:
+        change = (answers["counterfactual"] - answers["original"]).to_numpy()
+        low, high = _interval_of_mean(change, results.seed)
+        return [
+            f"The negation changes the model's score by {change.mean():+.3f} on average"
+            f"{between(f'{low:+.3f}', f'{high:+.3f}', len(change))}."
+        ]
     if results.own_labels:
         n_same = sum("labels both statements" in reason for reason in results.unpatched)
         labels = np.repeat([True, False], [len(answers), n_same])
@@ -157,6 +164,13 @@ def behaviour(results: StudyResults) -> list[str]:
             f"{sentence} The control, which has a neutral word where the cue is, lies nearer to the original than to "
             f"the counterfactual in {right_control} of {len(controlled)} pairs."
         ]
+    if len(results.cfg.labels) == 1:
+        means = answers[["original", "counterfactual"]].mean()
+        sentence = (
+            f"The model's score (its one logit) is {means['original']:.3f} on average on original statements and "
+            f"{means['counterfactual']:.3f} on counterfactuals, {n} pairs"
+        )
+        return [f"{sentence}; {controlled.mean():.3f} on controls." if len(controlled) else f"{sentence}."]
     if results.own_labels:
         n_asked = n + sum("labels both statements" in reason for reason in results.unpatched)
         return [f"The model gives original and counterfactual different labels on {n} of {n_asked} pairs."]

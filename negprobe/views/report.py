@@ -292,7 +292,8 @@ def _numbers(results: StudyResults) -> str:
 
 def _answers_table(results: StudyResults) -> str:
     answers = results.answers
-    if answers.empty or results.cfg.head == "none" or results.own_labels:
+    # Scores and embeddings are neither right nor wrong, and nor are a classifier's own labels.
+    if answers.empty or results.cfg.head == "none" or len(results.cfg.labels) == 1 or results.own_labels:
         return ""
     shares = pd.DataFrame(
         {

@@ -1,13 +1,16 @@
 """The probe measures statements and pairs of any length, in batches, and gives them back one for one."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 from negprobe import HookedEncoder
 from negprobe.attention import METRICS, AttentionProbe, contributions
-from negprobe.errors import InputError, StatementError, ViewError
+from negprobe.errors import InputError, NegprobeWarning, StatementError, ViewError
 from negprobe.statements import StatementPair
 
 EQUAL = StatementPair("The door is now open.", "The door is not open.")
@@ -26,6 +29,42 @@ def test_zeroing_is_that_of_each_statement_alone_and_only_there_when_asked_for(p
             alone = contributions(probe.model, tokens, mask, "zeroing", token_type_ids=types)[0]
             torch.testing.assert_close(side.zeroing, alone, atol=1e-10, rtol=0)
     assert probe.compare(EQUAL).original.zeroing is None
+
+
+def test_two_statements_are_compared_as_their_pair_is(probe):
+    of_strings = probe.compare(EQUAL.original, EQUAL.counterfactual, zeroing=True)
+    of_pair = probe.compare(EQUAL, zeroing=True)
+    assert of_strings.pair == of_pair.pair
+    pd.testing.assert_frame_equal(of_strings.metrics, of_pair.metrics)
+    assert torch.equal(of_strings.original.zeroing, of_pair.original.zeroing)
+    assert probe.run(EQUAL.original).statement == of_pair.original.statement
+    for wrong in ((EQUAL.original,), (EQUAL, EQUAL.counterfactual), (PAIRS, EQUAL.counterfactual)):
+        with pytest.raises(InputError, match="Give two statements"):
+            probe.compare(*wrong)
+
+
+UNKNOWN = StatementPair("The door is 龘.", "The door is not 龘 or 龗.")
+CALLS = {
+    "run": lambda probe, pair: probe.run([pair.original, pair.counterfactual, pair.original]),
+    "compare": lambda probe, pair: probe.compare(pair),
+    "two statements": lambda probe, pair: probe.compare(pair.original, pair.counterfactual),
+    "metrics": lambda probe, pair: probe.metrics([pair, EQUAL, pair]),
+    "cue_shares": lambda probe, pair: probe.cue_shares([pair]),
+    "readings": lambda probe, pair: probe.readings([pair]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_words_the_model_does_not_know_are_named_in_one_warning_a_call(probe, name, monkeypatch):
+    monkeypatch.setattr("negprobe.attention.probe._WINDOW", 1)
+    with pytest.warns(NegprobeWarning) as warned:
+        CALLS[name](probe, UNKNOWN)
+    (one,) = (str(warning.message) for warning in warned)
+    assert one.startswith("Not in the model's vocabulary: 龗, 龘. ")
+    assert warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CALLS[name](probe, LONGER)
 
 
 def test_a_page_of_pairs_is_written_and_returned(probe, tmp_path):

@@ -312,6 +312,37 @@ def test_labels_are_hugging_faces_matched_in_any_case(write, classifier, tokeniz
     assert "more than the 40" in evaluation.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id2label": {0: "entailment"}}, "has one logit"),
+        ({"problem_type": "multi_label_classification"}, "can hold together"),
+        ({"problem_type": "regression"}, "is a regression model"),
+    ],
+)
+def test_a_classifier_that_does_not_choose_one_label_is_refused(write, classifier, tokenizer, changes, message):
+    config = classifier[0].config.to_dict() | changes
+    theirs = type(classifier[0])(type(classifier[0].config)(**config))
+    model = HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer, device="cpu")
+    with pytest.raises(InputError, match=f"MoNLI needs a classifier that gives one of several labels; .* {message}"):
+        evaluate(scored_sets(write("nmonli.jsonl", monli(MONLI)))[0], model)
+
+
+def test_labels_that_differ_by_case_alone_are_told_apart(write, classifier, tokenizer):
+    theirs, _ = classifier
+    labels = {0: "ENTAILMENT", 1: "neutral", 2: "entailment"}
+    named = type(theirs)(type(theirs.config)(**(theirs.config.to_dict() | {"id2label": labels}))).double().eval()
+    named.load_state_dict(theirs.state_dict())
+    ours = HookedEncoder.from_pretrained(named, tokenizer=tokenizer, dtype=torch.float64, device="cpu")
+    hits = 0
+    for premise, hypothesis, label in MONLI[:3]:
+        with torch.no_grad():
+            best = int(named(**tokenizer(premise, hypothesis, return_tensors="pt")).logits.argmax())
+        hits += labels[best] == label
+    evaluation = evaluate(scored_sets(write("nmonli.jsonl", monli(MONLI)))[0], ours)
+    assert scores(evaluation)["MoNLI", "nmonli", "accuracy"] == (hits, 3)
+
+
 def test_other_label_names_are_a_clear_error(write, masked_lm, classifier, tokenizer):
     sets, _ = scored_sets(write("nmonli.jsonl", monli(MONLI)))
     theirs = type(classifier[0])(classifier[0].config.__class__(**{**classifier[0].config.to_dict(), "id2label": None}))

@@ -334,6 +334,32 @@ def test_broken_labels(tmp_path: Path, labels: object) -> None:
     assert "has id2label = " in works_or_says(tmp_path)
 
 
+@pytest.mark.parametrize("problem_type", [3, "", "softmax", [], {}, True, "single_label"])
+def test_a_problem_type_that_does_not_exist(tmp_path: Path, problem_type: object) -> None:
+    saved(tmp_path, head="classification")
+    change(tmp_path / "config.json", problem_type=problem_type)
+    assert "has problem_type = " in works_or_says(tmp_path)
+
+
+def test_a_single_label_that_would_have_to_exclude_others(tmp_path: Path) -> None:
+    saved(tmp_path, head="classification")
+    change(tmp_path / "config.json", id2label={"0": "a"}, problem_type="single_label_classification")
+    assert "one label, which would always hold" in works_or_says(tmp_path)
+
+
+def test_a_number_of_labels_that_is_not_that_of_their_names(tmp_path: Path) -> None:
+    saved(tmp_path, head="classification")
+    change(tmp_path / "config.json", num_labels=7)
+    assert "has num_labels = 7, which is not the number of labels in id2label" in works_or_says(tmp_path)
+
+
+@pytest.mark.parametrize("problem_type", [None, "regression", "multi_label_classification"])
+def test_a_problem_type_is_kept(tmp_path: Path, problem_type: str | None) -> None:
+    saved(tmp_path, head="classification")
+    change(tmp_path / "config.json", problem_type=problem_type)
+    assert load(tmp_path).cfg.problem_type == problem_type
+
+
 def test_what_does_not_concern_the_model_reaches_no_library(folder: Path) -> None:
     """Kernels from the hub and the like: transformers would look for each of them."""
     change(

@@ -211,6 +211,8 @@ CASES: dict[str, list[Case]] = {
     "patch": [
         *(lambda given=given: patching.patch(model, given, Patch("z", 0)) for given in ([], long, silent)),
         *each(patching.patch, model, pair, Patch("z", 0), direction=["x"], seed=[-1]),
+        *each(patching.patch, model, pair, [Patch("z", 0), Patch("z", 1)], together=[None, True, False]),
+        lambda: patching.patch(model, pair, [[Patch("z", 0)]], together=True),
     ],
     "path_patch": [
         *each(
@@ -238,6 +240,7 @@ CASES: dict[str, list[Case]] = {
             "embedding_contrast",
             "kl_divergence",
             "logit_difference",
+            "single_logit",
             "target_probability",
         )
     },
@@ -480,7 +483,10 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"model": model, "pairs": pair, "site": "z", "by": "head", "direction": "noising", "how": "swap", "keys": None}
         | {"renormalize": False, "reference": None, "seed": 0, "objective": None},
     ),
-    "patch": (patching.patch, {"model": model, "pairs": pair, "patches": PATCH, "direction": "noising", "seed": 0}),
+    "patch": (
+        patching.patch,
+        {"model": model, "pairs": pair, "patches": PATCH, "together": None, "direction": "noising", "seed": 0},
+    ),
     "path_patch": (
         patching.path_patch,
         {"model": model, "pairs": pair, "receivers": [(1, 0, "q")], "direction": "noising", "mlps": "live"},
@@ -604,6 +610,7 @@ OBJECTIVES = {
     "embedding_contrast",
     "kl_divergence",
     "logit_difference",
+    "single_logit",
     "target_probability",
 }
 

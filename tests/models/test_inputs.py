@@ -231,6 +231,14 @@ def test_predicted_labels() -> None:
 
 def test_other_return_types(bert: HookedEncoder, classifier: HookedEncoder) -> None:
     assert bert("the door", return_type=None) is None
+    for changes, why in (
+        ({"num_labels": 1}, "has one logit"),
+        ({"problem_type": "regression"}, "is a regression model"),
+        ({"problem_type": "multi_label_classification"}, "labels that can hold together"),
+    ):
+        model = tiny_models.pair("bert", "classification", **changes)[1]
+        with pytest.raises(InputError, match=f"{why}.* read its logits"):
+            model("the door", return_type="predictions")
     with pytest.raises(InputError, match="no predictions"):
         tiny_models.pair("bert", "none")[1]("the door", return_type="predictions")
 

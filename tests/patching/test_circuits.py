@@ -206,7 +206,8 @@ def test_exact_scores_are_the_mean_effects_of_the_sweeps(masked_lm, found):
     _, model = masked_lm
     seen, _ = circuits._split(SAME_LENGTH, 0.5, 0)
     by_head = mean_effect(patch_sweep(model, seen, "z", by="head", direction="denoising"))
-    mlps = mean_effect(patch(model, seen, [Patch("mlp_out", layer) for layer in range(3)], direction="denoising"))
+    patches = [Patch("mlp_out", layer) for layer in range(3)]
+    mlps = mean_effect(patch(model, seen, patches, together=False, direction="denoising"))
     assert len(found.scores) == 15
     for part, score in found.scores.items():
         expected = mlps[part.layer] if part.head is None else by_head.sel(layer=part.layer, head=part.head)

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering
 from scipy.special import rel_entr
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, RobertaModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaModel,
+    TextClassificationPipeline,
+)
 
 from negprobe import HookedEncoder
 from negprobe.errors import PatchingError
@@ -17,16 +25,17 @@ from negprobe.patching import (
     answerable,
     class_logit_difference,
     cosine_to,
+    default_objective,
     embedding_contrast,
     kl_divergence,
     logit_difference,
     objective_from,
     objective_values,
     patch_sweep,
+    single_logit,
     target_probability,
 )
-from negprobe.patching.objectives import answer_id
-from negprobe.statements import StatementPair
+from negprobe.statements import StatementPair, tokenize
 
 LABELLED = StatementPair(
     "The door is now open.", "The door is not open.", "yes", "no", control="The door is very open."
@@ -167,12 +176,49 @@ def roberta_config(tokenizer):
     )
 
 
-def test_a_byte_level_answer_is_the_token_with_the_space_before_it():
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [
+        ("the door is [MASK]", "Ġopen"),
+        ("[MASK] the door", "open"),
+        ("the door is closed [SEP] [MASK] the door", "open"),
+    ],
+)
+def test_a_byte_level_word_is_read_with_the_space_before_it_only_where_there_is_one(text, token):
     fast = byte_level_tokenizer()
-    inside, alone = fast.convert_tokens_to_ids(["Ġopen", "open"])
-    assert inside != alone
+    theirs = RobertaForMaskedLM(roberta_config(fast)).eval()
+    model = HookedEncoder.from_pretrained(theirs, tokenizer=fast, device="cpu")
+    pair = StatementPair(text, f"not so: {text}", "open", "closed")
+    other = token.replace("open", "closed")
+    statement = tokenize(text, fast)
+    with torch.no_grad():
+        logits = theirs(torch.tensor([statement.ids])).logits[0, statement.ids.index(fast.mask_token_id)]
+    target, foil = fast.convert_tokens_to_ids([token, other])
+    found = objective_values(model, [pair], logit_difference).loc[0, "original"]
+    assert found == pytest.approx((logits[target] - logits[foil]).item(), abs=1e-5)
+    probability = objective_values(model, [pair], target_probability).loc[0, "original"]
+    assert probability == pytest.approx(logits.softmax(dim=-1)[target].item(), abs=1e-6)
+
+
+def test_a_word_that_is_two_tokens_in_one_of_the_places_makes_a_pair_unanswerable_by_name():
+    fast = byte_level_tokenizer()
     model = HookedEncoder.from_pretrained(RobertaForMaskedLM(roberta_config(fast)), tokenizer=fast, device="cpu")
-    assert answer_id(model, "open") == inside
+    # " door" follows another word throughout what the tokenizer was trained on, and "the" begins it.
+    pairs = [
+        StatementPair("[MASK] the door", "not [MASK] the door", "open", "door"),
+        StatementPair("open the [MASK]", "open not the [MASK]", "door", "closed"),
+    ]
+    assert "'door' is not one token" in answerable(model, pairs).unanswerable[0]
+    assert list(answerable(model, pairs).pairs) == [1]
+    with pytest.raises(
+        PatchingError, match=r"'door' is not one token .* in the place of \[MASK\] in '\[MASK\] the door'"
+    ):
+        objective_values(model, pairs[:1])
+
+
+def test_words_that_are_one_token_to_the_model_cannot_be_told_apart(masked_lm):
+    pair = StatementPair("It is [MASK].", "It is not [MASK].", "open", "Open")
+    assert "the same to the model" in answerable(masked_lm[1], [pair]).unanswerable[0]
 
 
 @pytest.mark.parametrize(
@@ -420,3 +466,124 @@ def test_a_label_that_a_probability_is_asked_of_has_to_exist(classifier):
     pair = StatementPair("The door is open.", "The door is not open.", "open")
     with pytest.raises(PatchingError, match="not a label of this model; its labels are yes, no, maybe"):
         patch_sweep(classifier[1], pair, "resid_pre", by="position", objective=target_probability)
+
+
+def pipeline_scores(theirs, text):
+    """What Hugging Face's pipeline makes of each label."""
+    pipeline = TextClassificationPipeline(
+        model=theirs, tokenizer=tiny_models.tokenizer(), top_k=None, device="cpu", dtype=torch.float64
+    )
+    return {one["label"]: one["score"] for one in pipeline([text])[0]}
+
+
+PROBLEMS = [
+    (1, None),
+    (1, "multi_label_classification"),
+    (3, "multi_label_classification"),
+    (3, "single_label_classification"),
+    (3, None),
+]
+
+
+@pytest.mark.parametrize(("n_labels", "problem_type"), PROBLEMS)
+def test_target_probability_is_the_score_of_hugging_faces_pipeline_for_every_problem_type(n_labels, problem_type):
+    theirs, model = tiny_models.pair(
+        "bert", "classification", torch.float64, num_labels=n_labels, problem_type=problem_type
+    )
+    pairs = [
+        StatementPair(TINY_EQUAL.pair.original, TINY_EQUAL.pair.counterfactual, f"LABEL_{i}") for i in range(n_labels)
+    ]
+    values = objective_values(model, pairs, target_probability)
+    for index, pair in enumerate(pairs):
+        for side in ("original", "counterfactual"):
+            expected = pipeline_scores(theirs, getattr(pair, side))[f"LABEL_{index}"]
+            assert values.loc[index, side] == pytest.approx(expected, abs=1e-6)
+            # Neither 1 whatever is read, nor another function that comes near.
+            assert 0.01 < expected < 0.99
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_labels_that_can_hold_together_diverge_by_the_sum_over_labels(n_labels):
+    theirs, model = tiny_models.pair(
+        "bert", "classification", torch.float64, num_labels=n_labels, problem_type="multi_label_classification"
+    )
+    source = objective_values(model, [TINY_EQUAL.pair], kl_divergence).loc[0, "counterfactual"]
+    base, other = (
+        torch.distributions.Bernoulli(
+            logits=theirs(**tiny_models.tokenizer()(text, return_tensors="pt")).logits[0].detach()
+        )
+        for text in TINY_EQUAL.texts("noising")
+    )
+    assert source == pytest.approx(torch.distributions.kl_divergence(base, other).sum().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("problem_type", [None, "regression", "multi_label_classification"])
+@pytest.mark.parametrize("pair", [TINY_EQUAL.pair, StatementPair("The door is open.", "The door is not open.")])
+def test_a_model_of_one_logit_is_patched_by_that_logit(problem_type, pair):
+    theirs, model = tiny_models.pair("bert", "classification", torch.float64, num_labels=1, problem_type=problem_type)
+    assert default_objective(model) is single_logit
+    assert answerable(model, [pair]).pairs == {0: pair}
+    result = patch_sweep(model, pair, "resid_pre", by="role", direction="denoising")
+    assert result.attrs["objective"] == "single_logit"
+    for name, text in (("source", pair.original), ("base", pair.counterfactual)):
+        with torch.no_grad():
+            logit = theirs(**tiny_models.tokenizer()(text, return_tensors="pt")).logits.item()
+        assert result[name].item() == pytest.approx(logit, abs=1e-11)
+    assert abs(result["patched"] - result["base"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "problem_type", "objective", "message"),
+    [
+        (1, "regression", target_probability, "regression model, .* use single_logit"),
+        (1, "regression", kl_divergence, "regression model, .* use single_logit"),
+        (3, "regression", target_probability, "regression model, .* use class_logit_difference"),
+        (1, None, class_logit_difference, "one logit, so there is no difference of two; use single_logit"),
+        (3, None, single_logit, "has 3 labels; use class_logit_difference"),
+    ],
+)
+def test_what_a_classifier_of_another_problem_type_lacks_is_a_clear_error(n_labels, problem_type, objective, message):
+    _, model = tiny_models.pair("bert", "classification", num_labels=n_labels, problem_type=problem_type)
+    pair = StatementPair("The door is open.", "The door is not open.", "LABEL_0", "LABEL_0")
+    with pytest.raises(PatchingError, match=message):
+        patch_sweep(model, pair, "z", by="head", objective=objective)
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_labels_that_do_not_exclude_each_other_are_not_chosen_for_a_pair(problem_type):
+    _, model = tiny_models.pair("bert", "classification", problem_type=problem_type)
+    unnamed = StatementPair("The door is open.", "The door is not open.")
+    named = StatementPair("The door is open.", "The door is not open.", "LABEL_0", "LABEL_2")
+    sorted_out = answerable(model, [unnamed, named])
+    assert sorted_out.unanswerable == {0: "the pair names no target and foil"}
+    assert sorted_out.pairs == {1: named}
+
+
+def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(tokenizer):
+    def labelled(*labels):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+            id2label=dict(enumerate(labels)), initializer_range=0.5,
+        )  # fmt: skip
+        theirs = BertForSequenceClassification(config).eval()
+        return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer, device="cpu")
+
+    texts = ("The door is open.", "The door is not open.")
+    theirs, model = labelled("CONTRADICTION", "NEUTRAL", "ENTAILMENT")
+    pair = StatementPair(*texts, "entailment", "Neutral")
+    assert answerable(model, [pair]).pairs == {0: pair}
+    with torch.no_grad():
+        logits = theirs(**tokenizer(texts[0], return_tensors="pt")).logits[0]
+    assert objective_values(model, [pair]).loc[0, "original"] == pytest.approx((logits[2] - logits[1]).item(), abs=1e-5)
+    same = StatementPair(*texts, "entailment", "ENTAILMENT")
+    assert "the same to the model" in answerable(model, [same]).unanswerable[0]
+
+    theirs, model = labelled("yes", "Yes", "no")
+    with torch.no_grad():
+        logits = theirs(**tokenizer(texts[0], return_tensors="pt")).logits[0]
+    pairs = [StatementPair(*texts, "Yes", "NO"), StatementPair(*texts, "YES", "no")]
+    assert objective_values(model, pairs[:1]).loc[0, "original"] == pytest.approx(
+        (logits[1] - logits[2]).item(), abs=1e-5
+    )
+    assert "'YES' is not a label" in answerable(model, pairs).unanswerable[1]

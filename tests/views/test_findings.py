@@ -5,8 +5,11 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
-from negprobe.study import run_study
-from negprobe.views.findings import findings
+from negprobe.saved_study import read_study
+from negprobe.study import run_study, write_study
+from negprobe.study_comparison import compare_studies
+from negprobe.views.findings import answer, findings
+from negprobe.views.report import _answers_table
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +62,41 @@ def test_a_classifiers_own_labels_are_never_called_right(minilm_path):
     sentences = " ".join(findings(run_study(model, pairs)))
     assert f"different labels on {changed} of {len(pairs)} pairs" in sentences
     assert "right" not in sentences
+
+
+@pytest.fixture(scope="module")
+def scored(minilm_path):
+    """A study of a model with one logit, with targets and foils that are not its labels."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(minilm_path)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        initializer_range=1.0, num_labels=1,
+    )  # fmt: skip
+    model = HookedEncoder.from_pretrained(BertForSequenceClassification(config), tokenizer=tokenizer, device="cpu")
+    pairs = [
+        StatementPair(f"The {noun} is open.", f"The {noun} is not open.", "yes", "no")
+        for noun in ("door", "gate", "box")
+    ]
+    return model, pairs, run_study(model, pairs, circuit_pairs=0)
+
+
+def test_one_logit_is_a_score_and_never_called_right(scored):
+    model, pairs, results = scored
+    with torch.no_grad():
+        original, counterfactual = (
+            model([getattr(pair, side) for pair in pairs])[:, 0] for side in ("original", "counterfactual")
+        )
+    sentences = " ".join([*answer(results), *findings(results)])
+    assert f"(its one logit) is {original.mean():.3f} on average" in sentences
+    assert f"changes the model's score by {(counterfactual - original).mean():+.3f} on average" in sentences
+    assert "right" not in sentences and "label" not in sentences and "nan" not in sentences
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_scores_of_one_logit_are_not_compared_as_right_and_wrong(scored, tmp_path):
+    write_study(scored[2], tmp_path / "study")
+    assert _answers_table(scored[2]) == ""
+    study = read_study(tmp_path / "study")
+    compared = compare_studies(study, study)
+    assert compared.answers.empty and "gives a score" in compared.no_answers

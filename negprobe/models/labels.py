@@ -1,0 +1,90 @@
+"""A classifier's labels: their names, and what its logits say about them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from negprobe.errors import InputError
+from negprobe.models.config import HookedEncoderConfig
+from negprobe.texts import quoted
+
+LabelFunction = Literal["softmax", "sigmoid", "none"]
+"""softmax: exactly one label holds; sigmoid: each label holds or not by itself; none: the logits are plain numbers."""
+
+
+def label_function(cfg: HookedEncoderConfig) -> LabelFunction:
+    """The function that makes probabilities of a classifier's logits.
+
+    The rules are those of Hugging Face's text-classification pipeline: none for `problem_type` "regression", a sigmoid
+    for "multi_label_classification" and for a single label, a softmax for everything else.
+    """
+    if cfg.problem_type == "regression":
+        return "none"
+    return "sigmoid" if cfg.problem_type == "multi_label_classification" or len(cfg.labels) == 1 else "softmax"
+
+
+def label_probabilities(logits: Float[Tensor, "... label"], cfg: HookedEncoderConfig) -> Float[Tensor, "... label"]:
+    """The probability of each label.
+
+    Raises:
+        InputError: for a regression model.
+    """
+    function = _probability_function(cfg)
+    return logits.softmax(dim=-1) if function == "softmax" else logits.sigmoid()
+
+
+def label_log_likelihoods(logits: Float[Tensor, "... label"], cfg: HookedEncoderConfig) -> Float[Tensor, "... outcome"]:
+    """The log-probability of each outcome.
+
+    Where exactly one label holds these are the labels. Where each holds or not by itself, they are every label holding
+    and then every label not holding, so that a divergence summed over them is that of all labels together.
+
+    Raises:
+        InputError: for a regression model.
+    """
+    function = _probability_function(cfg)
+    return logits.log_softmax(dim=-1) if function == "softmax" else F.logsigmoid(torch.cat([logits, -logits], dim=-1))
+
+
+def predicted_labels(logits: Float[Tensor, "batch label"], cfg: HookedEncoderConfig) -> list[str]:
+    """The most probable label of each text.
+
+    Raises:
+        InputError: unless exactly one label holds.
+    """
+    if why := why_no_single_label(cfg):
+        raise InputError(f"{quoted(cfg.model_name)} {why}, so no label is its prediction; read its logits.")
+    return [cfg.labels[index] for index in logits.argmax(dim=-1).tolist()]
+
+
+def why_no_single_label(cfg: HookedEncoderConfig) -> str:
+    """Why a classifier's most probable label is not its answer; empty if it is."""
+    if len(cfg.labels) == 1:
+        return "has one logit"
+    return {
+        "softmax": "",
+        "sigmoid": "has labels that can hold together (multi_label_classification)",
+        "none": "is a regression model",
+    }[label_function(cfg)]
+
+
+def label_index(labels: Sequence[str], name: str) -> int | None:
+    """The index of the one label with a name, in any case unless one is spelled exactly so; None if there is none."""
+    for same in (name.__eq__, lambda label: label.casefold() == name.casefold()):
+        found = [index for index, label in enumerate(labels) if same(label)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _probability_function(cfg: HookedEncoderConfig) -> LabelFunction:
+    function = label_function(cfg)
+    if function == "none":
+        raise InputError(
+            f"{quoted(cfg.model_name)} is a regression model, so its logits are not probabilities; read the logits."
+        )
+    return function
