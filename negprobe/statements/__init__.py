@@ -6,7 +6,7 @@ from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.readers import LoadedPairs, load_pairs
+from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
 from negprobe.statements.roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
 
@@ -25,10 +25,12 @@ __all__ = [
     "complete",
     "find_cues",
     "from_control",
+    "from_dataframe",
     "length_matched_control",
     "load_pairs",
     "original_roles",
     "roles",
+    "to_dataframe",
     "tokenize",
     "tokenize_all",
     "unknown_words",
