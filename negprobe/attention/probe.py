@@ -25,7 +25,7 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all
+from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, readable_by, tokenize_all
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
 _PATTERN_BUDGET = 2**26
@@ -121,7 +121,10 @@ class _Activations:
 
 
 class AttentionProbe:
-    """Runs statements through a model in padded batches and measures every head at once."""
+    """Runs statements through a model in padded batches and measures every head at once.
+
+    A model without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
+    """
 
     @checked
     def __init__(self, model: HookedEncoder, batch_size: int = 64) -> None:
@@ -382,7 +385,8 @@ class AttentionProbe:
             yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
     def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
-        tokenizer = self.model.tokenizer
+        tokenizer, cfg = self.model.tokenizer, self.model.cfg
+        pairs = readable_by(cfg.head, pairs, cfg.labels)
         # Before the search for cues and controls, which takes minutes where a statement is much too long.
         statements = iter(self._tokenized([text for pair in pairs for text in (pair.original, pair.counterfactual)]))
         completed = [complete(pair, tokenizer) for pair in pairs]
