@@ -123,8 +123,8 @@ def study(
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
         names = pairs or [BUILTIN]
-        loaded = [load_pairs(name) for name in names]
-        chosen = [pair for part in loaded for pair in part.pairs[:limit]]
+        loaded = [load_pairs(name, limit=limit) for name in names]
+        chosen = [pair for part in loaded for pair in part.pairs]
         if engine not in ("local", "ray"):
             raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         workers = cluster_device(device) if engine == "ray" else None
@@ -210,14 +210,16 @@ def view(
 ) -> None:
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
     from negprobe.attention import AttentionProbe
-    from negprobe.statements import load_pairs
+    from negprobe.statements import load_pairs, pair_notes
 
     with _clear_errors():
         _make_folder(out.parent)
-        loaded = [load_pairs(name) for name in pairs or [BUILTIN]]
-        chosen = [pair for part in loaded for pair in part.pairs[:limit]]
+        loaded = [load_pairs(name, limit=limit) for name in pairs or [BUILTIN]]
+        chosen = [pair for part in loaded for pair in part.pairs]
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"• left out {escape(reason)}", highlight=False)
+        for note in pair_notes(chosen):
+            console.print(f"• {escape(note)}", highlight=False)
         with console.status(f"Comparing {len(chosen)} pairs"), _printed_warnings():
             page = AttentionProbe(_encoder(model, revision, device, dtype)).html(chosen, out)
         console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)

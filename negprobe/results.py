@@ -68,6 +68,7 @@ class StudyResults:
         examples: Some pairs with all their maps, for the interactive views.
         seconds: How long the study took.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
+        notes: What was changed in the pairs, and what is odd about them (see `statements.pair_notes`).
     """
 
     cfg: HookedEncoderConfig
@@ -91,3 +92,4 @@ class StudyResults:
     examples: tuple[Comparison, ...]
     seconds: float
     seed: int
+    notes: tuple[str, ...] = ()

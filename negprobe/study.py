@@ -28,7 +28,19 @@ from negprobe.patching.effects import tidy
 from negprobe.provenance import now, versions
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
-from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
+from negprobe.statements import (
+    ROLES,
+    StatementPair,
+    complete,
+    from_control,
+    has_gap,
+    pair_notes,
+    readable_by,
+    tokenize,
+    tokenize_all,
+    unknown_words,
+)
+from negprobe.statements.readers.plain import EXTRA
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
 from negprobe.study_folder import identity, key
@@ -95,6 +107,7 @@ def run_study(
         raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
+    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
@@ -171,6 +184,7 @@ def run_study(
         examples=tuple(probe.compare([kept[index] for index in shown], zeroing=True)),
         seconds=time.perf_counter() - start,
         seed=seed,
+        notes=notes,
     )
 
 
@@ -184,7 +198,7 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     out = Path(out)
     manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
-        "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
+        "pairs": pairs_table(results.pairs),
         "negation_effects": negation_effects_table(results),
         "replication": replication_table(results.replications),
         "answers": results.answers,
@@ -238,6 +252,17 @@ def _write_measures(results: StudyResults, out: Path) -> None:
                     schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
                     writers[name] = files.enter_context(ParquetWriter(part, schema))
                 writers[name].write_table(pa.Table.from_pandas(table, writers[name].schema, preserve_index=False))
+
+
+def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
+    """The pairs, a row each; what they carry along stands in columns whose names begin with `extra.`."""
+    fields = [{name: value for name, value in asdict(pair).items() if name != "extra"} for pair in pairs]
+    extra = [{f"{EXTRA}{name}": value for name, value in pair.extra} for pair in pairs]
+    carried = pd.DataFrame(extra, index=range(len(pairs)))
+    # A column of several types is no column of a file.
+    mixed = [name for name in carried if carried[name].dropna().map(type).nunique() > 1]
+    texts = {name: carried[name].map(str, na_action="ignore") for name in mixed}
+    return pd.concat([pd.DataFrame(fields), carried.assign(**texts)], axis=1).rename_axis("pair").reset_index()
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
@@ -365,10 +390,24 @@ def _any_defined(effects: xr.Dataset) -> bool:
     return bool(effects.to_array().notnull().any())
 
 
+def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[str]:
+    """That the gaps of the pairs were filled for a model that predicts no word; nothing if none was."""
+    n_gaps = 0 if model.cfg.head == "masked_lm" else sum(has_gap(pair) and pair.target is not None for pair in pairs)
+    if not n_gaps:
+        return []
+    return [
+        f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
+        "in the original, the counterfactual and the control alike."
+    ]
+
+
 def _prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
     """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own."""
     tokenizer = model.tokenizer
+    (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
     statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
+    if statements[0].ids == statements[1].ids:
+        raise StatementError("to this model the two statements are the same")
     longest = max(map(len, statements))
     # Before the search for cues and controls, which takes minutes where a statement is much too long.
     if longest > model.cfg.n_ctx:
@@ -477,6 +516,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "searched": 0 if results.mechanism is None else len(results.mechanism.searched),
             "dropped": list(results.dropped),
             "not_patched": list(results.unpatched),
+            "notes": list(results.notes),
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,

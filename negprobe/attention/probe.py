@@ -25,7 +25,15 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all, unknown_words
+from negprobe.statements import (
+    Alignment,
+    StatementPair,
+    TokenizedStatement,
+    complete,
+    readable_by,
+    tokenize_all,
+    unknown_words,
+)
 from negprobe.statements.unknown import warn_of_unknown_words
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
@@ -125,6 +133,8 @@ class AttentionProbe:
     """Runs statements through a model in padded batches and measures every head at once.
 
     Each call issues one `NegprobeWarning` that names the words which the model does not know, if there are any.
+
+    A model without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
     """
 
     @checked
@@ -411,7 +421,8 @@ class AttentionProbe:
             yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
     def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
-        tokenizer = self.model.tokenizer
+        tokenizer, cfg = self.model.tokenizer, self.model.cfg
+        pairs = readable_by(cfg.head, pairs, cfg.labels)
         # Before the search for cues and controls, which takes minutes where a statement is much too long.
         statements = iter(self._tokenized([text for pair in pairs for text in (pair.original, pair.counterfactual)]))
         completed = [complete(pair, tokenizer) for pair in pairs]

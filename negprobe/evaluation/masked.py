@@ -12,7 +12,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.models.layers import has_own_hooks
 from negprobe.statements import TokenizedStatement, tokenize, unknown_words
-from negprobe.statements.gaps import gap_token
+from negprobe.statements.gap_tokens import gap_token
 
 
 @dataclass(frozen=True)

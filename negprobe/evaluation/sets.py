@@ -64,7 +64,7 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     Raises:
         StatementError: as `load_pairs`.
     """
-    sets, useless = read_each(path, _scored_set)
+    sets, useless = read_each(path, lambda read: _scored_set(read(None)))
     kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
     for part in sets:
         first = kept.setdefault((part.kind, frozenset(map(_asked, part.items))), part)

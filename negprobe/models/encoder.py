@@ -125,8 +125,9 @@ class HookedEncoder(HookedRootModule):
             dtype: Floating-point type of the parameters.
             architecture: The class of transformers to read the model as, such as "BertForSequenceClassification"; by
                 default the one that config.json names, or the loaded model's own, or, of a sentence-transformers
-                folder, the one without a head. With another head, modules.json is left out of account. A loaded model of a class derived
-                from one of transformers' is read only if this names that one: what the derived class adds is left out.
+                folder, the one without a head. With another head, the settings of sentence-transformers are not used. A
+                loaded model of a class derived from one of transformers' is read only if this names that one: what the
+                derived class adds is left out.
 
         Raises:
             ModelError: if the model cannot be found, read or put there, is not a supported encoder, or computes

@@ -9,13 +9,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.errors import PatchingError, StatementError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.models.labels import label_index, predicted_labels, why_no_single_label
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
-from negprobe.statements import StatementPair, tokenize
+from negprobe.statements import StatementPair, readable_by, tokenize
 from negprobe.texts import quoted
 
 _PAIRS_AT_ONCE = 64
@@ -44,7 +44,8 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
     No statement may be longer than the model reads. A masked LM needs target and foil, each one token in the place of
     [MASK], and one [MASK] in every statement. A classifier needs two labels: those of the pair, in any case, or, if it
     names neither and exactly one label holds, the ones the model gives the original and the counterfactual. With a
-    single logit, and without a head, every pair has its objective.
+    single logit, and without a head, every pair has its objective. Without a masked-LM head, a [MASK] is filled with
+    the target.
 
     Raises:
         PatchingError: for a model without a tokenizer.
@@ -54,7 +55,12 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
     kept: dict[int, StatementPair] = {}
     reasons: dict[int, str] = {}
     own_labels = []
-    for index, pair in enumerate(pairs):
+    for index, given in enumerate(pairs):
+        try:
+            (pair,) = readable_by(model.cfg.head, [given], model.cfg.labels)
+        except StatementError as error:
+            reasons[index] = str(error).rstrip(".")
+            continue
         if too_long := _too_long(model, model.tokenizer, pair):
             reasons[index] = too_long
             continue

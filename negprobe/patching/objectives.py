@@ -21,7 +21,7 @@ from negprobe.models.labels import label_index, label_log_likelihoods, label_pro
 from negprobe.models.layers import is_hooked
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, TokenizedStatement
-from negprobe.statements.gaps import gap_token
+from negprobe.statements.gap_tokens import gap_token
 from negprobe.texts import quoted
 
 

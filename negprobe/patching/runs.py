@@ -21,6 +21,7 @@ from negprobe.statements import (
     align,
     complete,
     original_roles,
+    readable_by,
     roles,
     tokenize_all,
 )
@@ -115,13 +116,15 @@ def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
     """Tokenize, align and pad a batch of pairs.
 
-    Roles are told in the counterfactual, where the cue stands, and carried to the original by the alignment.
+    Roles are told in the counterfactual, where the cue stands, and carried to the original by the alignment. A model
+    without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
 
     Raises:
         PatchingError: for a model without a tokenizer.
         StatementError: for a statement that cannot be tokenized, or a span without a token.
         InputError: for one that is longer than the model's context.
     """
+    pairs = readable_by(model.cfg.head, pairs, model.cfg.labels)
     original = tokenized_run(model, [pair.original for pair in pairs])
     counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
     # Their cues and what these act on, now that no statement is too long; a control is not run here.

@@ -5,8 +5,10 @@ from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
+from negprobe.statements.gaps import filled, has_gap, readable_by
+from negprobe.statements.notes import pair_notes
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.readers import LoadedPairs, load_pairs
+from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
 from negprobe.statements.roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
 
@@ -23,12 +25,18 @@ __all__ = [
     "align",
     "builtin_pairs",
     "complete",
+    "filled",
     "find_cues",
     "from_control",
+    "from_dataframe",
+    "has_gap",
     "length_matched_control",
     "load_pairs",
     "original_roles",
+    "pair_notes",
+    "readable_by",
     "roles",
+    "to_dataframe",
     "tokenize",
     "tokenize_all",
     "unknown_words",

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.statements.controls import length_matched_controls
-from negprobe.statements.cues import Cue, added_cues, find_cues
+from negprobe.statements.cues import APOSTROPHES, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import MASK, SEPARATOR
 
@@ -24,7 +24,7 @@ _FUNCTION_WORDS = """
 # A pair is of one negation or a few; each takes another search of the whole text.
 _MOST_CUES = 64
 
-_WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-'\u2019]\w+)*|[.?!;]")
+_WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-{APOSTROPHES}]\w+)*|[.?!;]")
 
 
 @checked

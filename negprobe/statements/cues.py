@@ -30,20 +30,29 @@ class Cue:
     span: Span
 
 
+APOSTROPHES = "'\u2018\u2019\u02bc\u2032\u00b4`\uff07"
+"""Characters that are typed as an apostrophe: quotes, primes, accents and the full-width form among them."""
+
 # Accents written as separate characters belong to the word they follow.
 _LETTER = r"[\w\u0300-\u036f]"
-_APOSTROPHE = "['\u2019\u02bc]"
+_APOSTROPHE = f"[{APOSTROPHES}]"
+# An underscore is a letter of a name ("not_a"), but Markdown's emphasis ("_not_", "__not__") is not.
+_START = rf"(?: (?<!{_LETTER}) (?<!{_LETTER}-) | (?<=\b_) | (?<=\b__) )"
+_END = rf"(?! (?!__?(?!\w)) {_LETTER} | -{_LETTER} )"
+_ATTACHED_END = rf"(?! (?!__?(?!\w)) {_LETTER} )"
+# "No. 5", "no. 5", "No 5" and "the no. of doors" are about numbers; "no 5 doors" denies.
+_NUMBER = r"(?: no\.\s*(?:\d|of\b) | (?-i:N[oO])\s+\d )"
 # Auxiliaries as they stand in front of "n't"; only after these is an "n ' t" in pieces read as one.
 _STEM = "is|are|was|were|do|does|did|has|have|had|ca|could|wo|would|sha|should|may|might|must|need|ought|dare|ai"
 _WORD = "not|cannot|never|nobody|nothing|nowhere|none|neither|nor|without|hardly|barely|scarcely|no"
 
 _CUE = re.compile(
     rf"""
-      (?<!{_LETTER}) (?<!{_LETTER}-)
-      (?: (?P<longer> no\s+longer (?!{_LETTER}|-{_LETTER}|\s+than\b))
-        | (?P<word>   no(?=-one\b) | (?:{_WORD}) (?!{_LETTER}|-{_LETTER})))
-    | (?P<attached>   n{_APOSTROPHE}t) (?!{_LETTER})
-    | \b(?:{_STEM})\s* (?P<split> n\s*{_APOSTROPHE}\s*t) (?!{_LETTER})
+      {_START}
+      (?: (?P<longer> no\s+longer (?!\s+than\b) {_END})
+        | (?P<word>   no(?=-one\b) | (?!{_NUMBER}) (?:{_WORD}) {_END}))
+    | (?P<attached>   n{_APOSTROPHE}t) {_ATTACHED_END}
+    | {_START} (?:{_STEM})\s* (?P<split> n\s*{_APOSTROPHE}\s*t) {_ATTACHED_END}
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -53,10 +62,12 @@ _CUE = re.compile(
 def find_cues(text: str) -> tuple[Cue, ...]:
     """All cues of a text, from left to right, in any case.
 
-    - "n't" is its own three characters ("can't" is "ca" + "n't"), with a straight or curly apostrophe; as
-      tokenizers write it, "don ' t", it reaches from the "n" to the "t".
+    - "n't" is its own three characters ("can't" is "ca" + "n't"), with any of `APOSTROPHES`; as tokenizers write it,
+      "don ' t", it reaches from the "n" to the "t".
     - "no longer" is one cue (but "no longer than" is "no"), "neither ... nor" two, "can not" is "not".
     - "no one" and "no-one" are "no". No other word with a hyphen holds a cue ("no-fly", "never-ending").
+    - Markdown's emphasis ends a word: "_not_" and "*not*" are cues, "not_a" is none.
+    - "No. 5", "no. 5", "No 5" and "no. of" stand for "number" and are no cues.
     - "dont" without an apostrophe is not read as a cue, for "wont" and "cant" are words.
     """
     return tuple(_cue(found) for found in _CUE.finditer(text))

@@ -1,6 +1,6 @@
 """A statement, its negated counterfactual, and what makes the two measurable."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
@@ -8,6 +8,9 @@ from negprobe.texts import is_utf8, quoted
 
 Span = tuple[int, int]
 """Half-open character range in a statement."""
+
+Extra = str | int | float | bool
+"""A value that a pair carries along."""
 
 
 @checked
@@ -32,10 +35,12 @@ class StatementPair:
         affected_spans: Where the words these cues act on stand, in characters of the counterfactual.
         category: What the pair is about, for grouping.
         source: The data set it is from, so that results can be compared over data sets; "" if it has no name.
+        extra: Names and values that are carried along into tables and not used, such as an `id`; `dict(pair.extra)`
+            looks one up.
 
     Raises:
-        StatementError: for an empty statement, a text that UTF-8 cannot write, or a span that is not inside the
-            counterfactual.
+        StatementError: for an empty statement, a text that UTF-8 cannot write, a span that is not inside the
+            counterfactual, or an extra name that is given twice or is a field's.
     """
 
     original: str
@@ -48,15 +53,23 @@ class StatementPair:
     affected_spans: tuple[Span, ...] = ()
     category: str = ""
     source: str = ""
+    extra: tuple[tuple[str, Extra], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("original", "counterfactual", "control"):
             text = getattr(self, name)
             if text is not None and not text.strip():
                 raise StatementError(f"The {name} of a pair is empty; give it at least one word.")
-        for name in ("original", "counterfactual", "target", "foil", "control", "cue", "category", "source"):
-            text = getattr(self, name)
-            if text is not None and not is_utf8(text):
+        texts = ("original", "counterfactual", "target", "foil", "control", "cue", "category", "source")
+        names = [name for name, _ in self.extra]
+        for name in names:
+            if not is_utf8(name) or names.count(name) > 1 or name in {field.name for field in fields(self)}:
+                raise StatementError(
+                    f"The extra name {quoted(name)} of a pair is given twice, is a field of pairs, or is not UTF-8; "
+                    "choose another."
+                )
+        for name, text in (*((name, getattr(self, name)) for name in texts), *self.extra):
+            if isinstance(text, str) and not is_utf8(text):
                 raise StatementError(
                     f"The {name} of a pair, {quoted(text)}, is not text that UTF-8 can write; correct it."
                 )

@@ -371,7 +371,7 @@ def _head_story(results: StudyResults) -> str:
 
 def left_out(results: StudyResults) -> list[str]:
     """What was left out, and what weakens the result; nothing is dropped in silence."""
-    notes = []
+    notes = list(results.notes)
     for what, reasons in (
         ("Left out", results.dropped),
         ("Measured but without an answer to patch", results.unpatched),

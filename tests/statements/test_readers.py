@@ -87,12 +87,18 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.csv", HEADER + "\n\"x\nx\",y,z\nx,y\n", "lines 3, 4: 3 cells"),
         ("a.csv", SPANS + "x,y z,1,\nx,y,,\n", "line 2: cue_start and cue_end are '1'"),
         ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: .1, 9. of cue_spans is not"),
-        ("a.csv", SPANS + "x,y z,1.0,2\nx,y,,\n", "line 2: .*two whole numbers"),
+        ("a.csv", SPANS + "x,y z,1.5,2\nx,y,,\n", "line 2: .*two whole numbers"),
+        ("a.csv", SPANS[:-1] + ",cue_spans\nx,y z,0,1,\"((0, 1),)\"\nx,y,,,\n", "line 2: .*both cue_spans and cue_start"),
+        ("a.csv", "original,counterfactual,cue_spans\nx,y z,a\nx,y,\n", "line 2: cue_spans is 'a'; give ranges"),
+        ("a.csv", HEADER + "x,x\nx,y\n", "line 2: The two statements of the pair are the same"),
+        ("a.csv", HEADER + "x x, x  x\nx,y\n", "line 2: The two statements of the pair are the same"),
+        ("a.csv", HEADER + '"x" ,"y"\nx,y\n', "line 2: .*quotes"),
+        ("a.csv", HEADER + 'x, "y" z\nx,y\n', "line 2: .*quotes"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original"\n', "line 2: not JSON"),
         ("a.jsonl", '["x", "y"]\n{"original": "x", "counterfactual": "y"}\n', "line 1: .* is not an object"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n\n{"original": "x"}\n', "line 3: .*'counterfactual'"),
-        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "y", "note": 1}',
-         "line 2: .*unknown column.*'note'"),
+        ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "y", "Cue": "", "cue": ""}',
+         "line 2: It has twice the column.*'cue' .'Cue', 'cue';"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": 3}\n',
          "line 2: The counterfactual is 3; it has to be text"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": null}\n',
@@ -150,9 +156,9 @@ def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "original,target\nx,y\n", "lacks column.*'counterfactual'.*it needs original, counterfactual"),
-        ("a.csv", "original,counterfactual,note\nx,y,z\n", "unknown column.*'note'"),
+        ("a.csv", "original,target\nx,y\n", "is missing column.*'counterfactual'; it has 'original, target'. Required: original, counterfactual"),
         ("a.csv", "original,counterfactual,original\nx,y,z\n", "twice the column.*'original'"),
+        ("a.csv", "original,counterfactual,cue-start,Cue Start\nx,y,1,2\n", "twice.*'cue_start' .'cue-start', 'Cue Start'; cap"),
         ("a.csv", "origin\u00e4l,counterfactual\nx,y\n", "not UTF-8"),
         ("a.csv", HEADER, "no usable pair in 0 rows"),
         ("a.csv", HEADER + "x,\n", "no usable pair in 1 rows; line 2: The counterfactual"),
@@ -161,7 +167,7 @@ def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
         ("a.csv", '"original\nx,y\n', "line 1: .*quotes"),
         ("a.jsonl", "", "no pairs"),
         ("a.jsonl", "{\n", "Line 1: not JSON"),
-        ("a.jsonl", '{"original": "x"}\n', "lacks column.*'counterfactual'"),
+        ("a.jsonl", '{"original": "x"}\n', "is missing column.*'counterfactual'"),
         ("a.xlsx", "x", "give a .csv, .tsv, .jsonl, .txt file"),
     ],
 )  # fmt: skip
@@ -190,10 +196,10 @@ def test_a_path_that_is_not_there_or_has_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(StatementError, match=r"none\.csv cannot be read"):
         load_pairs(tmp_path / "none.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StatementError, match=r"has no \.csv, \.tsv, \.jsonl, \.txt file"):
+    with pytest.raises(StatementError, match=r"It has no \.csv, \.tsv, \.jsonl, \.txt file"):
         load_pairs(tmp_path / "empty")
     (tmp_path / "empty" / "a.csv").write_text("x,y\n1,2\n")
-    with pytest.raises(StatementError, match=r"without a file of use.*a\.csv lacks"):
+    with pytest.raises(StatementError, match=r"No readable pair files in .*a\.csv is missing"):
         load_pairs(tmp_path / "empty")
 
 
@@ -203,7 +209,7 @@ def test_several_paths_and_folders_give_pairs_that_know_their_data_set(write, tm
     write("more/notes.csv", "a,b\n1,2\n")
     loaded = load_pairs(first, second.parents[1])
     assert [pair.source for pair in loaded.pairs] == ["first", "second"]
-    assert len(loaded.dropped) == 1 and "notes.csv lacks column" in loaded.dropped[0]
+    assert len(loaded.dropped) == 1 and "notes.csv is missing column" in loaded.dropped[0]
     assert loaded.useless == loaded.dropped and loaded.n_dropped == 0
 
 

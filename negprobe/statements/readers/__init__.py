@@ -1,5 +1,6 @@
-"""Statement pairs from files and from public data sets, one file a format."""
+"""Statement pairs from files, tables and public data sets, one file a format."""
 
+from negprobe.statements.readers.frames import from_dataframe, to_dataframe
 from negprobe.statements.readers.load import LoadedPairs, load_pairs
 
-__all__ = ["LoadedPairs", "load_pairs"]
+__all__ = ["LoadedPairs", "from_dataframe", "load_pairs", "to_dataframe"]

@@ -46,7 +46,7 @@ def blimp_pairs(table: Table) -> Read[StatementPair]:
 
 
 def _minimal_pair(row: Row, name: str) -> MinimalPair:
-    return MinimalPair(needed(row, "sentence_good"), needed(row, "sentence_bad"), label(row, "UID") or name)
+    return MinimalPair(needed(row, "sentence_good"), needed(row, "sentence_bad"), label(row, "uid") or name)
 
 
 def _pair(sentences: MinimalPair) -> StatementPair:

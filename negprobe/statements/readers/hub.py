@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from negprobe.errors import StatementError
-from negprobe.statements.readers.records import Record, Table
+from negprobe.statements.readers.records import Record, Table, column_names
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
@@ -45,15 +45,7 @@ def hub_tables(name: str) -> list[Table]:
             f"{_reason(error, repository)}"
         ) from error
     called = configuration or repository.rpartition("/")[2]
-    return [
-        Table(
-            f"{name}, {split}",
-            called,
-            tuple(rows.column_names),
-            tuple(Record(number, row) for number, row in enumerate(rows, start=1)),
-        )
-        for split, rows in splits.items()
-    ]
+    return [_table(f"{name}, {split}", called, rows) for split, rows in splits.items()]
 
 
 def _reason(error: Exception, repository: str) -> str:
@@ -66,3 +58,13 @@ def _reason(error: Exception, repository: str) -> str:
     # Errors of `datasets` say that something went wrong; what did is their cause.
     text = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
     return " ".join(text.split())
+
+
+def _table(where: str, name: str, rows: Any) -> Table:
+    written = tuple(rows.column_names)
+    columns = column_names(where, written)
+    records = (
+        Record(number, {column: row[key] for column, key in zip(columns, written, strict=True) if key in row})
+        for number, row in enumerate(rows, start=1)
+    )
+    return Table(where, name, columns, tuple(records))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from negprobe.arguments import checked
-from negprobe.errors import StatementError
+from negprobe.errors import InputError, StatementError
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli
@@ -14,12 +15,26 @@ from negprobe.statements.readers.cloze import cloze_pair
 from negprobe.statements.readers.hub import hub_tables, is_hub_name
 from negprobe.statements.readers.neg1500 import neg1500_clozes
 from negprobe.statements.readers.plain import check_columns, plain_pairs
-from negprobe.statements.readers.records import SUFFIXES, TEXT_COLUMN, Read, Table, explained, read_table
+from negprobe.statements.readers.records import (
+    SUFFIXES,
+    TEXT_COLUMN,
+    Read,
+    Table,
+    check_name,
+    explained,
+    read_table,
+)
 
 BUILTIN = "builtin"
 """What names the built-in pairs wherever a file could stand."""
 
 T = TypeVar("T")
+
+ReadRows = Callable[[int | None], Table]
+"""Reads a table's first rows, at most as many as it is given, or all of them for None."""
+
+# Rows that are read at first where a few pairs are asked for.
+_FIRST_ROWS = 256
 
 # Texts about a data set, as they stand beside it; no data, so not reported as a file of no use.
 _ABOUT = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
@@ -44,15 +59,18 @@ class LoadedPairs:
 
 
 @checked
-def load_pairs(*paths: str | Path) -> LoadedPairs:
+def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
     """Read statement pairs from files, from folders with all that is below them, or from the Hugging Face hub.
 
     "builtin" stands for `builtin_pairs`.
 
     A `.csv`, `.tsv` or `.jsonl` file in UTF-8 has the columns (or keys) `original` and `counterfactual`, and
-    may have `target`, `foil`, `control`, `cue`, `category`, `cue_start` and `cue_end`, `affected_start` and
-    `affected_end` (characters of the counterfactual, the end not included). An empty cell is a value not
-    given; blank lines are skipped. Any other column is an error, so that nothing is lost unseen.
+    may have `target`, `foil`, `control`, `cue`, `category`, `source`, `cue_start` and `cue_end`, `affected_start` and
+    `affected_end` (characters of the counterfactual, the end not included), or for several ranges `cue_spans` and
+    `affected_spans` (`((4, 7), (20, 23))`). Any other column is carried along in `StatementPair.extra`. Capitals,
+    spaces and hyphens in a column's name make no difference ("Cue Start"). An empty cell, and a NaN, is a value not
+    given; blank lines are skipped, and so are pairs of equal statements. The cells of a `.csv` file may be separated by
+    commas, semicolons, tabs or `|`; spaces in front of a quote that opens a cell are no part of it.
 
     These data sets are known by their columns, or lines, as they were published:
 
@@ -70,15 +88,29 @@ def load_pairs(*paths: str | Path) -> LoadedPairs:
     A row that is broken or of no use is left out and named in `dropped`, and so is a file of no use in a folder. A
     text about the data beside them (README.txt, LICENSE.txt, SOURCE.txt) is not read.
 
+    Args:
+        paths: What to read.
+        limit: Take at most the first so many pairs of each path, and read no more of its files than these need.
+
     Raises:
         StatementError: for a path that is not there, a file of another kind or with wrong columns, or a file or folder
             of which no row is usable.
+        InputError: for a limit below 1.
     """
-    return _together([_load(path) for path in paths])
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, or None for all pairs; got {limit}.")
+    return _together([_load(path, limit) for path in paths])
 
 
-def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], list[str]]:
+def read_each(
+    path: str | Path, use: Callable[[ReadRows], T], enough: Callable[[], bool] = lambda: False
+) -> tuple[list[T], list[str]]:
     """What `use` makes of each table of a file, a folder with all that is below it, or a data set of the hub.
+
+    Args:
+        path: The file, folder or name.
+        use: Makes something of a table, given what reads it.
+        enough: Whether no further table is needed.
 
     Returns:
         What was made, and the reasons why other files of a folder are of no use.
@@ -89,25 +121,36 @@ def read_each(path: str | Path, use: Callable[[Table], T]) -> tuple[list[T], lis
     place = Path(path)
     if not str(path):
         raise StatementError("An empty name is no file of pairs; give a file, a folder, or a data set of the hub.")
+    check_name(path)
     try:
         is_folder, is_there = place.is_dir(), place.exists()
     except OSError as error:
         raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    if not is_folder:
-        from_hub = not is_there and place.suffix.lower() not in SUFFIXES and is_hub_name(str(path))
-        return [use(table) for table in (hub_tables(str(path)) if from_hub else [read_table(place)])], []
     made: list[T] = []
     useless: list[str] = []
-    for file in sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file)):
+    for read in _tables(place, str(path), is_folder=is_folder, is_there=is_there):
+        if enough():
+            break
         try:
-            made.append(use(read_table(file)))
+            made.append(use(read))
         except StatementError as error:
+            if not is_folder:
+                raise
             useless.append(str(error))
     if not made:
         more = f" And {len(useless) - 3} more." if len(useless) > 3 else ""
         reasons = " ".join(useless[:3]) + more or f"It has no {', '.join(SUFFIXES)} file."
-        raise StatementError(f"{path} is a folder without a file of use. {reasons}")
+        raise StatementError(f"No readable pair files in {path}. {reasons}")
     return made, useless
+
+
+def _tables(place: Path, name: str, *, is_folder: bool, is_there: bool) -> list[ReadRows]:
+    if is_folder:
+        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file))
+        return [partial(read_table, file) for file in files]
+    if not is_there and place.suffix.lower() not in SUFFIXES and is_hub_name(name):
+        return [lambda rows, table=table: table for table in hub_tables(name)]  # type: ignore[misc]
+    return [partial(read_table, place)]
 
 
 def pairs_of(table: Table) -> Read[StatementPair]:
@@ -143,15 +186,45 @@ def usable(table: Table, read: Read[Any], what: str) -> tuple[str, ...]:
     return explained(table, read.dropped)
 
 
-def _load(path: str | Path) -> LoadedPairs:
+def _load(path: str | Path, limit: int | None) -> LoadedPairs:
     if path == BUILTIN:
-        return LoadedPairs(tuple(builtin_pairs()))
-    parts, useless = read_each(path, _loaded)
+        return LoadedPairs(tuple(builtin_pairs()[:limit]))
+    left = limit
+
+    def use(read: ReadRows) -> LoadedPairs:
+        nonlocal left
+        part = _first_pairs(read, left)
+        left = None if left is None else left - len(part.pairs)
+        return part
+
+    parts, useless = read_each(path, use, enough=lambda: left == 0)
     return _together([*parts, LoadedPairs((), tuple(useless), useless=tuple(useless))])
 
 
-def _loaded(table: Table) -> LoadedPairs:
-    read = pairs_of(table)
+def _first_pairs(read: ReadRows, limit: int | None) -> LoadedPairs:
+    """The first pairs of a table, of which more rows are read until there are enough."""
+    rows = None if limit is None else max(_FIRST_ROWS, 2 * limit)
+    while True:
+        table = read(rows)
+        if table.is_whole or rows is None:
+            return loaded(table, limit)
+        try:
+            found = loaded(table, limit)
+            if len(found.pairs) == limit:
+                return found
+        except StatementError:
+            # The rows behind these may be of use, or show the format of a JSON lines file.
+            pass
+        rows *= 4
+
+
+def loaded(table: Table, limit: int | None = None) -> LoadedPairs:
+    """The first pairs of a table, and what was left out in front of the last of them.
+
+    Raises:
+        StatementError: for columns of no format, or if no row is usable.
+    """
+    read = pairs_of(table).first(limit)
     reasons = usable(table, read, "usable pair")
     return LoadedPairs(tuple(pair for _, pair in read.items), reasons, len(read.dropped))
 

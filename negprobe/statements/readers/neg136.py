@@ -5,6 +5,7 @@ natural ones ("Old computers may be" + "slow" or "fast", after Nieuwland & Kuper
 the negation is natural to say (`licensing` Y) or less so (N).
 """
 
+from negprobe.statements.gaps import article
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
 from negprobe.statements.readers.records import Read, Row, Table, each, needed
 from negprobe.statements.tokens import MASK
@@ -33,12 +34,7 @@ def _cloze(row: Row, number: int) -> Cloze:
         f"{negated} {MASK}.",
         target,
         foil,
-        (_article(target), _article(foil)) if open_article else ("", ""),
+        (article(target), article(foil)) if open_article else ("", ""),
         _LICENSING.get(needed(row, "licensing"), "NAT") if "licensing" in row else "SIMP",
         (2 * number, 2 * number + 1),
     )
-
-
-def _article(noun: str) -> str:
-    """By the first letter, which is enough for NEG-136's nouns."""
-    return "an" if noun[0].lower() in "aeiou" else "a"

@@ -1,43 +1,52 @@
-"""Pairs as negprobe writes them: a column for each field."""
+"""Pairs as negprobe writes them: a column for each field, and whatever other columns a file has."""
+
+import ast
+import json
+import re
+from typing import Any
 
 from negprobe.errors import StatementError
-from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.readers.records import Read, Row, Table, cell, each, label
+from negprobe.statements.pair import Extra, Span, StatementPair
+from negprobe.statements.readers.records import Read, Row, Table, cell, each, is_missing, label
 from negprobe.texts import quoted
 
 REQUIRED = ("original", "counterfactual")
 OPTIONAL = (
-    "target", "foil", "control", "cue", "category",
-    "cue_start", "cue_end", "affected_start", "affected_end",
+    "target", "foil", "control", "cue", "category", "source",
+    "cue_start", "cue_end", "affected_start", "affected_end", "cue_spans", "affected_spans",
 )  # fmt: skip
+
+EXTRA = "extra."
+"""How a study's table of pairs begins the names of the columns that it carries along."""
 
 
 def check_columns(where: str, names: tuple[str, ...]) -> None:
-    """Refuse columns that would be lost unseen.
+    """Refuse a table without the columns that a pair needs.
 
     Raises:
-        StatementError: for a missing or unknown column.
+        StatementError: for a missing column.
     """
     missing = [name for name in REQUIRED if name not in names]
-    unknown = [name for name in names if name not in (*REQUIRED, *OPTIONAL)]
-    for problem, columns in (("lacks", missing), ("has the unknown", unknown)):
-        if columns:
-            raise StatementError(
-                f"{where} {problem} column(s) {', '.join(map(repr, columns))}; it needs {', '.join(REQUIRED)} and may "
-                f"have {', '.join(OPTIONAL)}."
-            )
+    if missing:
+        raise StatementError(
+            f"{where} is missing column(s) {', '.join(map(repr, missing))}; it has {quoted(', '.join(names))}. "
+            f"Required: {', '.join(REQUIRED)}; optional: {', '.join(OPTIONAL)}."
+        )
 
 
 def plain_pairs(table: Table) -> Read[StatementPair]:
-    """A pair a row, from the data set that the file is named after."""
+    """A pair a row, from the data set that the row or else the file names; other columns go into `extra`."""
     return each(table, lambda row, _: _pair(row, table.name))
 
 
 def _pair(row: Row, source: str) -> StatementPair:
     check_columns("This row", tuple(row))
+    original, counterfactual = (cell(row, name) or "" for name in REQUIRED)
+    if original and original.split() == counterfactual.split():
+        raise StatementError("The two statements of the pair are the same.")
     return StatementPair(
-        original=cell(row, "original") or "",
-        counterfactual=cell(row, "counterfactual") or "",
+        original=original,
+        counterfactual=counterfactual,
         target=label(row, "target"),
         foil=label(row, "foil"),
         control=cell(row, "control"),
@@ -45,19 +54,51 @@ def _pair(row: Row, source: str) -> StatementPair:
         cue_spans=_spans(row, "cue"),
         affected_spans=_spans(row, "affected"),
         category=label(row, "category") or "",
-        source=source,
+        source=label(row, "source") or source,
+        extra=tuple(
+            (name.removeprefix(EXTRA), _extra(value))
+            for name, value in row.items()
+            if name not in (*REQUIRED, *OPTIONAL) and not is_missing(value)
+        ),
     )
 
 
+def _extra(value: Any) -> Extra:
+    """A value as a table can hold it: what is no text and no number is written as JSON."""
+    if isinstance(value, str | int | float):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _spans(row: Row, name: str) -> tuple[Span, ...]:
-    edges = [row.get(f"{name}_start"), row.get(f"{name}_end")]
-    if all(edge in (None, "") for edge in edges):
-        return ()
-    try:
-        start, end = (int(str(edge)) for edge in edges)
-    except ValueError as error:
+    """The characters in `cue_start` and `cue_end`, or the several ranges in `cue_spans`."""
+    several, edges = row.get(f"{name}_spans"), [row.get(f"{name}_start"), row.get(f"{name}_end")]
+    if all(map(is_missing, edges)):
+        return () if is_missing(several) else _listed_spans(several, f"{name}_spans")
+    if not is_missing(several):
+        raise StatementError(f"The row has both {name}_spans and {name}_start; give one of the two.")
+    found = [_whole_number(edge) for edge in edges]
+    if None in found:
         raise StatementError(
             f"{name}_start and {name}_end are {quoted(edges[0])} and {quoted(edges[1])}; give two whole "
             "numbers, or neither."
-        ) from error
-    return ((start, end),)
+        )
+    return ((found[0], found[1]),)  # type: ignore[return-value]
+
+
+def _listed_spans(given: Any, name: str) -> tuple[Span, ...]:
+    """Ranges as a list of pairs of numbers, or as Python or JSON writes one."""
+    try:
+        read = ast.literal_eval(given) if isinstance(given, str) else given
+        spans = tuple((_whole_number(start), _whole_number(end)) for start, end in read)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        spans = ((None, None),)
+    if any(edge is None for span in spans for edge in span):
+        raise StatementError(f"{name} is {quoted(given)}; give ranges of characters as ((0, 3), (8, 11)).")
+    return spans  # type: ignore[return-value]
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number, also as pandas writes one in a column that has gaps ("5.0"); None for anything else."""
+    found = re.fullmatch(r"\s*(\d{1,18})(\.0*)?\s*", str(value))
+    return int(found[1]) if found else None

@@ -1,17 +1,19 @@
 """Files as records, a broken one among them told apart from the good ones, and records as items."""
 
+import codecs
 import csv
-import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from negprobe.errors import StatementError
-from negprobe.files import read_bytes
+from negprobe.files import check_file
 from negprobe.texts import is_utf8, quoted
 
 Row = Mapping[str, Any]
@@ -23,6 +25,17 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 
 TEXT_COLUMN = "text"
 """The one column of a file of plain lines, named as Hugging Face names it."""
+
+# A row may have line breaks in its cells; a quote that is never closed would take in the rest of the file.
+_MOST_LINES = 1000
+
+# In which order the separators are tried where a header has one column by the separator that the suffix names.
+_SEPARATORS = ",;\t|"
+
+# Excel reads, and some programs write, the separator on a line of its own in front of the header.
+_NAMED_SEPARATOR = re.compile(r"sep=([,;\t|])")
+
+_NOT_UTF8 = "is not UTF-8 text; save the file as UTF-8."
 
 
 @dataclass(frozen=True)
@@ -47,14 +60,19 @@ class Table:
     Attributes:
         where: Where it was read from, for messages.
         name: What it is called: the file's name without its suffix.
-        columns: The names of its columns; in a JSON lines file, the keys that most of its objects have.
+        columns: The names of its columns as `column_name` writes them; in a JSON lines file, the keys that most of its
+            objects have.
         records: Its rows in order, without blank lines.
+        is_whole: Whether these are all of its rows.
+        unit: What its rows are counted in.
     """
 
     where: str
     name: str
     columns: tuple[str, ...]
     records: tuple[Record, ...]
+    is_whole: bool = True
+    unit: str = "line"
 
 
 @dataclass(frozen=True)
@@ -80,30 +98,74 @@ class Read(Generic[T]):
                 dropped.append((line, str(error)))
         return Read(tuple(items), tuple(sorted(dropped)))
 
+    def first(self, n: int | None) -> "Read[T]":
+        """At most `n` items, and of the others those that stand in front of the last of these."""
+        if n is None or len(self.items) < n:
+            return self
+        items = self.items[:n]
+        return Read(items, tuple((line, reason) for line, reason in self.dropped if items and line < items[-1][0]))
 
-def read_table(path: Path) -> Table:
+
+def read_table(path: Path, rows: int | None = None) -> Table:
     """Read a `.csv`, `.tsv`, `.jsonl` or `.txt` file in UTF-8.
+
+    Args:
+        path: The file.
+        rows: Read at most this many rows, and no more of the file than these need; None reads all.
 
     Raises:
         StatementError: for a file that is missing, of another kind or encoding, or has no readable header.
     """
     readers = dict(zip(SUFFIXES, (_csv_table, _csv_table, _json_table, _text_table), strict=True))
     suffix = path.suffix.lower()
+    check_name(path)
     if suffix not in readers:
         raise StatementError(f"{path} is not a kind of file that is read; give a {', '.join(SUFFIXES)} file.")
-    if not is_utf8(str(path)):
-        raise StatementError(f"The name {quoted(str(path))} is not UTF-8 text; give the file another.")
     try:
-        # utf-8-sig: spreadsheets put a byte order mark in front of the first column's name.
-        text = read_bytes(path).decode("utf-8-sig", errors="surrogateescape")
+        check_file(path)
+        # utf-8-sig: spreadsheets put a byte order mark in front of the first column's name. A line ends where an editor
+        # says it does: not at the rarer marks that str.splitlines knows.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            columns, found = readers[suffix](path, _checked_lines(path, file))
+            records = tuple(islice(found, rows))
+            is_whole = rows is None or next(found, None) is None
     except OSError as error:
         raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    # A line ends where an editor says it does: not at the rarer marks that str.splitlines knows.
-    lines = list(io.StringIO(text, newline=""))
-    if lines and "\0" in lines[0]:
-        raise StatementError(f"{path} is not UTF-8 text but has NUL characters, as UTF-16 has; save it as UTF-8.")
-    columns, records = readers[suffix](path, lines)
-    return Table(str(path), path.stem, columns, tuple(records))
+    return Table(str(path), path.stem, columns or _json_columns(path, records), records, is_whole)
+
+
+def check_name(path: str | Path) -> None:
+    """Refuse a name that no message or table could hold.
+
+    Raises:
+        StatementError: for one with bytes that are not UTF-8.
+    """
+    if not is_utf8(str(path)):
+        raise StatementError(f"The name {quoted(str(path))} is not UTF-8 text; rename the file or folder.")
+
+
+def column_name(name: object) -> str:
+    """A column's name in lower case, with `_` for spaces and hyphens: "Cue Start" is `cue_start`."""
+    return re.sub(r"[\s-]+", "_", str(name).strip().lower())
+
+
+def column_names(where: str, names: Sequence[object]) -> tuple[str, ...]:
+    """Names of columns as `column_name` writes them; one without a name is called after its place, `column_3`.
+
+    Raises:
+        StatementError: for two of the same name, or a name that UTF-8 cannot write.
+    """
+    found = tuple(column_name(name) or f"column_{place}" for place, name in enumerate(names, start=1))
+    if not all(map(is_utf8, found)):
+        raise StatementError(f"{where} is not UTF-8 text; save it as UTF-8.")
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        written = ", ".join(repr(str(name)) for name, read in zip(names, found, strict=True) if read in twice)
+        raise StatementError(
+            f"{where} has twice the column(s) {', '.join(map(repr, twice))} ({written}; capitals, spaces and hyphens "
+            "make no difference); name each of them once."
+        )
+    return found
 
 
 def each(table: Table, parse: Callable[[Row, int], T]) -> Read[T]:
@@ -126,7 +188,14 @@ def explained(table: Table, dropped: Sequence[tuple[int, str]]) -> tuple[str, ..
     lines: dict[str, list[int]] = {}
     for line, reason in dropped:
         lines.setdefault(reason, []).append(line)
-    return tuple(f"{table.where}, {_listed(found)}: {reason}" for reason, found in lines.items())
+    return tuple(f"{table.where}, {_listed(found, table.unit)}: {reason}" for reason, found in lines.items())
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell has no value: empty, None, NaN, or NaN as pandas turns it into text."""
+    if isinstance(value, str):
+        return value.strip() in ("", "nan", "NaN", "<NA>")
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def cell(row: Row, name: str) -> str | None:
@@ -136,12 +205,12 @@ def cell(row: Row, name: str) -> str | None:
         StatementError: for a value that is not text, or not text that UTF-8 can write.
     """
     value = row.get(name)
-    if not isinstance(value, str | None):
-        raise StatementError(f"The {name} is {quoted(value)}; it has to be text, in quotes.")
-    if value is None or not value.strip():
+    if is_missing(value):
         return None
+    if not isinstance(value, str):
+        raise StatementError(f"The {name} is {quoted(value)}; it has to be text, in quotes.")
     if not is_utf8(value):
-        raise StatementError(f"The {name} {quoted(value)} is not UTF-8 text; save the file as UTF-8.")
+        raise StatementError(f"The {name} {_NOT_UTF8}")
     return value
 
 
@@ -159,72 +228,133 @@ def needed(row: Row, name: str) -> str:
     return text
 
 
-def _listed(lines: Sequence[int], shown: int = 10) -> str:
+def _listed(lines: Sequence[int], unit: str, shown: int = 10) -> str:
     if len(lines) == 1:
-        return f"line {lines[0]}"
+        return f"{unit} {lines[0]}"
     more = f" and {len(lines) - shown} more" if len(lines) > shown else ""
-    return f"lines {', '.join(map(str, lines[:shown]))}{more}"
+    return f"{unit}s {', '.join(map(str, lines[:shown]))}{more}"
 
 
-def _csv_table(path: Path, lines: list[str]) -> tuple[tuple[str, ...], list[Record]]:
-    rows = _csv_rows(lines, "\t" if path.suffix.lower() == ".tsv" else ",")
+def _checked_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a file that is no UTF-16.
+
+    Raises:
+        StatementError: at the first line, for one that is.
+    """
+    utf16 = tuple(mark.decode("utf-8", errors="surrogateescape") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for number, line in enumerate(lines):
+        if number == 0 and ("\0" in line or line.startswith(utf16)):
+            raise StatementError(f"{path} is not UTF-8 text but has NUL characters, as UTF-16 has; save it as UTF-8.")
+        yield line
+
+
+def _csv_table(path: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], Iterator[Record]]:
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    above: list[str] = []
+    for line in lines:
+        named = _NAMED_SEPARATOR.fullmatch(line.strip("\r\n"))
+        if named:
+            separator = named[1]
+        # A blank line in its place keeps the lines' numbers.
+        above.append("\n" if named else line)
+        if line.strip() and not named:
+            separator = _separator(line, separator)
+            break
+    rows = _csv_rows(chain(above, lines), separator)
     header = next(rows, None)
     if header is None:
         raise StatementError(f"{path} is empty; its first line has to name the columns.")
     if header.cells is None:
         raise StatementError(f"{path}, line {header.line}: {header.problem}")
-    names = tuple(name.strip() for name in header.cells.values())
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise StatementError(f"{path} has twice the column(s) {', '.join(map(repr, twice))}; name each of them once.")
-    if any("\udc80" <= mark <= "\udcff" for name in names for mark in name):
-        raise StatementError(f"{path} is not UTF-8 text; save it as UTF-8.")
-    records = [
+    names = column_names(str(path), list(header.cells.values()))
+    return names, (
         record if record.cells is None else Record(record.line, dict(zip(names, record.cells.values(), strict=True)))
         for record in rows
-    ]
-    return names, records
+    )
 
 
-def _csv_rows(lines: list[str], delimiter: str) -> Iterator[Record]:
+def _separator(header: str, own: str) -> str:
+    """What separates the columns of a header: what the suffix says, or what else it has more than one column by."""
+    for separator in (own, *_SEPARATORS):
+        try:
+            if len(next(csv.reader([header], delimiter=separator))) > 1:
+                return separator
+        except csv.Error:  # it is told when the header is read
+            return own
+    return own
+
+
+def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[Record]:
     """Rows of as many cells as the first one has, by column number, without blank lines.
 
-    A quote that is never closed takes in all the lines after it, so after a broken row reading starts again on the
-    line below the one it began on.
+    Python's `csv` reads one row after another. A quote that is never closed takes in the lines after it, so after a
+    broken row reading starts again on the line below the one it began on. Lines that were read for it wait until then;
+    where too many had to be read again, rows of several lines are not looked for, so that the time taken grows with the
+    file's length alone.
     """
-    width, start = 0, 0
-    while start < len(lines):
-        reader = csv.reader(islice(lines, start, None), delimiter=delimiter, strict=True)
-        begun, broken = 0, ""
-        while not broken:
-            begun = reader.line_num
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                broken = f"{error}; check the quotes there."
-                continue
-            if cells is None:
+    waiting: deque[str] = deque()
+    done, width, read_again = 0, 0, 0
+    while True:
+        most = _MOST_LINES if read_again <= 10 * (done + _MOST_LINES) else 1
+        taken, cells, problem = _csv_row(waiting, lines, separator, most, spaced=False)
+        if not taken:
+            return
+        if any(re.search(rf'(?:^|{re.escape(separator)}) +"', line) for line in taken):
+            waiting.extendleft(reversed(taken))
+            taken, cells, problem = _csv_row(waiting, lines, separator, most, spaced=True)
+        if not problem and len(cells) <= 1 and not any(found.strip() for found in cells):
+            done += len(taken)
+            continue
+        width = width or len(cells)
+        if not problem and len(cells) != width:
+            problem = f"{len(cells)} cells under {width} columns; quote a cell that holds the separator."
+        if problem:
+            waiting.extendleft(reversed(taken[1:]))
+            read_again += len(taken) - 1
+            done += 1
+            yield Record(done, None, problem)
+        else:
+            done += len(taken)
+            yield Record(done, {str(column): found for column, found in enumerate(cells)})
+
+
+def _csv_row(
+    waiting: deque[str], lines: Iterator[str], separator: str, most: int, *, spaced: bool
+) -> tuple[list[str], list[str], str]:
+    """The lines that one row takes up, at most so many, its cells, and why it cannot be read.
+
+    With `spaced`, spaces in front of a cell are no part of it, so that a quote behind them opens one.
+    """
+    taken: list[str] = []
+
+    def counted() -> Iterator[str]:
+        while len(taken) < most:
+            line = waiting.popleft() if waiting else next(lines, None)
+            if line is None:
                 return
-            if len(cells) <= 1 and not any(found.strip() for found in cells):
-                continue
-            width = width or len(cells)
-            if len(cells) == width:
-                yield Record(start + reader.line_num, {str(column): found for column, found in enumerate(cells)})
-            else:
-                broken = f"{len(cells)} cells under {width} columns; quote a cell that holds the separator."
-        yield Record(start + begun + 1, None, broken)
-        start += begun + 1
+            taken.append(line)
+            yield line
+
+    try:
+        cells = next(csv.reader(counted(), delimiter=separator, strict=True, skipinitialspace=spaced), [])
+    except csv.Error as error:
+        return taken, [], f"{error}; check the quotes there."
+    return taken, cells, ""
 
 
-def _json_table(path: Path, lines: list[str]) -> tuple[tuple[str, ...], list[Record]]:
-    records = [_json_record(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+def _json_table(path: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], Iterator[Record]]:
+    del path
+    return (), (_json_record(number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _json_columns(path: Path, records: Sequence[Record]) -> tuple[str, ...]:
     # One odd object among many does not make the format: the keys that most objects have do.
     keys = Counter(tuple(sorted(record.cells)) for record in records if record.cells is not None)
     columns = keys.most_common(1)[0][0] if keys else ()
     if not columns:
         first = f" Line {records[0].line}: {records[0].problem}" if records else ""
         raise StatementError(f"{path} has no pairs in it; give one object a line.{first}")
-    return columns, records
+    return columns
 
 
 def _json_record(number: int, line: str) -> Record:
@@ -234,10 +364,13 @@ def _json_record(number: int, line: str) -> Record:
         return Record(number, None, f"not JSON ({error}); give one object a line.")
     if not isinstance(row, dict) or not row:
         return Record(number, None, f'{line.strip()[:60]} is not an object like {{"original": ...}}.')
-    return Record(number, row)
+    try:
+        return Record(number, dict(zip(column_names("It", list(row)), row.values(), strict=True)))
+    except StatementError as error:
+        return Record(number, None, str(error))
 
 
-def _text_table(path: Path, lines: list[str]) -> tuple[tuple[str, ...], list[Record]]:
+def _text_table(path: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], Iterator[Record]]:
     del path
-    records = [Record(number, {TEXT_COLUMN: line}) for number, line in enumerate(lines, start=1) if line.strip()]
+    records = (Record(number, {TEXT_COLUMN: line}) for number, line in enumerate(lines, start=1) if line.strip())
     return (TEXT_COLUMN,), records

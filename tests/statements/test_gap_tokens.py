@@ -5,7 +5,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from negprobe.statements import tokenize
-from negprobe.statements.gaps import gap_token
+from negprobe.statements.gap_tokens import gap_token
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 # "closed" never follows a space, and "shut" always does.

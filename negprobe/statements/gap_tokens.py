@@ -1,0 +1,54 @@
+"""Which token of the vocabulary stands for a word at the `[MASK]` of a statement."""
+
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.statements.tokens import MASK, SEPARATOR, SPACE, TokenizedStatement, tokenize
+from negprobe.texts import is_utf8
+
+# A space and nothing else, in SentencePiece's and in byte-level vocabularies.
+_SPACE_PIECES = (SPACE, "Ġ")
+
+
+def gap_token(statement: TokenizedStatement, word: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the tokenizer makes of a word in the place of a statement's only mask token.
+
+    Byte-level and SentencePiece vocabularies hold many words twice, with and without the space before them, so the
+    token depends on what stands before the gap: a space, the start of the text, a line break, a quotation mark.
+
+    Returns:
+        The token's id; None for a word that is split there, merges with its neighbours, or is not in the vocabulary.
+    """
+    word = word.strip()
+    if not word or not is_utf8(word) or MASK in word or SEPARATOR in word:
+        return None
+    mask = statement.ids.index(tokenizer.mask_token_id)
+    start, end = statement.offsets[mask]
+    before = statement.text[:start].rstrip()
+    # Many mask tokens swallow the spaces before them, and no word is written with more than the last one.
+    before += statement.text[len(before) : start][-1:]
+    span = (len(before), len(before) + len(word))
+    filled = tokenize(before + word + statement.text[end:], tokenizer)
+    at = [position for position in filled.positions(span, missing_ok=True) if not _is_white(filled, position)]
+    if len(at) != 1 or filled.offsets[at[0]] != span or filled.ids[at[0]] in tokenizer.all_special_ids:
+        return None
+    (words, spaces), (masked_words, masked_spaces) = (
+        _before(tokenized, position, tokenizer) for tokenized, position in ((filled, at[0]), (statement, mask))
+    )
+    # A space of its own before the word is a second token of the word, unless it stands before the mask as well.
+    return filled.ids[at[0]] if words == masked_words and spaces <= masked_spaces else None
+
+
+def _before(
+    statement: TokenizedStatement, position: int, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[int, ...], int]:
+    """The tokens before a position without the white space next to it, and how many tokens of a space that has."""
+    first = position
+    while first and _is_white(statement, first - 1):
+        first -= 1
+    pieces = tokenizer.convert_ids_to_tokens(list(statement.ids[first:position]))
+    return statement.ids[:first], sum(piece in _SPACE_PIECES for piece in pieces)
+
+
+def _is_white(statement: TokenizedStatement, position: int) -> bool:
+    start, end = statement.offsets[position]
+    return start == end and not statement.special[position]

@@ -1,0 +1,52 @@
+"""What is odd about pairs that can be read: each of these is kept as it stands, and said."""
+
+from collections.abc import Sequence
+
+from negprobe.arguments import checked
+from negprobe.statements.cues import find_cues
+from negprobe.statements.pair import StatementPair
+from negprobe.texts import quoted
+
+# Only '"' quotes a cell of a .csv file.
+_OTHER_QUOTES = (("'", "'"), ("\u2018", "\u2019"), ("\u201c", "\u201d"), ("`", "`"))
+
+
+@checked
+def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
+    """One sentence for each oddity that some of the pairs have, with their number and the first of them.
+
+    - The negation is in the original and none in the counterfactual, as where the two columns were swapped.
+    - Both statements stand in quotation marks that are part of their text.
+    - Columns that are carried along and not used.
+    """
+    notes = []
+    for found, what in (
+        (
+            [pair for pair in pairs if is_reversed(pair)],
+            "have the negation in the original and none in the counterfactual; give the affirmative as the original",
+        ),
+        (
+            [pair for pair in pairs if _in_other_quotes(pair)],
+            "have both statements in quotation marks, which are read as part of them",
+        ),
+    ):
+        if found:
+            notes.append(f"{len(found)} of {len(pairs)} pairs {what} (the first: {quoted(found[0].original)}).")
+    names = sorted({name for pair in pairs for name, _ in pair.extra})
+    if names:
+        notes.append(f"Carried along and not used: {quoted(', '.join(names))}.")
+    return tuple(notes)
+
+
+@checked
+def is_reversed(pair: StatementPair) -> bool:
+    """Whether the original has a negation and the counterfactual none, not even one that the pair marks itself."""
+    return not pair.cue_spans and bool(find_cues(pair.original)) and not find_cues(pair.counterfactual)
+
+
+def _in_other_quotes(pair: StatementPair) -> bool:
+    return any(
+        text.startswith(opening) and text.endswith(closing) and other.startswith(opening) and other.endswith(closing)
+        for text, other in [(pair.original.strip(), pair.counterfactual.strip())]
+        for opening, closing in _OTHER_QUOTES
+    )

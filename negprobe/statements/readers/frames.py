@@ -1,0 +1,59 @@
+"""Pairs from and into pandas tables."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+import numpy as np
+import pandas as pd
+
+from negprobe.arguments import checked
+from negprobe.statements.pair import StatementPair
+from negprobe.statements.readers.load import LoadedPairs, loaded
+from negprobe.statements.readers.records import Record, Table, column_names
+
+
+@checked
+def from_dataframe(frame: pd.DataFrame, source: str = "") -> LoadedPairs:
+    """Statement pairs from a table with the columns of a file of pairs, or of another format that `load_pairs` knows.
+
+    Missing values (NaN, None, `pd.NA`) are values not given. Rows of no use are left out and named in `dropped`,
+    counted from 1.
+
+    Args:
+        frame: A row a pair, or what else a row of the format is.
+        source: The data set that the pairs are from, where the table has no column `source`.
+
+    Raises:
+        StatementError: for missing columns, two of one name, or a table of which no row is usable.
+    """
+    where = "The DataFrame"
+    columns = column_names(where, list(frame.columns))
+    cells = frame.astype(object).to_numpy()
+    missing = frame.isna().to_numpy()
+    records = tuple(
+        Record(
+            number,
+            {
+                name: None if gone else value.item() if isinstance(value, np.generic) else value
+                for name, value, gone in zip(columns, row, row_missing, strict=True)
+            },
+        )
+        for number, (row, row_missing) in enumerate(zip(cells, missing, strict=True), start=1)
+    )
+    return loaded(Table(where, source, columns, records, unit="row"))
+
+
+@checked
+def to_dataframe(pairs: Sequence[StatementPair]) -> pd.DataFrame:
+    """A row for each pair, with a column for each field and each name in `extra`; `from_dataframe` reads it back.
+
+    Returns:
+        None stands where a pair has no such value; spans are tuples.
+    """
+    names = [field.name for field in fields(StatementPair) if field.name != "extra"]
+    rows = [
+        {name: value for name, value in asdict(pair).items() if name != "extra"} | dict(pair.extra) for pair in pairs
+    ]
+    extra = dict.fromkeys(name for pair in pairs for name, _ in pair.extra)
+    columns = [*names, *extra]
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns})
