@@ -9,13 +9,15 @@ from negprobe.attention import Comparison
 from negprobe.models import HookedEncoderConfig
 from negprobe.patching import Direction
 from negprobe.patching.circuits import Circuit
+from negprobe.reprs import html_table, short_repr
 from negprobe.statements import StatementPair
+from negprobe.texts import quoted
 
 PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
 """The sites a study patches by layer and role; heads are patched at z."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mechanism:
     """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
 
@@ -36,8 +38,10 @@ class Mechanism:
     searched: tuple[int, ...]
     readings: xr.Dataset
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class StudyResults:
     """A model, its pairs, and every number measured on them.
 
@@ -91,3 +95,28 @@ class StudyResults:
     examples: tuple[Comparison, ...]
     seconds: float
     seed: int
+
+    def __repr__(self) -> str:
+        return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"
+
+    def _repr_html_(self) -> str:
+        hint = (
+            "Attributes hold the numbers (help(results)); negprobe.study.write_study(results, folder) writes a report."
+        )
+        return html_table(f"A study of {self.cfg.model_name}. {hint}", self._summary()[1:])
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """What was measured, and on how many pairs."""
+        circuit = self.mechanism.circuit if self.mechanism is not None else None
+        return [
+            ("model", self.cfg.model_name),
+            ("pairs", f"{len(self.pairs)} from {quoted(self.source)}"),
+            ("left out", f"{len(self.dropped)}"),
+            ("metrics", f"{self.cfg.n_layers} layers × {self.cfg.n_heads} heads"),
+            ("tests", "none, as no pair has a control" if self.tests is None else f"{self.tests['p'].size:,}"),
+            ("contributions", f"{self.cue_shares.sizes['pair']} pairs"),
+            ("answered", f"{len(self.answers)} pairs"),
+            ("patched", f"{len(self.patched)} pairs"),
+            ("circuit", "none" if circuit is None else f"{len(circuit)} components"),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]

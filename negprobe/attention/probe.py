@@ -25,6 +25,7 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.reprs import Listed, short_repr
 from negprobe.statements import Alignment, StatementPair, TokenizedStatement, complete, tokenize_all
 
 # The most floats the patterns of one batch may take: 256 MB in float32.
@@ -34,7 +35,7 @@ _PATTERN_BUDGET = 2**26
 _WINDOW = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StatementAttention:
     """What a model's heads do with one statement; no padding, tensors on the CPU.
 
@@ -57,13 +58,15 @@ class StatementAttention:
     z: Float[Tensor, "layer head query d_head"]
     zeroing: Float[Tensor, "layer query key"] | None = None
 
+    __repr__ = short_repr
+
     def _repr_html_(self) -> str:
         from negprobe.views.notebook import attention_summary
 
         return attention_summary(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A statement and its counterfactual side by side.
 
@@ -83,6 +86,8 @@ class Comparison:
     alignment: Alignment
     metrics: pd.DataFrame
     cue_positions: tuple[int, ...]
+
+    __repr__ = short_repr
 
     @checked
     def html(self, path: str | Path) -> Path:
@@ -157,7 +162,7 @@ class AttentionProbe:
         for batch in self._batches([len(statement) for statement in tokenized]):
             members = [tokenized[index] for index in batch]
             results |= zip(batch, self._unpadded(members, self._activations(members)), strict=True)
-        in_order = [results[index] for index in range(len(texts))]
+        in_order = Listed(results[index] for index in range(len(texts)))
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
@@ -200,7 +205,7 @@ class AttentionProbe:
                     metrics=tables[row],
                     cue_positions=members[row].cue,
                 )
-        in_order = [results[index] for index in range(len(chosen))]
+        in_order = Listed(results[index] for index in range(len(chosen)))
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
 
     @checked

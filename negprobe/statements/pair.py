@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
+from negprobe.reprs import short_repr
 from negprobe.texts import is_utf8, quoted
 
 Span = tuple[int, int]
@@ -11,7 +12,7 @@ Span = tuple[int, int]
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StatementPair:
     """An original statement and its counterfactual, which differ by a negation.
 
@@ -48,6 +49,8 @@ class StatementPair:
     affected_spans: tuple[Span, ...] = ()
     category: str = ""
     source: str = ""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("original", "counterfactual", "control"):

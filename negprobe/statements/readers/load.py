@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
+from negprobe.reprs import short_repr
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli
@@ -25,7 +26,7 @@ T = TypeVar("T")
 _ABOUT = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedPairs:
     """What files of pairs gave.
 
@@ -41,6 +42,8 @@ class LoadedPairs:
     dropped: tuple[str, ...] = ()
     n_dropped: int = 0
     useless: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
 
 @checked
