@@ -76,7 +76,7 @@ def test_a_pair_shows_the_fields_that_were_given():
     )
     # What was given is still enough to make it again.
     pair = builtin_pairs()[0]
-    assert eval(repr(pair), {"StatementPair": StatementPair}) == pair  # noqa: S307
+    assert eval(repr(pair), {"StatementPair": StatementPair}) == pair
 
 
 def test_a_list_of_pairs_is_a_list_that_says_how_many_there_are():
