@@ -180,7 +180,6 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
         NegprobeError: if the folder cannot be written to.
     """
     out = Path(out)
-    manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pd.DataFrame([asdict(pair) for pair in results.pairs]).rename_axis("pair").reset_index(),
         "negation_effects": negation_effects_table(results),
@@ -193,15 +192,19 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         # The numbers first: whatever may go wrong with a figure, they are safe.
-        _write_measures(results, out)
+        files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
                 _for_parquet(table).to_parquet(part, index=False)
         if results.tests is not None:
             with whole_file(out / "negation_effects.nc") as part:
                 results.tests.to_netcdf(part, engine="scipy")
+            files.append("negation_effects.nc")
         if results.mechanism is not None and results.mechanism.circuit is not None:
             results.mechanism.circuit.save(out / "circuit.json")
+            files.append("circuit.json")
+        files += ["figures", "manifest.json", *(name for name in ("study.json", "shards") if (out / name).exists())]
+        manifest = _manifest(results, command or " ".join(sys.argv), files)
         # The last of the numbers: where it is, the others are.
         with whole_file(out / "manifest.json") as part:
             part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -222,8 +225,8 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     return report
 
 
-def _write_measures(results: StudyResults, out: Path) -> None:
-    """The tables of metrics and of the cue's shares, some pairs after others, so that they are never all in memory."""
+def _write_measures(results: StudyResults, out: Path) -> list[str]:
+    """Write the tables of metrics and of the cue's shares by chunks of pairs, to save memory; returns their names."""
     with ExitStack() as files:
         writers: dict[str, ParquetWriter] = {}
         for start in range(0, len(results.pairs), _PAIRS_IN_SHARD):
@@ -236,6 +239,7 @@ def _write_measures(results: StudyResults, out: Path) -> None:
                     schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
                     writers[name] = files.enter_context(ParquetWriter(part, schema))
                 writers[name].write_table(pa.Table.from_pandas(table, writers[name].schema, preserve_index=False))
+        return list(writers)
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
@@ -446,7 +450,7 @@ def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in tuples})
 
 
-def _manifest(results: StudyResults, command: str) -> dict[str, object]:
+def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict[str, object]:
     cfg = results.cfg
     return {
         "command": command,
@@ -473,5 +477,6 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,
+        "files": list(files),
         **versions(),
     }

@@ -19,7 +19,11 @@ def run(*arguments):
 def test_study_writes_a_report_and_says_what_it_found(tmp_path):
     result = run("study", "--limit", 4, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(report) > 1_000_000
+    beside = {path.name for path in (tmp_path / "out").iterdir()} - {"report.html", ".lock"}
+    assert {"study.json", "shards"} < beside
+    assert all(f'<th scope="row">{name}</th>' in report for name in beside)
     assert "The model prefers the right word on" in " ".join(result.output.split())
 
 

@@ -197,6 +197,20 @@ def test_the_manifest_says_how_it_was_made(folder, results):
     assert manifest["versions"]["torch"]
 
 
+def named_files(folder):
+    """What the last table of the section of numbers names, with what it holds."""
+    section = re.search(r'<section id="numbers".*?</section>', (folder / "report.html").read_text("utf-8"), re.DOTALL)
+    rows = section[0].rpartition("<tbody>")[2]
+    return dict(re.findall(r'<th scope="row">(.*?)</th><td class="text">(.*?)</td>', rows))
+
+
+def test_the_report_names_every_file_beside_it_and_no_other(folder):
+    named = named_files(folder)
+    assert {path.name for path in folder.iterdir()} - {"report.html"} == set(named)
+    assert all(named.values())
+    assert set(named) == set(json.loads((folder / "manifest.json").read_text("utf-8"))["files"])
+
+
 def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
     report = (folder / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", report)
