@@ -1,5 +1,6 @@
 """What a study found, in one object that the report is written from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -70,6 +71,7 @@ class StudyResults:
         mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if
             nothing was patched.
         examples: Some pairs with all their maps, for the interactive views.
+        environments: Python and exact package versions of every run that measured shards of this study.
         seconds: How long the study took.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
     """
@@ -93,6 +95,7 @@ class StudyResults:
     positions: dict[Direction, xr.Dataset]
     mechanism: Mechanism | None
     examples: tuple[Comparison, ...]
+    environments: tuple[Mapping[str, object], ...]
     seconds: float
     seed: int
 

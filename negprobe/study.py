@@ -30,7 +30,7 @@ from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
 from negprobe.statements import ROLES, StatementPair, complete, from_control, tokenize, tokenize_all, unknown_words
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
-from negprobe.study_folder import identity, key
+from negprobe.study_folder import identity, key, noted_environments
 from negprobe.texts import is_utf8, quoted
 from negprobe.views import save_figure
 from negprobe.views.document import png
@@ -105,6 +105,7 @@ def run_study(
             raise StudyError(
                 f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
             ) from error
+    environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
     numbered = dict(enumerate(kept))
     metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
@@ -167,6 +168,7 @@ def run_study(
         positions=positions,
         mechanism=mechanism,
         examples=tuple(probe.compare([kept[index] for index in shown], zeroing=True)),
+        environments=tuple(environments),
         seconds=time.perf_counter() - start,
         seed=seed,
     )
@@ -479,4 +481,5 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
         "seed": results.seed,
         "files": list(files),
         **versions(),
+        "earlier_environments": [one for one in results.environments if one != versions()],
     }

@@ -422,12 +422,24 @@ def _limits(results: StudyResults) -> list[str]:
         "independent, which no interval here knows, and other statements may be read otherwise.",
         *_LIMITS,
     ]
+    if len(results.environments) > 1:
+        limits.append(
+            f"The study was resumed with other package versions ({_differing(results.environments)}). Patch releases "
+            "are not expected to change a number; manifest.json names the versions of every run."
+        )
     if results.mechanism is not None and results.mechanism.circuit is not None:
         limits.append(
             "A circuit is one set that is enough under one kind of ablation; another set may be enough, too, and "
             "components outside it may do the same work."
         )
     return limits
+
+
+def _differing(environments: Sequence[Mapping[str, Any]]) -> str:
+    """The packages of which runs had different versions, as "torch 2.13.0 and 2.13.1"."""
+    every = [{"Python": one.get("python", ""), **one["versions"]} for one in environments]
+    found = {name: list(dict.fromkeys(str(one.get(name, "none")) for one in every)) for name in every[-1]}
+    return "; ".join(f"{name} {' and '.join(values)}" for name, values in found.items() if len(values) > 1)
 
 
 _COLUMNS = {
