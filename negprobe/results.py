@@ -54,7 +54,7 @@ class StudyResults:
         unpatched: For each measured pair that has no objective, and so was not patched, why.
         unknown_words: Words of the statements that the tokenizer does not know.
         metrics: `AttentionProbe.metrics` of the pairs.
-        cue_shares: `AttentionProbe.cue_shares` of the pairs.
+        cue_shares: `AttentionProbe.cue_shares` of the pairs with a cue, or of an even sample of them.
         cue_share_tests: `statistics.effect_tests` of these, a metric a measure; None if no pair has a control.
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without

@@ -54,6 +54,18 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+def test_view_says_which_pairs_do_not_fit_and_what_raises_the_limit(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    long = "a " * 58
+    rows = "".join(f"{word} {long},not {word} {long}\n" for word in ("door", "gate", "key", "lamp", "tree"))
+    pairs.write_text(f"original,counterfactual\n{rows}")
+    result = run("view", "--pairs", pairs, "--max-megabytes", 1, "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "2 of 5 pairs are left out" in said and "--max-megabytes sets the limit." in said
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count('id="negprobe-pair-') == 3
+
+
 def test_view_writes_one_page_of_the_first_pairs_of_each_set(tmp_path):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("original,counterfactual\nThe door is open.,The door is not open.\n")

@@ -209,18 +209,40 @@ class AttentionProbe:
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
 
     @checked
-    def html(self, pairs: StatementPair | Sequence[StatementPair], path: str | Path) -> Path:
-        """Write an interactive page of one pair or several, with value zeroing, and return its path.
+    def html(
+        self, pairs: StatementPair | Sequence[StatementPair], path: str | Path, *, max_bytes: int | None = None
+    ) -> Path:
+        """Write an interactive page of one pair or several, and return its path.
+
+        Value zeroing is measured for the first pairs, as many as take about a minute.
+
+        Args:
+            pairs: One pair, or several.
+            path: The page to write.
+            max_bytes: The most bytes that the maps may take before compression, which about halves them; 40 MB by
+                default (`views.packing.PAGE_BYTES`). Pairs that do not fit any more are not run; the page names them.
 
         Raises:
-            ViewError: for no pairs, if one cannot be shown, or the file cannot be written.
+            ViewError: for no pairs, if none fits or one cannot be shown, or the file cannot be written.
             StatementError, InputError: as `compare`.
         """
-        from negprobe.views.page import write_page
+        from negprobe.views.packing import PAGE_BYTES
+        from negprobe.views.page import write_pairs_page
 
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-        name = Path(self.model.cfg.model_name).name
-        return write_page(self.compare(chosen, zeroing=True), path, title=f"Where {name} looks for “not”")
+        return write_pairs_page(self, chosen, path, max_bytes=PAGE_BYTES if max_bytes is None else max_bytes)[0]
+
+    @checked
+    def lengths(self, pairs: Sequence[StatementPair]) -> list[tuple[int, int]]:
+        """How many tokens original and counterfactual of each pair have.
+
+        Raises:
+            StatementError: for a pair with an empty statement.
+            InputError: for a statement that is longer than the model reads.
+        """
+        sides = [[getattr(pair, side) for pair in pairs] for side in ("original", "counterfactual")]
+        original, counterfactual = (map(len, self._tokenized(side)) for side in sides)
+        return list(zip(original, counterfactual, strict=True))
 
     @checked
     def metrics(

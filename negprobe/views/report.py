@@ -14,6 +14,7 @@ from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import effects_table
 from negprobe.views.document import (
+    NO_SCRIPTS,
     Section,
     Topic,
     answer_box,
@@ -35,7 +36,7 @@ from negprobe.views.figures import (
 from negprobe.views.findings import answer, behaviour, carriers, left_out, responding_heads
 from negprobe.views.labels import metric_name, short_name
 from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
-from negprobe.views.page import page_parts
+from negprobe.views.page import PageParts, PageTooLargeError, page_parts
 from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
 from negprobe.views.report_captions import study_pictures
 from negprobe.views.statistics_figures import (
@@ -189,7 +190,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    views = page_parts(results.examples, sweeps=[*results.positions.values()])
+    views = _views(results)
     name, cfg = short_name(results.cfg.model_name), results.cfg
     pictures = study_pictures(results, figures, carrying_head(results))
     data = (
@@ -207,7 +208,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
             answer_box(answer(results), _BRACKETS) + _evidence(results),
         ),
         Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
-        Section("views", "Look for yourself", f"{paragraph(_VIEWS)}{views.body}"),
+        Section("views", "Look for yourself", views.body),
         Section("numbers", "Every number", _numbers(results, manifest["files"])),
         Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
         Section("limits", "What cannot be concluded", bullets(_limits(results))),
@@ -228,6 +229,15 @@ _VIEWS = (
     "Each square is one head: queries (destination tokens) down the side, keys (source tokens) along the bottom. Hover "
     "over a head to enlarge it in all three views, click to keep it."
 )
+
+
+def _views(results: StudyResults) -> PageParts:
+    """The interactive views of the examples, or why there are none."""
+    try:
+        views = page_parts(results.examples, sweeps=[*results.positions.values()])
+    except PageTooLargeError as error:
+        return PageParts(NO_SCRIPTS, paragraph(f"{error} AttentionProbe.html writes a page of its own."))
+    return PageParts(views.head, f"{paragraph(_VIEWS)}{views.body}")
 
 
 def _evidence(results: StudyResults) -> str:
