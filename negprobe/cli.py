@@ -104,6 +104,12 @@ def study(
         int | None,
         typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
     ] = None,
+    contribution_pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Maximum number of pairs to measure the cue's contribution on (default: what takes minutes)."
+        ),
+    ] = None,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -132,6 +138,7 @@ def study(
         options = {
             "patched pairs": patch_pairs,
             "pairs of the circuit": circuit_pairs,
+            "pairs of contributions": contribution_pairs,
             "seed": seed,
             # The same whoever measures, so that one engine goes on where another was.
             "measured on": workers or encoder.device.type,
@@ -148,6 +155,7 @@ def study(
                 dropped=[reason for part in loaded for reason in part.dropped],
                 patch_pairs=patch_pairs,
                 circuit_pairs=circuit_pairs,
+                contribution_pairs=contribution_pairs,
                 seed=seed,
                 shards=shards,
                 engine=None
@@ -205,12 +213,16 @@ def view(
     revision: Revision = None,
     limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
+    max_megabytes: Annotated[
+        int, typer.Option(min=1, help="Maximum size of the maps before compression, which about halves it.")
+    ] = 40,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
     from negprobe.attention import AttentionProbe
     from negprobe.statements import load_pairs, pair_notes
+    from negprobe.views.page import write_pairs_page
 
     with _clear_errors():
         _make_folder(out.parent)
@@ -221,8 +233,12 @@ def view(
         for note in pair_notes(chosen):
             console.print(f"• {escape(note)}", highlight=False)
         with console.status(f"Comparing {len(chosen)} pairs"), _printed_warnings():
-            page = AttentionProbe(_encoder(model, revision, device, dtype)).html(chosen, out)
-        console.print(f"{len(chosen)} pairs: [bold]{page}[/bold]", soft_wrap=True)
+            probe = AttentionProbe(_encoder(model, revision, device, dtype))
+            page, left_out, not_zeroed = write_pairs_page(probe, chosen, out, max_bytes=max_megabytes * 1_000_000)
+        for note in [*(f"{note} --max-megabytes sets the limit." for note in left_out), *not_zeroed]:
+            console.print(f"• {escape(note)}", highlight=False)
+        shown = f"{len(chosen)} pairs{', less those left out' if left_out else ''}"
+        console.print(f"{shown}: [bold]{page}[/bold]", soft_wrap=True)
 
 
 @app.command(name="report")

@@ -1,5 +1,6 @@
 """What a study found, in one object that the report is written from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,13 +10,15 @@ from negprobe.attention import Comparison
 from negprobe.models import HookedEncoderConfig
 from negprobe.patching import Direction
 from negprobe.patching.circuits import Circuit
+from negprobe.reprs import html_table, short_repr
 from negprobe.statements import StatementPair
+from negprobe.texts import quoted
 
 PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
 """The sites a study patches by layer and role; heads are patched at z."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mechanism:
     """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
 
@@ -36,8 +39,10 @@ class Mechanism:
     searched: tuple[int, ...]
     readings: xr.Dataset
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class StudyResults:
     """A model, its pairs, and every number measured on them.
 
@@ -49,7 +54,7 @@ class StudyResults:
         unpatched: For each measured pair that has no objective, and so was not patched, why.
         unknown_words: Words of the statements that the tokenizer does not know.
         metrics: `AttentionProbe.metrics` of the pairs.
-        cue_shares: `AttentionProbe.cue_shares` of the pairs.
+        cue_shares: `AttentionProbe.cue_shares` of the pairs with a cue, or of an even sample of them.
         cue_share_tests: `statistics.effect_tests` of these, a metric a measure; None if no pair has a control.
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
@@ -66,6 +71,7 @@ class StudyResults:
         mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if
             nothing was patched.
         examples: Some pairs with all their maps, for the interactive views.
+        environments: Python and exact package versions of every run that measured shards of this study.
         seconds: How long the study took.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         notes: What was changed in the pairs, and what is odd about them (see `statements.pair_notes`).
@@ -90,6 +96,32 @@ class StudyResults:
     positions: dict[Direction, xr.Dataset]
     mechanism: Mechanism | None
     examples: tuple[Comparison, ...]
+    environments: tuple[Mapping[str, object], ...]
     seconds: float
     seed: int
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"
+
+    def _repr_html_(self) -> str:
+        hint = (
+            "Attributes hold the numbers (help(results)); negprobe.study.write_study(results, folder) writes a report."
+        )
+        return html_table(f"A study of {self.cfg.model_name}. {hint}", self._summary()[1:])
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """What was measured, and on how many pairs."""
+        circuit = self.mechanism.circuit if self.mechanism is not None else None
+        return [
+            ("model", self.cfg.model_name),
+            ("pairs", f"{len(self.pairs)} from {quoted(self.source)}"),
+            ("left out", f"{len(self.dropped)}"),
+            ("metrics", f"{self.cfg.n_layers} layers × {self.cfg.n_heads} heads"),
+            ("tests", "none, as no pair has a control" if self.tests is None else f"{self.tests['p'].size:,}"),
+            ("contributions", f"{self.cue_shares.sizes['pair']} pairs"),
+            ("answered", f"{len(self.answers)} pairs"),
+            ("patched", f"{len(self.patched)} pairs"),
+            ("circuit", "none" if circuit is None else f"{len(circuit)} components"),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]

@@ -17,6 +17,7 @@ from negprobe.attention import COMPARED, METRICS
 from negprobe.errors import NegprobeError
 from negprobe.files import check_file, read_bytes
 from negprobe.patching import Circuit
+from negprobe.reprs import short_repr
 from negprobe.texts import quoted
 
 _NUMBERS = {
@@ -54,7 +55,7 @@ _MANIFEST = {
 """What a manifest says of model and data."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedStudy:
     """What was read from a study's folder.
 
@@ -77,6 +78,8 @@ class SavedStudy:
     patching: pd.DataFrame
     knock_out_sets: pd.DataFrame
     circuit: Circuit | None
+
+    __repr__ = short_repr
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
@@ -17,6 +18,7 @@ from pyarrow.parquet import ParquetWriter
 
 from negprobe.arguments import checked
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
+from negprobe.attention.contributions import contribution_work
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.engines import Engine, in_process
 from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError, StudyError
@@ -43,10 +45,11 @@ from negprobe.statements import (
 from negprobe.statements.readers.plain import EXTRA
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, effects_table, negation_effects, replication
-from negprobe.study_folder import identity, key
+from negprobe.study_folder import identity, key, noted_environments
 from negprobe.texts import is_utf8, quoted
 from negprobe.views import save_figure
 from negprobe.views.document import png
+from negprobe.views.page import compared_for_page
 from negprobe.views.report import study_figures, study_report
 
 _N_EXAMPLES = 8
@@ -57,6 +60,11 @@ _SEEDS = 2**31
 
 # Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
+
+# The same for what the cue contributes, in larger matrix products: some five minutes on two CPU cores.
+_CONTRIBUTION_WORK = {"cpu": 6e13, "other": 6e15}
+# Of it in a shard: progress is shown, and a stopped study resumed, shard by shard. Some ten seconds.
+_CONTRIBUTION_SHARDS = 30
 
 
 @checked
@@ -69,6 +77,7 @@ def run_study(
     dropped: Sequence[str] = (),
     patch_pairs: int | None = None,
     circuit_pairs: int | None = None,
+    contribution_pairs: int | None = None,
     seed: int = 0,
     shards: str | Path | None = None,
     engine: Engine | None = None,
@@ -90,6 +99,9 @@ def run_study(
             as take minutes.
         circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
             minutes.
+        contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
+            taken in the same way, or on none; by default as many as take minutes, which is fewer the longer their texts
+            are. With 0 the interactive views have no value zeroing either.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
@@ -102,7 +114,7 @@ def run_study(
         StudyError: for a shard that is damaged or another study's, or cannot be written.
         StatementError: if no pair can be measured.
     """
-    _check_options(patch_pairs, circuit_pairs, seed, source)
+    _check_options(patch_pairs, circuit_pairs, contribution_pairs, seed, source)
     if patch_pairs == 0 and circuit_pairs:
         raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
     start = time.perf_counter()
@@ -111,7 +123,12 @@ def run_study(
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
-        options = {"patched pairs": patch_pairs, "pairs of the circuit": circuit_pairs, "seed": seed}
+        options = {
+            "patched pairs": patch_pairs,
+            "pairs of the circuit": circuit_pairs,
+            "pairs of contributions": contribution_pairs,
+            "seed": seed,
+        }
         # Under a name of their own, so that no other study's are taken for this one's.
         folder = Path(shards) / key(identity(model, pairs, options))
         try:
@@ -120,11 +137,11 @@ def run_study(
             raise StudyError(
                 f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
             ) from error
+    environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
     numbered = dict(enumerate(kept))
     metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
-    shares = sharding.measured("measuring what the cue contributes", _cue_shares, numbered, _PAIRS_IN_SHARD).load()
-    cue_shares = shares["share"].assign_attrs(shares.attrs)
+    cue_shares = _contributed(model, numbered, contribution_pairs, sharding)
     progress("testing every head", 0, 1)
     share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
     tests, replications = _tested(metrics, seed)
@@ -155,6 +172,8 @@ def run_study(
         mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
     answers = _answers(asked.pairs, sharding)
     shown = _examples(kept, list(asked.pairs), answers)
+    to_show = [kept[index] for index in shown]
+    examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
     positions: dict[Direction, xr.Dataset] = {}
     if patched:
         example = from_control(asked.pairs[shown[0]])
@@ -181,7 +200,8 @@ def run_study(
         from_control=sum(asked.pairs[index].control is not None for index in sample),
         positions=positions,
         mechanism=mechanism,
-        examples=tuple(probe.compare([kept[index] for index in shown], zeroing=True)),
+        examples=tuple(examples),
+        environments=tuple(environments),
         seconds=time.perf_counter() - start,
         seed=seed,
         notes=notes,
@@ -196,7 +216,6 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
         NegprobeError: if the folder cannot be written to.
     """
     out = Path(out)
-    manifest = _manifest(results, command or " ".join(sys.argv))
     tables = {
         "pairs": pairs_table(results.pairs),
         "negation_effects": negation_effects_table(results),
@@ -209,15 +228,19 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         # The numbers first: whatever may go wrong with a figure, they are safe.
-        _write_measures(results, out)
+        files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
                 _for_parquet(table).to_parquet(part, index=False)
         if results.tests is not None:
             with whole_file(out / "negation_effects.nc") as part:
                 results.tests.to_netcdf(part, engine="scipy")
+            files.append("negation_effects.nc")
         if results.mechanism is not None and results.mechanism.circuit is not None:
             results.mechanism.circuit.save(out / "circuit.json")
+            files.append("circuit.json")
+        files += ["figures", "manifest.json", *(name for name in ("study.json", "shards") if (out / name).exists())]
+        manifest = _manifest(results, command or " ".join(sys.argv), files)
         # The last of the numbers: where it is, the others are.
         with whole_file(out / "manifest.json") as part:
             part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -238,13 +261,14 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     return report
 
 
-def _write_measures(results: StudyResults, out: Path) -> None:
-    """The tables of metrics and of the cue's shares, some pairs after others, so that they are never all in memory."""
+def _write_measures(results: StudyResults, out: Path) -> list[str]:
+    """Write the tables of metrics and of the cue's shares by chunks of pairs, to save memory; returns their names."""
     with ExitStack() as files:
         writers: dict[str, ParquetWriter] = {}
         for start in range(0, len(results.pairs), _PAIRS_IN_SHARD):
             some = slice(start, start + _PAIRS_IN_SHARD)
-            shares = results.cue_shares.isel(pair=some).to_dataframe("share").dropna().reset_index()
+            measured = results.cue_shares["pair"].isin(range(some.start, some.stop))
+            shares = results.cue_shares[measured.values].to_dataframe("share").dropna().reset_index()
             tables = metrics_tables(results.metrics.isel(pair=some).load()) | {"cue_shares": shares}
             for name, table in tables.items():
                 if name not in writers:
@@ -252,6 +276,7 @@ def _write_measures(results: StudyResults, out: Path) -> None:
                     schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
                     writers[name] = files.enter_context(ParquetWriter(part, schema))
                 writers[name].write_table(pa.Table.from_pandas(table, writers[name].schema, preserve_index=False))
+        return list(writers)
 
 
 def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
@@ -331,11 +356,14 @@ def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return table[[*columns, *(name for name in table.columns if name not in columns)]]
 
 
-def _check_options(patch_pairs: int | None, circuit_pairs: int | None, seed: int, source: str) -> None:
+def _check_options(
+    patch_pairs: int | None, circuit_pairs: int | None, contribution_pairs: int | None, seed: int, source: str
+) -> None:
     """Refuse before anything is measured what would fail after all of it."""
-    for name, count in (("patch_pairs", patch_pairs), ("circuit_pairs", circuit_pairs)):
+    counts = {"patch_pairs": patch_pairs, "circuit_pairs": circuit_pairs, "contribution_pairs": contribution_pairs}
+    for name, count in counts.items():
         if count is not None and count < 0:
-            raise InputError(f"{name}={count}, but there are no fewer than 0 pairs; None takes what takes minutes.")
+            raise InputError(f"{name}={count}, but it must be at least 0, or None for as many as take minutes.")
     if not 0 <= seed < _SEEDS:
         raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
     if not is_utf8(source):
@@ -444,6 +472,30 @@ def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset
     return AttentionProbe(model).metrics(pairs)
 
 
+def _contributed(
+    model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None, sharding: Sharding
+) -> xr.DataArray:
+    """The cue's shares of an even sample of the pairs that have a cue: of at most `most`, or of what is affordable.
+
+    The cost is estimated from the lengths of the texts before anything is measured.
+    """
+    with_cue = {index: pair for index, pair in pairs.items() if pair.cue_spans}
+    lengths = [len(tokenize(pair.counterfactual, model.tokenizer)) for pair in with_cue.values()]
+    work = [
+        contribution_work(model.cfg, length) * (2 if pair.control else 1)
+        for length, pair in zip(lengths, with_cue.values(), strict=True)
+    ]
+    if not work or most == 0:
+        return _cue_shares(model, [])["share"].assign_coords(pair=np.array([], dtype=int))
+    budget = _CONTRIBUTION_WORK.get(model.device.type, _CONTRIBUTION_WORK["other"])
+    mean = sum(work) / len(work)
+    sample = _even_sample(with_cue, max(1, int(budget / mean)) if most is None else most)
+    size = min(_PAIRS_IN_SHARD, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
+    chosen = {index: with_cue[index] for index in sample}
+    shares = sharding.measured("measuring what the cue contributes", _cue_shares, chosen, size).load()
+    return shares["share"].assign_attrs(shares.attrs)
+
+
 @unknown_words_reported()
 def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
     shares = AttentionProbe(model).cue_shares(pairs)
@@ -489,7 +541,7 @@ def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in tuples})
 
 
-def _manifest(results: StudyResults, command: str) -> dict[str, object]:
+def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict[str, object]:
     cfg = results.cfg
     return {
         "command": command,
@@ -513,6 +565,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "pairs": len(results.pairs),
             "answered": len(results.answers),
             "patched": len(results.patched),
+            "contributions": results.cue_shares.sizes["pair"],
             "searched": 0 if results.mechanism is None else len(results.mechanism.searched),
             "dropped": list(results.dropped),
             "not_patched": list(results.unpatched),
@@ -520,5 +573,7 @@ def _manifest(results: StudyResults, command: str) -> dict[str, object]:
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,
+        "files": list(files),
         **versions(),
+        "earlier_environments": [one for one in results.environments if one != versions()],
     }

@@ -15,6 +15,7 @@ from negprobe.arguments import checked
 from negprobe.errors import NegprobeError
 from negprobe.patching import DIRECTIONS, averages
 from negprobe.patching.effects import MIN_GAP
+from negprobe.reprs import short_repr
 from negprobe.results import PATCHED_BY_ROLE
 from negprobe.saved_study import SavedStudy, metrics_dataset, sweep
 from negprobe.statements import ROLES
@@ -33,7 +34,7 @@ _BATCH = 2**22  # numbers that are resampled at once
 _TEXTS = ["original", "counterfactual", "target", "foil"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyComparison:
     """Two studies, A and B, on the pairs that they have in common; every difference is B - A.
 
@@ -65,6 +66,8 @@ class StudyComparison:
     patched: int
     tests: tuple[xr.Dataset | None, xr.Dataset | None]
     change: xr.Dataset | None
+
+    __repr__ = short_repr
 
 
 @checked

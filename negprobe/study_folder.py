@@ -1,11 +1,10 @@
-"""The folder of a study: whose it is, that nobody else writes to it, and where its shards are."""
+"""The folder of a study: its fingerprint, the lock that keeps others out, and the place of its shards."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -14,11 +13,12 @@ from filelock import FileLock, Timeout
 from negprobe.errors import StudyError
 from negprobe.files import PART, read_bytes, whole_file
 from negprobe.models import HookedEncoder
+from negprobe.provenance import numeric_versions, versions
 from negprobe.statements import StatementPair
 
 _NAME = "study.json"
 _THREADS = "threads"
-_PACKAGES = ("negprobe", "torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy", "xarray", "dask")
+_ENVIRONMENTS = "environments.json"
 
 # What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
 _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
@@ -28,7 +28,10 @@ Identity = dict[str, str]
 
 
 def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
-    """What the numbers of a study hang on: model, tokenizer, pairs, options, and versions of what computes them.
+    """What the numbers of a study depend on: model, tokenizer, pairs, options, and the packages that compute them.
+
+    Of versions, major and minor count (see `provenance.numeric_versions`), so that a patch release of a package does
+    not keep a study from being resumed; `noted_environments` keeps the exact ones.
 
     Args:
         model: The model.
@@ -52,13 +55,37 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         "device": device,
         "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
         **{name: str(value) for name, value in options.items()},
-        **{f"version of {name}": metadata.version(name) for name in _PACKAGES},
+        **{f"version of {name}": version for name, version in numeric_versions().items()},
     }
 
 
 def key(whose: Identity) -> str:
     """A name for what belongs to this study alone."""
     return _digest(json.dumps(whose, sort_keys=True))
+
+
+def noted_environments(shards: Path) -> list[dict[str, object]]:
+    """Add this run's Python and exact package versions to a folder of shards; returns those of every run that used it.
+
+    Raises:
+        StudyError: if the list that is there is damaged, or cannot be written.
+    """
+    path, current = shards / _ENVIRONMENTS, versions()
+    try:
+        found = json.loads(read_bytes(path).decode()) if path.exists() else []
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "versions" in one for one in found):
+            raise ValueError("it is not a list of versions")
+        if current not in found:
+            found.append(current)
+            with whole_file(path) as part:
+                part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(shards, error) from error
+    except (ValueError, RecursionError) as error:
+        raise StudyError(
+            f"{path} is damaged: {error}. Delete it, and the manifest names this run's versions only."
+        ) from error
+    return found
 
 
 @contextmanager
@@ -80,7 +107,7 @@ def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
         lock.acquire()
     except Timeout as error:
         raise StudyError(
-            f"Another study is writing to {out} at this moment; wait for it, or choose another folder with --out."
+            f"Another study is writing to {out} at this moment; wait for it, or choose another folder."
         ) from error
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -107,7 +134,7 @@ def _claim(out: Path, whose: Identity) -> int:
         if strangers:
             raise StudyError(
                 f"{out} has no {_NAME}, so it is not a folder of this study, but it holds {', '.join(strangers[:3])}, "
-                "which the study would write over. Choose another folder with --out."
+                "which the study would write over. Choose another folder."
             )
         threads = torch.get_num_threads()
         with whole_file(path) as part:
@@ -121,15 +148,18 @@ def _claim(out: Path, whose: Identity) -> int:
         if type(threads) is not int or not 0 < threads < 10_000:
             raise ValueError(f"{threads!r} threads")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise StudyError(f"{path} is damaged: {error}. Choose another folder with --out.") from error
+        raise StudyError(f"{path} is damaged: {error}. Choose another folder.") from error
     if different:
         told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
-        raise StudyError(f"{out} holds another study ({told}). Choose another folder with --out.")
+        raise StudyError(
+            f"{out} holds another study ({told}). To resume it, give the same model, pairs and options, and install "
+            "the versions that it names; for a new study, choose another folder."
+        )
     return threads
 
 
 def _unwritable(out: Path, error: OSError) -> StudyError:
-    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another with --out.")
+    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another.")
 
 
 def _told(tokenizer: object) -> str:

@@ -184,7 +184,15 @@ def test_a_study_takes_its_folders_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"patch_pairs": -1}, {"circuit_pairs": -1}, {"seed": -1}, {"seed": 2**31}, {"seed": 2**70}, {"source": "\ud800"}],
+    [
+        {"patch_pairs": -1},
+        {"circuit_pairs": -1},
+        {"contribution_pairs": -1},
+        {"seed": -1},
+        {"seed": 2**31},
+        {"seed": 2**70},
+        {"source": "\ud800"},
+    ],
 )
 def test_a_study_refuses_before_it_measures_what_would_fail_after(options: dict[str, object]) -> None:
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")

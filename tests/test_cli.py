@@ -21,7 +21,11 @@ def run(*arguments):
 def test_study_writes_a_report_and_says_what_it_found(tmp_path):
     result = run("study", "--limit", 4, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(report) > 1_000_000
+    beside = {path.name for path in (tmp_path / "out").iterdir()} - {"report.html", ".lock"}
+    assert {"study.json", "shards"} < beside
+    assert all(f'<th scope="row">{name}</th>' in report for name in beside)
     assert "The model prefers the right word on" in " ".join(result.output.split())
 
 
@@ -74,6 +78,18 @@ def test_a_study_names_unknown_words_in_its_report_alone(tmp_path):
         result = run("study", "tiny-negation", "--pairs", pairs, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["data"]["unknown_words"] == ["zebra"]
+
+
+def test_view_says_which_pairs_do_not_fit_and_what_raises_the_limit(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    long = "a " * 58
+    rows = "".join(f"{word} {long},not {word} {long}\n" for word in ("door", "gate", "key", "lamp", "tree"))
+    pairs.write_text(f"original,counterfactual\n{rows}")
+    result = run("view", "--pairs", pairs, "--max-megabytes", 1, "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "2 of 5 pairs are left out" in said and "--max-megabytes sets the limit." in said
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count('id="negprobe-pair-') == 3
 
 
 def test_view_writes_one_page_of_the_first_pairs_of_each_set(tmp_path):

@@ -82,7 +82,11 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
     rows = pd.read_parquet(tmp_path / "knock_out_sets.parquet").set_index(["pair", "patch"])["patched"]
     everywhere = found.knock_out_sets["patched"].sel(patch="everywhere").to_series()
     np.testing.assert_array_equal(rows.xs("everywhere", level="patch"), everywhere)
-    assert "How the negation gets there" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "How the negation gets there" in report
+    beside = {path.name for path in tmp_path.iterdir()} - {"report.html"}
+    assert "circuit.json" in beside
+    assert all(f'<th scope="row">{name}</th>' in report for name in beside)
     assert json.loads((tmp_path / "manifest.json").read_text())["data"]["searched"] == len(found.searched)
 
 

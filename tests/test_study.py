@@ -13,10 +13,12 @@ from negprobe import HookedEncoder, study
 from negprobe.attention import METRICS, AttentionProbe
 from negprobe.errors import NegprobeError, StatementError, ViewError
 from negprobe.patching import mean_effect
+from negprobe.saved_study import read_study
 from negprobe.statements import StatementPair, builtin_pairs
 from negprobe.statistics import effect_tests, negation_effects, survivors
 from negprobe.study import patching_table, run_study, write_study
-from negprobe.views.findings import findings
+from negprobe.study_comparison import compare_studies
+from negprobe.views.findings import findings, left_out
 
 TOO_LONG = StatementPair("The door is open. " * 40, "The door is not open. " * 40)
 WRONG_CONTROL = StatementPair(
@@ -137,6 +139,52 @@ def test_a_sample_is_patched_evenly_and_said(model):
     assert run_study(model, pairs[:2], patch_pairs=0).patching == {}
 
 
+def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_that_is_said(
+    model, tmp_path, monkeypatch
+):
+    pairs = builtin_pairs()[:40]
+    lengths = [len(model.tokenizer(pair.counterfactual)["input_ids"]) for pair in pairs]
+    # Value zeroing of both sides: the second matrix of the MLP, for every two tokens.
+    one = np.mean([2 * n**2 * model.cfg.n_layers * 2 * model.cfg.d_mlp * model.cfg.d_model for n in lengths])
+    monkeypatch.setattr(study, "_CONTRIBUTION_WORK", {"cpu": 6.5 * one, "other": 0})
+    monkeypatch.setattr(study, "_PAIRS_IN_SHARD", 2)
+    told = []
+    results = run_study(
+        model, pairs, patch_pairs=0, progress=lambda step, done, total: told.append((step, done, total))
+    )
+    measured = results.cue_shares["pair"].values
+    assert len(measured) == 6 and len({pairs[index].cue for index in measured}) == 6
+    contributing = [(done, total) for step, done, total in told if step == "measuring what the cue contributes"]
+    # Pair by pair: a shard is a small part of the budget.
+    assert contributing == [(done, 6) for done in range(7)]
+    alone = AttentionProbe(model).cue_shares([results.pairs[index] for index in measured])
+    np.testing.assert_allclose(results.cue_shares, alone, atol=5e-6)
+    assert "contributes was measured on 6 of 40 pairs with a cue, an even sample" in " ".join(left_out(results))
+    report = write_study(results, tmp_path, "negprobe study").read_text(encoding="utf-8")
+    assert "6 of 40 pairs with a cue, an even sample" in report and "Curves over layers, one a measure" in report
+    assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["data"]["contributions"] == 6
+    table = pd.read_parquet(tmp_path / "cue_shares.parquet")
+    assert sorted(set(table["pair"])) == list(measured)
+    read = table.set_index(["pair", "compared", "measure", "layer"])["share"].to_xarray()
+    np.testing.assert_array_equal(read.reindex_like(results.cue_shares), results.cue_shares)
+
+
+def test_contributions_can_be_limited_and_skipped(model, tmp_path):
+    pairs = builtin_pairs()[:8]
+    assert run_study(model, pairs, patch_pairs=0, contribution_pairs=3).cue_shares.sizes["pair"] == 3
+    results = run_study(model, pairs, patch_pairs=2, contribution_pairs=0)
+    assert results.cue_shares.sizes["pair"] == 0 and results.cue_share_tests is None
+    assert all(example.original.zeroing is None for example in results.examples)
+    report = write_study(results, tmp_path, "negprobe study").read_text(encoding="utf-8")
+    assert "contributes was measured on none of 8 pairs with a cue:" in report
+    assert list(pd.read_parquet(tmp_path / "cue_shares.parquet").columns) == [
+        *("pair", "compared", "measure", "layer", "share")
+    ]
+    # Nothing that compares studies needs them.
+    again = read_study(tmp_path)
+    assert compare_studies(again, again).change is not None
+
+
 def test_what_can_be_patched_in_minutes_shrinks_with_the_model(model):
     def affordable(layers, width):
         cfg = replace(model.cfg, n_layers=layers, n_heads=width // 64, d_head=64, d_model=width)
@@ -195,6 +243,20 @@ def test_the_manifest_says_how_it_was_made(folder, results):
     assert manifest["data"]["dropped"] == list(results.dropped)
     assert manifest["seed"] == 1
     assert manifest["versions"]["torch"]
+
+
+def named_files(folder):
+    """What the last table of the section of numbers names, with what it holds."""
+    section = re.search(r'<section id="numbers".*?</section>', (folder / "report.html").read_text("utf-8"), re.DOTALL)
+    rows = section[0].rpartition("<tbody>")[2]
+    return dict(re.findall(r'<th scope="row">(.*?)</th><td class="text">(.*?)</td>', rows))
+
+
+def test_the_report_names_every_file_beside_it_and_no_other(folder):
+    named = named_files(folder)
+    assert {path.name for path in folder.iterdir()} - {"report.html"} == set(named)
+    assert all(named.values())
+    assert set(named) == set(json.loads((folder / "manifest.json").read_text("utf-8"))["files"])
 
 
 def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):

@@ -4,15 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
-from negprobe import HookedEncoder, builtin_pairs
+from negprobe import HookedEncoder, builtin_pairs, provenance
 from negprobe.errors import StudyError
+from negprobe.provenance import versions
+from negprobe.results import StudyResults
 from negprobe.study import run_study, write_study
-from negprobe.study_folder import identity, study_folder
+from negprobe.study_folder import identity, key, study_folder
 
 KILLS = 20
 
@@ -156,3 +159,64 @@ def test_shards_of_another_study_are_not_taken_for_this_ones(model, without_figu
     tables = [{path.name: path.read_bytes() for path in (tmp_path / out).glob("*.parquet")} for out in ("b", "alone")]
     assert tables[0] == tables[1]
     assert tables[0]["metrics.parquet"] != (tmp_path / "a" / "metrics.parquet").read_bytes()
+
+
+def with_version(monkeypatch: pytest.MonkeyPatch, package: str, version: str) -> None:
+    installed = metadata.version
+    monkeypatch.setattr(provenance.metadata, "version", lambda name: version if name == package else installed(name))
+
+
+def next_of(version: str, part: int) -> str:
+    numbers = [int(number) for number in version.split("+")[0].split(".")[:3]]
+    numbers[part] += 1
+    return ".".join(map(str, numbers))
+
+
+@pytest.mark.parametrize("package", ["negprobe", "torch", "transformers", "tokenizers", "numpy"])
+def test_a_minor_version_that_can_change_numbers_is_another_study_that_says_so(
+    model, whose, monkeypatch, tmp_path: Path, package: str
+) -> None:
+    with study_folder(tmp_path, whose):
+        pass
+    other = next_of(metadata.version(package), 1)
+    with_version(monkeypatch, package, other)
+    now = identity(model, builtin_pairs()[:2], {"seed": 0})
+    minor = other.rpartition(".")[0]
+    said = rf"version of {package}: [\d.]+, here {minor}\)\. To resume it, .*install the versions that it names"
+    with pytest.raises(StudyError, match=said), study_folder(tmp_path, now):
+        pass
+
+
+@pytest.mark.parametrize("package", ["negprobe", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy"])
+def test_a_patch_release_goes_on_with_the_same_study(model, whose, monkeypatch, tmp_path: Path, package: str) -> None:
+    with study_folder(tmp_path, whose):
+        pass
+    with_version(monkeypatch, package, next_of(metadata.version(package), 2) + "+cu130")
+    now = identity(model, builtin_pairs()[:2], {"seed": 0})
+    assert (now, key(now)) == (whose, key(whose))
+    with study_folder(tmp_path, now):
+        pass
+
+
+def test_a_study_resumed_with_another_patch_release_names_both(model, monkeypatch, tmp_path: Path) -> None:
+    pairs = builtin_pairs()[:4]
+
+    def run() -> StudyResults:
+        return run_study(model, pairs, patch_pairs=0, shards=tmp_path / "shards")
+
+    first = run()
+    assert first.environments == run().environments == (versions(),)
+    began_with = metadata.version("torch")
+    with_version(monkeypatch, "torch", next_of(began_with, 2))
+    again = run()
+    assert [one["versions"]["torch"] for one in again.environments] == [began_with, metadata.version("torch")]
+    write_study(again, tmp_path / "out", "negprobe study")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["versions"]["torch"] == metadata.version("torch") != began_with
+    assert [one["versions"]["torch"] for one in manifest["earlier_environments"]] == [began_with]
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"(torch {began_with} and {metadata.version('torch')})" in report
+    (environments,) = (tmp_path / "shards").glob("*/environments.json")
+    environments.write_text("[7]")
+    with pytest.raises(StudyError, match=r"environments\.json is damaged.*Delete it"):
+        run()

@@ -12,7 +12,7 @@ from negprobe.arguments import checked
 from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.errors import InputError
-from negprobe.models import HookedEncoder
+from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.models.layers import Block, LayerNorm, is_hooked
 
 # What each measure reads of a block.
@@ -31,6 +31,14 @@ _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
+
+
+def contribution_work(cfg: HookedEncoderConfig, n_tokens: int) -> int:
+    """Floating-point operations that every measure of `CONTRIBUTIONS` together takes for a statement of `n_tokens`.
+
+    Value zeroing is nearly all of them: for every two tokens of every layer it runs the second half of the MLP.
+    """
+    return n_tokens**2 * cfg.n_layers * 2 * (cfg.d_mlp or 4 * cfg.d_model) * cfg.d_model
 
 
 @checked

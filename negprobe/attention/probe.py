@@ -25,6 +25,7 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.reprs import Listed, short_repr
 from negprobe.statements import (
     Alignment,
     StatementPair,
@@ -43,7 +44,7 @@ _PATTERN_BUDGET = 2**26
 _WINDOW = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StatementAttention:
     """What a model's heads do with one statement; no padding, tensors on the CPU.
 
@@ -66,13 +67,15 @@ class StatementAttention:
     z: Float[Tensor, "layer head query d_head"]
     zeroing: Float[Tensor, "layer query key"] | None = None
 
+    __repr__ = short_repr
+
     def _repr_html_(self) -> str:
         from negprobe.views.notebook import attention_summary
 
         return attention_summary(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A statement and its counterfactual side by side.
 
@@ -92,6 +95,8 @@ class Comparison:
     alignment: Alignment
     metrics: pd.DataFrame
     cue_positions: tuple[int, ...]
+
+    __repr__ = short_repr
 
     @checked
     def html(self, path: str | Path) -> Path:
@@ -175,7 +180,7 @@ class AttentionProbe:
         for batch in self._batches([len(statement) for statement in tokenized]):
             members = [tokenized[index] for index in batch]
             results |= zip(batch, self._unpadded(members, self._activations(members)), strict=True)
-        in_order = [results[index] for index in range(len(texts))]
+        in_order = Listed(results[index] for index in range(len(texts)))
         return in_order[0] if isinstance(statements, str) else in_order
 
     @overload
@@ -234,22 +239,44 @@ class AttentionProbe:
                     metrics=tables[row],
                     cue_positions=members[row].cue,
                 )
-        in_order = [results[index] for index in range(len(chosen))]
+        in_order = Listed(results[index] for index in range(len(chosen)))
         return in_order[0] if isinstance(pairs, StatementPair) else in_order
 
     @checked
-    def html(self, pairs: StatementPair | Sequence[StatementPair], path: str | Path) -> Path:
-        """Write an interactive page of one pair or several, with value zeroing, and return its path.
+    def html(
+        self, pairs: StatementPair | Sequence[StatementPair], path: str | Path, *, max_bytes: int | None = None
+    ) -> Path:
+        """Write an interactive page of one pair or several, and return its path.
+
+        Value zeroing is measured for the first pairs, as many as take about a minute.
+
+        Args:
+            pairs: One pair, or several.
+            path: The page to write.
+            max_bytes: The most bytes that the maps may take before compression, which about halves them; 40 MB by
+                default (`views.packing.PAGE_BYTES`). Pairs that do not fit any more are not run; the page names them.
 
         Raises:
-            ViewError: for no pairs, if one cannot be shown, or the file cannot be written.
+            ViewError: for no pairs, if none fits or one cannot be shown, or the file cannot be written.
             StatementError, InputError: as `compare`.
         """
-        from negprobe.views.page import write_page
+        from negprobe.views.packing import PAGE_BYTES
+        from negprobe.views.page import write_pairs_page
 
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-        name = Path(self.model.cfg.model_name).name
-        return write_page(self.compare(chosen, zeroing=True), path, title=f"Where {name} looks for “not”")
+        return write_pairs_page(self, chosen, path, max_bytes=PAGE_BYTES if max_bytes is None else max_bytes)[0]
+
+    @checked
+    def lengths(self, pairs: Sequence[StatementPair]) -> list[tuple[int, int]]:
+        """How many tokens original and counterfactual of each pair have.
+
+        Raises:
+            StatementError: for a pair with an empty statement.
+            InputError: for a statement that is longer than the model reads.
+        """
+        sides = [[getattr(pair, side) for pair in pairs] for side in ("original", "counterfactual")]
+        original, counterfactual = (map(len, self._tokenized(side)) for side in sides)
+        return list(zip(original, counterfactual, strict=True))
 
     @checked
     def metrics(

@@ -13,6 +13,7 @@ from negprobe.evaluation.minimal_pairs import score_on_minimal_pairs
 from negprobe.evaluation.scores import Shares
 from negprobe.evaluation.sets import Kind, ScoredSet
 from negprobe.models import HookedEncoder
+from negprobe.reprs import short_repr
 
 SHARES = ("data_set", "condition", "score", "share", "low", "high", "hits", "n")
 """The columns of `Evaluation.shares`."""
@@ -29,7 +30,7 @@ _NEEDS: dict[Kind, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """How a model did.
 
@@ -40,6 +41,11 @@ class Evaluation:
 
     shares: pd.DataFrame
     notes: tuple[str, ...]
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return self.shares.to_html(index=False, border=0, float_format="{:.3f}".format, escape=True, max_rows=40)
 
 
 @checked

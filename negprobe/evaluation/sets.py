@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
+from negprobe.reprs import short_repr
 from negprobe.statements import StatementPair, added_cues, builtin_pairs
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.blimp import MinimalPair
@@ -21,7 +22,7 @@ from negprobe.statements.tokens import MASK
 Kind = Literal["cloze", "minimal pairs", "inference"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoredSet:
     """Items that are scored together.
 
@@ -44,6 +45,8 @@ class ScoredSet:
     dropped: tuple[str, ...] = ()
     by_category: bool = False
     where: str = ""
+
+    __repr__ = short_repr
 
 
 @checked

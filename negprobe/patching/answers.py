@@ -15,13 +15,14 @@ from negprobe.models.batching import length_batches
 from negprobe.models.labels import label_index, predicted_labels, why_no_single_label
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
+from negprobe.reprs import short_repr
 from negprobe.statements import StatementPair, readable_by, tokenize
 from negprobe.texts import quoted
 
 _PAIRS_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answerable:
     """The pairs that have an objective.
 
@@ -35,6 +36,8 @@ class Answerable:
     pairs: dict[int, StatementPair]
     unanswerable: dict[int, str]
     own_labels: tuple[int, ...] = ()
+
+    __repr__ = short_repr
 
 
 @checked

@@ -5,6 +5,7 @@ from functools import cache, partial
 from itertools import cycle, islice
 
 from negprobe.arguments import checked
+from negprobe.reprs import Listed
 from negprobe.statements import grammar
 from negprobe.statements.grammar import CONTROLS, FRAME_CUES, INNER_CUES, NEGATIONS, PLAIN, UNMARKED, Clause
 from negprobe.statements.lexicon import Combination, held_out_combinations
@@ -30,7 +31,7 @@ def builtin_pairs() -> list[StatementPair]:
     Returns:
         Pairs over every kind of cue in `grammar.NEGATIONS` and every scale of the lexicon.
     """
-    return list(_pairs())
+    return Listed(_pairs())
 
 
 def _single_clause_pairs() -> Iterator[StatementPair]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
+from negprobe.reprs import short_repr
 from negprobe.texts import is_utf8, quoted
 
 Span = tuple[int, int]
@@ -14,7 +15,7 @@ Extra = str | int | float | bool
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StatementPair:
     """An original statement and its counterfactual, which differ by a negation.
 
@@ -54,6 +55,8 @@ class StatementPair:
     category: str = ""
     source: str = ""
     extra: tuple[tuple[str, Extra], ...] = ()
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("original", "counterfactual", "control"):

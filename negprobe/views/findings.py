@@ -385,6 +385,13 @@ def left_out(results: StudyResults) -> list[str]:
     ):
         if missing:
             notes.append(f"{missing} of {len(results.pairs)} pairs have no {what}.")
+    measured, n = results.cue_shares.sizes["pair"], sum(bool(pair.cue_spans) for pair in results.pairs)
+    if measured < n:
+        notes.append(
+            f"What the cue contributes was measured on {measured or 'none'} of {n} pairs with a cue"
+            f"{', an even sample' if measured else ''}: the time that value zeroing takes grows with the square of a "
+            "text's length."
+        )
     if results.unknown_words:
         words = ", ".join(results.unknown_words[:12])
         more = ", …" if len(results.unknown_words) > 12 else ""

@@ -8,6 +8,7 @@ times the norm of the key, and is multiplied out by the reader.
 """
 
 import base64
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -17,8 +18,14 @@ from jaxtyping import Float, Integer
 from negprobe.attention import Comparison, StatementAttention
 from negprobe.errors import ViewError
 
-# Of the packed maps of a page, beyond which values are told in 8 bits.
+PAGE_BYTES = 40_000_000
+"""The most bytes that the maps of a page may take, before compression, which about halves them."""
+
+# Of the maps of a page at 16 bits a value, beyond which they have 8.
 _MOST_BYTES = 6_000_000
+
+# Higher levels take up to nine times as long for 1 to 4 % less.
+_COMPRESSION = 6
 
 # How far norms may be from attention times the norm of the key, in shares of the largest; half precision needs it.
 _ROUNDING = 0.02
@@ -27,11 +34,31 @@ MEASURES = ("raw", "norm", "similarity", "zeroing")
 """The maps that a page shows; `zeroing` of comparisons that have it."""
 
 
-def bits_for(comparisons: Sequence[Comparison]) -> int:
+def bits_for(comparisons: Sequence[Comparison], max_bytes: int = PAGE_BYTES) -> int:
     """16 bits a value, or 8 where the page would grow too large."""
     sides = [side for comparison in comparisons for side in (comparison.original, comparison.counterfactual)]
     values = sum(side.raw.numel() + side.similarity.numel() / 2 for side in sides)
-    return 16 if 2 * values <= _MOST_BYTES else 8
+    sizes = [map_bytes([len(side.statement.tokens)], *side.raw.shape[:2]) for side in sides]
+    return 16 if 2 * values <= _MOST_BYTES and 2 * sum(sizes) <= max_bytes else 8
+
+
+def map_bytes(lengths: Sequence[int], layers: int, heads: int) -> int:
+    """At most how many bytes of a page the maps of statements of these lengths take, at 8 bits a value."""
+    unpacked = sum(
+        layers * (heads * (n * n + n * (n + 1) // 2 + 4 * (1 + n)) + n * n + 4)  # raw, similarity, floats; zeroing
+        for n in lengths
+    )
+    return math.ceil(unpacked * 1.001 / 3) * 4 + 64  # deflate's overhead, and base64
+
+
+def fitting(sizes: Sequence[int], most: int) -> list[int]:
+    """The indices of the sizes that fit in `most` together, taken in order; one that does not fit is passed over."""
+    chosen, total = [], 0
+    for index, size in enumerate(sizes):
+        if total + size <= most:
+            chosen.append(index)
+            total += size
+    return chosen
 
 
 def packed(comparison: Comparison, bits: int) -> str:
@@ -60,7 +87,7 @@ def packed(comparison: Comparison, bits: int) -> str:
             floats.append(zeroing.max(axis=(1, 2)))
             whole.append(_whole(zeroing, floats[-1][:, None, None], bits))
     data = b"".join([*(part.astype("<f4").tobytes() for part in floats), *(part.tobytes() for part in whole)])
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+    return base64.b64encode(zlib.compress(data, _COMPRESSION)).decode()
 
 
 def _whole(

@@ -19,15 +19,27 @@ import xarray as xr
 from jaxtyping import Float
 
 from negprobe.arguments import checked
-from negprobe.attention import METRICS, Comparison
+from negprobe.attention import METRICS, AttentionProbe, Comparison, StatementAttention
+from negprobe.attention.contributions import contribution_work
 from negprobe.errors import ViewError
 from negprobe.files import whole_file
 from negprobe.patching import effect
+from negprobe.statements import StatementPair
 from negprobe.texts import is_utf8, quoted
 from negprobe.views.labels import metric_name, metric_unit, patching_title
-from negprobe.views.packing import MEASURES, bits_for, packed
+from negprobe.views.packing import MEASURES, PAGE_BYTES, bits_for, fitting, map_bytes, packed
+
+# Floating-point operations that value zeroing may take for the pairs of one page: about a minute on two CPU cores.
+_ZEROING_WORK = {"cpu": 1.2e13, "other": 1.2e15}
+
+# Pairs that the sentence on those left out names.
+_NAMED = 10
 
 _SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
+
+
+class PageTooLargeError(ViewError):
+    """Not even one pair fits in the bytes that a page may have."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +55,29 @@ class PageParts:
 
 
 @checked
-def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Sequence[xr.Dataset] = ()) -> str:
+def comparison_page(
+    comparisons: Sequence[Comparison],
+    *,
+    title: str,
+    sweeps: Sequence[xr.Dataset] = (),
+    max_bytes: int = PAGE_BYTES,
+    left_out: Sequence[str] = (),
+) -> str:
     """One self-contained HTML page with the attention of every pair, layer and head.
 
     Args:
         comparisons: The pairs, of one model.
         title: Of the page.
         sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
+        max_bytes: As for `page_parts`.
+        left_out: As for `page_parts`.
 
     Raises:
         ViewError: as `page_parts`, and for a title that UTF-8 cannot write.
     """
     if not is_utf8(title):
         raise ViewError(f"The title {quoted(title)} has half a surrogate pair, which no page can hold.")
-    parts = page_parts(comparisons, sweeps=sweeps)
+    parts = page_parts(comparisons, sweeps=sweeps, max_bytes=max_bytes, left_out=left_out)
     return Template(_asset("page.html")).substitute(
         title=html.escape(title), head=parts.head, style=_asset("page.css"), body=parts.body
     )
@@ -64,7 +85,13 @@ def comparison_page(comparisons: Sequence[Comparison], *, title: str, sweeps: Se
 
 @checked
 def write_page(
-    comparisons: Sequence[Comparison], path: str | Path, *, title: str, sweeps: Sequence[xr.Dataset] = ()
+    comparisons: Sequence[Comparison],
+    path: str | Path,
+    *,
+    title: str,
+    sweeps: Sequence[xr.Dataset] = (),
+    max_bytes: int = PAGE_BYTES,
+    left_out: Sequence[str] = (),
 ) -> Path:
     """Write `comparison_page` to `path`, as a whole or not at all, and return it.
 
@@ -72,7 +99,7 @@ def write_page(
         ViewError: as `page_parts`, and if the file cannot be written.
     """
     path = Path(path)
-    page = comparison_page(comparisons, title=title, sweeps=sweeps)
+    page = comparison_page(comparisons, title=title, sweeps=sweeps, max_bytes=max_bytes, left_out=left_out)
     try:
         with whole_file(path) as part:
             part.write_text(page, encoding="utf-8")
@@ -81,21 +108,68 @@ def write_page(
     return path
 
 
+def write_pairs_page(
+    probe: AttentionProbe, pairs: Sequence[StatementPair], path: str | Path, *, max_bytes: int = PAGE_BYTES
+) -> tuple[Path, list[str], list[str]]:
+    """Compare the pairs whose maps fit on a page, and write it.
+
+    How much room a pair takes is known from its tokens, so that one that does not fit is not run at all.
+
+    Returns:
+        The page's path; which pairs were left out, in words; for how many value zeroing was. Empty where none was.
+
+    Raises:
+        ViewError: as `write_page`.
+        StatementError, InputError: as `AttentionProbe.compare`.
+    """
+    cfg, lengths = probe.model.cfg, probe.lengths(pairs)
+    shown, left_out = _fitting(pairs, [map_bytes(both, cfg.n_layers, cfg.n_heads) for both in lengths], max_bytes)
+    title = f"Where {Path(cfg.model_name).name} looks for “not”"
+    compared = compared_for_page(probe, [pairs[index] for index in shown])
+    page = write_page(compared, path, title=title, max_bytes=max_bytes, left_out=left_out)
+    return page, left_out, _without_zeroing(compared)
+
+
+def compared_for_page(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> list[Comparison]:
+    """`AttentionProbe.compare`, with value zeroing for the pairs, in order, for which it takes about a minute."""
+    cfg = probe.model.cfg
+    work = [sum(contribution_work(cfg, length) for length in both) for both in probe.lengths(pairs)]
+    budget = _ZEROING_WORK.get(probe.model.device.type, _ZEROING_WORK["other"])
+    chosen = fitting(work, int(budget))
+    rest = sorted({*range(len(pairs))} - {*chosen})
+    compared = dict(zip(chosen, probe.compare([pairs[index] for index in chosen], zeroing=True), strict=True))
+    compared |= zip(rest, probe.compare([pairs[index] for index in rest]), strict=True)
+    return [compared[index] for index in range(len(pairs))]
+
+
 @checked
-def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset] = ()) -> PageParts:
+def page_parts(
+    comparisons: Sequence[Comparison],
+    *,
+    sweeps: Sequence[xr.Dataset] = (),
+    max_bytes: int = PAGE_BYTES,
+    left_out: Sequence[str] = (),
+) -> PageParts:
     """The interactive views of some comparisons of one model, with their style, data and scripts.
 
     Args:
         comparisons: The pairs, of one model. What they have of `zeroing` is shown too.
         sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
+        max_bytes: The most bytes that the maps may take before compression, which about halves them. Pairs that do not
+            fit any more are left out, and named on the page.
+        left_out: Pairs that were left out before, to be named with them.
 
     Raises:
-        ViewError: if there is nothing to show, the comparisons differ in layers or heads, a map does not fit
-            its tokens, a value is not a finite number, no tokens are aligned, or a sweep is not of one pair by
-            position.
+        ViewError: if there is nothing to show, no pair fits in `max_bytes`, the comparisons differ in layers or heads,
+            a map does not fit its tokens, a value is not a finite number, no tokens are aligned, or a sweep is not of
+            one pair by position.
     """
     layers, heads = _layers_and_heads(comparisons)
-    bits = bits_for(comparisons)
+    sizes = [map_bytes([len(side.statement.tokens) for side in _sides(one)], layers, heads) for one in comparisons]
+    shown, more_left_out = _fitting([one.pair for one in comparisons], sizes, max_bytes)
+    comparisons = [comparisons[index] for index in shown]
+    notes = [*left_out, *more_left_out, *_without_zeroing(comparisons)]
+    bits = bits_for(comparisons, max_bytes)
     names = [name for name in METRICS if any(name in comparison.metrics for comparison in comparisons)]
     index = {
         "bits": bits,
@@ -120,7 +194,8 @@ def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset
         pairs=_options(_pair_name(comparison) for comparison in comparisons),
         layers=_options(str(layer) for layer in range(layers)),
         heads=_options(str(head) for head in range(heads)),
-        precision=f"Values are told to a {2**bits - 1:,}th of the largest of their head.",
+        precision=f"Values are quantised to 1/{2**bits - 1:,} of each head's maximum.",
+        left_out="".join(f'<p class="negprobe-note">{html.escape(note)}</p>' for note in notes),
     )
     return PageParts(
         head=f"{_content_security_policy(scripts)}\n<style>\n{_asset('views.css')}</style>",
@@ -128,10 +203,43 @@ def page_parts(comparisons: Sequence[Comparison], *, sweeps: Sequence[xr.Dataset
     )
 
 
+def _fitting(pairs: Sequence[StatementPair], sizes: Sequence[int], max_bytes: int) -> tuple[list[int], list[str]]:
+    """The indices of the pairs whose maps fit on a page, and a sentence on the others, if there are any."""
+    shown = fitting(sizes, max_bytes)
+    if pairs and not shown:
+        raise PageTooLargeError(
+            f"No pair fits on the page: the maps of the smallest take up to {_megabytes(min(sizes))}, and max_bytes "
+            f"allows {_megabytes(max_bytes)}. Raise max_bytes, or give shorter texts."
+        )
+    others = sorted({*range(len(pairs))} - {*shown})
+    if not others:
+        return shown, []
+    named = [f"pair {i + 1} {quoted(pairs[i].counterfactual, 60)} ({_megabytes(sizes[i])})" for i in others]
+    more = f", and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return shown, [
+        f"{len(others)} of {len(pairs)} pairs are left out, because the maps of a page may take "
+        f"{_megabytes(max_bytes)} before compression: {', '.join(named[:_NAMED])}{more}."
+    ]
+
+
+def _without_zeroing(comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence on the pairs that have no maps of value zeroing, if there are any."""
+    n = sum(any(side.zeroing is None for side in _sides(one)) for one in comparisons)
+    return [f"Value zeroing was not measured for {n} of {len(comparisons)} pairs."] if n else []
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.3g} MB"
+
+
+def _sides(comparison: Comparison) -> tuple[StatementAttention, StatementAttention]:
+    return comparison.original, comparison.counterfactual
+
+
 def _layers_and_heads(comparisons: Sequence[Comparison]) -> tuple[int, int]:
     if not comparisons:
         raise ViewError("There is no comparison to show; give the page at least one.")
-    sides = [side for comparison in comparisons for side in (comparison.original, comparison.counterfactual)]
+    sides = [side for comparison in comparisons for side in _sides(comparison)]
     in_heads = [measure for measure in MEASURES if measure != "zeroing"]
     shapes = sorted({tuple(getattr(side, measure).shape[:2]) for side in sides for measure in in_heads})
     if len(shapes) > 1:
@@ -150,7 +258,7 @@ def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object
             f"No token of {comparison.pair.original!r} is aligned with one of "
             f"{comparison.pair.counterfactual!r}; leave this pair out."
         )
-    sides = (comparison.original, comparison.counterfactual)
+    sides = _sides(comparison)
     metrics = comparison.metrics.sort_values(["layer", "head"]).reindex(columns=[*names])
     return {
         "name": _pair_name(comparison),

@@ -1,6 +1,6 @@
 """The report of a study: one HTML file with the answer in words, figures, interactive views and every number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import effects_table
 from negprobe.views.document import (
+    NO_SCRIPTS,
     Section,
     Topic,
     answer_box,
@@ -35,7 +36,7 @@ from negprobe.views.figures import (
 from negprobe.views.findings import answer, behaviour, carriers, left_out, responding_heads
 from negprobe.views.labels import metric_name, short_name
 from negprobe.views.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
-from negprobe.views.page import page_parts
+from negprobe.views.page import PageParts, PageTooLargeError, page_parts
 from negprobe.views.patching_figures import causal_against_attention, circuit_graph, effect_by_role, faithfulness_curve
 from negprobe.views.report_captions import study_pictures
 from negprobe.views.statistics_figures import (
@@ -156,18 +157,26 @@ _TOPICS = (
 )
 
 _FILES = {
-    "pairs": "the statements, with cues, controls, targets and foils",
-    "answers": "the objective of each pair's original, counterfactual and control",
-    "metrics": "every metric of every pair, layer and head, against counterfactual and control",
-    "metrics_by_role": "the same by the role of the tokens",
-    "distances": "how far each head looks in each original",
-    "cue_shares": "the cue's share of what flows into the other words, by measure and layer",
-    "negation_effects": "the effect of negation on every metric and head, with intervals and tests",
-    "replication": "the same in each kind of cue and each data set",
-    "patching": "every swap: the objective patched, and in both unpatched runs",
-    "knock_out, knock_out_sets": "attention to the cue cut, by head, by layer and by role",
-    "readings": "which role of token each head reads at which",
+    "pairs.parquet": "the statements, with cues, controls, targets and foils",
+    "answers.parquet": "the objective of each pair's original, counterfactual and control",
+    "metrics.parquet": "every metric of every pair, layer and head, against counterfactual and control",
+    "metrics_by_role.parquet": "the same by the role of the tokens",
+    "distances.parquet": "how far each head looks in each original",
+    "cue_shares.parquet": "the cue's share of what flows into the other words, by measure and layer",
+    "negation_effects.parquet": "the effect of negation on every metric and head, with intervals and tests",
+    "replication.parquet": "the same in each kind of cue and each data set",
+    "patching.parquet": "every swap: the objective patched, and in both unpatched runs",
+    "knock_out.parquet": "attention to the cue cut, by head",
+    "knock_out_sets.parquet": "attention to the cue cut, by layer, by role and everywhere",
+    "readings.parquet": "which role of token each head reads at which",
+    "negation_effects.nc": "the effect of negation again, as the xarray dataset that the tests return",
+    "circuit.json": "the circuit, for Circuit.load",
+    "figures": "every figure as PNG and PDF",
+    "manifest.json": "command, model, data, seed, versions and these files",
+    "study.json": "the fingerprint of the study, by which the same command resumes it",
+    "shards": "intermediate results; only a resumed study reads them",
 }
+"""What each file, or folder, beside a report holds."""
 
 
 def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
@@ -176,12 +185,12 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Args:
         results: What the study found.
         figures: `study_figures` of it, as PNG.
-        manifest: How it was made, for the last section but one.
+        manifest: How it was made, for the last section but one, and the `files` beside the report.
 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    views = page_parts(results.examples, sweeps=[*results.positions.values()])
+    views = _views(results)
     name, cfg = short_name(results.cfg.model_name), results.cfg
     pictures = study_pictures(results, figures, carrying_head(results))
     data = (
@@ -199,8 +208,8 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
             answer_box(answer(results), _BRACKETS) + _evidence(results),
         ),
         Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
-        Section("views", "Look for yourself", f"{paragraph(_VIEWS)}{views.body}"),
-        Section("numbers", "Every number", _numbers(results)),
+        Section("views", "Look for yourself", views.body),
+        Section("numbers", "Every number", _numbers(results, manifest["files"])),
         Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
         Section("limits", "What cannot be concluded", bullets(_limits(results))),
     ]
@@ -220,6 +229,15 @@ _VIEWS = (
     "Each square is one head: queries (destination tokens) down the side, keys (source tokens) along the bottom. Hover "
     "over a head to enlarge it in all three views, click to keep it."
 )
+
+
+def _views(results: StudyResults) -> PageParts:
+    """The interactive views of the examples, or why there are none."""
+    try:
+        views = page_parts(results.examples, sweeps=[*results.positions.values()])
+    except PageTooLargeError as error:
+        return PageParts(NO_SCRIPTS, paragraph(f"{error} AttentionProbe.html writes a page of its own."))
+    return PageParts(views.head, f"{paragraph(_VIEWS)}{views.body}")
 
 
 def _evidence(results: StudyResults) -> str:
@@ -276,7 +294,7 @@ def _clearest(tests: xr.Dataset) -> str:
     return str(size["metric"].values[int(np.nanargmax(size.values))])
 
 
-def _numbers(results: StudyResults) -> str:
+def _numbers(results: StudyResults, files: Sequence[str]) -> str:
     """Tables of what the figures show; the smaller ones open."""
     parts = [_answers_table(results)]
     if results.mechanism is not None:
@@ -284,10 +302,8 @@ def _numbers(results: StudyResults) -> str:
     parts += [folded("All heads", _heads_tables(results)), folded("All swaps", _swaps_tables(results))]
     if results.mechanism is not None and results.mechanism.circuit is not None:
         parts.append(folded("The circuit", _circuit_tables(results.mechanism.circuit)))
-    named = pd.DataFrame({"file": [f"{name}.parquet" for name in _FILES], "holds": _FILES.values()})
-    return "".join(
-        [*parts, table(named, "Every number of every pair stands in the files beside this report", decimals=0)]
-    )
+    named = pd.DataFrame({"file": files, "holds": [_FILES[name] for name in files]})
+    return "".join([*parts, table(named, "The files beside this report hold every number of every pair", decimals=0)])
 
 
 def _answers_table(results: StudyResults) -> str:
@@ -417,12 +433,24 @@ def _limits(results: StudyResults) -> list[str]:
         "independent, which no interval here knows, and other statements may be read otherwise.",
         *_LIMITS,
     ]
+    if len(results.environments) > 1:
+        limits.append(
+            f"The study was resumed with other package versions ({_differing(results.environments)}). Patch releases "
+            "are not expected to change a number; manifest.json names the versions of every run."
+        )
     if results.mechanism is not None and results.mechanism.circuit is not None:
         limits.append(
             "A circuit is one set that is enough under one kind of ablation; another set may be enough, too, and "
             "components outside it may do the same work."
         )
     return limits
+
+
+def _differing(environments: Sequence[Mapping[str, Any]]) -> str:
+    """The packages of which runs had different versions, as "torch 2.13.0 and 2.13.1"."""
+    every = [{"Python": one.get("python", ""), **one["versions"]} for one in environments]
+    found = {name: list(dict.fromkeys(str(one.get(name, "none")) for one in every)) for name in every[-1]}
+    return "; ".join(f"{name} {' and '.join(values)}" for name, values in found.items() if len(values) > 1)
 
 
 _COLUMNS = {

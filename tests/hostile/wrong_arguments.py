@@ -340,7 +340,7 @@ CASES: dict[str, list[Case]] = {
     "run_study": [
         lambda: run_study(model, []),
         lambda: run_study(model, [long]),
-        *each(run_study, model, pairs[:2], patch_pairs=[-1], circuit_pairs=[-1], seed=[-1]),
+        *each(run_study, model, pairs[:2], patch_pairs=[-1], circuit_pairs=[-1], contribution_pairs=[-1], seed=[-1]),
     ],
 }
 

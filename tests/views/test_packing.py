@@ -11,7 +11,8 @@ from sample_comparisons import HEADS, LAYERS, ORIGINAL, comparison_of, tokenized
 
 from negprobe.attention import Comparison
 from negprobe.errors import ViewError
-from negprobe.views.packing import bits_for, packed
+from negprobe.views import packing
+from negprobe.views.packing import bits_for, fitting, map_bytes, packed
 
 
 def unpacked(text: str, sizes: list[int], bits: int, zeroing: bool) -> list[dict[str, np.ndarray]]:
@@ -104,3 +105,17 @@ def test_a_value_that_is_not_a_number_is_an_error_that_says_where(value: float) 
     broken = replace(broken, original=replace(broken.original, zeroing=zeroing))
     with pytest.raises(ViewError, match=r"zeroing map .* first at layer 0;"):
         packed(broken, 8)
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 40])
+def test_the_room_that_maps_take_is_known_from_the_lengths(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Zlib's level 0 is the worst that any maps can be.
+    monkeypatch.setattr(packing, "_COMPRESSION", 0)
+    maps = with_zeroing(comparison_of(tuple(f"t{i}" for i in range(length)), at=1, layers=3, heads=5))
+    bound = map_bytes([length, length + 1], 3, 5)
+    assert len(packed(maps, 8)) <= bound < 1.01 * len(packed(maps, 8)) + 100
+
+
+def test_what_fits_is_taken_in_order_and_what_does_not_is_passed_over() -> None:
+    assert fitting([4, 9, 3, 3, 1], 10) == [0, 2, 3]
+    assert fitting([4, 9], 3) == fitting([], 3) == []

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of
+import torch
+from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of, with_zeroing
 
-from negprobe.attention import METRICS, Comparison
+from negprobe import HookedEncoder, builtin_pairs
+from negprobe.attention import METRICS, AttentionProbe, Comparison
+from negprobe.attention.contributions import contribution_work
 from negprobe.errors import ViewError
-from negprobe.statements import Alignment
+from negprobe.statements import Alignment, StatementPair
 from negprobe.views import comparison_page, page_parts, write_page
+from negprobe.views import page as page_module
+from negprobe.views.packing import map_bytes
+from negprobe.views.page import write_pairs_page
 
 
 class Elements(HTMLParser):
@@ -174,3 +180,58 @@ def test_two_models_on_a_page_are_an_error(comparison: Comparison) -> None:
 def test_statements_without_aligned_tokens_are_an_error(comparison: Comparison) -> None:
     with pytest.raises(ViewError, match="aligned"):
         comparison_page([replace(comparison, alignment=Alignment((), (), (), ()))], title="t")
+
+
+def notes_of(page: str) -> list[str]:
+    return [text for attrs, text in Elements(page).of("p") if attrs.get("class") == "negprobe-note"][1:]
+
+
+def test_what_does_not_fit_on_a_page_is_left_out_and_named(comparison: Comparison) -> None:
+    long = comparison_of(("[CLS]", *("<i>" for _ in range(60)), "[SEP]"))
+    three, room = [comparison, long, comparison], 3 * map_bytes([7, 8], LAYERS, HEADS)
+    page = comparison_page(three, title="t", max_bytes=room, left_out=["Another & was."])
+    assert len(packed_pairs(page)) == len(index_of(page)["pairs"]) == 2
+    assert sum(map(len, packed_pairs(page))) <= room
+    another, left_out, zeroing = notes_of(page)
+    assert another == "Another & was."
+    assert re.match(
+        r"1 of 3 pairs are left out, .* 0\.0134 MB before compression: pair 2 '.*<i>.*'…? \(0\.\d+ MB\)", left_out
+    )
+    assert zeroing == "Value zeroing was not measured for 2 of 2 pairs."
+    assert len(packed_pairs(comparison_page(three, title="t"))) == 3
+    assert not notes_of(comparison_page([with_zeroing(comparison)], title="t"))
+
+
+def test_a_page_that_not_even_one_pair_fits_on_is_an_error(comparison: Comparison) -> None:
+    with pytest.raises(ViewError, match=r"maps of the smallest take up to 0\.\d+ MB, and max_bytes allows 0\.001 MB"):
+        comparison_page([comparison], title="t", max_bytes=1000)
+
+
+def test_pairs_that_do_not_fit_are_not_run_and_value_zeroing_stays_in_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
+    pairs = [builtin_pairs()[0], StatementPair("a " * 50, "not " + "a " * 50), *builtin_pairs()[1:4]]
+    cfg, lengths = probe.model.cfg, probe.lengths(pairs)
+    assert lengths[0] == tuple(
+        len(probe.model.tokenizer(text)["input_ids"]) for text in (pairs[0].original, pairs[0].counterfactual)
+    )
+    sizes = [map_bytes(both, cfg.n_layers, cfg.n_heads) for both in lengths]
+    work = [sum(contribution_work(cfg, n) for n in both) for both in lengths]
+    monkeypatch.setattr(page_module, "_ZEROING_WORK", {"cpu": work[0] + work[2], "other": 0})
+    ran: list[str] = []
+    run = AttentionProbe._activations
+    monkeypatch.setattr(
+        AttentionProbe, "_activations", lambda self, some: ran.extend(one.text for one in some) or run(self, some)
+    )
+    page, left_out, not_zeroed = write_pairs_page(probe, pairs, tmp_path / "p.html", max_bytes=sum(sizes) - sizes[1])
+    text = page.read_text(encoding="utf-8")
+    assert pairs[1].counterfactual not in ran and set(ran) == {
+        side for pair in (pairs[0], *pairs[2:]) for side in (pair.original, pair.counterfactual)
+    }
+    assert [pair["zeroing"] for pair in index_of(text)["pairs"]] == [True, True, False, False]
+    assert left_out[0].startswith("1 of 5 pairs are left out") and "pair 2 'not a a" in left_out[0]
+    assert not_zeroed == ["Value zeroing was not measured for 2 of 4 pairs."]
+    assert notes_of(text) == [*left_out, *not_zeroed]
+    zeroed = probe.compare(pairs[0], zeroing=True).original.zeroing
+    assert torch.equal(page_module.compared_for_page(probe, pairs[:1])[0].original.zeroing, zeroed)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, StatementError
+from negprobe.reprs import short_repr
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli
@@ -40,7 +41,7 @@ _FIRST_ROWS = 256
 _ABOUT = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedPairs:
     """What files of pairs gave.
 
@@ -56,6 +57,8 @@ class LoadedPairs:
     dropped: tuple[str, ...] = ()
     n_dropped: int = 0
     useless: tuple[str, ...] = ()
+
+    __repr__ = short_repr
 
 
 @checked
