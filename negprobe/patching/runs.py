@@ -19,6 +19,7 @@ from negprobe.statements import (
     TokenizedStatement,
     align,
     complete,
+    is_from_control,
     original_roles,
     roles,
     tokenize_all,
@@ -71,6 +72,17 @@ class PairRuns:
     source_of: Int[Tensor, "pair base_pos"]
     aligned: Bool[Tensor, "pair base_pos"]
     role: Int[Tensor, "pair base_pos"]
+
+
+def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str, tuple[str, list[str]]]:
+    """Which statement of each pair is run, as the coordinates `base_run` and `source_run` of a result.
+
+    A pair that `from_control` made has its "control" where others have their "original".
+    """
+    counterfactual = ("pair", ["counterfactual"] * len(pairs))
+    other = ("pair", ["control" if is_from_control(pair) else "original" for pair in pairs])
+    base, source = (other, counterfactual) if direction == "noising" else (counterfactual, other)
+    return {"base_run": base, "source_run": source}
 
 
 def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[StatementPair]:
