@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 console = PlainConsole()
 BUILTIN = "builtin"
-_VERDICTS = {True: Text("right", "green"), False: Text("wrong", "red"), None: ""}
+_VERDICTS: dict[bool | None, Text] = {True: Text("right", "green"), False: Text("wrong", "red"), None: Text()}
 
 Model = Annotated[str, typer.Option(help="'tiny-negation' (bundled), a model folder, or a hub name.")]
 Device = Annotated[

@@ -55,7 +55,7 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     n_pairs = present.sum("pair")
     values = moved.sum("pair") / swing.where(present).sum("pair")
     runs = {name: _one_of(results[name]) for name in RUN_NAMES if name in results.coords}
-    named = values.where(n_pairs > 0).assign_coords(n_pairs=n_pairs, **runs)
+    named = values.where(n_pairs > 0).assign_coords({"n_pairs": n_pairs} | runs)
     return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
 
 

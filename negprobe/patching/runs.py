@@ -19,11 +19,11 @@ from negprobe.statements import (
     TokenizedStatement,
     align,
     complete,
-    is_from_control,
     original_roles,
     roles,
     tokenize_all,
 )
+from negprobe.statements.controls import is_from_control
 from negprobe.texts import quoted
 
 # Floats of the activations kept for the pairs that are prepared together.

@@ -3,7 +3,7 @@
 from negprobe.statements.alignment import Alignment, align
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.completion import complete
-from negprobe.statements.controls import from_control, is_from_control, length_matched_control
+from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers import LoadedPairs, load_pairs
@@ -25,7 +25,6 @@ __all__ = [
     "complete",
     "find_cues",
     "from_control",
-    "is_from_control",
     "length_matched_control",
     "load_pairs",
     "original_roles",

@@ -55,7 +55,6 @@ def from_control(pair: StatementPair) -> StatementPair:
     return pair if pair.control is None else replace(pair, original=pair.control)
 
 
-@checked
 def is_from_control(pair: StatementPair) -> bool:
     """Whether the pair's control stands in the place of its original, as `from_control` puts it there."""
     return pair.control is not None and pair.original == pair.control
