@@ -19,6 +19,7 @@ from rich.text import Text
 
 from negprobe.errors import NegprobeError
 from negprobe.terminal import Commands, PlainConsole, clear_errors, errors, progress_on
+from negprobe.texts import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,13 +87,13 @@ def study(
     from negprobe.views.findings import findings, left_out
 
     with clear_errors():
+        if engine not in ("local", "ray"):
+            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = [load_pairs(name) for name in names]
         chosen = [pair for part in loaded for pair in part.pairs[:limit]]
-        if engine not in ("local", "ray"):
-            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, device, dtype)
         options = {
@@ -417,7 +418,7 @@ def _command_line() -> str:
 
 
 def _print_path(label: str, path: Path) -> None:
-    console.print(Text.assemble(label, (str(path), "bold")), soft_wrap=True)
+    console.print(Text.assemble(shown(label), (shown(str(path)), "bold")), soft_wrap=True)
 
 
 def _make_folder(out: Path) -> None:

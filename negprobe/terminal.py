@@ -36,7 +36,8 @@ _NO_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory
 class PlainConsole(Console):
     """A console that prints names as they are: no markup, and nothing that acts on the terminal.
 
-    Styles come from `style` and `Text` alone. Characters that the output's encoding lacks are printed as escapes.
+    Styles come from `style` and `Text` alone; a `Text` drops some controls, so it is made of what `shown` returns.
+    Characters that the output's encoding lacks are printed as escapes.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -102,7 +103,7 @@ def clear_errors() -> Iterator[None]:
         message = _expected(error)
         if message is None:
             raise
-        errors.print(Text("Error: ", "red").append(" ".join(message.split("\n")), "default"), soft_wrap=True)
+        errors.print(Text.assemble(("Error: ", "red"), shown(" ".join(message.split("\n")))), soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -123,7 +124,7 @@ class _Step(ProgressColumn):
     """The name of the step."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.description)
+        return Text(shown(task.description))
 
 
 class _Rate(ProgressColumn):
