@@ -7,34 +7,20 @@ import os
 import shlex
 import signal
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
-from negprobe.errors import NegprobeError, NegprobeWarning
+from negprobe.errors import NegprobeError
+from negprobe.terminal import Commands, PlainConsole, clear_errors, errors, printed_warnings, progress_on
+from negprobe.texts import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,15 +28,15 @@ if TYPE_CHECKING:
     from negprobe.models import HookedEncoder
 
 app = typer.Typer(
+    cls=Commands,
     help="Show where an encoder language model hears 'not'.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-console = Console()
+console = PlainConsole()
 BUILTIN = "builtin"
-_SECONDS_BETWEEN_LINES = 30
-_VERDICTS = {True: "[green]right[/green]", False: "[red]wrong[/red]", None: ""}
+_VERDICTS: dict[bool | None, Text] = {True: Text("right", "green"), False: Text("wrong", "red"), None: Text()}
 
 _MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, which may end in @ and a revision."
 
@@ -78,7 +64,7 @@ Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and 
 def check_environment() -> None:
     """Refuse an HF_ENDPOINT with which the hub's client cannot even be imported, because it parses it then."""
     if "HF_ENDPOINT" in os.environ:
-        with _clear_errors():
+        with clear_errors():
             try:
                 from huggingface_hub import HfApi  # noqa: F401
             except ValueError as error:
@@ -125,14 +111,14 @@ def study(
     from negprobe.study_folder import identity, study_folder
     from negprobe.views.findings import findings, left_out
 
-    with _clear_errors():
+    with clear_errors():
+        if engine not in ("local", "ray"):
+            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = [load_pairs(name, limit=limit) for name in names]
         chosen = [pair for part in loaded for pair in part.pairs]
-        if engine not in ("local", "ray"):
-            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, revision, device, dtype)
         options = {
@@ -146,7 +132,7 @@ def study(
         with (
             study_folder(out, identity(encoder, chosen, options)) as shards,
             _resumable(out),
-            _progress() as report_progress,
+            progress_on(console) as report_progress,
         ):
             results = run_study(
                 encoder,
@@ -164,11 +150,11 @@ def study(
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
-            report = write_study(results, out, shlex.join(["negprobe", *sys.argv[1:]]))
+            report = write_study(results, out, _command_line())
             report_progress("writing the report", 1, 1)
         for sentence in [*left_out(results), *findings(results)]:
-            console.print(f"• {escape(sentence)}", highlight=False)
-        console.print(f"\nReport: [bold]{report}[/bold]", highlight=False, soft_wrap=True)
+            console.print(f"• {sentence}")
+        _print_path("\nReport: ", report)
 
 
 @app.command()
@@ -186,21 +172,23 @@ def compare(
     from negprobe.files import write_csv
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
 
-    with _clear_errors():
+    with clear_errors():
         encoder = _encoder(model, revision, device, dtype)
         probe = AttentionProbe(encoder)
-        with _printed_warnings():
+        with printed_warnings():
             comparison = probe.compare(original, counterfactual, zeroing=True)
         strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
-        shown = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
-        _print_table(strongest[shown].head(10), "The heads whose attention changes most (metrics.csv has every metric)")
+        columns = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
+        _print_table(
+            strongest[columns].head(10), "The heads whose attention changes most (metrics.csv has every metric)"
+        )
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
         write_csv(comparison.metrics, out / "metrics.csv")
         save_figure(metric_overview(comparison), out / "metrics.png")
         save_figure(four_heatmaps(comparison, layer, head), out / f"heatmaps-{layer}.{head}.png")
         page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
-        console.print(f"Metrics, figures and the interactive page: [bold]{page}[/bold]", soft_wrap=True)
+        _print_path("Metrics, figures and the interactive page: ", page)
 
 
 @app.command()
@@ -224,21 +212,21 @@ def view(
     from negprobe.statements import load_pairs, pair_notes
     from negprobe.views.page import write_pairs_page
 
-    with _clear_errors():
+    with clear_errors():
         _make_folder(out.parent)
         loaded = [load_pairs(name, limit=limit) for name in pairs or [BUILTIN]]
         chosen = [pair for part in loaded for pair in part.pairs]
         for reason in (reason for part in loaded for reason in part.dropped):
-            console.print(f"• left out {escape(reason)}", highlight=False)
+            console.print(f"• left out {reason}")
         for note in pair_notes(chosen):
-            console.print(f"• {escape(note)}", highlight=False)
-        with console.status(f"Comparing {len(chosen)} pairs"), _printed_warnings():
-            probe = AttentionProbe(_encoder(model, revision, device, dtype))
+            console.print(f"• {note}")
+        encoder = _encoder(model, revision, device, dtype)
+        with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
+            probe = AttentionProbe(encoder)
             page, left_out, not_zeroed = write_pairs_page(probe, chosen, out, max_bytes=max_megabytes * 1_000_000)
         for note in [*(f"{note} --max-megabytes sets the limit." for note in left_out), *not_zeroed]:
-            console.print(f"• {escape(note)}", highlight=False)
-        shown = f"{len(chosen)} pairs{', less those left out' if left_out else ''}"
-        console.print(f"{shown}: [bold]{page}[/bold]", soft_wrap=True)
+            console.print(f"• {note}")
+        _print_path(f"{len(chosen)} pairs{', less those left out' if left_out else ''}: ", page)
 
 
 @app.command(name="report")
@@ -253,16 +241,16 @@ def compare_reports(
     from negprobe.views.comparison_findings import answer
     from negprobe.views.report_comparison import write_comparison
 
-    with _clear_errors():
+    with clear_errors():
         if a.resolve() == b.resolve():
             raise NegprobeError(f"{a} and {b} are one folder; give the folders of two studies.")
         _make_folder(out.parent)
         with console.status("Comparing the studies"):
             compared = compare_studies(read_study(a), read_study(b))
-            page = write_comparison(compared, out, shlex.join(["negprobe", *sys.argv[1:]]))
+            page = write_comparison(compared, out, _command_line())
         for sentence in answer(compared):
-            console.print(f"• {escape(sentence)}", highlight=False)
-        console.print(f"\nA is {a}, B is {b}. Report: [bold]{page}[/bold]", highlight=False, soft_wrap=True)
+            console.print(f"• {sentence}")
+        _print_path(f"\nA is {a}, B is {b}. Report: ", page)
 
 
 @app.command(name="patch")
@@ -271,31 +259,59 @@ def patch_pair(
     counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
     target: Annotated[str | None, typer.Option(help="The word or label right for the original.")] = None,
     foil: Annotated[str | None, typer.Option(help="The word or label right for the counterfactual.")] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="The counterfactual with neutral words of as many tokens in the cue's place; by default one is found."
+        ),
+    ] = None,
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="Swap with the original even where there is a control.")
+    ] = False,
     model: Model = "tiny-negation",
     revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
-    """Swap activations between the two runs of one pair, at every layer, token and head, both ways."""
+    """Swap activations between the two runs of one pair, at every layer, token and head, both ways.
+
+    As in a study, the counterfactual is swapped with its control where one can be found, and with the original
+    elsewhere.
+    """
     from negprobe.errors import PatchingError
     from negprobe.files import write_csv
     from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
+    from negprobe.patching.effects import RUN_NAMES
     from negprobe.results import PATCHED_BY_ROLE
-    from negprobe.statements import StatementPair, tokenize_all
+    from negprobe.statements import StatementPair, from_control, tokenize_all
     from negprobe.statements.unknown import warn_of_unknown_words
-    from negprobe.study import patching_table
+    from negprobe.study import patching_table, prepared
     from negprobe.views import patching_map, save_figure
 
-    with _clear_errors():
+    with clear_errors():
         encoder = _encoder(model, revision, device, dtype)
-        pair = StatementPair(original, counterfactual, target, foil)
+        pair = StatementPair(original, counterfactual, target, foil, control)
+        if no_control:
+            if control is not None:
+                raise NegprobeError("--control and --no-control exclude each other; give one of them.")
+        else:
+            member, problem = prepared(encoder, pair)
+            if problem:
+                raise PatchingError(f"This control cannot be used: {problem}. Give another, or let one be found.")
+            pair = member.pair
         asked = answerable(encoder, [pair])
         if asked.unanswerable:
             raise PatchingError(f"This pair has no answer to move: {asked.unanswerable[0]}.")
-        pair = asked.pairs[0]
-        with _printed_warnings():
-            warn_of_unknown_words(tokenize_all([original, counterfactual], encoder.tokenizer), encoder.tokenizer)
+        pair = from_control(asked.pairs[0])
+        with printed_warnings():
+            warn_of_unknown_words(
+                tokenize_all([original, counterfactual, pair.original], encoder.tokenizer), encoder.tokenizer
+            )
+        if pair.control is not None:
+            console.print(f"Swapped with the control: {pair.control}")
+        elif not no_control:
+            console.print("No control of the counterfactual's length was found; swapped with the original.")
         _make_folder(out)
         results = {}
         for direction in DIRECTIONS:
@@ -305,17 +321,18 @@ def patch_pair(
                 save_figure(patching_map(effect(result).squeeze("pair")), out / f"{site}-{direction}.png")
         write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
+        source, base = (heads[name].item() for name in RUN_NAMES[::-1])
         console.print(
-            f"{heads.attrs['objective']}: {float(heads['source'][0]):.3f} on the original, "
-            f"{float(heads['base'][0]):.3f} on the counterfactual."
+            f"{heads.attrs['objective']}: {heads['source'].item():.3f} on the {source}, "
+            f"{heads['base'].item():.3f} on the {base}."
         )
         if effect(heads).attrs["near_zero_gap"]:
             console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
         table = effect(heads).squeeze("pair", drop=True).to_dataframe("effect").reset_index()
         _print_table(
-            table.sort_values("effect", ascending=False).head(10), "Heads that bring the original's answer back"
+            table.sort_values("effect", ascending=False).head(10), f"Heads that bring the {source}'s answer back"
         )
-        console.print(f"Maps and numbers: [bold]{out}[/bold]", soft_wrap=True)
+        _print_path("Maps and numbers: ", out)
 
 
 @app.command(name="evaluate")
@@ -338,7 +355,7 @@ def evaluate_model(
     from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
     from negprobe.files import whole_file, write_csv
 
-    with _clear_errors():
+    with clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.
         if out is not None:
             if out.suffix not in (".csv", ".parquet"):
@@ -350,10 +367,10 @@ def evaluate_model(
         if name is None and revision is not None:
             raise NegprobeError("--revision needs --model: predictions have no revision.")
         encoder = _encoder(name, revision, device, dtype) if name is not None else None
-        with _progress() as report_progress:
+        with progress_on(console) as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
-        shown = pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "data": (shares["data_set"] + " " + shares["condition"]).str.strip(),
                 "score": shares["score"],
@@ -366,15 +383,15 @@ def evaluate_model(
         )
         # The notes may be many, and the table is what stays in sight.
         for note in (*evaluation.notes, *useless):
-            console.print(f"• {escape(note)}", highlight=False, soft_wrap=True)
-        _print_table(shown, f"{name or predictions} on {dataset}")
+            console.print(f"• {note}", soft_wrap=True)
+        _print_table(table, f"{name or predictions} on {dataset}")
         if out is not None:
             if out.suffix == ".csv":
                 write_csv(shares, out)
             else:
                 with whole_file(out) as part:
                     shares.to_parquet(part, index=False)
-            console.print(f"Scores: [bold]{out}[/bold]", soft_wrap=True)
+            _print_path("Scores: ", out)
 
 
 @app.command()
@@ -382,24 +399,14 @@ def doctor() -> None:
     """Say what negprobe runs on, whether the bundled model answers, and whether the hub can be reached."""
     from negprobe.doctor import checks
 
-    with _clear_errors():
+    with clear_errors():
         table = Table(show_header=False)
         found = list(checks())
         for check in found:
-            table.add_row(check.name, escape(check.found), _VERDICTS[check.right])
+            table.add_row(check.name, check.found, _VERDICTS[check.right])
         console.print(table)
         if any(check.right is False for check in found):
             raise typer.Exit(1)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Show an error of ours, or of the file system, as one line instead of a traceback."""
-    try:
-        yield
-    except (NegprobeError, OSError) as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 @contextmanager
@@ -420,7 +427,7 @@ def _resumable(out: Path) -> Iterator[None]:
         # A second signal is not to break into the way out.
         for number in stopping:
             signal.signal(number, signal.SIG_IGN)
-        Console(stderr=True).print(
+        errors.print(
             f"Stopped. What was measured is kept in {out}; the same command goes on from there.", soft_wrap=True
         )
         raise typer.Exit(128 + stopped.number) from stopped
@@ -436,60 +443,13 @@ class _StoppedError(BaseException):
         self.number = number
 
 
-class _Rate(ProgressColumn):
-    """How many a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.3g}/s" if speed else "")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a step, told by name; where the output goes to a file, a line now and then."""
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    # A shard may take minutes; by default the rate is that of half a minute.
-    bars = Progress(TextColumn("{task.description}"), *columns, console=console, speed_estimate_period=3600)
-    tasks: dict[str, TaskID] = {}
-    told = 0.0
-
-    def report(step: str, done: int, total: int) -> None:
-        nonlocal told
-        if step not in tasks:
-            tasks[step] = bars.add_task(step, total=total, completed=done)
-        bars.update(tasks[step], completed=done)
-        if not console.is_terminal and (time.monotonic() - told > _SECONDS_BETWEEN_LINES or done == total):
-            told = time.monotonic()
-            task = bars.tasks[tasks[step]]
-            left = "" if task.time_remaining is None else f", {timedelta(seconds=task.time_remaining)} left"
-            console.print(f"{step}: {done}/{total} {_Rate().render(task)}{left}", highlight=False, soft_wrap=True)
-
-    if console.is_terminal:
-        with bars:
-            yield report
-    else:
-        yield report
-
-
 def _encoder(model: str, revision: str | None, device: str | None, dtype: _Dtype) -> "HookedEncoder":
     import torch
 
     from negprobe.models import HookedEncoder
 
-    with _warnings_as_lines():
+    with printed_warnings():
         return HookedEncoder.from_pretrained(model, revision=revision, device=device, dtype=getattr(torch, dtype))
-
-
-@contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """Print the library's warnings as plain lines, without the place in the code that each came from."""
-    with warnings.catch_warnings(record=True) as caught:
-        try:
-            yield
-        finally:
-            for warning in caught:
-                text = f"[yellow]Warning:[/yellow] {escape(str(warning.message))}"
-                Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:
@@ -499,24 +459,20 @@ def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:
     return (str(Path(model).resolve()) if Path(model).is_dir() else model), None
 
 
+def _command_line() -> str:
+    """The command as it was typed, for a manifest; bytes that are not UTF-8 as escapes."""
+    return shlex.join(["negprobe", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+
+
+def _print_path(label: str, path: Path) -> None:
+    console.print(Text.assemble(shown(label), (shown(str(path)), "bold")), soft_wrap=True)
+
+
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
-
-
-@contextmanager
-def _printed_warnings() -> Iterator[None]:
-    """Prints the library's warnings; others are issued as they were."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NegprobeWarning)
-        yield
-    for one in caught:
-        if issubclass(one.category, NegprobeWarning):
-            console.print(str(one.message), style="yellow", markup=False)
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _print_table(frame: "pd.DataFrame", title: str) -> None:

@@ -26,7 +26,7 @@ from negprobe.files import whole_file
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
-from negprobe.patching.effects import tidy
+from negprobe.patching.effects import RUN_NAMES, tidy
 from negprobe.provenance import now, versions
 from negprobe.results import PATCHED_BY_ROLE, Mechanism, StudyResults
 from negprobe.shards import Progress, Sharding
@@ -298,7 +298,7 @@ def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.D
         table = results.to_dataframe().reset_index().rename(columns={by: "part"})
         table = table.assign(site=site, direction=direction, by=by, part=table["part"].astype(str))
         tables.append(table.dropna(subset=["patched"]))
-    columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source"]
+    columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source", *RUN_NAMES]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
@@ -394,7 +394,7 @@ def _readable(
     seen: dict[tuple[object, ...], int] = {}
     for index, pair in enumerate(pairs):
         try:
-            member, problem = _prepared(model, pair)
+            member, problem = prepared(model, pair)
         except StatementError as error:
             dropped.append(f"input pair {index}: {error}")
             continue
@@ -429,8 +429,13 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
     ]
 
 
-def _prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
-    """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own."""
+@checked
+def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
+    """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own.
+
+    Raises:
+        StatementError: for a statement that the model cannot read.
+    """
     tokenizer = model.tokenizer
     (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
     statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)

@@ -17,3 +17,26 @@ def quoted(value: object, width: int = 120) -> str:
     if not isinstance(value, str):
         return reprlib.repr(value)
     return repr(value) if len(value) <= width else f"{value[:width]!r}…"
+
+
+# Controls but tab and line feed, line separators, what turns the direction of writing, and half surrogate pairs.
+_UNSEEN = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (
+        *(code for code in range(0x20) if chr(code) not in "\t\n"),
+        *range(0x7F, 0xA0),
+        *(0x61C, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+_UNSEEN |= {code: f"\\u{code:x}" for code in range(0xD800, 0xE000)}
+
+
+def shown(text: str) -> str:
+    r"""The text with each character that would act on a terminal, or could not be written to it, as its Python escape.
+
+    >>> print(shown("a\x1b[31mb\rc"))
+    a\x1b[31mb\rc
+    """
+    return text.translate(_UNSEEN)

@@ -13,15 +13,15 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from negprobe.errors import NegprobeError
 from negprobe.files import write_csv
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, agreement, answerable, attribute, patch_sweep
 from negprobe.patching.sites import site_for
-from negprobe.statements import complete, from_control, load_pairs
+from negprobe.statements import from_control, load_pairs
+from negprobe.study import prepared
+from negprobe.terminal import PlainConsole, clear_errors
 
 STEPS = 8
 
@@ -35,15 +35,15 @@ def main(
     out: Annotated[Path | None, typer.Option(help="A .csv file to write the worst disagreements to.")] = None,
 ) -> None:
     """Compare and print."""
-    console = Console(width=120)
-    try:
+    console = PlainConsole(width=120)
+    with clear_errors():
         # Before the model is loaded and minutes are spent.
         sites = [site_for(name) for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]]
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
         encoder = HookedEncoder.from_pretrained(model)
         asked = answerable(encoder, load_pairs(pairs).pairs[:limit])
-        chosen = [from_control(complete(pair, encoder.tokenizer)) for pair in asked.pairs.values()]
+        chosen = [from_control(prepared(encoder, pair)[0].pair) for pair in asked.pairs.values()]
         table = Table(title=f"{encoder.cfg.model_name}: attribution beside exact patching, {len(chosen)} pairs")
         for column in ("site", "direction", "cells", "method", "Spearman", "Pearson", "exact (s)", "estimate (s)"):
             table.add_column(column, justify="right")
@@ -69,11 +69,9 @@ def main(
         console.print(table)
         disagreements = pd.concat(worst, ignore_index=True)
         largest = disagreements.sort_values("difference", key=abs, ascending=False).head(10).convert_dtypes()
-        console.print("The worst disagreements of all:\n", largest.round(3).to_string(index=False), highlight=False)
+        console.print("The worst disagreements of all:\n", largest.round(3).to_string(index=False))
         if out is not None:
             write_csv(disagreements, out)
-    except (NegprobeError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from negprobe.attention import AttentionProbe
-from negprobe.errors import NegprobeError
 from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.statements import load_pairs
 from negprobe.study import metrics_tables
+from negprobe.terminal import PlainConsole, clear_errors
 
 
 def main(
@@ -28,20 +27,18 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
 ) -> None:
     """Compare and write."""
-    console = Console()
-    try:
+    console = PlainConsole()
+    with clear_errors():
         out.mkdir(parents=True, exist_ok=True)
         probe = AttentionProbe(HookedEncoder.from_pretrained(model))
         loaded = load_pairs(pairs)
         for reason in loaded.dropped:
-            console.print(f"left out {reason}", highlight=False, markup=False)
+            console.print(f"left out {reason}")
         chosen = loaded.pairs[:limit]
         for name, table in metrics_tables(probe.metrics(chosen)).items():
             with whole_file(out / f"{name}.parquet") as part:
                 table.to_parquet(part, index=False)
-        console.print(f"Wrote the metrics of {len(chosen)} pairs to {out}.", highlight=False, markup=False)
-    except (NegprobeError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
+        console.print(f"Wrote the metrics of {len(chosen)} pairs to {out}.")
 
 
 if __name__ == "__main__":

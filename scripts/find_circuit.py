@@ -12,14 +12,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from negprobe.attention import AttentionProbe
-from negprobe.errors import NegprobeError
 from negprobe.models import HookedEncoder
 from negprobe.patching import answerable, find_circuit
-from negprobe.statements import complete, from_control, load_pairs
+from negprobe.statements import from_control, load_pairs
+from negprobe.study import prepared
+from negprobe.terminal import PlainConsole, clear_errors, progress_on
 from negprobe.views import circuit_graph, faithfulness_curve, save_figure
 
 
@@ -38,27 +37,19 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of the sample, the split, random sets and the bootstrap.")] = 0,
 ) -> None:
     """Search, prove, save."""
-    console = Console()
-    try:
+    console = PlainConsole()
+    with clear_errors():
         out.mkdir(parents=True, exist_ok=True)
         encoder = HookedEncoder.from_pretrained(model, device=device)
         loaded = [load_pairs(name) for name in pairs or ["builtin"]]
         for reason in (reason for part in loaded for reason in part.dropped):
-            console.print(f"left out {reason}", highlight=False, markup=False)
+            console.print(f"left out {reason}")
         asked = answerable(encoder, [pair for part in loaded for pair in part.pairs])
         for index, reason in asked.unanswerable.items():
-            console.print(f"left out pair {index}: {reason}", highlight=False, markup=False)
+            console.print(f"left out pair {index}: {reason}")
         drawn = sorted(np.random.default_rng(seed).permutation(list(asked.pairs))[:sample].tolist())
-        chosen = [from_control(complete(asked.pairs[index], encoder.tokenizer)) for index in drawn]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bars:
-            tasks: dict[str, int] = {}
-
-            def told(step: str, done: int, total: int) -> None:
-                if step not in tasks:
-                    tasks[step] = bars.add_task(step)
-                bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
-
+        chosen = [from_control(prepared(encoder, asked.pairs[index])[0].pair) for index in drawn]
+        with progress_on(console) as report:
             circuit = find_circuit(
                 encoder,
                 chosen,
@@ -66,17 +57,15 @@ def main(
                 ablation=ablation,  # type: ignore[arg-type]
                 threshold=threshold,
                 seed=seed,
-                progress=told,
+                progress=report,
             )
         circuit.save(out / "circuit.json")
         readings = AttentionProbe(encoder).readings(chosen)
         save_figure(circuit_graph(circuit, readings), out / "circuit.png")
         save_figure(faithfulness_curve(circuit), out / "faithfulness.png")
         heads = sum(component.head is not None for component in circuit.components)
-        console.print(f"{circuit}.", highlight=False, markup=False)
+        console.print(f"{circuit}.")
         console.print(f"{heads} of {encoder.cfg.n_layers * encoder.cfg.n_heads} heads. Wrote to {out}.", soft_wrap=True)
-    except (NegprobeError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from negprobe.errors import NegprobeError, PatchingError
+from negprobe.errors import PatchingError
 from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching import (
@@ -32,7 +30,9 @@ from negprobe.patching import (
 )
 from negprobe.patching.sites import site_for
 from negprobe.patching.sweep import checked_sweep
-from negprobe.statements import complete, from_control, load_pairs
+from negprobe.statements import from_control, load_pairs
+from negprobe.study import prepared
+from negprobe.terminal import PlainConsole, clear_errors, progress_on
 
 
 def main(
@@ -65,8 +65,8 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of resampling and of the bootstrap.")] = 0,
 ) -> None:
     """Patch and write."""
-    console = Console()
-    try:
+    console = PlainConsole()
+    with clear_errors():
         out.mkdir(parents=True, exist_ok=True)
         read = chosen_objective(objective)
         # All of it before the model is loaded and the first sweep is done.
@@ -79,18 +79,18 @@ def main(
         encoder = HookedEncoder.from_pretrained(model, device=device)
         loaded = [load_pairs(name) for name in pairs or ["builtin"]]
         for reason in (reason for part in loaded for reason in part.dropped):
-            console.print(f"left out {reason}", highlight=False, markup=False)
+            console.print(f"left out {reason}")
         asked = answerable(encoder, [pair for part in loaded for pair in part.pairs[:limit]])
         for index, reason in asked.unanswerable.items():
-            console.print(f"left out pair {index}: {reason}", highlight=False, markup=False)
+            console.print(f"left out pair {index}: {reason}")
         chosen = list(asked.pairs.values())
         if control:
-            chosen = [from_control(complete(pair, encoder.tokenizer)) for pair in chosen]
+            chosen = [from_control(prepared(encoder, pair)[0].pair) for pair in chosen]
         tables = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bars:
+        with progress_on(console) as report:
             for name, parts, way in sweeps:
-                task = bars.add_task(f"{name} by {' and '.join(parts)}, {how}, {way}", total=len(chosen))
+                step = f"{name} by {' and '.join(parts)}, {how}, {way}"
+                report(step, 0, len(chosen))
                 results = patch_sweep(
                     encoder,
                     chosen,
@@ -102,7 +102,7 @@ def main(
                     renormalize=renormalize,
                     objective=read,
                     seed=seed,
-                    progress=lambda done, task=task: bars.update(task, completed=done),  # type: ignore[misc]
+                    progress=lambda done, step=step: report(step, done, len(chosen)),  # type: ignore[misc]
                 )
                 # The pairs' own numbers, as in what was left out.
                 results = results.assign_coords(pair=list(asked.pairs))
@@ -111,8 +111,6 @@ def main(
         with whole_file(out / "averages.parquet") as part:
             pd.concat(tables).to_parquet(part, index=False)
         console.print(f"Wrote {len(tables)} sweeps over {len(chosen)} pairs to {out}.", soft_wrap=True)
-    except (NegprobeError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
 
 
 def chosen_objective(name: str | None) -> Objective | None:

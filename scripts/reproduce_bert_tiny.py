@@ -27,19 +27,19 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from matplotlib.figure import Figure
 from original_claims import Claim, answer, map_correlations, questions, with_references, without_repeats
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
 from negprobe.attention import AttentionProbe, Comparison
-from negprobe.errors import ModelError, NegprobeError
+from negprobe.errors import ModelError
 from negprobe.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
+from negprobe.terminal import PlainConsole, clear_errors
 from negprobe.views.drawing import save_figure
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
 from negprobe.views.statistics_figures import (
@@ -184,7 +184,7 @@ def as_distilbert(bert: BertForMaskedLM) -> DistilBertForMaskedLM:
     return distilbert.eval()
 
 
-def measured(model: HookedEncoder, pairs: Sequence[StatementPair], console: Console) -> xr.Dataset:
+def measured(model: HookedEncoder, pairs: Sequence[StatementPair], console: PlainConsole) -> xr.Dataset:
     """All that the claims are about: the metrics, their references, and the correlations of the maps."""
     probe = AttentionProbe(model)
     with Progress(console=console, transient=True) as bar:
@@ -230,7 +230,7 @@ def _add_to_title(figure: Figure, more: str) -> None:
     figure.suptitle(f"{figure.get_suptitle()} {more}", fontsize=10, parse_math=False)
 
 
-def print_claims(claims: Sequence[Claim], console: Console) -> None:
+def print_claims(claims: Sequence[Claim], console: PlainConsole) -> None:
     """A table of the claims, and each in a sentence."""
     table = Table(title="The claims of the original study")
     for column in ("", "claim", "measured", "against", "p", "pairs", "verdict"):
@@ -242,15 +242,13 @@ def print_claims(claims: Sequence[Claim], console: Console) -> None:
         table.add_row(claim.number, where, value, border, p, str(claim.n), claim.verdict)
     console.print(table)
     for claim in claims:
-        console.print(f"{claim.number}. {claim.sentence()}", highlight=False, markup=False)
+        console.print(f"{claim.number}. {claim.sentence()}")
     console.print(
         "Intervals are percentile bootstrap, p is from sign flips over pairs. A head is told as the strongest of all: "
         "its p is corrected for that (max-T), its interval is not, and new pairs would show less. "
         "Where the claim holds in no head, p is the largest of the heads' own.",
-        highlight=False,
-        markup=False,
     )
-    console.print(not_corrected(claims), highlight=False, markup=False)
+    console.print(not_corrected(claims))
 
 
 def not_corrected(claims: Sequence[Claim]) -> str:
@@ -272,8 +270,8 @@ def main(
     ] = None,
 ) -> None:
     """Measure, judge, draw and write."""
-    console = Console()
-    try:
+    console = PlainConsole()
+    with clear_errors():
         out.mkdir(parents=True, exist_ok=True)
         loaded = load_pairs(pairs)
         problem = "" if model and distilbert else hub_problem()
@@ -288,7 +286,7 @@ def main(
             )
         said += [f"Model: {taken.name}, because {taken.why}", f"DistilBERT: {second.name}, because {second.why}"]
         for line in said:
-            console.print(line, highlight=False, markup=False)
+            console.print(line)
         metrics = measured(taken.model, chosen, console)
         answers = [answer(question, seed) for question in questions(metrics)]
         claims = [found.claim for found in answers]
@@ -318,9 +316,7 @@ def main(
         drawn["distilbert_heatmaps"] = head_that_changes_most(of_second, second.name)
         for name, figure in drawn.items():
             save_figure(figure, out / f"{name}.png")
-        console.print(f"Wrote {len(claims)} claims and {len(drawn)} figures to {out}.", highlight=False, markup=False)
-    except (NegprobeError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
+        console.print(f"Wrote {len(claims)} claims and {len(drawn)} figures to {out}.")
 
 
 if __name__ == "__main__":

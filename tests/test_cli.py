@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from negprobe import HookedEncoder, builtin_pairs
 from negprobe.cli import app
 from negprobe.errors import NegprobeWarning
+from negprobe.patching import DIRECTIONS
+from negprobe.results import PATCHED_BY_ROLE
+from negprobe.study import patching_table, run_study
 from negprobe.views import report_comparison
 
 
@@ -112,6 +116,57 @@ def test_patch_writes_maps_and_numbers(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 8
 
 
+def in_order(table):
+    return table.astype({"part": int}).sort_values(["direction", "layer", "part"])
+
+
+def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
+    pair = builtin_pairs()[0]
+    arguments = (pair.original, pair.counterfactual, "--target", pair.target, "--foil", pair.foil)
+    result = run("patch", *arguments, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    study = run_study(model, [pair], circuit_pairs=0)
+    assert study.from_control == 1
+    (control,) = (pair.control for pair in study.pairs)
+    said = " ".join(result.output.split())
+    assert f"Swapped with the control: {control}" in said
+    assert "on the control," in said and "bring the control's answer back" in said and "original" not in said
+    both = pd.read_csv(tmp_path / "patching.csv"), patching_table(study.patching)
+    heads = [in_order(table.query("site == 'z'")) for table in both]
+    assert set(heads[0]["base_run"]) == {"control", "counterfactual"}
+    for column in ("patched", "base", "source"):
+        assert heads[0][column].to_numpy() == pytest.approx(heads[1][column].to_numpy(), abs=1e-6)
+    by_token = in_order(patching_table({("resid_pre", way): study.positions[way] for way in DIRECTIONS}))
+    ours = in_order(both[0].query("site == 'resid_pre'"))
+    assert ours["patched"].to_numpy() == pytest.approx(by_token["patched"].to_numpy(), abs=1e-6)
+    assert set(both[0]["site"]) == {*PATCHED_BY_ROLE, "z"}
+
+
+def test_patch_takes_a_control_that_is_given_or_none(tmp_path):
+    original, counterfactual, control = (
+        f"The door is {words}open. So the door is [MASK]." for words in ("", "not ", "now ")
+    )
+    arguments = ("patch", original, counterfactual, "--target", "open", "--foil", "closed", "--out", tmp_path)
+    bases = {}
+    for options in (("--control", control), ("--no-control",)):
+        result = run(*arguments, *options)
+        assert result.exit_code == 0, result.output
+        table = pd.read_csv(tmp_path / "patching.csv").query("direction == 'noising'")
+        bases[options[0]] = (set(table["base_run"]), table["base"].iloc[0])
+    assert bases["--control"][0] == {"control"} and bases["--no-control"][0] == {"original"}
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    for option, text in (("--control", control), ("--no-control", original)):
+        tokens, _, _ = model.to_tokens(text)
+        logits = model(text)[0, tokens[0] == model.tokenizer.mask_token_id][0]
+        open_, closed = model.tokenizer.convert_tokens_to_ids(["open", "closed"])
+        assert bases[option][1] == pytest.approx((logits[open_] - logits[closed]).item(), abs=1e-4)
+    refused = run(*arguments, "--control", "The door is open. So the door is [MASK].")
+    assert refused.exit_code == 1
+    assert "This control cannot be used: the control has" in " ".join(refused.output.split())
+    assert run(*arguments, "--control", control, "--no-control").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,7 +196,7 @@ def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
-    assert "Tested in each of 2 data sets by itself" in said
+    assert "Tested separately in each of 2 data sets" in said
     assert "Of 6 pairs, 2 were patched" in said
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["data"]["source"] == f"the built-in pairs and {file}"

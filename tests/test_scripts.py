@@ -65,8 +65,10 @@ def test_patch_negation_knocks_the_cue_out_between_counterfactual_and_control(tm
 
 
 def test_compare_pairs_saves_what_the_probe_measures(tmp_path):
+    tmp_path /= "out[/x]y\x1b[31m"
     done = run("compare_pairs.py", "--limit", 3, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
+    assert r"out[/x]y\x1b[31m" in "".join(done.stdout.split())
     probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
     expected = probe.metrics(builtin_pairs()[:3])
     table = pd.read_parquet(tmp_path / "metrics.parquet").set_index(["pair", "compared", "layer", "head"])
@@ -123,3 +125,14 @@ def test_find_circuit_saves_what_find_circuit_returns(tmp_path):
     assert Circuit.load(tmp_path / "circuit.json").components == expected.components
     assert f"faithfulness {expected.faithfulness:.2f}" in done.stdout.replace("\n", " ")
     assert {path.name for path in tmp_path.glob("*.png")} == {"circuit.png", "faithfulness.png"}
+
+
+@pytest.mark.parametrize(
+    "script", ["compare_pairs.py", "patch_negation.py", "find_circuit.py", "compare_attribution.py"]
+)
+def test_scripts_print_names_literally(script, tmp_path):
+    out = tmp_path / "out[/x]\x1b[31m"
+    done = run(script, "--pairs", "p[/x]\x1b[31m", "--out", out)
+    assert done.returncode == 1
+    assert r"p[/x]\x1b[31m" in done.stderr and "\x1b" not in done.stdout + done.stderr
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1

@@ -105,8 +105,8 @@ def test_effects_are_replicated_over_cues_and_data_sets_where_there_are_several(
     assert list(results.replications["source"]["group"].values) == ["a", "b"]
     assert set(results.replications["cue"]["group"].values) <= {pair.cue for pair in pairs}
     sentences = " ".join(findings(results))
-    assert "Tested in each of 2 data sets by itself" in sentences
-    assert re.search(r"Tested in each of \d kinds of cue by itself", sentences)
+    assert "Tested separately in each of 2 data sets" in sentences
+    assert re.search(r"Tested separately in each of \d kinds of cue", sentences)
 
 
 def test_the_cue_itself_is_swapped_against_its_control(results):
@@ -282,7 +282,7 @@ def test_the_findings_name_the_heads_the_tables_name(results):
     assert f"{n_heads} of 16 heads respond to the negation" in sentences
     back = mean_effect(results.patching["z", "denoising"])
     layer, head = np.unravel_index(back.values.argmax(), back.shape)
-    assert f"head {layer}.{head} brings back {back.values.max():.0%}" in sentences
+    assert f"head {layer}.{head} restores {back.values.max():.0%}" in sentences
     right = int(((results.answers["original"] > 0) & (results.answers["counterfactual"] < 0)).sum())
     assert f"on {right} pairs" in sentences
 

@@ -436,6 +436,17 @@ class HookedEncoder(HookedRootModule):
             else:
                 self.hook_dict.pop(name, None)
 
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Refuse what TransformerLens's direct-path patching asks for.
+
+        Raises:
+            ModelError: always; queries, keys and values have one input here.
+        """
+        raise ModelError(
+            "HookedEncoder has no separate inputs of queries, keys and values, which transformer_lens.patching needs "
+            "to patch direct paths; use negprobe.patching.path_patch."
+        )
+
     def hook_points(self) -> list[HookPoint]:
         """Every hook point, the per-head results among them even while they are not listed."""
         return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]

@@ -24,7 +24,7 @@ from huggingface_hub import (
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 
-from negprobe.errors import ModelError
+from negprobe.errors import ModelError, NegprobeWarning
 from negprobe.files import whole_file
 
 _SETTINGS = (
@@ -97,7 +97,11 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
         cached = None if is_final else _cached(name, revision)
         if cached is None:
             raise ModelError(problem) from error
-        warnings.warn(f"{problem} The local cache's copy of {name!r} is used (commit {cached.name}).", stacklevel=2)
+        warnings.warn(
+            f"{problem} The local cache's copy of {name!r} is used (commit {cached.name}).",
+            NegprobeWarning,
+            stacklevel=2,
+        )
         return cached
 
 

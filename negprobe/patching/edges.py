@@ -23,7 +23,7 @@ from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs
+from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes
 from negprobe.statements import StatementPair
@@ -109,7 +109,12 @@ def attribute_edges(
             progress(done)
     return xr.Dataset(
         {"patched": (("pair", "sender", "receiver"), patched), "base": ("pair", base), "source": ("pair", source)},
-        coords={"pair": np.arange(len(chosen)), "sender": senders, "receiver": receivers},
+        coords={
+            "pair": np.arange(len(chosen)),
+            "sender": senders,
+            "receiver": receivers,
+            **run_names(chosen, direction),
+        },
         attrs={"site": "path", "how": "swap", "mlps": "frozen", "layer_norm": layer_norm, "estimate": "attribution"}
         | attributes(model, direction, objective),
     )

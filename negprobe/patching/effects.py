@@ -12,6 +12,9 @@ from negprobe.files import whole_file
 from negprobe.statistics import MAX_RESAMPLES
 from negprobe.texts import quoted
 
+RUN_NAMES = ("base_run", "source_run")
+"""The coordinates that say which statement of each pair is patched, and which one the activations are from."""
+
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
 
@@ -40,7 +43,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     Each cell uses the pairs that have that part. A pair whose swing goes down counts with both differences turned
     round, so that swings do not cancel; a pair weighs as much as its swing, so that those with hardly any do not
     dominate as they would in a mean of ratios. Pairs below `MIN_GAP` are left out all the same, and named in the
-    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN.
+    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN. Those of
+    the runs, `base_run` and `source_run`, are "control or original" where pairs differ in them.
 
     Raises:
         PatchingError: for anything but the results of patches.
@@ -50,7 +54,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     present = moved.notnull()
     n_pairs = present.sum("pair")
     values = moved.sum("pair") / swing.where(present).sum("pair")
-    named = values.where(n_pairs > 0).assign_coords(n_pairs=n_pairs)
+    runs = {name: _one_of(results[name]) for name in RUN_NAMES if name in results.coords}
+    named = values.where(n_pairs > 0).assign_coords({"n_pairs": n_pairs} | runs)
     return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
 
 
@@ -141,6 +146,10 @@ def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     gap = results["source"] - results["base"]
     moved = (results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)
     return moved.where(abs(gap) >= MIN_GAP), abs(gap)
+
+
+def _one_of(names: xr.DataArray) -> str:
+    return " or ".join(sorted(set(map(str, names.values.flat))))
 
 
 def _named(results: xr.Dataset, which: xr.DataArray) -> list[int]:

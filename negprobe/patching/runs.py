@@ -25,6 +25,7 @@ from negprobe.statements import (
     roles,
     tokenize_all,
 )
+from negprobe.statements.controls import is_from_control
 from negprobe.texts import quoted
 
 # Floats of the activations kept for the pairs that are prepared together.
@@ -73,6 +74,17 @@ class PairRuns:
     source_of: Int[Tensor, "pair base_pos"]
     aligned: Bool[Tensor, "pair base_pos"]
     role: Int[Tensor, "pair base_pos"]
+
+
+def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str, tuple[str, list[str]]]:
+    """Which statement of each pair is run, as the coordinates `base_run` and `source_run` of a result.
+
+    A pair that `from_control` made has its "control" where others have their "original".
+    """
+    counterfactual = ("pair", ["counterfactual"] * len(pairs))
+    other = ("pair", ["control" if is_from_control(pair) else "original" for pair in pairs])
+    base, source = (other, counterfactual) if direction == "noising" else (counterfactual, other)
+    return {"base_run": base, "source_run": source}
 
 
 def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[StatementPair]:

@@ -27,7 +27,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, site_widths
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names, site_widths
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
@@ -82,8 +82,10 @@ def patch_sweep(
     Returns:
         A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where the
         pair has no such part, or it is not aligned), and `base` and `source` `[pair]`, those of the unpatched runs.
-        `effects.effect`, `effects.mean_effect` and `effects.averages` normalise it. Coordinates name roles, and for a
-        single pair the tokens; attributes name site, direction, objective and model.
+        `effects.effect`, `effects.mean_effect` and `effects.averages` normalise it. Coordinates name roles, the
+        statement that each run is of (`base_run`, `source_run`: "original", "counterfactual" or, for a pair that
+        `from_control` made, "control"), and for a single pair the tokens of the base; attributes name site, direction,
+        objective and model.
 
     Raises:
         PatchingError: for a site, part, role or objective that does not exist or that the model
@@ -276,11 +278,13 @@ def sweep_dataset(
     patched = np.full((n_pairs, n_layers, n_parts, width), np.nan)
     base, source = np.full(n_pairs, np.nan), np.full(n_pairs, np.nan)
     unmatched = np.full(n_pairs, "", dtype=object)
+    pairs: dict[int, StatementPair] = {}
     for indices, runs, values in parts:
         patched[indices, :, :, : values.patched.shape[3]] = values.patched.cpu().double().numpy()
         base[indices] = values.base.cpu().double().numpy()
         source[indices] = values.source.cpu().double().numpy()
         unmatched[indices] = unmatched_tokens(runs)
+        pairs |= dict(zip(indices, runs.pairs, strict=True))
     by = [part for part in sweep.by if part == "head"] + [part for part in [sweep.token_part] if part]
     if "head" not in by:
         patched = patched.squeeze(axis=2)
@@ -290,6 +294,7 @@ def sweep_dataset(
     coords |= {"head": np.arange(n_parts)} if "head" in by else {}
     coords |= {"role": list(ROLES)} if "role" in by else {}
     coords["unmatched"] = ("pair", unmatched.astype(str))
+    coords |= run_names([pairs[index] for index in range(n_pairs)], direction)
     if "position" in by:
         coords["position"] = np.arange(width)
         if n_pairs == 1:

@@ -55,6 +55,11 @@ def from_control(pair: StatementPair) -> StatementPair:
     return pair if pair.control is None else replace(pair, original=pair.control)
 
 
+def is_from_control(pair: StatementPair) -> bool:
+    """Whether the pair's control stands in the place of its original, as `from_control` puts it there."""
+    return pair.control is not None and pair.original == pair.control
+
+
 def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Every control that fits, the best first; see `length_matched_control`."""
     statement = tokenize(counterfactual, tokenizer)

@@ -321,7 +321,8 @@ def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None
 
     Args:
         effect: Normalised effects with the dimensions `layer` and one other; `attrs` may name `site`, `how`,
-            `direction` and `key_role`, which the title tells in words, and the coordinate `n_pairs` how many pairs.
+            `direction` and `key_role`, and the coordinates `base_run`, `source_run` and `n_pairs`, which the title says
+            in words.
         width: Inches the figure is wide at most.
         axes: Where to draw; a new figure if there is none. Tokens are named, and numbers written, for the size it has
             now.
@@ -342,7 +343,7 @@ def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None
     beneath = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
     axes = axes or cell_axes(table.shape, width, beneath=beneath)
     draw_cells(axes, table, "normalised effect\n(1: the whole swing)", diverging=True)
-    set_title(axes, *patching_title(effect.attrs), *_n_pairs(effect))
+    set_title(axes, *patching_title(effect), *_n_pairs(effect))
     layers = [str(layer) for layer in effect["layer"].values] if "layer" in effect.coords else []
     along = {"position": "token", "role": "role of the token"}.get(by, by)
     name_cells({axes: CellNames(labels, layers, along)})

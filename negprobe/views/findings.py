@@ -11,7 +11,7 @@ from negprobe.patching import averages, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import ALPHA, agreement, survivors
 from negprobe.views.circuit_story import ROLE_NAMES
-from negprobe.views.labels import metric_name, percent
+from negprobe.views.labels import metric_name, percent, run_name
 from negprobe.views.mechanism_findings import mechanism
 from negprobe.views.wording import between, in_percent, share_of, signed
 
@@ -32,7 +32,7 @@ def _hears(results: StudyResults) -> list[str]:
         alike = (1 - answers["original"]).to_numpy()
         low, high = _interval_of_mean(alike, results.seed)
         return [
-            f"To the model, a statement and its negation are alike to a cosine of {alike.mean():.3f} on average"
+            f"The embeddings of a statement and its negation have a mean cosine similarity of {alike.mean():.3f}"
             f"{between(f'{low:.3f}', f'{high:.3f}', len(alike))}, where 1 would be the same embedding."
         ]
     if len(results.cfg.labels) == 1:
@@ -67,11 +67,11 @@ def _responds(results: StudyResults) -> list[str]:
     n_heads, n_pairs = tests.sizes["layer"] * tests.sizes["head"], int(tests["n"].max())
     corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {n_pairs} pairs"
     if passing.empty:
-        return [f"None of {n_heads} heads does something else at the negation than at a neutral word ({corrected})."]
+        return [f"None of {n_heads} heads responds differently to the negation than to a neutral word ({corrected})."]
     top = passing.iloc[0]
     return [
-        f"{by_q} of {n_heads} heads do something else at the negation than at a neutral word of the same length "
-        f"({corrected}; {by_max_t} by the stricter max-T). The most regular is {top['layer']:.0f}.{top['head']:.0f}: "
+        f"{by_q} of {n_heads} heads respond differently to the negation than to a neutral word of the same length "
+        f"({corrected}; {by_max_t} by max-T). The most regular is {top['layer']:.0f}.{top['head']:.0f}: "
         f"its {metric_name(top['metric'])} differs by {signed(top['effect'], top['low'], top['high'])}."
     ]
 
@@ -92,26 +92,31 @@ def _carried(results: StudyResults) -> list[str]:
     heads = averages(results.patching["z", "denoising"], seed=results.seed).dropna(subset="effect")
     head = heads.nlargest(1, "effect").iloc[0]
     return [
-        f"Swapped for the affirmative run's ({int(head['n_pairs'])} pairs), one activation can bring that run's answer "
-        f"back. Of the residual stream at one kind of token, most: {path}. Of single heads, most: "
-        f"{int(head['layer'])}.{int(head['head'])}, {_effect(head)}."
+        f"Replacing a single activation of the counterfactual with the {_affirmative(results)}'s can restore that "
+        f"run's answer ({int(head['n_pairs'])} pairs). The strongest effects of the residual stream at one kind of "
+        f"token: {path}. The strongest single head is {int(head['layer'])}.{int(head['head'])}, {_effect(head)}."
     ]
 
 
 def _needed(results: StudyResults) -> list[str]:
     """What looking at the cue is worth, and how few components are enough."""
     found = results.mechanism
-    return [] if found is None else [*_looking(found, results.seed), *_enough(found)]
+    return [] if found is None else [*_looking(found, results), *_enough(found)]
 
 
-def _looking(found: Mechanism, seed: int) -> list[str]:
-    table = averages(found.knock_out_sets, seed=seed)
+def _affirmative(results: StudyResults) -> str:
+    """The statements that the counterfactuals are patched from: "control", "original", or "control or original"."""
+    return run_name(results.patching["resid_pre", "denoising"], "source_run")
+
+
+def _looking(found: Mechanism, results: StudyResults) -> list[str]:
+    table = averages(found.knock_out_sets, seed=results.seed)
     cut = table[table["patch"] == "everywhere"].iloc[0]
     if np.isnan(cut["effect"]):
         return []
     return [
-        f"If no token may look at the cue, the answer under the negation goes {_effect(cut)} of the way to the "
-        "affirmative run's."
+        f"If no token can attend to the cue, the answer under the negation goes {_effect(cut)} of the way to the "
+        f"{_affirmative(results)}'s."
     ]
 
 
@@ -121,8 +126,8 @@ def _enough(found: Mechanism) -> list[str]:
         return []
     low, high = circuit.interval
     return [
-        f"A circuit of {len(circuit)} of {len(circuit.scores)} components is enough to keep "
-        f"{percent(circuit.faithfulness)} of what the negation does"
+        f"A circuit of {len(circuit)} of {len(circuit.scores)} components preserves "
+        f"{percent(circuit.faithfulness)} of the effect of negation"
         f"{between(percent(low), percent(high), circuit.n_held_out)} on {circuit.n_held_out} pairs that it was not "
         f"searched on; random sets of that size keep {percent(circuit.random_faithfulness)}."
     ]
@@ -221,9 +226,9 @@ def _how_many_pass(tests: xr.Dataset) -> str:
     by_q, by_max_t = (int((tests[name] <= ALPHA).any("metric").sum()) for name in ("q", "p_max_t"))
     coarse = f" {tests.attrs['resolution']}" if "resolution" in tests.attrs else ""
     return (
-        f"Held against a neutral word of the same length in {int(tests['n'].max())} pairs, {by_q} of {n_heads} heads "
-        f"respond to the negation on one metric at least (Benjamini-Hochberg q ≤ {ALPHA:g} over {n_tests} tests of "
-        f"{tests.sizes['metric']} metrics); by the stricter max-T, {by_max_t} do.{coarse}"
+        f"Compared with a neutral word of the same length in {int(tests['n'].max())} pairs, {by_q} of {n_heads} heads "
+        f"respond to the negation on at least one metric (Benjamini-Hochberg q ≤ {ALPHA:g} over {n_tests} tests of "
+        f"{tests.sizes['metric']} metrics); {by_max_t} by max-T.{coarse}"
     )
 
 
@@ -250,9 +255,9 @@ def _raw_and_norm(tests: xr.Dataset) -> str:
     apart = found.disagreeing.head(_N_HEADS_NAMED)
     named = ", ".join(f"{row['layer']:.0f}.{row['head']:.0f}" for _, row in apart.iterrows())
     where = (
-        f"of those in which one survives the correction, {len(found.disagreeing)} point opposite ways (first {named})"
+        f"of the heads with a significant effect, {len(found.disagreeing)} show opposite signs (first {named})"
         if len(apart)
-        else "in none in which one survives the correction do they point opposite ways"
+        else "no head with a significant effect shows opposite signs"
     )
     rank = (
         "do not vary enough over the heads to be ranked"
@@ -273,8 +278,8 @@ def _contributed(tests: xr.Dataset | None) -> list[str]:
         cell = here.isel(layer=layer)
         named.append(f"{measure} {float(cell['effect']):+.3g} in layer {layer} (max-T p {float(cell['p_max_t']):.2g})")
     return [
-        "All heads together, the cue's share of what flows into the other words differs from the neutral word's most "
-        f"by {'; '.join(named)}."
+        "With all heads together, the cue's share of the information flowing into the other words differs most from "
+        f"the neutral word's by {'; '.join(named)}."
     ]
 
 
@@ -286,7 +291,7 @@ def _replicated(results: StudyResults) -> list[str]:
         n_heads = found.sizes["layer"] * found.sizes["head"]
         several = int((found["q_partial"] <= ALPHA).any("metric").sum())
         sentences.append(
-            f"Tested in each of {found.sizes['group']} {what} by itself, {several} of {n_heads} heads have an effect "
+            f"Tested separately in each of {found.sizes['group']} {what}, {several} of {n_heads} heads have an effect "
             f"of the same sign in two or more (partial conjunction, q ≤ {ALPHA:g} over all metrics and heads)."
             f"{_out_of_reach(found)}"
         )
@@ -322,7 +327,7 @@ def carriers(results: StudyResults) -> list[str]:
     effect = mean_effect(results.patching["resid_pre", "denoising"])
     if not np.isfinite(effect).any():
         return ["No patched pair's two runs differ in the answer, so there is nothing for a swap to move."]
-    return [_swap_story(results), *_path_story(effect), _head_story(results)]
+    return [_swap_story(results), *_path_story(effect, _affirmative(results)), _head_story(results)]
 
 
 def _swap_story(results: StudyResults) -> str:
@@ -333,11 +338,11 @@ def _swap_story(results: StudyResults) -> str:
     rest = f", and between original and counterfactual in the other {n - k}" if n > k else ""
     return (
         f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue has a "
-        f"partner to be swapped with{rest}; control or original is the affirmative run below.{sample}"
+        f"partner{rest}.{sample}"
     )
 
 
-def _path_story(effect: xr.DataArray) -> list[str]:
+def _path_story(effect: xr.DataArray, affirmative: str) -> list[str]:
     """Where the answer stands before each layer: the role whose residual stream alone moves it most."""
     n_pairs = int(effect["n_pairs"].sel(role="cue").max())
     no_cue = "No pair has a control and no cue has a partner in an original, so none could be swapped by itself."
@@ -349,8 +354,8 @@ def _path_story(effect: xr.DataArray) -> list[str]:
         steps.append(f"before layer {layer} at {ROLE_NAMES[role]} ({percent(float(here.sel(role=role)))})")
     return [
         *story,
-        "Swapping the residual stream at the tokens of one role brings back the affirmative run's answer (denoising) "
-        f"most {', '.join(steps)}.",
+        f"Replacing the residual stream at the tokens of one role with the {affirmative}'s (denoising) restores its "
+        f"answer most {', '.join(steps)}.",
     ]
 
 
@@ -359,13 +364,14 @@ def _head_story(results: StudyResults) -> str:
     away = mean_effect(results.patching["z", "noising"])
     order = np.argsort(back.values, axis=None)[::-1][:_N_HEADS_NAMED]
     named = "; ".join(
-        f"head {layer}.{head} brings back {percent(back.values[layer, head])} and takes away "
+        f"head {layer}.{head} restores {percent(back.values[layer, head])} and removes "
         f"{percent(away.values[layer, head])}"
         for layer, head in zip(*np.unravel_index(order, back.shape), strict=True)
     )
+    run = _affirmative(results)
     return (
-        "Swapping one head's output z at all aligned tokens brings the affirmative run's answer back into the "
-        f"counterfactual's (denoising), or takes it away from the affirmative run (noising): {named}."
+        f"Replacing one head's output z at all aligned tokens of the counterfactual with the {run}'s restores the "
+        f"{run}'s answer (denoising); the other way round it removes it (noising): {named}."
     )
 
 
@@ -374,10 +380,12 @@ def left_out(results: StudyResults) -> list[str]:
     notes = list(results.notes)
     for what, reasons in (
         ("Left out", results.dropped),
-        ("Measured but without an answer to patch", results.unpatched),
+        ("Measured but not patchable", results.unpatched),
     ):
         if reasons:
-            more = f" (and {len(reasons) - 1} more such entries, in manifest.json)" if len(reasons) > 1 else ""
+            n_more = len(reasons) - 1
+            listed = "is" if n_more == 1 else "are"
+            more = f" ({n_more} more {listed} listed in manifest.json)" if n_more else ""
             notes.append(f"{what}: {reasons[0].rstrip('.')}{more}.")
     for what, missing in (
         ("negation cue", sum(not pair.cue_spans for pair in results.pairs)),
@@ -395,7 +403,7 @@ def left_out(results: StudyResults) -> list[str]:
     if results.unknown_words:
         words = ", ".join(results.unknown_words[:12])
         more = ", …" if len(results.unknown_words) > 12 else ""
-        notes.append(f"This model does not know {len(results.unknown_words)} words of the statements: {words}{more}.")
+        notes.append(f"{len(results.unknown_words)} words are not in the model's vocabulary: {words}{more}.")
     no_gap = [mean_effect(patched).attrs["near_zero_gap"] for patched in results.patching.values()][:1]
     if no_gap and no_gap[0]:
         notes.append(f"{len(no_gap[0])} patched pairs do not differ in the answer and are not in the averages.")

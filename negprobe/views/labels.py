@@ -1,10 +1,10 @@
 """How tokens, roles, metrics and patches are written where there is little room."""
 
 import unicodedata
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import xarray as xr
 from matplotlib import rcParams
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -72,7 +72,6 @@ _DONE = {
     "resample": "Replacing {} by another pair's",
     "knock_out": "Cutting attention",
 }
-_RUNS = {"denoising": "counterfactual", "noising": "original"}
 
 
 def tick_label(token: str, longest: int = 14) -> str:
@@ -129,25 +128,59 @@ def metric_unit(metric: str) -> str:
     return _UNITS[max(fitting, key=len)] if fitting else ""
 
 
-def patching_title(attributes: Mapping[str, object]) -> list[str]:
-    """What was done, and to which run, in a line each: "Swapping head outputs", "in the counterfactual (denoising)".
+def patching_title(effects: xr.DataArray) -> list[str]:
+    """What was done in a line, and to which run in another.
+
+    "Swapping head outputs", "from the control into the counterfactual (denoising)".
 
     Args:
-        attributes: Those of a sweep's results: `site`, `how`, `direction`, `key_role`, all of which may lack.
+        effects: Effects with the attributes `site`, `how`, `direction` and `key_role`, and the coordinates `base_run`
+            and `source_run`, all of which may lack.
     """
-    site, how, direction, key = (str(attributes.get(name, "")) for name in ("site", "how", "direction", "key_role"))
+    site, how, key = (str(effects.attrs.get(name, "")) for name in ("site", "how", "key_role"))
     lines = []
     if site:
         done = _DONE.get(how or "swap", f"{how}: {{}}").format(_SITES.get(site, site))
         lines.append(f"{done} to {'the cue' if key == 'cue' else role_label(key)}" if how == "knock_out" else done)
-    if direction:
-        lines.append(f"in the {_RUNS[direction]} ({direction})" if direction in _RUNS else direction)
-    return lines
+    return [*lines, *runs_title(effects, swapped=how in ("", "swap"))]
+
+
+def runs_title(effects: xr.DataArray, *, swapped: bool = True) -> list[str]:
+    """Which run is patched, in a line: "from the control into the counterfactual (denoising)"; none if unknown.
+
+    Args:
+        effects: As in `patching_title`.
+        swapped: Whether the activations come from the other run.
+    """
+    direction = str(effects.attrs.get("direction", ""))
+    base, source = run_name(effects, "base_run"), run_name(effects, "source_run")
+    if not base:
+        return [direction] if direction else []
+    runs = f"from the {source} into the {base}" if swapped and source else f"in the {base}"
+    return [f"{runs} ({direction})" if direction else runs]
+
+
+def run_name(effects: xr.DataArray | xr.Dataset, which: str) -> str:
+    """Which statement's run it is, "control or original" where pairs differ; "" if the result does not say.
+
+    Args:
+        effects: Effects, or the results they were made from.
+        which: "base_run", the one that is patched, or "source_run".
+    """
+    if which in effects.coords:
+        return " or ".join(sorted(set(map(str, effects[which].values.flat))))
+    # The counterfactual's place is that of no other statement; the original's may be its control's.
+    counterfactual = {"denoising": "base_run", "noising": "source_run"}.get(str(effects.attrs.get("direction", "")))
+    return "counterfactual" if which == counterfactual else ""
 
 
 def ablation_label(direction: str, ablation: str) -> str:
-    """What a circuit's other components became, and in which run: "mean ablation in the counterfactual (denoising)"."""
-    return f"{ablation} ablation in the {_RUNS[direction]} ({direction})"
+    """What a circuit's other components became, and in which run: "mean ablation in the counterfactual (denoising)".
+
+    The affirmative run is the control's, or the original's of a pair without one.
+    """
+    run = {"denoising": "counterfactual", "noising": "affirmative run"}[direction]
+    return f"{ablation} ablation in the {run} ({direction})"
 
 
 def short_name(model_name: str) -> str:

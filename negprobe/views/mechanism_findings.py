@@ -9,12 +9,12 @@ from negprobe.patching import Circuit, averages, mean_effect
 from negprobe.results import Mechanism, StudyResults
 from negprobe.statistics import rank_correlation
 from negprobe.views.circuit_story import ROLE_NAMES, head_sentence
-from negprobe.views.labels import percent
+from negprobe.views.labels import percent, run_name
 
 _N_NAMED = 3
 
 ABLATED = {
-    "swap": "swapped for the affirmative run's",
+    "swap": "replaced with the other run's",
     "mean": "set to its mean over the searched statements' tokens of the same role",
     "zero": "set to zero",
 }
@@ -35,8 +35,8 @@ def circuit_story(found: Mechanism) -> list[str]:
     heads = [component for component in sorted(found.circuit.components) if component.head is not None]
     return [
         f"{head_sentence(head_story(found.readings, component.layer, component.head))} With it alone "
-        f"{ABLATED[found.circuit.ablation]}, the answer goes {percent(found.circuit.scores[component])} of the way to "
-        f"the affirmative run's (over the {found.circuit.n_search} pairs searched on)."
+        f"{ABLATED[found.circuit.ablation]}, the answer moves {percent(found.circuit.scores[component])} of the way to "
+        f"that of the {run_name(found.knock_out, 'source_run')} (over the {found.circuit.n_search} pairs searched on)."
         for component in heads
         if component.head is not None
     ]
@@ -74,11 +74,12 @@ def _knocked_out(found: Mechanism) -> list[str]:
         if percent(by_head.values[layer, head]) != "0%"
     )
     return [
-        "With no other token allowed to look at the cue, in any layer, the counterfactual's answer goes "
-        f"{percent(whole)} of the way to the affirmative run's ({int(everywhere['n_pairs'].sel(patch='everywhere'))} "
-        f"pairs); in {layer} alone {percent(float(by_layer.sel(patch=layer)))}, the most of any layer; at "
+        "If no other token can attend to the cue in any layer, the counterfactual's answer moves "
+        f"{percent(whole)} of the way to that of the {run_name(found.knock_out_sets, 'source_run')} "
+        f"({int(everywhere['n_pairs'].sel(patch='everywhere'))} pairs); in {layer} alone "
+        f"{percent(float(by_layer.sel(patch=layer)))}, the most of any layer; at "
         f"{ROLE_NAMES[role.removeprefix('at ')]} alone {percent(float(roles.sel(patch=role)))}, the most of any role. "
-        + (f"Of single heads, most by {heads}." if heads else "No single head moves it.")
+        + (f"The strongest single heads: {heads}." if heads else "No single head moves it.")
     ]
 
 
@@ -96,7 +97,7 @@ def _looking_and_mattering(results: StudyResults) -> list[str]:
     return [
         "Do the heads that look at the negation matter? Over the heads, value-weighted attention to the cue and the "
         f"effect of swapping z have a rank correlation of {correlation:.2f}; the head that looks at it most, "
-        f"{looking[0]}.{looking[1]}, comes {_ordinal(rank)} of {effects.size} by its effect "
+        f"{looking[0]}.{looking[1]}, ranks {_ordinal(rank)} of {effects.size} by effect "
         f"({percent(float(effects.values[looking]))})."
     ]
 
@@ -113,8 +114,8 @@ def _size_and_faith(circuit: Circuit) -> str:
     return (
         f"{len(circuit)} of {len(circuit.scores)} components ({', '.join(map(str, sorted(circuit.components)))}) keep "
         f"{percent(circuit.faithfulness)} of what the counterfactual's run does (95 % interval {percent(low)} to "
-        f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search} (where "
-        f"{percent(circuit.threshold)} was asked for and {percent(circuit.search_faithfulness)} found), everything "
+        f"{percent(high)}) on {circuit.n_held_out} pairs held out from the search on {circuit.n_search} (target "
+        f"{percent(circuit.threshold)}, reached {percent(circuit.search_faithfulness)}), everything "
         f"else {ABLATED[circuit.ablation]}; random sets of that size keep "
         f"{percent(circuit.random_faithfulness)} on average, {percent(circuit.random_best)} at best."
     )
@@ -130,7 +131,7 @@ def _proof(circuit: Circuit) -> str:
     return (
         "Completeness: with one member taken out of both, circuit and model differ in faithfulness by "
         f"{gap.mean():.2f} on average and {gap.max():.2f} at worst ({worst});{more} 0 is complete. Minimality: without "
-        f"the member it can spare most, {least['component']}, faithfulness changes by {least['largest_change']:.2f} at "
+        f"its most dispensable member, {least['component']}, faithfulness changes by {least['largest_change']:.2f} at "
         "most, with whatever else is out. Over circuits of every size, the area under the curve of faithfulness "
         f"(CPR) is {circuit.cpr:.2f}, and that between the curve and 1 (CMD) {circuit.cmd:.2f}."
     )

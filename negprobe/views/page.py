@@ -282,7 +282,7 @@ def _sweep_data(sweep: xr.Dataset) -> dict[str, object]:
     effects = effect(sweep).squeeze("pair").transpose("layer", "position")
     before = "before " if sweep.attrs["site"] == "resid_pre" else ""
     return {
-        "title": f"{' '.join(patching_title(sweep.attrs))}: {' '.join(map(str, sweep['token'].values))}",
+        "title": f"{', '.join(patching_title(effects))}: {' '.join(map(str, sweep['token'].values))}",
         "tokens": [str(token) for token in sweep["token"].values],
         "layers": [f"{before}layer {layer}" for layer in effects["layer"].values],
         "effects": [_numbers(row) for row in effects.values],

@@ -54,7 +54,7 @@ from negprobe.views.drawing import (
     square_axes,
     wrapped,
 )
-from negprobe.views.labels import ablation_label, patching_title, role_label, short_name, tick_label
+from negprobe.views.labels import ablation_label, role_label, runs_title, short_name, tick_label
 
 _PALE = "#b0b0b0"
 _EFFECT = "normalised effect"
@@ -390,8 +390,8 @@ def causal_against_attention(
     axes = axes or square_axes(width)
     axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     scatter_heads(axes, points, layers, int(layers.max()) + 1)
-    told = " ".join(patching_title({"direction": effects.attrs.get("direction", "")})) or _EFFECT
-    label_scatter(axes, label, f"effect of swapping its output\n{told}")
+    runs = " ".join(runs_title(effects)) or _EFFECT
+    label_scatter(axes, label, f"effect of swapping its output\n{runs}")
     n = f"\nn = {number_range(effects['n_pairs'].values.flat)} pairs" if "n_pairs" in effects.coords else ""
     axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads{n}", fontsize=LARGE)
     name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])

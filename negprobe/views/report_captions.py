@@ -13,7 +13,7 @@ from negprobe.results import StudyResults
 from negprobe.statistics import ALPHA, agreement, rank_correlation
 from negprobe.views.circuit_story import ROLE_NAMES
 from negprobe.views.document import Picture
-from negprobe.views.labels import metric_name, percent
+from negprobe.views.labels import metric_name, percent, run_name
 from negprobe.views.mechanism_findings import ABLATED, attention_to_cue
 
 _METRICS = {
@@ -33,11 +33,6 @@ SITES = {
     "z": "one head's output z",
 }
 """What each site that a study patches is."""
-
-_DIRECTIONS = {
-    "denoising": "from the affirmative run into the counterfactual's",
-    "noising": "from the counterfactual's run into the affirmative one",
-}
 
 Texts = tuple[str, str]
 """What a figure shows with its main number, and how to read it."""
@@ -169,7 +164,7 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
         by = "heads" if site == "z" else "roles of tokens"
         texts[f"patching-{site}-{direction}"] = (
             f"Map of layers by {by}: effect of swapping {SITES[site]}, {direction}. {_most(patched, results.seed)}",
-            f"Swapping {SITES[site]}, {_DIRECTIONS[direction]} ({direction}, {patched.sizes['pair']} pairs).",
+            f"Swapping {SITES[site]}, {_runs(patched)} ({direction}, {patched.sizes['pair']} pairs).",
         )
     if ("resid_pre", "denoising") in results.patching:
         texts["effect-by-role"] = (
@@ -186,11 +181,11 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
             most = f"Most before layer {layer} at {str(cell['token'].item())!r}, {percent(float(cell))}."
         else:
             most = "The two runs do not differ in the answer."
-        pair = results.examples[0].pair
+        pair, base = results.examples[0].pair, run_name(patched, "base_run")
         texts[f"positions-resid_pre-{direction}"] = (
             f"Map of layers by tokens: effect of swapping the residual stream at one token, {direction}. {most}",
-            f"One pair, “{pair.counterfactual}”, token by token: swapping the residual stream before a layer, "
-            f"{_DIRECTIONS[direction]}.",
+            f"One pair, “{getattr(pair, base)}” (the {base}), token by token: swapping the residual stream before a "
+            f"layer, {_runs(patched)} ({direction}).",
         )
     return texts
 
@@ -205,7 +200,8 @@ def _of_mechanism(results: StudyResults) -> dict[str, Texts]:
             "Map of layers by heads: effect of one head not looking at the cue. "
             f"{_most(found.knock_out, results.seed)}",
             "The counterfactual's run with one head's attention to the cue taken away before the softmax, from all "
-            "other tokens: 0 leaves its answer as it is, 1 turns it into the affirmative run's.",
+            "other tokens: 0 leaves its answer as it is, 1 turns it into that of the "
+            f"{run_name(found.knock_out, 'source_run')}.",
         )
     }
     z = results.patching.get(("z", "denoising"))
@@ -230,9 +226,10 @@ def _of_circuit(circuit: Circuit) -> dict[str, Texts]:
         "circuit": (
             f"Diagram of the circuit by layer: {size} ({members}), which keep {faithful}.",
             f"The circuit: what is left when everything else is {ABLATED[circuit.ablation]}, from the first layer "
-            "(bottom) up, with all others as grey dots; size and colour tell the effect of ablating a component alone. "
-            "Beneath each head what it reads at which role of token, after the values, and what it reads otherwise "
-            "than in the affirmative run, where that is a quarter of its attention or more.",
+            "(bottom) up, with all others as grey dots; size and colour show the effect of ablating a component alone. "
+            "Beneath each head what it reads at which role of token, after the values, and what it reads differently "
+            "from the control, or the original of a pair without one, where that is a quarter of its attention or "
+            "more.",
         ),
         "faithfulness": (
             f"Curve of faithfulness over the share of components kept. The circuit of {size} has {faithful}; the area "
@@ -254,6 +251,10 @@ def _most(patched: xr.Dataset, seed: int) -> str:
     where = f"in head {int(top['layer'])}.{int(top['head'])}" if "head" in table else _where(top)
     interval = "" if pd.isna(top["low"]) else f" (95 % interval {percent(top['low'])} to {percent(top['high'])})"
     return f"Largest {where}, {percent(top['effect'])}{interval}."
+
+
+def _runs(patched: xr.Dataset) -> str:
+    return f"from the {run_name(patched, 'source_run')} into the {run_name(patched, 'base_run')}"
 
 
 def _where(top: pd.Series) -> str:

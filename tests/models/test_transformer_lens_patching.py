@@ -1,5 +1,6 @@
 """`transformer_lens.patching` runs on our encoder and gives what a loop written by hand on Hugging Face's gives."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformer_lens import patching
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
+from negprobe.errors import ModelError
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
 
@@ -152,3 +154,35 @@ def test_every_other_helper_of_transformer_lens_runs() -> None:
         assert effect.shape == (3, 4) and (effect - base).abs().max() > 1e-3
     every = patching.get_act_patch_block_every(ours, corrupted, clean_cache, metric)
     assert every.shape == (3, 3, 5)
+
+
+NOT_HERE = {"get_act_patch_direct_path", "get_act_patch_direct_path_all_sources"}
+"""What README says does not run."""
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(name for name in vars(patching) if name.startswith("get_act_patch_")))
+def test_all_functions_run_but_those_of_direct_paths_which_are_refused(name: str) -> None:
+    ours = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    clean, _, _ = ours.to_tokens("It is now [MASK].")
+    corrupted, _, _ = ours.to_tokens("It is not [MASK].")
+    _, clean_cache = ours.run_with_cache(clean)
+    _, corrupted_cache = ours.run_with_cache(corrupted)
+    function = getattr(patching, name)
+
+    def metric(logits: Tensor) -> Tensor:
+        return logits[0, 4, 10] - logits[0, 4, 20]
+
+    if name in NOT_HERE:
+        source = (0, 0) if name == "get_act_patch_direct_path" else ()
+        with pytest.raises(ModelError, match=r"use negprobe\.patching\.path_patch"):
+            function(ours, corrupted, clean_cache, corrupted_cache, metric, *source)
+    else:
+        effects = function(ours, corrupted, clean_cache, metric)
+        assert effects.isfinite().all()
+        assert (effects - metric(ours(corrupted))).abs().max() > 1e-3
+
+
+def test_readme_names_the_functions_that_do_not_run() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"get_act_patch_\w+", readme)) == NOT_HERE
