@@ -23,6 +23,7 @@ from transformer_lens.utilities import Slice
 from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.models.layers import LayerNorm
+from negprobe.texts import quoted
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]
@@ -98,7 +99,7 @@ class EncoderCache(ActivationCache):
         if apply_ln:
             raise InputError("The states of accumulated_resid are after LayerNorm already; leave apply_ln=False.")
         last = self._layer(layer)
-        states = torch.stack([_slice(pos_slice).apply(self._state(at), dim=-2) for at in range(last + 1)])
+        states = torch.stack([_sliced(self._state(at), pos_slice, dim=-2) for at in range(last + 1)])
         n_layers = self.model.cfg.n_layers
         labels = ["final_post" if at == n_layers else f"{at}_pre" for at in range(last + 1)]
         return _labelled(states, labels, return_labels)
@@ -120,7 +121,7 @@ class EncoderCache(ActivationCache):
         Raises:
             InputError: for `apply_ln`, as the state is after LayerNorm, or if the cache lacks an activation.
         """
-        decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, heads=True)
+        decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, split_attention=True)
         return decomposed.of_layers("H", incl_remainder, return_labels)
 
     @checked
@@ -144,7 +145,7 @@ class EncoderCache(ActivationCache):
         Raises:
             InputError: for `apply_ln` without `mlp_input`, or if the cache lacks an activation.
         """
-        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, neurons=_slice(neuron_slice))
+        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, split_mlps=True, neurons=neuron_slice)
         return decomposed.of_layers("N", incl_remainder, return_labels, project_output_onto)
 
     @checked
@@ -168,8 +169,9 @@ class EncoderCache(ActivationCache):
             InputError: for `apply_ln` without `mlp_input`, if the cache lacks an activation, or if a hook has changed a
                 state so that the terms miss it.
         """
-        neurons = Slice(None) if expand_neurons else None
-        decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, heads=True, neurons=neurons)
+        decomposed = _Decomposition(
+            self, layer, mlp_input, apply_ln, pos_slice, split_attention=True, split_mlps=expand_neurons
+        )
         decomposed.check_sum()
         ranks = {"H": 0, "N": 1, "mlp_out": 1, "embed": 2, "bias": 3}
 
@@ -196,7 +198,14 @@ class EncoderCache(ActivationCache):
         except KeyError as error:
             raise self._missing(str(error.args[0])) from error
 
-    def get_neuron_results(self, layer: int, *args: Any, **kwargs: Any) -> Tensor:
+    @checked
+    def get_neuron_results(
+        self,
+        layer: int,
+        neuron_slice: SliceOrInput = None,
+        pos_slice: SliceOrInput = None,
+        project_output_onto: Float[Tensor, "d_model *output"] | None = None,
+    ) -> Tensor:
         """What each neuron of a layer writes; together with `b_out` that is `hook_mlp_out`.
 
         Raises:
@@ -206,8 +215,9 @@ class EncoderCache(ActivationCache):
         if not -n_layers <= layer < n_layers:
             raise InputError(f"There is no layer {layer}; the model has layers 0 to {n_layers - 1}.")
         layer %= n_layers
-        self.activation(f"blocks.{layer}.mlp.hook_post")
-        return super().get_neuron_results(layer, *args, **kwargs)
+        post = _sliced(self.activation(f"blocks.{layer}.mlp.hook_post"), pos_slice, dim=-2)
+        W_out = _sliced(self.model.blocks[layer].mlp.W_out, neuron_slice, dim=0)
+        return _projected(_sliced(post, neuron_slice, dim=-1)[..., None] * W_out, project_output_onto)
 
     def compute_head_results(self) -> None:
         """Add to the cache what each head writes; together with `b_O` that is `hook_attn_out`.
@@ -227,8 +237,9 @@ class EncoderCache(ActivationCache):
         Raises:
             InputError: for a cache without a batch axis.
         """
-        if not self.has_batch_dim and _slice(batch_slice).mode != "empty":
+        if not self.has_batch_dim:
             raise InputError("The cache has no batch axis, so that no text can be taken from it.")
+        _sliced(torch.arange(self._batch_size()), batch_slice, dim=0)
         part = super().apply_slice_to_batch_dim(batch_slice)
         return EncoderCache(part.cache_dict, self.model, part.has_batch_dim)
 
@@ -315,8 +326,9 @@ class _Decomposition:
         mlp_input: bool,
         apply_ln: bool,
         pos_slice: SliceOrInput,
-        heads: bool = False,
-        neurons: Slice | None = None,
+        split_attention: bool = False,
+        split_mlps: bool = False,
+        neurons: SliceOrInput = None,
     ) -> None:
         """Decompose the input of a layer.
 
@@ -326,8 +338,9 @@ class _Decomposition:
             mlp_input: Whether the state is the one before the layer's first LayerNorm.
             apply_ln: Whether it has passed that LayerNorm.
             pos_slice: The positions.
-            heads: Whether attention is split into heads.
-            neurons: Which neurons MLPs are split into; None for no split.
+            split_attention: Whether attention is split into heads.
+            split_mlps: Whether MLPs are split into neurons.
+            neurons: Which neurons; None for all.
         """
         last = cache._layer(layer)
         model = cache.model
@@ -337,8 +350,8 @@ class _Decomposition:
             raise InputError(
                 "The input of a layer is after LayerNorm already, and so are its terms; leave apply_ln=False."
             )
-        self._cache, self._heads, self._neurons = cache, heads, neurons
-        self._positions = _slice(pos_slice)
+        self._cache, self._positions, self._neurons = cache, pos_slice, neurons
+        self._split_attention, self._split_mlps = split_attention, split_mlps
         self._stacks: list[tuple[list[str], Tensor]] = []
         self._embeddings()
         for at in range(last):
@@ -355,7 +368,7 @@ class _Decomposition:
                 state = _normalized(model.blocks[last].ln1, state)
             self.state = state
         else:
-            self.state = self._positions.apply(_floating(cache._state(last)), dim=-2)
+            self.state = _sliced(_floating(cache._state(last)), pos_slice, dim=-2)
 
     @property
     def labels(self) -> list[str]:
@@ -401,7 +414,7 @@ class _Decomposition:
             )
 
     def _at(self, name: str, dim: int = -2) -> Tensor:
-        return self._positions.apply(_floating(self._cache.activation(name)), dim=dim)
+        return _sliced(_floating(self._cache.activation(name)), self._positions, dim=dim)
 
     def _embedding_names(self) -> list[str]:
         has_types = bool(self._cache.model.cfg.n_token_types)
@@ -420,7 +433,7 @@ class _Decomposition:
 
     def _attention(self, layer: int) -> None:
         attn = self._cache.model.blocks[layer].attn
-        if not self._heads:
+        if not self._split_attention:
             self._stacks.append(([f"{layer}_attn_out"], self._at(f"blocks.{layer}.hook_attn_out")[None]))
             return
         name = f"blocks.{layer}.attn.hook_result"
@@ -434,12 +447,12 @@ class _Decomposition:
         self._bias = self._bias + attn.b_O.detach().to(self._bias)
 
     def _mlp(self, layer: int) -> None:
-        if self._neurons is None:
+        if not self._split_mlps:
             self._stacks.append(([f"{layer}_mlp_out"], self._at(f"blocks.{layer}.hook_mlp_out")[None]))
             return
         mlp = self._cache.model.blocks[layer].mlp
         post, W_out = self._at(f"blocks.{layer}.mlp.hook_post"), mlp.W_out.detach()
-        indices = torch.atleast_1d(self._neurons.apply(torch.arange(len(W_out)), dim=0))
+        indices = torch.atleast_1d(_sliced(torch.arange(len(W_out)), self._neurons, dim=0))
         terms = post[..., indices, None] * W_out[indices].to(post)
         self._stacks.append(([f"L{layer}N{neuron}" for neuron in indices.tolist()], terms.movedim(-2, 0)))
         self._bias = self._bias + mlp.b_out.detach().to(self._bias)
@@ -467,12 +480,22 @@ def _floating(activation: Tensor) -> Tensor:
     return activation.to(torch.promote_types(activation.dtype, torch.float32))
 
 
-def _slice(given: SliceOrInput) -> Slice:
-    return given if isinstance(given, Slice) else Slice(given)
+def _sliced(whole: Tensor, given: SliceOrInput, dim: int) -> Tensor:
+    """Part of an axis, as TransformerLens writes it: an index, a list or array of them, or (start, stop, step)."""
+    try:
+        return (given if isinstance(given, Slice) else Slice(given)).apply(whole, dim=dim)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{quoted(given)} does not fit an axis of {whole.shape[dim]}: {error}.") from error
 
 
-def _projected(terms: Terms, onto: Float[Tensor, "d_model *output"] | None) -> Tensor:
-    return terms if onto is None else terms @ onto.to(terms)
+def _projected(terms: Terms, onto: Float[Tensor, "width *output"] | None) -> Tensor:
+    if onto is None:
+        return terms
+    if not 1 <= onto.ndim <= 2 or len(onto) != terms.shape[-1]:
+        raise InputError(
+            f"project_output_onto is {list(onto.shape)}; give [{terms.shape[-1]}] or [{terms.shape[-1]}, outputs]."
+        )
+    return terms @ onto.to(terms)
 
 
 def _labelled(terms: Tensor, labels: list[str], return_labels: bool) -> Labelled:

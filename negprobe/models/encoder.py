@@ -299,8 +299,11 @@ class HookedEncoder(HookedRootModule):
         The head computes these tokens alone, unless it is hooked: a hook is given every token, as in `forward`.
 
         Raises:
-            InputError: without a masked-LM head.
+            InputError: without a masked-LM head, or for a token that is not there.
         """
+        for axis, index in zip(resid.shape, (row, pos), strict=False):
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < axis:
+                raise InputError(f"There is no token {int(index.max())} along an axis of {axis}.")
         if is_hooked(self._unembed, self.mlm_head):
             return self.unembed(self.mlm_head(resid))[row, pos]
         return self.unembed(self.mlm_head(resid[row, pos]))

@@ -154,6 +154,10 @@ def test_what_components_write_themselves_adds_up_within_their_layer(cache: Enco
         heads = cache["result", layer].sum(dim=-2) + block.attn.b_O
         assert largest_difference(heads, cache["attn_out", layer]) < TOLERANCE
     assert largest_difference(cache.get_neuron_results(-1), cache.get_neuron_results(cache.model.cfg.n_layers - 1)) == 0
+    few = cache.get_neuron_results(
+        0, neuron_slice=(1, 4), pos_slice=(0, 2), project_output_onto=torch.eye(len(cache.model.blocks[0].attn.b_O))[0]
+    )
+    assert largest_difference(few, cache.get_neuron_results(0)[:, :2, 1:4, 0]) < TOLERANCE
     stacked = cache.stack_activation("pattern")
     assert all(largest_difference(stacked[at], cache["pattern", at]) == 0 for at in range(len(stacked)))
 
@@ -271,6 +275,12 @@ WRONG: dict[str, Callable[[EncoderCache], object]] = {
     "a state before a norm": lambda cache: cache.accumulated_resid(1, mlp_input=True),
     "results nobody cached": lambda cache: cache.stack_activation("result"),
     "the axis of three texts": lambda cache: cache.remove_batch_dim(),
+    "a position": lambda cache: cache.decompose_resid(pos_slice=99),
+    "positions": lambda cache: cache.accumulated_resid(pos_slice=[0, 99]),
+    "neurons": lambda cache: cache.get_neuron_results(0, neuron_slice=[99]),
+    "a text": lambda cache: cache.apply_slice_to_batch_dim(9),
+    "a projection": lambda cache: cache.get_full_resid_decomposition(project_output_onto=torch.ones(D_MODEL + 1)),
+    "a neuron's projection": lambda cache: cache.get_neuron_results(0, project_output_onto=torch.ones(1)),
     "no axis": lambda cache: cache.apply_slice_to_batch_dim(0).apply_slice_to_batch_dim(0),
 }
 
