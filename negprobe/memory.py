@@ -1,4 +1,9 @@
-"""How Python, torch and safetensors say that memory has run out."""
+"""How Python, torch and safetensors say that memory has run out, and how negprobe does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from negprobe.errors import ModelError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -10,3 +15,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or any(part in said for part in ("can't allocate memory", "cannot allocate memory", "out of memory"))
     )
+
+
+@contextmanager
+def explaining_out_of_memory(message: str) -> Iterator[None]:
+    """Where memory runs out, raise `ModelError` with this message; other errors pass. Decorates functions too."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(message) from error

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
-from negprobe.memory import is_out_of_memory
+from negprobe.memory import explaining_out_of_memory
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config
 from negprobe.models.folder import padding_id
@@ -85,6 +85,10 @@ class HookedEncoder(HookedRootModule):
         self.set_use_attn_result(cfg.use_attn_result)
 
     @classmethod
+    @explaining_out_of_memory(
+        "There is not enough memory to load the model. Free some, or choose a smaller model or a smaller dtype, such "
+        "as torch.bfloat16."
+    )
     @checked
     def from_pretrained(
         cls,
@@ -121,26 +125,6 @@ class HookedEncoder(HookedRootModule):
             name = str(getattr(getattr(hf_model, "config", None), "name_or_path", None) or "model")
         else:
             name = str(name_or_path)
-        try:
-            return cls._loaded(name, hf_model, tokenizer, device, dtype, architecture)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ModelError(
-                f"There is not enough memory to load {name!r} in {str(dtype).removeprefix('torch.')}. Free some, or "
-                "choose a smaller model or dtype."
-            ) from error
-
-    @classmethod
-    def _loaded(
-        cls,
-        name: str,
-        hf_model: nn.Module | None,
-        tokenizer: PreTrainedTokenizerBase | None,
-        device: str,
-        dtype: torch.dtype,
-        architecture: str | None,
-    ) -> "HookedEncoder":
         folder = None
         if hf_model is not None:
             config, architecture = read_model(hf_model, architecture, name)

@@ -143,8 +143,8 @@ def read_config(
     quantizers, kernels) reaches no library.
 
     Raises:
-        ModelError: without config.json, for an architecture that is not supported or not named, for sizes that are no
-            whole numbers, are out of range or do not fit each other, for unknown activations and broken labels.
+        ModelError: without config.json, for an architecture that is not supported or not named, for a field whose
+            meaning negprobe does not implement, and as `config_of`.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
@@ -153,6 +153,7 @@ def read_config(
         # Whoever names the class decides against what the file says of it.
         raw |= {"architectures": [architecture], "auto_map": None}
     hf_class = getattr(transformers, _architecture(raw, name))
+    _check_refused(raw, name)
     return config_of(raw, hf_class, name), hf_class
 
 
@@ -165,10 +166,9 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
         name: The model's name, for messages.
 
     Raises:
-        ModelError: for a field whose meaning negprobe does not implement, for sizes that are no whole numbers, are out
-            of range or do not fit each other, for unknown activations and broken labels.
+        ModelError: for sizes that are no whole numbers, are out of range or do not fit each other, for unknown
+            activations and broken labels.
     """
-    _check_refused(raw, name)
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
     for key, other in hf_class.config_class.attribute_map.items():
         if key in kept and kept.get(other, kept[key]) != kept[key]:
