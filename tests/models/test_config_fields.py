@@ -141,6 +141,7 @@ def test_output_embeddings_of_their_own_are_read_as_hugging_face_reads_them(
     decoder = f"{convert.FAMILIES[convert.FAMILY_OF[FAMILIES[family].config().model_type]].lm_decoder}.weight"
     embeddings = next(key for key in weights if key.endswith("word_embeddings.weight"))
     weights[decoder] = weights[embeddings].flip(0).contiguous()
+    weights[decoder.replace("weight", "bias")] = torch.linspace(-1, 1, tiny_models.D_VOCAB)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     theirs, ours = both(folder, family, "masked_lm")
     assert largest_difference(ours, theirs) < 1e-5
