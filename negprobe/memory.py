@@ -1,4 +1,9 @@
-"""How Python, torch and safetensors say that memory has run out."""
+"""How Python, torch and safetensors say that memory has run out, and how negprobe does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from negprobe.errors import ModelError
 
 _SIGNS = (
     "can't allocate memory",
@@ -17,3 +22,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(sign in text for sign in _SIGNS)
+
+
+@contextmanager
+def explaining_out_of_memory(message: str) -> Iterator[None]:
+    """Where memory runs out, raise `ModelError` with this message; other errors pass. Decorates functions too."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(message) from error

@@ -286,8 +286,9 @@ def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
     carried = pd.DataFrame(extra, index=range(len(pairs)))
     # A column of several types is no column of a file.
     mixed = [name for name in carried if carried[name].dropna().map(type).nunique() > 1]
-    texts = {name: carried[name].map(str, na_action="ignore") for name in mixed}
-    return pd.concat([pd.DataFrame(fields), carried.assign(**texts)], axis=1).rename_axis("pair").reset_index()
+    for name in mixed:
+        carried[name] = carried[name].map(str, na_action="ignore")
+    return pd.concat([pd.DataFrame(fields), carried], axis=1).rename_axis("pair").reset_index()
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:

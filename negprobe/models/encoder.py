@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
-from negprobe.memory import is_out_of_memory
+from negprobe.memory import explaining_out_of_memory
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
@@ -98,6 +98,10 @@ class HookedEncoder(HookedRootModule):
 
     @classmethod
     @torch.inference_mode(False)  # weights made in inference mode would be of no use outside it
+    @explaining_out_of_memory(
+        "There is not enough memory to load the model. Free some, or choose a smaller model or a smaller dtype, such "
+        "as torch.bfloat16."
+    )
     @checked
     def from_pretrained(
         cls,
@@ -143,27 +147,6 @@ class HookedEncoder(HookedRootModule):
             name = str(name_or_path)
         if hf_model is not None and revision is not None:
             raise ModelError(f"revision={revision!r} is for models of the hub, but a loaded model was given.")
-        try:
-            return cls._loaded(name, hf_model, tokenizer, revision, device, dtype, architecture)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ModelError(
-                f"There is not enough memory to load {name!r} in {str(dtype).removeprefix('torch.')}. Free some, or "
-                "choose a smaller model or dtype."
-            ) from error
-
-    @classmethod
-    def _loaded(
-        cls,
-        name: str,
-        hf_model: nn.Module | None,
-        tokenizer: PreTrainedTokenizerBase | None,
-        revision: str | None,
-        device: str,
-        dtype: torch.dtype,
-        architecture: str | None,
-    ) -> "HookedEncoder":
         folder, commit, sentence = None, "", None
         if hf_model is not None:
             config, architecture = read_model(hf_model, architecture, name)

@@ -150,9 +150,8 @@ def read_config(
     quantizers, kernels) reaches no library.
 
     Raises:
-        ModelError: without config.json, for an architecture that is not supported or not named, for sizes that are no
-            whole numbers, are out of range or do not fit each other, for unknown activations, broken labels and
-            a problem type that does not exist or does not fit the labels.
+        ModelError: without config.json, for an architecture that is not supported or not named, for a field whose
+            meaning negprobe does not implement, and as `config_of`.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
@@ -162,6 +161,7 @@ def read_config(
         raw |= {"architectures": [architecture], "auto_map": None}
         without_head = False
     hf_class = getattr(transformers, _base_architecture(raw) if without_head else _architecture(raw, name))
+    _check_refused(raw, name)
     return config_of(raw, hf_class, name), hf_class
 
 
@@ -174,10 +174,9 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
         name: The model's name, for messages.
 
     Raises:
-        ModelError: for a field whose meaning negprobe does not implement, for sizes that are no whole numbers, are out
-            of range or do not fit each other, for unknown activations and broken labels.
+        ModelError: for sizes that are no whole numbers, are out of range or do not fit each other, for unknown
+            activations and broken labels.
     """
-    _check_refused(raw, name)
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
     for key, other in hf_class.config_class.attribute_map.items():
         if key in kept and kept.get(other, kept[key]) != kept[key]:

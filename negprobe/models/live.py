@@ -75,8 +75,6 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
     check_supported(hf_model.config, hf_class.__name__)
     head_of(hf_class.__name__)
     raw = hf_model.config.to_dict()
-    # The code that it names has run already, and what it made is looked at below.
-    raw.pop("auto_map", None)
     if isinstance(raw.get("id2label"), dict):
         raw["id2label"] = {str(index): label for index, label in raw["id2label"].items()}
     config = config_of(raw, hf_class, name)
@@ -216,5 +214,5 @@ def _is_parametrized(thing: object) -> bool:
 
 
 def _otherwise(where: str, what: str, culprit: object, advice: str = "") -> ModelError:
-    advice = advice or _advice(culprit) or "Give the model as transformers loads it."
+    advice = advice or _advice(culprit) or "Give the model as transformers makes it from its configuration."
     return ModelError(f"In the Hugging Face model, {where} {what}. {advice}")

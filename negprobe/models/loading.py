@@ -182,7 +182,10 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
 
     Heads of other tasks, an unused pooler and the position ids that older versions saved are no part of the model.
     """
-    parts = {part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()}
+    # A projection of the embeddings is there only where their width is another than the model's.
+    parts = {"embeddings_project"} | {
+        part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()
+    }
     unused = sorted(
         key
         for key in keys

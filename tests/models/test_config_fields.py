@@ -1,0 +1,161 @@
+"""Every field of a configuration is honoured, harmless or refused: compared with Hugging Face where it has a value."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import tiny_models
+import torch
+import transformers
+from tiny_models import FAMILIES, HEADS, largest_difference
+
+from negprobe import HookedEncoder
+from negprobe.errors import ModelError
+from negprobe.models import convert
+
+# Fields that say how large the model is: another value does not fit the weights.
+SIZES = {
+    **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
+    **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
+}
+# Fields by which Hugging Face computes something else, and so do we.
+HONOURED = {
+    **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
+    **{"pad_token_id": 0, "tie_word_embeddings": True, "id2label": {"0": "a", "1": "b", "2": "c"}},
+}
+# Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
+HARMLESS = {
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"), 0.7),
+    **dict.fromkeys(("attention_dropout", "qa_dropout", "seq_classif_dropout", "summary_last_dropout"), 0.7),
+    **{
+        "initializer_range": 5.0,
+        "use_cache": False,
+        "bos_token_id": 7,
+        "eos_token_id": 7,
+        "chunk_size_feed_forward": 1,
+    },
+    **{"sinusoidal_pos_embds": True, "summary_type": "mean", "summary_use_proj": False, "summary_activation": "tanh"},
+    **{"output_hidden_states": True, "dtype": "float16", "transformers_version": "4.0.0"},
+    **{"label2id": {"a": 0, "b": 1, "c": 2}, "problem_type": "single_label_classification"},
+}
+# Tuples instead of outputs, which is none of ours.
+OF_PYTHON = {"return_dict": False, "output_attentions": False}
+REFUSED = {
+    **{"is_decoder": True, "is_encoder_decoder": True, "add_cross_attention": True, "architectures": ["BertEvil"]},
+    # Of other versions of transformers, and of its loader.
+    **{"position_embedding_type": "relative_key", "pruned_heads": {"1": [0, 2]}, "auto_map": {"AutoModel": "a.B"}},
+    **{"quantization_config": {"quant_method": "gptq", "bits": 4}, "compression_config": {"format": "x"}},
+}
+# As transformers 4 wrote them into every file.
+EMPTY = {
+    **{"is_decoder": False, "is_encoder_decoder": False, "add_cross_attention": False, "pruned_heads": {}},
+    **{"position_embedding_type": "absolute", "quantization_config": None},
+}
+
+
+def saved(folder: Path, family: str, head: str, **changes: Any) -> Path:
+    tiny_models.hf_model(family, head).save_pretrained(folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+def both(folder: Path, family: str, head: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hugging Face's output of a folder, and ours."""
+    auto = {"masked_lm": "MaskedLM", "classification": "SequenceClassification"}.get(head)
+    hf_class = getattr(transformers, f"AutoModelFor{auto}" if auto else "AutoModel")
+    theirs = hf_class.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    ours = HookedEncoder.from_pretrained(folder, device="cpu")
+    tokens = tiny_models.token_batch(theirs.config.pad_token_id, (7, 4))
+    with torch.no_grad():
+        return tiny_models.hf_output(theirs, head, tiny_models.hf_inputs(theirs, tokens)), ours(tokens)
+
+
+def fields(family: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(FAMILIES[family].config())}
+
+
+def having(values: dict[str, Any]) -> list[Any]:
+    """Each field with each family that has it."""
+    return [pytest.param(f, field, id=f"{f}-{field}") for f in FAMILIES for field in values if field in fields(f)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_field_of_transformers_is_known_here(family: str) -> None:
+    """A new one has to be looked at, and put into one of the tables above."""
+    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED}
+
+
+@pytest.mark.parametrize("family, field", having(SIZES))
+def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
+    folder = saved(tmp_path, family, "masked_lm", **{field: SIZES[field]})
+    with pytest.raises(ModelError, match=r"lack or misshape|for which the \w+ of its config\.json has no place"):
+        HookedEncoder.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("family, field", having(HONOURED))
+def test_a_field_that_is_honoured_gives_what_hugging_face_gives(tmp_path: Path, family: str, field: str) -> None:
+    for head in HEADS:
+        folder = saved(tmp_path / head, family, head, **{field: HONOURED[field]})
+        theirs, ours = both(folder, family, head)
+        assert largest_difference(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("family, field", having(HARMLESS))
+def test_a_field_that_is_harmless_changes_nothing_at_hugging_face_either(
+    tmp_path: Path, family: str, field: str
+) -> None:
+    for head in HEADS:
+        plain = both(saved(tmp_path / f"{head}-plain", family, head), family, head)
+        changed = both(saved(tmp_path / head, family, head, **{field: HARMLESS[field]}), family, head)
+        assert largest_difference(changed[0], plain[0]) < 1e-5
+        assert largest_difference(changed[1], plain[1]) == 0
+
+
+@pytest.mark.parametrize("field", REFUSED)
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra"])
+def test_a_field_that_is_refused_is_named(tmp_path: Path, family: str, field: str) -> None:
+    folder = saved(tmp_path, family, "masked_lm", **{field: REFUSED[field]})
+    said = {"is_decoder": "is a decoder", "is_encoder_decoder": "is a decoder", "architectures": "architecture"}
+    said["position_embedding_type"] = "'relative_key' position embeddings"
+    with pytest.raises(ModelError, match=said.get(field, f"has {field} = .*does not implement")):
+        HookedEncoder.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("field, empty", EMPTY.items())
+def test_a_refused_field_that_is_empty_changes_nothing(tmp_path: Path, field: str, empty: object) -> None:
+    theirs, ours = both(saved(tmp_path, "bert", "masked_lm", **{field: empty}), "bert", "masked_lm")
+    assert largest_difference(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow"])
+def test_output_embeddings_of_their_own_are_read_as_hugging_face_reads_them(
+    tmp_path: Path, family: str, tied: bool
+) -> None:
+    folder = saved(tmp_path, family, "masked_lm", tie_word_embeddings=tied)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    decoder = f"{convert.FAMILIES[convert.FAMILY_OF[FAMILIES[family].config().model_type]].lm_decoder}.weight"
+    embeddings = next(key for key in weights if key.endswith("word_embeddings.weight"))
+    weights[decoder] = weights[embeddings].flip(0).contiguous()
+    weights[decoder.replace("weight", "bias")] = torch.linspace(-1, 1, tiny_models.D_VOCAB)
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    theirs, ours = both(folder, family, "masked_lm")
+    assert largest_difference(ours, theirs) < 1e-5
+
+
+def test_fields_that_nobody_knows_are_left_alone(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "bert", "masked_lm", my_note="x", gradient_checkpointing=True, tie_weights_=True, seed=[3])
+    theirs, ours = both(folder, "bert", "masked_lm")
+    assert largest_difference(ours, theirs) < 1e-5
+
+
+def test_two_names_of_one_size_agree(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "distilbert", "masked_lm", hidden_size=12)
+    with pytest.raises(ModelError, match="hidden_size = 12, which is not dim = 24"):
+        HookedEncoder.from_pretrained(folder, device="cpu")
+    saved(folder, "distilbert", "masked_lm", hidden_size=24)
+    assert HookedEncoder.from_pretrained(folder, device="cpu").cfg.d_model == 24
