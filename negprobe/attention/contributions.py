@@ -92,6 +92,7 @@ def contributions(
     )
     mask = mask.to(model.device)
     if passes_hooks_by:
+        assert isinstance(final, Tensor)
         _check_outputs(model, measure, cache, final, mask)
     activations = [
         {name: cache[f"blocks.{layer}.{name}"] for name in _ACTIVATIONS[measure]} for layer in range(model.cfg.n_layers)

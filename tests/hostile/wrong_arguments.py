@@ -470,6 +470,10 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
+    "HookedEncoder.word_logits": (
+        model.word_logits,
+        {"resid": model(tokens, stop_at_layer=1), "row": torch.tensor([0]), "pos": torch.tensor([1])},
+    ),
     "StatementPair": (StatementPair, {"original": "a", "counterfactual": "b", "target": "c", "cue_spans": ((0, 1),)}),
     "Cue": (Cue, {"text": "a", "kind": "not", "span": (0, 1)}),
     "Component": (patching.Component, {"layer": 0, "head": 0}),
