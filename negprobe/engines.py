@@ -1,8 +1,10 @@
-"""Who measures the shards of a study: this process, or the workers of a Ray cluster."""
+"""Execution backends: the shards of a study are measured in this process, or by the workers of a Ray cluster."""
 
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +18,31 @@ Measure = Callable[[HookedEncoder, Sequence[StatementPair]], xr.Dataset]
 """Takes a model and some pairs to numbers along `pair`, which depend on nothing else."""
 
 Engine = Callable[[Measure, Sequence[Sequence[StatementPair]]], Iterator[tuple[int, xr.Dataset]]]
-"""Takes a measure and the pairs of each shard to the shards' numbers and datasets, in the order they are done."""
+"""Takes a measure and the pairs of each shard to the shards' numbers and datasets, in the order they are done.
+
+A study that has its last shard releases its engine (see `release`).
+"""
+
+# Connections of our own have this namespace, so that a user's own are left as they are.
+_NAMESPACE = "negprobe"
+
+# Seconds between two looks at the head of the cluster, and for it to take a connection; it is lost if it has not
+# answered so many times. Ray itself ends this process, with no error, a minute after it has lost the head.
+_POLL, _CONNECT, _TRIES = 5.0, 5.0, 3
+
+
+def release(engine: Engine) -> None:
+    """End the workers of an engine that has any, which is one with a method `release`; the next call starts others."""
+    getattr(engine, "release", lambda: None)()
+
+
+@contextmanager
+def released(engine: Engine) -> Iterator[None]:
+    """Release an engine at the end, in an error too."""
+    try:
+        yield
+    finally:
+        release(engine)
 
 
 def in_process(model: HookedEncoder) -> Engine:
@@ -55,17 +81,7 @@ def cluster_device(asked: str | None) -> str:
     """
     if asked is not None and ":" in asked:
         raise StudyError(f"Each worker sees one GPU alone, so none can be asked for {asked}; write 'cuda'.")
-    ray = _ray()
-    if not ray.is_initialized():
-        # By itself Ray would take the machine's last cluster, which may be another user's, or long gone.
-        address = os.environ.get("RAY_ADDRESS") or "local"
-        try:
-            ray.init(address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise StudyError(
-                f"There is no Ray cluster to be had: {error}. RAY_ADDRESS names the one to use; without it there is a "
-                "new one on this machine."
-            ) from error
+    ray = _connected()
     return asked or ("cuda" if ray.cluster_resources().get("GPU") else "cpu")
 
 
@@ -74,7 +90,8 @@ def on_ray(load: Callable[[], HookedEncoder], device: str = "cpu", *, patience: 
 
     On CPUs there is one for as many CPUs as this process has threads, and each has as many threads, so that numbers are
     those of this process; on GPUs there is one a GPU. A worker that is killed is started again, and what it was
-    measuring is measured again, three times at most.
+    measuring is measured again, three times at most. `release` ends the workers, and the connection or cluster if
+    negprobe began it.
 
     Args:
         load: Loads the model; called by each worker, where it runs.
@@ -82,34 +99,111 @@ def on_ray(load: Callable[[], HookedEncoder], device: str = "cpu", *, patience: 
         patience: Seconds to wait for workers to load it; those that are not there by then are not waited for.
 
     Raises:
-        StudyError: by the engine: if no worker can be had, a worker cannot load the model, or a shard has killed all
-            workers that tried it.
+        StudyError: by the engine: if no worker can be had, a worker cannot load the model, a shard has killed all
+            workers that tried it, or the head of the cluster is lost.
     """
+    return _OnRay(load, device, patience)
 
-    @cache
-    def workers() -> Sequence[Any]:
-        return _started(load, device, patience)
 
-    def run(measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
+class _OnRay:
+    """The engine that `on_ray` returns; it starts its workers when it is first called."""
+
+    def __init__(self, load: Callable[[], HookedEncoder], device: str, patience: float) -> None:
+        self._load, self._device, self._patience = load, device, patience
+        self._workers: Sequence[Any] = ()
+
+    def __call__(self, measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
         if not shards:
             return
         from ray import exceptions
         from ray.util import ActorPool
 
-        measured = ActorPool(workers()).map_unordered(
-            lambda worker, job: worker.measure.remote(measure, *job), list(enumerate(shards))
-        )
-        try:
-            yield from measured
-        except exceptions.RayTaskError as error:
-            raise error.cause from error
-        except exceptions.RayError as error:
-            raise StudyError(
-                f"A shard ended each worker that measured it: {_last_line(error)} Often memory is short; what was "
-                "measured before is kept, and the same command goes on from there."
-            ) from error
+        if not _ray().is_initialized():
+            self._workers = ()
+        ray = _connected()
+        head = ray.get_runtime_context().gcs_address
+        self._workers = self._workers or _started(self._load, self._device, self._patience)
+        pool = ActorPool(self._workers)
+        for job in enumerate(shards):
+            pool.submit(lambda worker, job: worker.measure.remote(measure, *job), job)
+        seen, unanswered = time.monotonic(), 0
+        while pool.has_next():
+            # Workers go on for a while without the head, until Ray ends this process.
+            if time.monotonic() - seen >= _POLL:
+                seen, unanswered = time.monotonic(), 0 if _answers(head) else unanswered + 1
+                if unanswered == _TRIES:
+                    raise _lost(head)
+            try:
+                found = pool.get_next_unordered(timeout=_POLL)
+            except TimeoutError:
+                continue
+            except exceptions.RayTaskError as error:
+                raise error.cause from error
+            except exceptions.RayError as error:
+                if not _answers(head):
+                    raise _lost(head) from error
+                raise StudyError(
+                    f"A shard ended each worker that measured it: {_last_line(error)} Often memory is short; what was "
+                    "measured before is kept, and the same command goes on from there."
+                ) from error
+            yield found
 
-    return run
+    def release(self) -> None:
+        """End the workers, and shut down the connection, or the cluster, that negprobe began."""
+        ray = _ray()
+        if not ray.is_initialized():
+            return
+        context = ray.get_runtime_context()
+        alive = _answers(context.gcs_address)
+        for worker in self._workers if alive else ():
+            ray.kill(worker)
+        # A connection that has lost its head is of no use to anybody, and Ray ends the process that keeps it.
+        if context.namespace == _NAMESPACE or not alive:
+            ray.shutdown()
+        self._workers = ()
+
+
+def _connected() -> Any:
+    """Ray, connected to a cluster.
+
+    Raises:
+        StudyError: if Ray is not installed, or there is no cluster.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        return ray
+    # By itself Ray would take the machine's last cluster, which may be another user's, or long gone.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    advice = (
+        "RAY_ADDRESS names the cluster to use; without it there is a new one on this machine. The local engine needs "
+        "no cluster."
+    )
+    # Ray itself would try for minutes, with lines in its log.
+    place = address.removeprefix("ray://")
+    if ":" in place and not _answers(place):
+        raise StudyError(f"There is no Ray cluster to be had: nothing answers at {place}. {advice}")
+    try:
+        ray.init(address, log_to_driver=False, namespace=_NAMESPACE)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise StudyError(f"There is no Ray cluster to be had: {error}. {advice}") from error
+    return ray
+
+
+def _answers(address: str) -> bool:
+    """Whether something takes a connection at "host:port"."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+def _lost(head: str) -> StudyError:
+    return StudyError(
+        f"The head of the Ray cluster, at {head}, does not answer any more. Finished shards are kept: start a cluster "
+        "again, or use the local engine, and the same study goes on from there."
+    )
 
 
 def _started(load: Callable[[], HookedEncoder], device: str, patience: float) -> Sequence[Any]:
@@ -128,7 +222,7 @@ def _started(load: Callable[[], HookedEncoder], device: str, patience: float) ->
         n_workers = sum(int(node.get("CPU", 0)) // n_cpus for node in nodes) if n_cpus else 0
         needed = {"num_cpus": n_cpus}
     if not n_workers:
-        raise StudyError(f"The Ray cluster has no {'GPU' if gpu else 'CPU'} for a worker; choose another --device.")
+        raise StudyError(f"The Ray cluster has no {'GPU' if gpu else 'CPU'} for a worker; choose another device.")
     worker: Any = ray.remote(max_restarts=-1, max_task_retries=3, **needed)(_Worker)
     actors = {actor.ready.remote(): actor for actor in (worker.remote(load, threads) for _ in range(n_workers))}
     loaded, waiting = ray.wait(list(actors), num_returns=len(actors), timeout=patience)

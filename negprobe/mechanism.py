@@ -6,6 +6,7 @@ from functools import partial
 import xarray as xr
 
 from negprobe.attention import AttentionProbe
+from negprobe.engines import release
 from negprobe.errors import PatchingError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Patch, find_circuit, patch, patch_sweep
@@ -49,6 +50,8 @@ def find_mechanism(
         sharding: How it is measured.
     """
     knock_out, sets = _knock_outs(model, patched, sharding)
+    # These are a study's last shards; the search runs in this process, and may take minutes.
+    release(sharding.engine)
     circuit, reason = _circuit(model, list(searched.values()), why_few, seed, sharding)
     read = searched if circuit is not None else patched
     return Mechanism(

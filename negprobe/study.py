@@ -20,7 +20,7 @@ from negprobe.arguments import checked
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe
 from negprobe.attention.contributions import contribution_work
 from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
-from negprobe.engines import Engine, in_process
+from negprobe.engines import Engine, in_process, released
 from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError, StudyError
 from negprobe.files import whole_file
 from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
@@ -105,7 +105,8 @@ def run_study(
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
-        engine: Who measures the shards; by default this process.
+        engine: The execution backend of the shards, this process by default; its workers are released (see
+            `engines.release`) when the last shard is in.
         progress: Told what is going on.
 
     Raises:
@@ -139,38 +140,39 @@ def run_study(
             ) from error
     environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
-    numbered = dict(enumerate(kept))
-    metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
-    cue_shares = _contributed(model, numbered, contribution_pairs, sharding)
-    progress("testing every head", 0, 1)
-    share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
-    tests, replications = _tested(metrics, seed)
-    progress("testing every head", 1, 1)
+    with released(sharding.engine):
+        numbered = dict(enumerate(kept))
+        metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
+        cue_shares = _contributed(model, numbered, contribution_pairs, sharding)
+        progress("testing every head", 0, 1)
+        share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
+        tests, replications = _tested(metrics, seed)
+        progress("testing every head", 1, 1)
 
-    asked = answerable(model, kept)
-    longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
-    if patch_pairs is None:
-        patch_pairs = _affordable(model.cfg, longest)
-    why_few = f"{len(asked.pairs)} could be patched: give more"
-    if circuit_pairs is None:
-        circuit_pairs = affordable_search(model.cfg, longest)
-        if not circuit_pairs:
-            why_few = f"would take a model of this size long: ask for it with --circuit-pairs {MIN_CIRCUIT_PAIRS}"
-    elif circuit_pairs < len(asked.pairs):
-        why_few = f"{circuit_pairs} were asked for with --circuit-pairs"
-    sample = _even_sample(asked.pairs, patch_pairs)
-    patched = {index: from_control(asked.pairs[index]) for index in sample}
-    results: dict[tuple[str, Direction], xr.Dataset] = {}
-    mechanism = None
-    if patched:
-        for site in (*PATCHED_BY_ROLE, "z"):
-            for direction in DIRECTIONS:
-                swept = partial(patch_sweep, site=site, by="head" if site == "z" else "role", direction=direction)
-                step = f"patching {site}, {direction}"
-                results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
-        searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
-        mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
-    answers = _answers(asked.pairs, sharding)
+        asked = answerable(model, kept)
+        answers = _answers(asked.pairs, sharding)
+        longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
+        if patch_pairs is None:
+            patch_pairs = _affordable(model.cfg, longest)
+        why_few = f"{len(asked.pairs)} could be patched: give more"
+        if circuit_pairs is None:
+            circuit_pairs = affordable_search(model.cfg, longest)
+            if not circuit_pairs:
+                why_few = f"would take a model of this size long: ask for it with --circuit-pairs {MIN_CIRCUIT_PAIRS}"
+        elif circuit_pairs < len(asked.pairs):
+            why_few = f"{circuit_pairs} were asked for with --circuit-pairs"
+        sample = _even_sample(asked.pairs, patch_pairs)
+        patched = {index: from_control(asked.pairs[index]) for index in sample}
+        results: dict[tuple[str, Direction], xr.Dataset] = {}
+        mechanism = None
+        if patched:
+            for site in (*PATCHED_BY_ROLE, "z"):
+                for direction in DIRECTIONS:
+                    swept = partial(patch_sweep, site=site, by="head" if site == "z" else "role", direction=direction)
+                    step = f"patching {site}, {direction}"
+                    results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
+            searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
+            mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
     shown = _examples(kept, list(asked.pairs), answers)
     to_show = [kept[index] for index in shown]
     examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)

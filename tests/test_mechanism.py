@@ -117,3 +117,43 @@ def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):
 def test_a_circuit_without_pairs_to_patch_is_refused(model):
     with pytest.raises(PatchingError, match="at least one pair be patched"):
         run_study(model, builtin_pairs()[:60], patch_pairs=0, circuit_pairs=MIN_CIRCUIT_PAIRS)
+
+
+class Counted:
+    """An engine that notes when it is called and released."""
+
+    def __init__(self, model, steps):
+        self.run, self.steps = in_process(model), steps
+
+    def __call__(self, measure, shards):
+        self.steps.append("shards")
+        return self.run(measure, shards)
+
+    def release(self):
+        self.steps.append("released")
+
+
+def test_workers_are_released_after_the_last_shard_and_before_the_circuit_is_searched(model):
+    steps = []
+    engine = Counted(model, steps)
+    run_study(
+        model,
+        builtin_pairs()[:60],
+        patch_pairs=2,
+        circuit_pairs=MIN_CIRCUIT_PAIRS,
+        engine=engine,
+        progress=lambda step, done, total: steps.append("search") if "circuit" in step else None,
+    )
+    order = [step for step, before in zip(steps, [None, *steps], strict=False) if step != before]
+    assert order == ["shards", "released", "search", "released"]
+
+
+def test_workers_are_released_when_a_study_ends_in_an_error(model):
+    steps = []
+
+    def stop(step, done, total):
+        raise PatchingError("enough")
+
+    with pytest.raises(PatchingError, match="enough"):
+        run_study(model, builtin_pairs()[:2], engine=Counted(model, steps), progress=stop)
+    assert steps[-1] == "released"

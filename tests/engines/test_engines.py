@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 import torch
 import xarray as xr
 
-from negprobe import HookedEncoder, builtin_pairs, mechanism, study
-from negprobe.engines import cluster_device, in_process, on_ray
+from negprobe import HookedEncoder, builtin_pairs, engines, mechanism, study
+from negprobe.engines import cluster_device, in_process, on_ray, release
 from negprobe.errors import StatementError, StudyError
 from negprobe.shards import Sharding
 from negprobe.study import run_study, write_study
@@ -43,6 +42,22 @@ def ending(deaths: Path, model: HookedEncoder, pairs: list) -> xr.Dataset:
     raise AssertionError
 
 
+def dawdling(model: HookedEncoder, pairs: list) -> xr.Dataset:
+    time.sleep(1)
+    return embedded(model, pairs)
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone in half a minute."""
+    for _ in range(300):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_in_process_measures_every_shard_in_its_order() -> None:
     shards = [list(PAIRS.values())[:2], list(PAIRS.values())[2:]]
     found = list(in_process(load())(embedded, shards))
@@ -50,18 +65,18 @@ def test_in_process_measures_every_shard_in_its_order() -> None:
     assert [dataset.sizes["pair"] for _, dataset in found] == [len(shard) for shard in shards]
 
 
-def test_a_cluster_that_does_not_answer_is_an_error() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_cluster_that_does_not_answer_is_an_error_at_once_and_not_lines_of_rays_log(
+    address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
-    waits = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "1"}
-    asking = subprocess.run(
-        [sys.executable, "-c", "from negprobe.engines import cluster_device; cluster_device(None)"],
-        env=os.environ | waits | {"RAY_ADDRESS": "127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        # Less than Ray would try by itself, which is twenty times.
-        timeout=60,
-    )
-    assert "StudyError: There is no Ray cluster to be had: Failed to connect" in asking.stderr
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    began = time.monotonic()
+    with pytest.raises(StudyError, match=r"nothing answers at 127\.0\.0\.1:9\. RAY_ADDRESS names.*The local engine"):
+        cluster_device(None)
+    # Ray itself tries for more than two minutes.
+    assert time.monotonic() - began < 30
+    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +156,24 @@ def test_a_shard_that_ends_every_worker_is_an_error(workers, tmp_path: Path) -> 
     assert len(list(workers(embedded, [list(PAIRS.values())] * 2))) == 2
 
 
+def test_a_lost_head_is_an_error_that_says_what_to_do(ray, workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_POLL", 0.05)
+    shards = [list(PAIRS.values())]
+    assert len(list(workers(dawdling, shards))) == 1
+    monkeypatch.setattr(engines, "_answers", lambda address: False)
+    with pytest.raises(StudyError, match=r"^The head .* does not answer.*shards are kept.*or use the local engine"):
+        list(workers(dawdling, shards))
+
+
+def test_released_workers_are_ended_and_a_users_own_cluster_is_left(ray, workers) -> None:
+    before = next(iter(workers(embedded, [list(PAIRS.values())])))[1]["process"].values[0]
+    workers.release()
+    assert ray.is_initialized()
+    assert ended(before)
+    after = next(iter(workers(embedded, [list(PAIRS.values())])))[1]["process"].values[0]
+    assert after != before
+
+
 def test_workers_that_cannot_be_had_are_told(ray, workers) -> None:
     list(workers(embedded, [list(PAIRS.values())]))
     with pytest.raises(StudyError, match=r"None of 2 workers was ready after 1 s: the Ray cluster is busy"):
@@ -156,3 +189,16 @@ def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkey
         list(on_ray(partial(load, "nowhere"))(embedded, [list(PAIRS.values())]))
     ((_, found),) = on_ray(load)(embedded, [list(PAIRS.values())])
     assert set(found["threads"].values) == {5}
+
+
+def test_a_cluster_of_our_own_is_shut_down_when_the_engine_is_released(ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray.shutdown()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    assert cluster_device("cpu") == "cpu"
+    engine = on_ray(load)
+    ((_, found),) = engine(embedded, [list(PAIRS.values())])
+    release(engine)
+    assert not ray.is_initialized()
+    assert ended(found["process"].values[0])
+    release(engine)
