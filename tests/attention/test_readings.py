@@ -11,14 +11,14 @@ from negprobe.statements import ROLES, StatementPair
 # A cue in another word's place and an inserted one, with a control; one without, where the original alone has the
 # target; no cue at all; and one whose cue has a partner in the original, but not the neutral word in its place.
 REPLACED = StatementPair(
-    "The door is now open. So the door is [MASK].",
-    "The door is not open. So the door is [MASK].",
-    control="The door is really open. So the door is [MASK].",
+    "The door is now open. So the door is red.",
+    "The door is not open. So the door is red.",
+    control="The door is really open. So the door is red.",
     target="door",
 )
 INSERTED = StatementPair("It is a dog.", "It is not a dog.", control="It is now a dog.")
 PLAIN = StatementPair(
-    "The happy cat is awake and [MASK].", "The cat is far from awake and [MASK].", target="happy", cue_spans=((11, 19),)
+    "The happy cat is awake and red.", "The cat is far from awake and red.", target="happy", cue_spans=((11, 19),)
 )
 CUELESS = StatementPair("Dogs like cats.", "Dogs like mice.")
 COMMON = StatementPair("It is not red.", "It is not ever red.", control="It is now ever red.", cue_spans=((6, 9),))
@@ -32,10 +32,10 @@ def roles_of(statement):
     return ["cls", *(role or "other" for _, _, role in named), "sep"]
 
 
-DOORS = roles_of("the door/target is not/cue open/affected . so the door/target is mask/mask .")
+DOORS = roles_of("the door/target is not/cue open/affected . so the door/target is red .")
 DOG = roles_of("it is not/cue a dog/affected .")
-HAPPY_CAT = roles_of("the happy/target cat is awake/affected and mask/mask .")
-CAT = roles_of("the cat is far/cue from/cue awake/affected and mask/mask .")
+HAPPY_CAT = roles_of("the happy/target cat is awake/affected and red .")
+CAT = roles_of("the cat is far/cue from/cue awake/affected and red .")
 DOGS = roles_of("dogs like mice .")
 NEVER = roles_of("it is not/cue ever red/affected .")
 ROLES_BY_HAND = [

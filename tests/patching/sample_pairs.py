@@ -49,8 +49,16 @@ def known(pair: StatementPair, links: Sequence[tuple[int, int]], original: str, 
     return Known(pair, tuple(links), (next(named), next(named)))
 
 
+def whole(of: Known) -> Known:
+    """The same with the target in the gap, as a model without a masked-LM head reads it."""
+    texts = {side: getattr(of.pair, side).replace("[MASK]", of.pair.target) for side in ("original", "counterfactual")}
+    roles = tuple(tuple("target" if role == "mask" else role for role in side) for side in of.roles)
+    return Known(replace(of.pair, **texts), of.links, (roles[0], roles[1]))
+
+
 def answering(of: Known, target: str, foil: str) -> Known:
-    """The same statements with an answer that stands nowhere in them, such as a label."""
+    """The same statements, the gap filled, with an answer that stands nowhere in them, such as a label."""
+    of = whole(of)
     roles = tuple(tuple("other" if role == "target" else role for role in side) for side in of.roles)
     return Known(replace(of.pair, target=target, foil=foil), of.links, (roles[0], roles[1]))
 

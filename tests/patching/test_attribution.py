@@ -6,7 +6,7 @@ import slow_patching
 import tiny_models
 import torch
 from numerical import derivative
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering
+from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.errors import PatchingError
 from negprobe.patching import kl_divergence, patch_sweep
@@ -141,7 +141,7 @@ def test_a_linear_map_of_a_site_has_its_attribution(tiny):
 @pytest.mark.parametrize("head", ["classification", "none"])
 def test_other_heads_attributions_are_the_derivatives_of_their_own_objectives(head):
     model = tiny_models.pair("distilbert", head, torch.float64)[1]
-    pairs = [answering(of, *model.cfg.labels[:2]) if head == "classification" else of for of in TINY]
+    pairs = [answering(of, *model.cfg.labels[:2]) if head == "classification" else whole(of) for of in TINY]
     result = attribute(model, [of.pair for of in pairs], sites=["v"], by="head")["v"]
     for index, of in enumerate(pairs):
         expected = slow(model, of, "v", ("head",), "noising")

@@ -6,7 +6,7 @@ import slow_patching
 import tiny_models
 import torch
 from numerical import derivative
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering
+from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.errors import PatchingError
 from negprobe.patching import kl_divergence, mean_effect
@@ -159,7 +159,7 @@ def test_every_edge_is_the_derivative_of_its_exact_path_in_a_padded_batch(tiny, 
 )
 def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, head, changes):
     model = tiny_models.pair(family, head, torch.float64, **changes)[1]
-    of = answering(TINY_INSERTED, *model.cfg.labels[:2]) if head == "classification" else TINY_INSERTED
+    of = answering(TINY_INSERTED, *model.cfg.labels[:2]) if head == "classification" else whole(TINY_INSERTED)
     assert_are_the_derivatives(attribute_edges(model, of.pair), 0, model, of, "noising", False)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import slow_patching
 import torch
-from sample_pairs import TINY, answering
+from sample_pairs import TINY, answering, whole
 
 from negprobe.patching import patch_sweep
 
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, head, dtype):
     model = slow_patching.tiny_model(family, head, dtype)
     labels = HEADS[head]
-    pairs = [answering(of, *labels) for of in TINY] if labels else TINY
+    pairs = [answering(of, *labels) if labels else whole(of) for of in TINY] if head != "masked_lm" else TINY
     # Each site one way: which one goes with the family and the head, so that both are seen of each.
     turn = FAMILIES.index(family) + list(HEADS).index(head)
     moved = []
@@ -46,8 +46,9 @@ def test_embeddings_pooled_from_the_first_token_are_patched_as_the_loop_does(fam
     model = slow_patching.tiny_model(family, "none")
     model.cfg.pooling = "cls"
     for site in ("full_embed", "v"):
-        result = patch_sweep(model, [of.pair for of in TINY], site, by="position", direction="denoising")
-        for index, of in enumerate(TINY):
+        pairs = [whole(of) for of in TINY]
+        result = patch_sweep(model, [of.pair for of in pairs], site, by="position", direction="denoising")
+        for index, of in enumerate(pairs):
             expected = slow_patching.swaps(model, of, site, ("position",), "denoising")
             found = result["patched"].values[index, :, : expected.shape[1]]
             np.testing.assert_allclose(found, expected, atol=1e-10, err_msg=site)

@@ -6,7 +6,7 @@ import slow_patching
 import tiny_models
 import torch
 import torch.nn.functional as F
-from sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering
+from sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering, whole
 from scipy.special import rel_entr
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -92,10 +92,13 @@ def test_a_real_encoders_patches_equal_one_full_forward_pass_each_in_a_padded_ba
             assert result.sel(layer=layer, position=position).item() == pytest.approx(contrast.item(), abs=1e-9)
 
 
-def test_a_mask_in_a_statement_is_the_models_own_mask_in_the_reference_embeddings_too():
+def test_a_gap_is_filled_with_the_target_in_the_runs_and_in_the_reference_embeddings():
     tokenizer = byte_level_tokenizer()
     model = HookedEncoder.from_pretrained(RobertaModel(roberta_config(tokenizer)), tokenizer=tokenizer, device="cpu")
-    values = objective_values(model, [StatementPair("the door is [MASK]", "open the door is [MASK]")]).loc[0]
+    gap = StatementPair("the door is [MASK]", "open the door is [MASK]", "big")
+    values = objective_values(model, [gap, StatementPair("the door is big", "open the door is big")])
+    assert values.loc[0].equals(values.loc[1])
+    values = values.loc[0]
     # A run is as near to itself as can be, so its two values must mirror each other.
     assert values["original"] == pytest.approx(-values["counterfactual"], abs=1e-6)
     assert values["original"] > 1e-4
@@ -230,6 +233,7 @@ def test_labels_that_cannot_be_told_apart_are_named(classifier, target, foil, re
     assert reason in answerable(model, [pair]).unanswerable[0]
 
 
+WHOLE_TINY = [whole(of) for of in TINY]
 LABELLED_TINY = [answering(of, "LABEL_0", "LABEL_2") for of in TINY]
 WITH_HEAD = {"masked_lm": TINY, "classification": LABELLED_TINY}
 
@@ -319,9 +323,9 @@ def test_cosine_to_a_sentence_is_that_of_hugging_faces_embeddings():
         norm = np.linalg.norm(there)
         return lambda e: torch.as_tensor([float(row @ there / np.linalg.norm(row) / norm) for row in e.numpy()])
 
-    result = patch_sweep(model, [of.pair for of in TINY], "z", by=("role", "head"), objective=cosine_to(reference))
+    result = patch_sweep(model, [of.pair for of in WHOLE_TINY], "z", by=("role", "head"), objective=cosine_to(reference))
     assert result.attrs["objective"] == f"cosine to {reference!r}"
-    for index, of in enumerate(TINY):
+    for index, of in enumerate(WHOLE_TINY):
         for side, text in zip(("base", "source"), of.texts("noising"), strict=True):
             here, there = embedded(text), embedded(reference)
             expected = here @ there / np.linalg.norm(here) / np.linalg.norm(there)
@@ -332,7 +336,8 @@ def test_cosine_to_a_sentence_is_that_of_hugging_faces_embeddings():
 
 def test_a_sentence_is_as_near_to_itself_as_can_be():
     model = slow_patching.tiny_model("bert", "none")
-    value = objective_values(model, [TINY_EQUAL.pair], cosine_to(TINY_EQUAL.pair.original)).loc[0]
+    pair = WHOLE_TINY[0].pair
+    value = objective_values(model, [pair], cosine_to(pair.original)).loc[0]
     assert value["original"] == pytest.approx(1, abs=1e-13)
     assert value["counterfactual"] < 1 - 1e-5
 
@@ -369,7 +374,7 @@ def own_difference(model):
 @pytest.mark.parametrize("site", ["embed", "k", "normalized_resid_post"])
 def test_an_objective_of_ones_own_equals_the_built_in_one(head, site):
     model = slow_patching.tiny_model("bert", head)
-    pairs = [of.pair for of in WITH_HEAD.get(head, TINY)]
+    pairs = [of.pair for of in WITH_HEAD.get(head, WHOLE_TINY)]
     function = own_difference(model)
     own = patch_sweep(model, pairs, site, by="role", objective=objective_from(function))
     built_in = patch_sweep(model, pairs, site, by="role")

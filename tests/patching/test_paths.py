@@ -7,7 +7,7 @@ import pytest
 import slow_patching
 import tiny_models
 import torch
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering
+from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.errors import PatchingError
 from negprobe.patching import mean_effect, patch_sweep
@@ -103,7 +103,7 @@ def test_paths_to_every_head_equal_two_whole_forward_passes_in_a_padded_batch(ti
 @pytest.mark.parametrize("head", ["classification", "none"])
 def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
     model = tiny_models.pair("distilbert", head, torch.float64)[1]
-    pairs = [answering(of, *model.cfg.labels[:2]) if head == "classification" else of for of in TINY]
+    pairs = [answering(of, *model.cfg.labels[:2]) if head == "classification" else whole(of) for of in TINY]
     receivers = [(2, 3, "v"), (1, 0, "k"), (2, 1, "q")]
     for to in ([], receivers):
         result = path_patch(model, [of.pair for of in pairs], receivers=to or "output")
