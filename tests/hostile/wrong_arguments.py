@@ -87,6 +87,8 @@ CASES: dict[str, list[Case]] = {
         *each(AttentionProbe, model, batch_size=[0, -1]),
         *(lambda given=given: probe.run(given) for given in ([], "", ["a", " "], "a " * 100, "[SEP]")),
         *(lambda given=given: probe.compare(given) for given in ([], long, [pair, long])),
+        *each(probe.compare, "It is open.", counterfactual=[None, "", "\ud800"]),
+        lambda: probe.compare(pair, "It is not open."),
         *(lambda given=given: probe.metrics(given) for given in ([], [long], [silent])),
         *(lambda given=given: probe.readings(given) for given in ([], [long], [silent])),
         *(lambda given=given: probe.cue_shares(given) for given in ([], [long], [silent])),
@@ -448,7 +450,7 @@ ALIGNED = statements.align(tokenized, tokenized)
 WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "AttentionProbe": (AttentionProbe, {"model": model, "batch_size": 2}),
     "AttentionProbe.run": (probe.run, {"statements": "The door."}),
-    "AttentionProbe.compare": (probe.compare, {"pairs": pair, "zeroing": False}),
+    "AttentionProbe.compare": (probe.compare, {"pairs": pair, "counterfactual": None, "zeroing": False}),
     "AttentionProbe.metrics": (probe.metrics, {"pairs": pairs[:1]}),
     "AttentionProbe.cue_shares": (probe.cue_shares, {"pairs": pairs[:1]}),
     "AttentionProbe.readings": (probe.readings, {"pairs": pairs[:1]}),
