@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
@@ -19,7 +20,7 @@ import negprobe
 from negprobe import doctor
 from negprobe.cli import app
 from negprobe.errors import NegprobeError
-from negprobe.terminal import PlainConsole, clear_errors, progress_on
+from negprobe.terminal import PlainConsole, _shown_messages, clear_errors, progress_on
 from negprobe.texts import shown
 
 HOSTILE = "[red]a[/x] :smile: \x1b[31mb\r\x07c\x9bd\u202ee\x7f\udcfff"
@@ -152,6 +153,12 @@ def test_errors_print_what_was_typed_literally(tmp_path, monkeypatch, arguments,
     result = run(*arguments)
     assert result.exit_code in (1, 2)
     assert flat(message) in flat(result.output.replace("│", "")) and "\x1b" not in result.output
+
+
+def test_usage_errors_have_no_control_characters_whatever_typer_does_with_them():
+    with pytest.raises(typer.BadParameter) as raised, _shown_messages():
+        raise typer.BadParameter("[/x]\x1b[31m")
+    assert raised.value.message == r"[/x]\x1b[31m"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Results say which statement each run is of, and figures, pages and captions name the runs by that."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -54,8 +55,10 @@ def test_every_result_says_which_statement_was_patched_and_which_the_activations
 def test_the_names_stand_beside_the_numbers_that_they_are_of_in_batches_of_other_orders(model, pairs, monkeypatch):
     monkeypatch.setattr("negprobe.patching.runs._PAIRS_AT_ONCE", 1)
     longer = replace(EQUAL, original="The door is open. So it is, and so the door is [MASK].")
-    result = patch_sweep(model, [longer, pairs[0], pairs[1]], "z", by="head")
-    assert result["base_run"].values.tolist() == ["original", "control", "original"]
+    for shuffled in permutations([longer, *pairs]):
+        result = patch_sweep(model, shuffled, "z", by="head")
+        expected = ["control" if pair is pairs[0] else "original" for pair in shuffled]
+        assert result["base_run"].values.tolist() == expected
 
 
 def test_a_study_s_shards_keep_the_names(model, pairs, tmp_path):
