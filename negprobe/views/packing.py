@@ -66,7 +66,7 @@ def packed(comparison: Comparison, bits: int) -> str:
 
     Args:
         comparison: The comparison; both sides have a `zeroing` map, or none.
-        bits: Of a value, 8 or 16: a map is told to a 255th of its largest value, or to a 65535th.
+        bits: Of a value, 8 or 16: a map is quantised to 1/255 of its largest value, or to 1/65,535.
 
     Raises:
         ViewError: if a map does not fit its tokens, has a value that is not a finite number, or `norm` is not

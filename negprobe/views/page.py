@@ -164,6 +164,8 @@ def page_parts(
             a map does not fit its tokens, a value is not a finite number, no tokens are aligned, or a sweep is not of
             one pair by position.
     """
+    if not all(map(is_utf8, left_out)):
+        raise ViewError(f"left_out, {quoted(left_out)}, has half a surrogate pair, which no page can hold.")
     layers, heads = _layers_and_heads(comparisons)
     sizes = [map_bytes([len(side.statement.tokens) for side in _sides(one)], layers, heads) for one in comparisons]
     shown, more_left_out = _fitting([one.pair for one in comparisons], sizes, max_bytes)

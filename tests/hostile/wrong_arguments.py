@@ -82,6 +82,8 @@ def figure(function: Callable[..., Any], *arguments: Any) -> list[Case]:
     return each(function, *arguments, width=[0.0, NAN, INF, 2.0])
 
 
+PAGE = {"max_bytes": 10**7, "left_out": ["a"]}
+
 CASES: dict[str, list[Case]] = {
     "AttentionProbe": [
         *each(AttentionProbe, model, batch_size=[0, -1]),
@@ -92,6 +94,8 @@ CASES: dict[str, list[Case]] = {
         *(lambda given=given: probe.metrics(given) for given in ([], [long], [silent])),
         *(lambda given=given: probe.readings(given) for given in ([], [long], [silent])),
         *(lambda given=given: probe.cue_shares(given) for given in ([], [long], [silent])),
+        *(lambda given=given: probe.lengths(given) for given in ([long],)),
+        *each(probe.html, pair, HERE / "x.html", max_bytes=[0, -1, 100]),
         lambda: probe.html([], HERE / "x.html"),
         lambda: probe.html(pair, HERE),
         lambda: probe.html(pair, HERE / "no" / "x.html"),
@@ -454,7 +458,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "AttentionProbe.metrics": (probe.metrics, {"pairs": pairs[:1]}),
     "AttentionProbe.cue_shares": (probe.cue_shares, {"pairs": pairs[:1]}),
     "AttentionProbe.readings": (probe.readings, {"pairs": pairs[:1]}),
-    "AttentionProbe.html": (probe.html, {"pairs": pair, "path": HERE / "a.html"}),
+    "AttentionProbe.html": (probe.html, {"pairs": pair, "path": HERE / "a.html", "max_bytes": 10**7}),
+    "AttentionProbe.lengths": (probe.lengths, {"pairs": pairs[:1]}),
     "HookedEncoder": (
         model,
         {
@@ -574,6 +579,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "run_study": (
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
+        | {"contribution_pairs": 0}
         | {"seed": 0, "shards": None, "engine": None, "progress": lambda step, done, total: None},
     ),
     **{
@@ -594,9 +600,9 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         views.save_figure,
         {"figure": views.layer_head_map(np.ones((2, 2)), label="x"), "path": HERE / "a.png"},
     ),
-    "write_page": (views.write_page, {"comparisons": [comparison], "path": HERE / "a.html", "title": "x"}),
-    "comparison_page": (views.comparison_page, {"comparisons": [comparison], "title": "x", "sweeps": []}),
-    "page_parts": (views.page_parts, {"comparisons": [comparison], "sweeps": []}),
+    "write_page": (views.write_page, {"comparisons": [comparison], "path": HERE / "a.html", "title": "x"} | PAGE),
+    "comparison_page": (views.comparison_page, {"comparisons": [comparison], "title": "x", "sweeps": []} | PAGE),
+    "page_parts": (views.page_parts, {"comparisons": [comparison], "sweeps": []} | PAGE),
 }
 for name in FIGURES.keys() | MAPS.keys() | {"layer_head_map"}:
     WORKS[name][1].update(width=3.3)
