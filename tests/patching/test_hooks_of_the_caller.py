@@ -61,6 +61,18 @@ def hook_before(model: HookedEncoder, part: str) -> Iterator[None]:
 
 
 @contextmanager
+def hook_across(model: HookedEncoder, part: str) -> Iterator[None]:
+    """Every position is given some of the second, so that it matters which positions the part is called with."""
+    handle = model.get_submodule(part).register_forward_pre_hook(
+        lambda module, inputs: (inputs[0] + inputs[0][:, 1:2], *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def forward_of(model: HookedEncoder, part: str) -> Iterator[None]:
     module = model.get_submodule(part)
     own = module.forward
@@ -109,6 +121,7 @@ BODY: list[Placed] = [
 HEAD: list[Placed] = [
     *((hook_on, part) for part in ("unembed", "mlm_head", "mlm_head.ln", "mlm_head.act_fn")),
     *((hook_before, part) for part in ("unembed", "mlm_head")),
+    (hook_across, "mlm_head"),
     (forward_of, "unembed"),
     (class_of, "unembed"),
     (hook_on_every_module, "unembed"),
@@ -116,6 +129,7 @@ HEAD: list[Placed] = [
 CLASSIFIER: list[Placed] = [
     *((place, "classifier") for place in (hook_on, hook_before, forward_of, hook_on_every_module)),
     (hook_on, "classifier.act_fn"),
+    (hook_across, "classifier"),
 ]
 
 
