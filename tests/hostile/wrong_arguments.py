@@ -111,6 +111,7 @@ CASES: dict[str, list[Case]] = {
         lambda: model.to_single_token("un known"),
         lambda: model.to_single_token(""),
         *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "", "meta", "cuda:99"]),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", architecture=["", "nowhere", "GPT2Model"]),
         lambda: HookedEncoder.from_pretrained(""),
     ],
     "StatementPair": [
