@@ -1,4 +1,4 @@
-"""Behaviour: what a model answers on public data sets of negation, scored as their authors scored it."""
+"""Behaviour: what a model answers on public data sets of negation, by the scores that their authors define."""
 
 from negprobe.evaluation.evaluate import SHARES, Evaluation, evaluate
 from negprobe.evaluation.likelihood import pseudo_log_likelihoods

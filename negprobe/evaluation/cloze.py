@@ -1,7 +1,7 @@
 """Scores on statements with a gap, affirmative and negated (Ettinger 2020; Shivagunde et al. 2023)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from negprobe.errors import InputError
 from negprobe.evaluation.masked import (
@@ -20,6 +20,9 @@ from negprobe.statements.readers.cloze import Cloze
 
 TOP = (1, 5)
 """Among how many of the most probable words a target is looked for."""
+
+# More than are looked among, for the scores without punctuation.
+_N_READ = 2 * max(TOP)
 
 TRUE_OVER_FALSE = "true over false"
 """How the scores begin that compare the probabilities of two words."""
@@ -70,7 +73,7 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
     for cloze in clozes:
         for text in _statements(cloze):
             asked.setdefault(text, set()).update((cloze.target, cloze.foil))
-    found = read_gaps(model, list(asked), [sorted(words) for words in asked.values()], k=max(TOP))
+    found = read_gaps(model, list(asked), [sorted(words) for words in asked.values()], k=_N_READ)
     gaps = dict(zip(asked, found, strict=True))
     answered = []
     for cloze in clozes:
@@ -101,11 +104,15 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
             f"{n_split} of {len(answered)} items are left out of true over false, for a word that is not one token of "
             f"the model: {some(sorted(split))}"
         )
-    return _shares(part, answered), notes + _problems(clozes)
+    return _shares(part, answered), notes + _without_words(answered) + _problems(clozes)
 
 
 def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
     """Score the words that a model predicted earlier, as `score_model_on_clozes`, true over false apart.
+
+    As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark is a prediction, and a wrong one;
+    but where every list begins with one, as RoBERTa's and GPT-2's do, it is passed over. A note has the scores counted
+    the other way. Their script compares words with their capitals, and this function without.
 
     Args:
         part: The data set.
@@ -120,16 +127,53 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
             "affirmatives and negations in turn; give a list of words for each."
         )
     clozes = _clozes(part)
-    answered = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes]
+    passed_over = all(_is_no_word(words) for words in predictions)
+    lists = [words[1:] if passed_over else words for words in predictions]
+    answered = [_Answered(cloze, lists[cloze.places[0]], lists[cloze.places[1]]) for cloze in clozes]
     shortest = min(len(words) for one in answered for words in (one.affirmative, one.negated))
     notes = ["true over false is not scored, for predicted words come without probabilities"]
+    if passed_over:
+        as_given = [_Answered(cloze, *(predictions[place] for place in cloze.places)) for cloze in clozes]
+        notes.append(
+            "every list begins with an empty word or a punctuation mark, which is passed over, as the authors of "
+            f"NEG-1500 do for RoBERTa and GPT-2; counted as a prediction, {_in_short(as_given)}"
+        )
     if shortest < max(TOP):
         notes.append(
             f"some predictions have only {shortest} word{'s' * (shortest != 1)}, so top-{max(TOP)} may be too low"
         )
     shares = _shares(part, answered)
     scored = {key: share for key, share in shares.items() if not key[1].startswith(TRUE_OVER_FALSE)}
-    return scored, notes + _problems(clozes)
+    return scored, notes + _without_words(answered) + _problems(clozes)
+
+
+def _is_no_word(words: Words) -> bool:
+    """Whether a list begins with an empty word or with punctuation alone."""
+    return len(words) > 0 and not any(mark.isalnum() for mark in words[0])
+
+
+def _without_words(answered: Sequence[_Answered]) -> list[str]:
+    """The scores without what is no word, where some lists begin with it; nothing where none does."""
+    n_lists = sum(_is_no_word(words) for one in answered for words in (one.affirmative, one.negated))
+    if not n_lists:
+        return []
+    bare = [
+        replace(one, affirmative=_only_words(one.affirmative), negated=_only_words(one.negated)) for one in answered
+    ]
+    return [
+        f"{n_lists} of {2 * len(answered)} predictions begin with an empty word or a punctuation mark, which counts as "
+        f"a wrong word, as in the script of NEG-1500's authors ({_in_short(answered)}); left out of all lists, "
+        f"{_in_short(bare)}"
+    ]
+
+
+def _only_words(words: Words) -> Words:
+    return [word for word in words if any(mark.isalnum() for mark in word)]
+
+
+def _in_short(answered: Sequence[_Answered]) -> str:
+    shares = _shares_of_group(answered)
+    return ", ".join(f"{name} is {shares[name].share:.3f}" for name in ("top-1", "top-5", "sensitivity"))
 
 
 def _shares(part: ScoredSet, answered: Sequence[_Answered]) -> Shares:

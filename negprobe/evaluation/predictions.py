@@ -6,6 +6,7 @@ from pathlib import Path
 from negprobe.arguments import checked
 from negprobe.errors import InputError
 from negprobe.files import read_bytes
+from negprobe.texts import is_utf8, quoted
 
 
 @checked
@@ -13,16 +14,21 @@ def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
     """Read the most probable words for each statement of a data set, a line a statement in the data set's order.
 
     A line is a list of words, the most probable first, as JSON or as Python writes it: `['fish', 'trout', 'bird']`.
-    This is how Shivagunde et al. 2023 released their models' predictions. Empty words, which some tokenizers put
-    before a word, are skipped.
+    This is how Shivagunde et al. 2023 released their models' predictions. An empty word is kept in its place: in their
+    files T5's are predictions of a space alone (see `evaluate` for how they are counted).
 
     Raises:
-        InputError: for a file that cannot be read, or with its number for a line that is not a list of words.
+        InputError: for a file that cannot be read or is not UTF-8, or with its number for a line that is not a list of
+            words.
     """
+    if not is_utf8(str(path)):
+        raise InputError(f"The name {quoted(str(path))} is not UTF-8 text; rename the file.")
     try:
         text = read_bytes(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The predictions {path} cannot be read as text: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The predictions {path} cannot be read as text: save the file as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"The predictions {path} cannot be read: {error}.") from error
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise InputError(f"The predictions {path} are empty; give a list of words for each statement.")
@@ -36,4 +42,4 @@ def _words(line: str, where: str) -> tuple[str, ...]:
         raise InputError(f"{where}: not a list of words ({error}); write ['first', 'second'].") from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise InputError(f"{where}: not a list of words but {line.strip()[:60]}; write ['first', 'second'].")
-    return tuple(word.strip() for word in words if word.strip())
+    return tuple(word.strip() for word in words)

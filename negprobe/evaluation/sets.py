@@ -2,22 +2,24 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from negprobe.arguments import checked
 from negprobe.errors import StatementError
 from negprobe.reprs import short_repr
-from negprobe.statements import StatementPair, added_cues, builtin_pairs
+from negprobe.statements import StatementPair, added_cues, builtin_pairs, has_gap
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.blimp import MinimalPair
 from negprobe.statements.readers.cloze import Cloze
 from negprobe.statements.readers.load import read_each, usable
 from negprobe.statements.readers.neg1500 import neg1500_clozes
 from negprobe.statements.readers.nli import Inference
-from negprobe.statements.readers.plain import check_columns, plain_pairs
+from negprobe.statements.readers.plain import REQUIRED, check_columns, plain_pairs
 from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table
-from negprobe.statements.tokens import MASK
+from negprobe.statements.tokens import MASK, SEPARATOR
 
 Kind = Literal["cloze", "minimal pairs", "inference"]
 
@@ -56,7 +58,9 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     NEG-136 and NEG-1500 keep the items whose two words want different articles, for each word is asked behind its own,
     and those whose two statements differ by more, for the scores that are not about the difference; BLiMP and ScoNe
     keep every condition. A file of pairs is scored where its statements have a `[MASK]` with target and foil and the
-    counterfactual has a negation that the original lacks.
+    counterfactual has a negation that the original lacks. Where no statement of it has a `[MASK]`, target and foil are
+    labels for a classifier: there is a set of the originals, each labelled with the target, and one of the
+    counterfactuals with the foil.
 
     An item that stands in a file more than once is scored once, for it tells nothing new, and so is a file whose items
     are those of another. Sets of one name have the file's or split's name behind it.
@@ -67,9 +71,9 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     Raises:
         StatementError: as `load_pairs`.
     """
-    sets, useless = read_each(path, lambda read: _scored_set(read(None)))
+    sets, useless = read_each(path, lambda read: _scored_sets(read(None)))
     kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
-    for part in sets:
+    for part in chain.from_iterable(sets):
         first = kept.setdefault((part.kind, frozenset(map(_asked, part.items))), part)
         if first is not part:
             useless.append(f"{part.where} has the items of {first.where}, which are scored once.")
@@ -81,6 +85,19 @@ def builtin_set() -> ScoredSet:
     """The built-in pairs."""
     clozes = tuple(_plain_cloze(numbered) for numbered in enumerate(builtin_pairs()))
     return ScoredSet("builtin", "", "cloze", clozes, 2 * len(clozes))
+
+
+def _scored_sets(table: Table) -> list[ScoredSet]:
+    columns = set(table.columns)
+    if columns >= frozenset(REQUIRED):
+        read = plain_pairs(table)
+        if not any(has_gap(pair) for _, pair in read.items):
+            sides = {"original": "target", "counterfactual": "foil"}
+            return [
+                _of(table, read.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
+                for side, field in sides.items()
+            ]
+    return [_scored_set(table)]
 
 
 def _scored_set(table: Table) -> ScoredSet:
@@ -140,14 +157,20 @@ def _told_apart(sets: list[ScoredSet], path: str) -> list[ScoredSet]:
     ]
 
 
+def _labelled(pair: StatementPair, side: str, field: str) -> Inference:
+    """One statement of a pair with its label."""
+    if not (pair.target and pair.foil):
+        raise StatementError("The pair names no target and foil.")
+    premise, _, hypothesis = getattr(pair, side).partition(SEPARATOR)
+    return Inference(premise.strip(), hypothesis.strip(), str(getattr(pair, field)))
+
+
 def _plain_cloze(numbered: tuple[int, StatementPair]) -> Cloze:
     number, pair = numbered
     if not (pair.target and pair.foil):
         raise StatementError("The pair names no target and foil.")
     if pair.original.count(MASK) != 1 or pair.counterfactual.count(MASK) != 1:
         raise StatementError(f"The pair does not have one {MASK} in each statement.")
-    if pair.original.split() == pair.counterfactual.split():
-        raise StatementError("The two statements of the pair are the same.")
     if added_cues(pair.counterfactual, pair.original):
         raise StatementError("The original has the negation; give the affirmative as the original to score the pair.")
     # A negation that is not in our list can be told by its span.

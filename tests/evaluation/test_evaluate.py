@@ -74,8 +74,70 @@ def test_predictions_are_scored_as_counted_by_hand(write):
     }
     assert list(evaluation.shares.columns) == list(SHARES)
     assert "without probabilities" in evaluation.notes[0]
-    assert "1 of 4 items, whose" in evaluation.notes[1] and "'A cout is not a bird,' differ" in evaluation.notes[1]
-    assert useless == () and len(evaluation.notes) == 2
+    assert "1 of 8 predictions begin with an empty word" in evaluation.notes[1]
+    assert "1 of 4 items, whose" in evaluation.notes[2] and "'A cout is not a bird,' differ" in evaluation.notes[2]
+    assert useless == () and len(evaluation.notes) == 3
+
+
+def by_the_authors_script(lists, labels, index):
+    """Top-1, top-5 and sensitivity as the script of Shivagunde et al. 2023 counts them, for lists from `index` on."""
+    top_1 = sum(label == words[index] for words, label in zip(lists[::2], labels, strict=True))
+    top_5 = sum(label in words[: index + 5] for words, label in zip(lists[::2], labels, strict=True))
+    changed = sum(before[index] != after[index] for before, after in zip(lists[::2], lists[1::2], strict=True))
+    return top_1, top_5, changed
+
+
+T5 = [["", "fish"], ["fish"], ["insect", ""], ["", "building"], ["place"], ["", "place"], ["."], ["flower"]]
+ROBERTA = [["", "fish"], [".", "tool"], ["", "insect"], ["", "insect"], [",", "bird"], ["", "x"], ["", "y"], ["", "y"]]
+
+
+@pytest.mark.parametrize(
+    ("lists", "index", "other"), [(T5, 0, (3, 3, 3)), (ROBERTA, 1, (0, 2, 2))], ids=["t5", "roberta"]
+)
+def test_predictions_of_no_word_count_as_the_authors_count_them_and_a_note_has_both(write, lists, index, other):
+    lists = [[*words, "a", "b", "c", "d", "e"] for words in lists]
+    words = read_predictions(write("p.txt", "\n".join(map(str, lists))))
+    evaluation = evaluate(scored_sets(write("NEG.txt", NEG1500))[0], predictions=words)
+    expected = by_the_authors_script(lists, ["fish", "insect", "place", "flower"], index)
+    found = {score: hits for (_, _, score), (hits, _) in scores(evaluation).items()}
+    assert (found["top-1"], found["top-5"], found["sensitivity"]) == expected
+    assert other[0] != expected[0]
+    (note,) = (note for note in evaluation.notes if "an empty word or a punctuation mark" in note)
+    assert note.endswith(
+        "top-1 is {:.3f}, top-5 is {:.3f}, sensitivity is {:.3f}".format(*(hits / 4 for hits in other))
+    )
+
+
+def test_a_models_own_punctuation_counts_and_a_note_has_the_scores_without_it(write, masked_lm, monkeypatch):
+    def read(model, texts, asked, k):
+        return [Gap((".", "fish", "insect", "x"), {}) for text in texts]
+
+    monkeypatch.setattr("negprobe.evaluation.cloze.read_gaps", read)
+    evaluation = evaluate(scored_sets(write("simp.txt", NEG1500))[0], masked_lm[1])
+    assert scores(evaluation)["simp", "", "top-1"] == (0, 4)
+    assert any("8 of 8 predictions begin with" in note and "top-1 is 0.250" in note for note in evaluation.notes)
+
+
+def test_pairs_with_labels_are_scored_on_a_classifier_statement_by_statement(write, classifier, tokenizer):
+    theirs, ours = classifier
+    rows = [
+        ("It is red. [SEP] It is dark red.", "It is not red. [SEP] It is not dark red.", "neutral", "entailment"),
+        ("It is open.", "It is not open.", "entailment", "contradiction"),
+        ("It was open.", "It was never open.", "entailment", "contradiction"),
+    ]
+    text = "original,counterfactual,target,foil\n" + "\n".join(",".join(row) for row in [*rows, ("x", "y", "", "")])
+    sets, _ = scored_sets(write("mine.csv", text))
+    assert all("line 5: The pair names no target and foil" in part.dropped[0] for part in sets)
+
+    def label(text):
+        with torch.no_grad():
+            logits = theirs(**tokenizer(*text.split(" [SEP] "), return_tensors="pt")).logits[0]
+        return theirs.config.id2label[int(logits.argmax())].lower()
+
+    assert scores(evaluate(sets, ours)) == {
+        ("mine", side, "accuracy"): (sum(label(row[at]) == row[2 + at] for row in rows), 3)
+        for at, side in enumerate(("original", "counterfactual"))
+    }
 
 
 def test_predictions_for_a_table_are_two_lines_an_item_broken_rows_included(write):
@@ -510,5 +572,7 @@ def test_a_data_set_for_a_classifier_is_one_line_for_a_masked_lm(write):
 
 
 def test_a_file_with_nothing_to_score_says_why(write):
+    with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair names no target and foil"):
+        scored_sets(write("a.csv", "original,counterfactual\nx [MASK],y [MASK]\n"))
     with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair names no target and foil"):
         scored_sets(write("a.csv", "original,counterfactual\nx,y\n"))

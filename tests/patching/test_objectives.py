@@ -323,7 +323,9 @@ def test_cosine_to_a_sentence_is_that_of_hugging_faces_embeddings():
         norm = np.linalg.norm(there)
         return lambda e: torch.as_tensor([float(row @ there / np.linalg.norm(row) / norm) for row in e.numpy()])
 
-    result = patch_sweep(model, [of.pair for of in WHOLE_TINY], "z", by=("role", "head"), objective=cosine_to(reference))
+    result = patch_sweep(
+        model, [of.pair for of in WHOLE_TINY], "z", by=("role", "head"), objective=cosine_to(reference)
+    )
     assert result.attrs["objective"] == f"cosine to {reference!r}"
     for index, of in enumerate(WHOLE_TINY):
         for side, text in zip(("base", "source"), of.texts("noising"), strict=True):

@@ -30,8 +30,8 @@ class Inference:
 
     Attributes:
         premise: The text that is taken to be true.
-        hypothesis: The text that may follow from it.
-        label: "entailment" or "neutral".
+        hypothesis: The text that may follow from it; empty for a text that is labelled by itself.
+        label: "entailment" or "neutral", or another label of a classifier.
     """
 
     premise: str
@@ -41,7 +41,7 @@ class Inference:
     @property
     def text(self) -> str:
         """Both as one statement."""
-        return f"{self.premise} {SEPARATOR} {self.hypothesis}"
+        return f"{self.premise} {SEPARATOR} {self.hypothesis}" if self.hypothesis else self.premise
 
 
 def scone_source(table: Table) -> str:
