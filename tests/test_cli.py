@@ -16,6 +16,8 @@ from negprobe.patching import DIRECTIONS
 from negprobe.results import PATCHED_BY_ROLE
 from negprobe.study import patching_table, run_study
 from negprobe.views import report_comparison
+from negprobe.views.findings import findings
+from negprobe.views.report_captions import _of_patching
 
 
 def run(*arguments):
@@ -141,6 +143,11 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     ours = in_order(both[0].query("site == 'resid_pre'"))
     assert ours["patched"].to_numpy() == pytest.approx(by_token["patched"].to_numpy(), abs=1e-6)
     assert set(both[0]["site"]) == {*PATCHED_BY_ROLE, "z"}
+    # The study's sentences and captions name the control too.
+    assert "with the control's" in " ".join(findings(study)) and "affirmative" not in " ".join(findings(study))
+    captions = _of_patching(study)
+    assert f"“{control}” (the control), token by token" in captions["positions-resid_pre-noising"][1]
+    assert "from the counterfactual into the control (noising" in captions["patching-z-noising"][1]
 
 
 def test_patch_takes_a_control_that_is_given_or_none(tmp_path):
