@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -38,6 +38,7 @@ from negprobe.statements import (
     has_gap,
     pair_notes,
     readable_by,
+    to_dataframe,
     tokenize,
     tokenize_all,
     unknown_words,
@@ -283,14 +284,9 @@ def _write_measures(results: StudyResults, out: Path) -> list[str]:
 
 def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
     """The pairs, a row each; what they carry along stands in columns whose names begin with `extra.`."""
-    fields = [{name: value for name, value in asdict(pair).items() if name != "extra"} for pair in pairs]
-    extra = [{f"{EXTRA}{name}": value for name, value in pair.extra} for pair in pairs]
-    carried = pd.DataFrame(extra, index=range(len(pairs)))
-    # A column of several types is no column of a file.
-    mixed = [name for name in carried if carried[name].dropna().map(type).nunique() > 1]
-    for name in mixed:
-        carried[name] = carried[name].map(str, na_action="ignore")
-    return pd.concat([pd.DataFrame(fields), carried], axis=1).rename_axis("pair").reset_index()
+    own = {field.name for field in fields(StatementPair)}
+    table = to_dataframe(pairs).rename(columns=lambda name: name if name in own else f"{EXTRA}{name}")
+    return table.rename_axis("pair").reset_index()
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
@@ -544,9 +540,10 @@ def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.D
 
 
 def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
-    """Tuples become text, which every reader of parquet takes."""
-    tuples = [c for c in table.columns if table[c].map(lambda value: isinstance(value, tuple)).any()]
-    return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in tuples})
+    """Tuples, and values of several types in one column, become text, which every reader of parquet takes."""
+    kinds = {c: set(table[c].dropna().map(type)) if table[c].dtype == object else set() for c in table.columns}
+    odd = [c for c, found in kinds.items() if tuple in found or len(found) > 1]
+    return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in odd})
 
 
 def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict[str, object]:

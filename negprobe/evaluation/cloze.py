@@ -133,7 +133,7 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
     shortest = min(len(words) for one in answered for words in (one.affirmative, one.negated))
     notes = ["true over false is not scored, for predicted words come without probabilities"]
     if passed_over:
-        as_given = [_Answered(cloze, *(predictions[place] for place in cloze.places)) for cloze in clozes]
+        as_given = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes]
         notes.append(
             "every list begins with an empty word or a punctuation mark, which is passed over, as the authors of "
             f"NEG-1500 do for RoBERTa and GPT-2; counted as a prediction, {_in_short(as_given)}"

@@ -7,7 +7,6 @@ that is no data set.
 import csv
 import io
 import os
-import time
 
 import pandas as pd
 import pytest
@@ -27,7 +26,7 @@ CELLS = st.text(alphabet="ab ,\"'\u00e9\n", max_size=6).map(lambda text: f"x{tex
 def test_spaces_in_front_of_a_quote_are_no_part_of_the_cell(tmp_path_factory, rows, newline):
     quoted = [['"' + cell.replace('"', '""') + '"' for cell in row[:2]] for row in rows]
     lines = ['"original", "counterfactual"'] + [
-        f"{a},{' ' * n}{b} not"[:-4] for (a, b), (_, _, n) in zip(quoted, rows)
+        f"{a},{' ' * n}{b}" for (a, b), (_, _, n) in zip(quoted, rows, strict=True)
     ]
     text = newline.join(lines) + newline
     path = tmp_path_factory.getbasetemp() / "spaces.csv"
@@ -66,7 +65,8 @@ def test_the_separator_of_the_header_is_that_of_the_file(write, separator, suffi
 
 
 def test_names_of_columns_are_read_in_any_writing_and_others_are_carried_along(write):
-    text = "ID, Original ,COUNTERFACTUAL,Cue Start,cue-end,My Notes,Source,\n7,It is.,It is not.,6.0,9.00,a,b,\n8,x,y,,,,,\n"
+    text = "ID, Original ,COUNTERFACTUAL,Cue Start,cue-end,My Notes,Source,\n"
+    text += "7,It is.,It is not.,6.0,9.00,a,b,\n8,x,y,,,,,\n"
     first, second = load_pairs(write("a.csv", text)).pairs
     assert first.cue_spans == ((6, 9),) and first.source == "b" and second.source == "a"
     assert first.extra == (("id", "7"), ("my_notes", "a")) and second.extra == (("id", "8"),)
@@ -158,7 +158,7 @@ def test_a_file_in_another_encoding_is_one_clear_error(write, suffix, code):
     with pytest.raises(StatementError, match=r"is not UTF-8 text.*save it as UTF-8") as raised:
         load_pairs(path)
     assert len(str(raised.value)) < 300
-    with pytest.raises(InputError, match="save the file as UTF-8|line 1: not a list"):
+    with pytest.raises(InputError, match=r"save the file as UTF-8|line 1: not a list"):
         read_predictions(path)
 
 
@@ -170,21 +170,12 @@ def test_rows_that_are_not_utf8_are_named_together(write):
 
 
 def test_a_name_that_is_not_utf8_is_one_clear_error_for_files_and_folders(tmp_path):
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
-    os.mkdir(folder)
-    for path in (folder, f"{folder}/a.csv", os.path.join(folder, "a.xyz")):
-        if path.endswith("csv"):
-            with open(path, "w") as file:
-                file.write(HEADER + "x,y\n")
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "a.csv").write_text(HEADER + "x,y\n")
+    for path in (folder, folder / "a.csv", folder / "a.xyz"):
         with pytest.raises(StatementError, match="is not UTF-8 text; rename the file or folder") as raised:
             load_pairs(path)
         str(raised.value).encode()
     with pytest.raises(InputError, match="is not UTF-8 text; rename"):
-        read_predictions(f"{folder}/a.csv")
-
-
-def test_good_lines_are_read_at_a_useful_rate(write):
-    path = write("a.csv", HEADER + "The door is open.,The door is not open.\n" * 5_000)
-    start = time.perf_counter()
-    assert len(load_pairs(path).pairs) == 5_000
-    assert time.perf_counter() - start < 10
+        read_predictions(folder / "a.csv")

@@ -13,18 +13,29 @@ from negprobe.statements import StatementPair, builtin_pairs, from_dataframe, lo
 
 WORDS = st.text(alphabet="ab \u00e9'\u2019,;\"\n", min_size=1, max_size=8).map(lambda text: f"x{text}x")
 LABELS = st.none() | st.sampled_from(["good", "bad"])
-PAIRS = st.builds(
-    lambda original, target, control, spans, extra: StatementPair(
-        original, f"not {original}", target, control=control, cue="not",
-        cue_spans=spans, category="c", source="s", extra=tuple(extra.items()),
-    ),
+FIELDS = st.tuples(
     WORDS, LABELS, st.none() | WORDS, st.sampled_from([(), ((0, 3),), ((0, 3), (4, 5))]),
     st.dictionaries(st.sampled_from(["id", "notes", "pair"]), st.integers(-5, 5) | WORDS | st.booleans(), max_size=3),
 )  # fmt: skip
 
 
-@given(st.lists(PAIRS, min_size=1, max_size=5))
-def test_pairs_come_back_from_a_table_as_they_were(pairs):
+def pair_of(original, target, control, spans, extra):
+    return StatementPair(
+        original,
+        f"not {original}",
+        target,
+        control=control,
+        cue="not",
+        cue_spans=spans,
+        category="c",
+        source="s",
+        extra=tuple(extra.items()),
+    )
+
+
+@given(st.lists(FIELDS, min_size=1, max_size=5))
+def test_pairs_come_back_from_a_table_as_they_were(rows):
+    pairs = [pair_of(*row) for row in rows]
     found = from_dataframe(to_dataframe(pairs))
     # Columns of all pairs stand in one order.
     assert [dict(pair.extra) for pair in found.pairs] == [dict(pair.extra) for pair in pairs]

@@ -184,7 +184,7 @@ def usable(table: Table, read: Read[Any], what: str) -> tuple[str, ...]:
         StatementError: if every row was.
     """
     if not read.items:
-        first = f"; line {read.dropped[0][0]}: {read.dropped[0][1]}" if read.dropped else "."
+        first = f"; {table.unit} {read.dropped[0][0]}: {read.dropped[0][1]}" if read.dropped else "."
         raise StatementError(f"{table.where} has no {what} in {len(table.records)} rows{first}")
     return explained(table, read.dropped)
 

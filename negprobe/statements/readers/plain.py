@@ -65,7 +65,8 @@ def _pair(row: Row, source: str) -> StatementPair:
 
 def _extra(value: Any) -> Extra:
     """A value as a table can hold it: what is no text and no number is written as JSON."""
-    if isinstance(value, str | int | float):
+    # What a column of whole numbers cannot hold is kept as text.
+    if isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**63):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
 
