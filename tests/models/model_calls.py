@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[[HookedEncoder], object]] = {
     "patch_sweep": lambda model: patch_sweep(model, PAIRS, "z", by=["head", "role"], direction="denoising"),
     "mean": lambda model: patch_sweep(model, PAIRS, "mlp_out", by="position", how="mean"),
     "pattern": lambda model: patch_sweep(model, PAIRS, "pattern", by="head"),
-    "patch": lambda model: patch(model, PAIRS, [Patch("z", 0, 1), Patch("resid_pre", 1, role="cue")]),
+    "patch": lambda model: patch(model, PAIRS, [Patch("z", 0, 1), Patch("resid_pre", 1, role="cue")], together=True),
     "path_patch": lambda model: path_patch(model, PAIRS, receivers=[(1, 0, "q")]),
     "attribute": lambda model: attribute(model, PAIRS, by="head", steps=2),
     "attribute_edges": lambda model: attribute_edges(model, PAIRS),
