@@ -475,17 +475,21 @@ def test_predictions_that_cannot_be_read_are_an_error(tmp_path):
 def test_items_are_those_that_were_published(shared_datasets):
     sets = {(part.name, part.condition): part for part in scored_sets(shared_datasets)[0]}
     counts = {key: (len(part.items), part.n_statements) for key, part in sets.items()}
-    train = ("no_negation", "one_not_scoped", "one_scoped", "one_scoped_one_not_scoped", "two_not_scoped", "two_scoped")
+    # The items of one_scoped are MoNLI's negated ones, which are scored once.
+    train = ("no_negation", "one_not_scoped", "one_scoped_one_not_scoped", "two_not_scoped", "two_scoped")
     blimp = ("npi_present_1", "only_npi_licensor_present", "sentential_negation_npi_licensor_present",
              "sentential_negation_npi_scope")  # fmt: skip
     # A hat was replaced in "that" 20 and 6 times, and a man 6 times in "woman".
     broken = {"two_scoped": 20, "two_not_scoped": 6, "one_scoped_one_not_scoped": 6}
     # Some items were published twice.
-    repeated = dict(zip(train, (8, 4, 8, 4, 4, 4), strict=True))
+    repeated = dict(zip(train, (8, 4, 4, 4, 4), strict=True))
     assert counts == {
         ("NEG-136-NAT", ""): (16, 32),
         ("NEG-136-SIMP", ""): (18, 36),
         ("NEG-1500-SIMP-TEMP", ""): (770, 1540),
+        ("MoNLI", "nmonli_test"): (200, 200),
+        ("MoNLI", "nmonli_train"): (994, 1002),
+        ("MoNLI", "pmonli"): (1472, 1476),
         **{("BLiMP", name): (1000, 1000) for name in blimp},
         **{("ScoNe train", name): (1002 - broken.get(name, 0) - repeated[name], 1002) for name in train},
     }

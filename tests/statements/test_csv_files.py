@@ -162,6 +162,11 @@ def test_a_file_in_another_encoding_is_one_clear_error(write, suffix, code):
         read_predictions(path)
 
 
+def test_utf16_is_told_where_its_first_line_has_no_nul(write):
+    with pytest.raises(StatementError, match="as UTF-16 has"):
+        load_pairs(write("a.txt", "\u95e8\u6ca1\n", "utf-16"))
+
+
 def test_rows_that_are_not_utf8_are_named_together(write):
     text = HEADER + "".join(f"It is caf\u00e9 {n}.,It is not caf\u00e9.\n" for n in range(9)) + "x,y\n"
     loaded = load_pairs(write("a.csv", text, "latin-1"))

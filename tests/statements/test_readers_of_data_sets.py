@@ -283,6 +283,7 @@ def test_every_data_set_at_once(shared_datasets):
     counts = Counter(pair.source for pair in load_pairs(shared_datasets).pairs)
     assert counts == {
         "BLiMP": 1000,
+        "MoNLI": 1202,
         "NEG-136-NAT": 16,
         "NEG-136-SIMP": 14,
         "NEG-1500-SIMP-TEMP": 627,
