@@ -90,7 +90,7 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.csv", SPANS + "x,y z,1.5,2\nx,y,,\n", "line 2: .*two whole numbers"),
         ("a.csv", SPANS[:-1] + ",cue_spans\nx,y z,0,1,\"((0, 1),)\"\nx,y,,,\n",
          "line 2: .*both cue_spans and cue_start"),
-        ("a.csv", "original,counterfactual,cue_spans\nx,y z,a\nx,y,\n", "line 2: cue_spans is 'a'; give ranges"),
+        ("a.csv", "original,counterfactual,cue_spans\nx,y z,a\nx,y,\n", "line 2: cue_spans is 'a'; give character"),
         ("a.csv", HEADER + "x,x\nx,y\n", "line 2: The two statements of the pair are the same"),
         ("a.csv", HEADER + "x x, x  x\nx,y\n", "line 2: The two statements of the pair are the same"),
         ("a.csv", HEADER + '"x" ,"y"\nx,y\n', "line 2: .*quotes"),
@@ -100,7 +100,7 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n\n{"original": "x"}\n', "line 3: .*'counterfactual'"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "y", '
          '"Cue": "", "cue": ""}',
-         "line 2: It has twice the column.*'cue' .'Cue', 'cue';"),
+         "line 2: It has duplicate column.*'cue' .'Cue', 'cue';"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": 3}\n',
          "line 2: The counterfactual is 3; it has to be text"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": null}\n',
@@ -160,7 +160,7 @@ def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
     [
         ("a.csv", "original,target\nx,y\n",
          "is missing column.*'counterfactual'; it has 'original, target'. Required: original, counterfactual"),
-        ("a.csv", "original,counterfactual,original\nx,y,z\n", "twice the column.*'original'"),
+        ("a.csv", "original,counterfactual,original\nx,y,z\n", "duplicate column.*'original'"),
         ("a.csv", "original,counterfactual,cue-start,Cue Start\nx,y,1,2\n",
          "twice.*'cue_start' .'cue-start', 'Cue Start'; cap"),
         ("a.csv", "origin\u00e4l,counterfactual\nx,y\n", "not UTF-8"),
