@@ -135,7 +135,9 @@ def test_a_shard_that_is_not_there_is_named_before_any_is_downloaded(
 
 def modules(encoder: str) -> bytes:
     kinds = [(encoder, "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    described = [{"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)]
+    described = [
+        {"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)
+    ]
     return json.dumps(described).encode()
 
 
@@ -367,7 +369,10 @@ FAULTS = {
     ),
     "another service": (fault(LISTING, 200, body=b'["a list"]'), "does not answer like the hub"),
     "another list": (fault(LISTING, 200, body=b'{"siblings": [{"name": "a"}]}'), "does not answer like the hub"),
-    "a listing without a commit": (fault(LISTING, 200, body=b'{"id": "a/b", "siblings": []}'), "does not answer like the hub"),
+    "a listing without a commit": (
+        fault(LISTING, 200, body=b'{"id": "a/b", "siblings": []}'),
+        "does not answer like the hub",
+    ),
     "dropped": (fault("", 0), "hub cannot be reached at 'http://127.*RemoteProtocolError"),
     "dropped for a file": (fault(CONTENT, 0), "hub cannot be reached.*RemoteProtocolError"),
     "bad token": (fault("", 401), "does not accept the token"),

@@ -162,7 +162,7 @@ def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
          "is missing column.*'counterfactual'; it has 'original, target'. Required: original, counterfactual"),
         ("a.csv", "original,counterfactual,original\nx,y,z\n", "duplicate column.*'original'"),
         ("a.csv", "original,counterfactual,cue-start,Cue Start\nx,y,1,2\n",
-         "twice.*'cue_start' .'cue-start', 'Cue Start'; cap"),
+         "duplicate.*'cue_start' .'cue-start', 'Cue Start'; names"),
         ("a.csv", "origin\u00e4l,counterfactual\nx,y\n", "not UTF-8"),
         ("a.csv", HEADER, "no usable pair in 0 rows"),
         ("a.csv", HEADER + "x,\n", "no usable pair in 1 rows; line 2: The counterfactual"),
