@@ -1,6 +1,6 @@
-"""Public functions check the types of their arguments, and say in words what they take.
+"""Type checks of public functions' arguments, with error messages in words.
 
-By beartype, which checks one item of a sequence, chosen at random; here every item is checked.
+The checks are beartype's, which looks at one random item of a sequence; here every item is checked.
 """
 
 import inspect
@@ -37,7 +37,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
     Path: ("a path", "paths"),
     np.ndarray: ("an array", "arrays"),
 }
-"""What one of a type is called, and several."""
+"""The words for one value of a type, and for several."""
 
 _TENSORS = {"Float": "a floating-point", "Int": "an integer", "Bool": "a boolean"}
 
@@ -47,10 +47,10 @@ class _Violation(Exception):
 
 
 def checked(public: _Checked) -> _Checked:
-    """A function, or a class, that refuses arguments of other types than the annotations name.
+    """A function or class that refuses arguments whose types differ from its annotations.
 
     Raises:
-        ArgumentError: by the function, naming itself, the argument, what it takes and what was given.
+        ArgumentError: when called with a wrong type, naming the function, the argument, its type and the value.
     """
     if inspect.isclass(public):
         for name, function in list(vars(public).items()):
@@ -75,7 +75,7 @@ def checked(public: _Checked) -> _Checked:
 
 
 def _refusal(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], conf: BeartypeConf) -> str:
-    """What is wrong with the first argument of another type."""
+    """The error message for the first argument of a wrong type."""
     called = function.__qualname__.removesuffix(".__init__")
     given = inspect.signature(function).bind(*args, **kwargs).arguments
     for name, hint in function.__annotations__.items():
@@ -83,11 +83,11 @@ def _refusal(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
             at, value = _wrong_part(given[name], hint, conf)
             found = f"{name}{at} is" if at else "got"
             return f"{called}(): {name} must be {_wording(hint)}; {found} {_shown(value)}."
-    return f"{called}() takes arguments of other types; see its documentation."
+    return f"{called}() was called with an argument of a wrong type; see its documentation."
 
 
 def _wrong_part(value: Any, hint: Any, conf: BeartypeConf) -> tuple[str, Any]:
-    """The innermost item that is of another type, with its index as one writes it: "[2]"; or the value itself."""
+    """The index, as in "[2]", and the value of the innermost wrong item; "" and the whole value if there is none."""
     items = next((get_args(one)[0] for one in _sequences(hint)), None)
     if items is None or isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return "", value
@@ -168,11 +168,11 @@ def _alone(hint: Any) -> Any:
 
 @cache
 def _conf(sequences: frozenset[Any]) -> BeartypeConf:
-    every = {hint: Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]] for hint in sequences}
+    checked_fully = {hint: Annotated[hint, Is[partial(_all_fit, get_args(hint)[0])]] for hint in sequences}
     return BeartypeConf(
         violation_param_type=_Violation,
         violation_verbosity=BeartypeViolationVerbosity.MINIMAL,
-        hint_overrides=FrozenDict(_NUMBERS | every),
+        hint_overrides=FrozenDict(_NUMBERS | checked_fully),
     )
 
 

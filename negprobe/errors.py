@@ -1,6 +1,6 @@
 """The errors negprobe raises on purpose; each message says what was wrong, what was expected and what to do.
 
-Results that are defined but say little come with a `NegprobeWarning`.
+Results that are defined but of limited meaning come with a `NegprobeWarning`.
 """
 
 
@@ -37,4 +37,4 @@ class ArgumentError(NegprobeError, TypeError):
 
 
 class NegprobeWarning(UserWarning):
-    """A result is defined, but its input makes it say little, such as words that the model does not know."""
+    """A result is defined but of limited meaning, for example because words are not in the model's vocabulary."""

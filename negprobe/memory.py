@@ -1,4 +1,4 @@
-"""How Python, torch and safetensors say that memory has run out, and how negprobe does."""
+"""Recognising out-of-memory errors of Python, torch and safetensors, and reporting them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ _SIGNS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that there was not enough memory, of the computer or of the GPU."""
-    # torch has a type of its own for GPUs, and a bare RuntimeError for the CPU and for MPS.
+    """Whether an error means that main memory or GPU memory ran out."""
+    # torch has its own type for GPUs, but raises a plain RuntimeError for the CPU and MPS.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explaining_out_of_memory(message: str) -> Iterator[None]:
-    """Where memory runs out, raise `ModelError` with this message; other errors pass. Decorates functions too."""
+    """Turn out-of-memory errors into a `ModelError` with this message; also usable as a decorator."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:

@@ -1,20 +1,22 @@
-"""Short reprs: which object it is and how much it holds, so that a notebook's output stays readable."""
+"""Short reprs, which identify an object and its size, so that a notebook's output stays readable."""
 
 import html
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, SupportsIndex, TypeVar, overload
 
+from negprobe.texts import quoted
+
 T = TypeVar("T")
 
-# Characters of one text, and of one nested value.
-_TEXT, _VALUE = 120, 160
-# Items of a collection that are shown one by one, and of a `Listed`.
+# The most characters of a nested value.
+_VALUE = 160
+# The most items of a collection that is shown in full, and the items shown of a longer `Listed`.
 _FEW, _SHOWN = 20, 3
 
 
 def short_repr(instance: Any) -> str:
-    """The repr of a dataclass without fields at their default; of arrays the shape, of large collections the size.
+    """The repr of a dataclass, omitting default values and showing arrays by shape and large collections by size.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(repr=False)
@@ -60,16 +62,16 @@ def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_default(field: Field[Any], value: object) -> bool:
-    # Of plain values only: an array compares element by element.
+    # Only plain values are compared: an array compares element by element.
     plain = isinstance(value, str | tuple | int | float | None)
     return field.default is not MISSING and plain and value == field.default
 
 
 def _short(value: object) -> str:
-    """A value in at most `_VALUE` characters or a little more."""
+    """A value in about `_VALUE` characters at most."""
     name = type(value).__name__
     if isinstance(value, str):
-        return repr(value) if len(value) <= _TEXT else f"{value[:_TEXT]!r}…"
+        return quoted(value)
     sizes = getattr(value, "sizes", None)
     if isinstance(sizes, Mapping):
         return f"<{name} {', '.join(f'{dim}: {size}' for dim, size in sizes.items())}>"

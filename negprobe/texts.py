@@ -1,4 +1,4 @@
-"""What every room asks of a text."""
+"""Checking, quoting and printing texts."""
 
 import reprlib
 
@@ -13,13 +13,13 @@ def is_utf8(text: str) -> bool:
 
 
 def quoted(value: object, width: int = 120) -> str:
-    """As much of a text, or of another value, as tells which one it is, in quotes: errors are to be read."""
+    """A text in quotes, or the repr of another value, shortened so that an error message stays readable."""
     if not isinstance(value, str):
         return reprlib.repr(value)
     return repr(value) if len(value) <= width else f"{value[:width]!r}…"
 
 
-# Controls but tab and line feed, line separators, what turns the direction of writing, and half surrogate pairs.
+# Control characters except tab and line feed, line separators, writing-direction marks, and lone surrogates.
 _UNSEEN = {
     code: chr(code).encode("unicode_escape").decode()
     for code in (
@@ -34,7 +34,7 @@ _UNSEEN |= {code: f"\\u{code:x}" for code in range(0xD800, 0xE000)}
 
 
 def shown(text: str) -> str:
-    r"""The text with each character that would act on a terminal, or could not be written to it, as its Python escape.
+    r"""The text with characters that would control a terminal, or cannot be written to it, as Python escapes.
 
     >>> print(shown("a\x1b[31mb\rc"))
     a\x1b[31mb\rc

@@ -1,4 +1,4 @@
-"""The one place where texts are given to a tokenizer, so that its failures are all the same clear error."""
+"""Calling a tokenizer, with one clear error for every kind of failure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from negprobe.texts import quoted
 def encode(
     tokenizer: PreTrainedTokenizerBase, first: Sequence[str], second: Sequence[str] | None = None, **options: Any
 ) -> BatchEncoding:
-    """What a tokenizer makes of texts, or of pairs of texts; `options` are those of the tokenizer.
+    """A tokenizer's output for texts, or pairs of texts; `options` are passed to the tokenizer.
 
     Raises:
-        InputError: if the tokenizer fails, with the text that it fails on.
+        InputError: if the tokenizer fails, quoting the text that it fails on.
     """
     try:
         return tokenizer(list(first), None if second is None else list(second), **options)
@@ -27,12 +27,12 @@ def encode(
         text = next((text for text in texts if _fails(tokenizer, text, options)), texts[0])
         raise InputError(
             f"The tokenizer fails on {quoted(text)}: {error}. Change the text, or load the model with a tokenizer that "
-            "reads it."
+            "can read it."
         ) from error
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an error is the tokenizer's own: its Rust half panics past Exception."""
+    """Whether an error is a tokenizer failure, including Rust panics, which do not derive from Exception."""
     return type(error).__name__ == "PanicException" or (isinstance(error, Exception) and not is_out_of_memory(error))
 
 

@@ -72,7 +72,7 @@ def test_each_command_says_in_one_line_what_failed_at_the_hub(hub: Hub, command:
     hub.fault("", body=HTML)
     result = run(*COMMANDS[command])
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("Error: What answers at http://127.0.0.1") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: The server at http://127.0.0.1") and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -100,7 +100,7 @@ def test_a_copy_in_the_cache_is_used_with_one_line_of_warning(hub: Hub) -> None:
     hub.fault("", 503)
     result = run(*COMMANDS["view"])
     assert result.exit_code == 0, result.output
-    assert "Warning: The hub has a problem of its own (503). Try again later. The local cache's copy" in result.stderr
+    assert "Warning: The hub reports a server error (503). Try again later. The local cache's copy" in result.stderr
     assert "hub.py" not in result.output
 
 
@@ -130,7 +130,7 @@ def test_doctor_says_that_the_hub_answers(hub: Hub) -> None:
 @pytest.mark.parametrize(
     "status, body, said",
     [
-        (200, HTML, "is not the hub"),
+        (200, HTML, "does not answer like the hub"),
         (0, b"", "cannot be reached"),
         (429, b"", "limits the rate"),
         (407, b"", "proxy on"),
@@ -160,13 +160,13 @@ def data_sets(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 @pytest.mark.parametrize(
     "status, options, said",
     [
-        (200, {"body": HTML}, "is not the hub"),
+        (200, {"body": HTML}, "does not answer like the hub"),
         (0, {}, "cannot be reached"),
         (401, {}, "does not accept the token"),
         (403, {}, "denies access to 'a/set'"),
         (407, {}, "proxy on the way"),
         (429, {"headers": {"Retry-After": "37"}}, "limits the rate of requests.* in 37 seconds"),
-        (503, {}, r"a problem of its own \(503\)"),
+        (503, {}, r"a server error \(503\)"),
         (404, {"headers": {"X-Error-Code": "RepoNotFound"}}, "doesn't exist on the Hub"),
         (403, {"headers": {"X-Error-Code": "GatedRepo"}}, "a gated dataset on the Hub"),
     ],

@@ -1,4 +1,4 @@
-"""Behaviour: what a model answers on public data sets of negation, by the scores that their authors define."""
+"""Behaviour: a model's answers on public data sets of negation, with the scores that their authors define."""
 
 from negprobe.evaluation.evaluate import SHARES, Evaluation, evaluate
 from negprobe.evaluation.likelihood import pseudo_log_likelihoods

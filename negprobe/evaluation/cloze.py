@@ -21,7 +21,7 @@ from negprobe.statements.readers.cloze import Cloze
 TOP = (1, 5)
 """Among how many of the most probable words a target is looked for."""
 
-# More than are looked among, for the scores without punctuation.
+# More than the scores need, because punctuation may be removed.
 _N_READ = 2 * max(TOP)
 
 TRUE_OVER_FALSE = "true over false"
@@ -110,9 +110,9 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
 def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
     """Score the words that a model predicted earlier, as `score_model_on_clozes`, true over false apart.
 
-    As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark is a prediction, and a wrong one;
-    but where every list begins with one, as RoBERTa's and GPT-2's do, it is passed over. A note has the scores counted
-    the other way. Their script compares words with their capitals, and this function without.
+    As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark counts as a wrong prediction; but if
+    every list begins with one, as RoBERTa's and GPT-2's do, it is skipped. A note has the scores under the other rule.
+    Their script is case-sensitive; this function is not.
 
     Args:
         part: The data set.
@@ -135,8 +135,8 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
     if passed_over:
         as_given = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes]
         notes.append(
-            "every list begins with an empty word or a punctuation mark, which is passed over, as the authors of "
-            f"NEG-1500 do for RoBERTa and GPT-2; counted as a prediction, {_in_short(as_given)}"
+            "every list begins with an empty word or a punctuation mark, which is skipped, as the authors of NEG-1500 "
+            f"do for RoBERTa and GPT-2; counted as a prediction, {_in_short(as_given)}"
         )
     if shortest < max(TOP):
         notes.append(
@@ -148,12 +148,12 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
 
 
 def _is_no_word(words: Words) -> bool:
-    """Whether a list begins with an empty word or with punctuation alone."""
+    """Whether a list begins with an empty word or a punctuation mark."""
     return len(words) > 0 and not any(mark.isalnum() for mark in words[0])
 
 
 def _without_words(answered: Sequence[_Answered]) -> list[str]:
-    """The scores without what is no word, where some lists begin with it; nothing where none does."""
+    """A note with the scores without empty words and punctuation, if any list begins with one."""
     n_lists = sum(_is_no_word(words) for one in answered for words in (one.affirmative, one.negated))
     if not n_lists:
         return []

@@ -61,8 +61,8 @@ def evaluate(
     - NEG-136, NEG-1500 and pairs with a `[MASK]`, on a masked LM: "top-1" and "top-5", "sensitivity", "true over false"
       (see `score_model_on_clozes`).
     - BLiMP, on a masked LM: "acceptable over unacceptable" by pseudo-log-likelihood.
-    - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", a row for each condition; of
-      pairs, one for the originals and one for the counterfactuals.
+    - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", a row for each condition;
+      pairs have one for the originals and one for the counterfactuals.
 
     Args:
         sets: What to score on.

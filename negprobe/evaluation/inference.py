@@ -25,13 +25,13 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
         The share by condition and score, and what was left out or weakens it.
 
     Raises:
-        InputError: for a classifier whose labels do not exclude each other or lack the data's, or without a tokenizer.
+        InputError: if the classifier's labels do not exclude each other or lack the data's, or without a tokenizer.
     """
     if model.tokenizer is None:
         raise InputError(f"{model.cfg.model_name!r} has no tokenizer; load it from a folder that has one.")
     if why := why_no_single_label(model.cfg):
         raise InputError(
-            f"{part.name} needs a classifier that gives one of several labels; {model.cfg.model_name!r} {why}."
+            f"{part.name} needs a classifier that predicts one of several labels; {model.cfg.model_name!r} {why}."
         )
     items = [item for item in part.items if isinstance(item, Inference)]
     wanted = sorted({item.label for item in items})

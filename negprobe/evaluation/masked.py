@@ -21,7 +21,7 @@ class Gap:
 
     Attributes:
         words: Its most probable words, the best first.
-        log_probabilities: Of the words that were asked for, as far as they are single tokens in the place of `[MASK]`.
+        log_probabilities: Those of the requested words that are single tokens at `[MASK]`.
     """
 
     words: tuple[str, ...]
@@ -128,12 +128,12 @@ def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
     """The tokenizer of a masked language model.
 
     Raises:
-        InputError: if the model is another kind, was loaded without a tokenizer, or has a hook on the model itself.
+        InputError: for another kind of model, one loaded without a tokenizer, or one with a hook on the model itself.
     """
     if has_own_hooks(model):
         raise InputError(
-            "The model itself has a hook (or a forward that replaces its own), which would not act, as words are read "
-            "from the last hidden states. Remove it, or hook a part such as model.unembed."
+            "The model itself has a hook (or a forward that replaces its own), which would have no effect, because "
+            "words are predicted from the last hidden states. Remove it, or hook a part such as model.unembed."
         )
     if model.cfg.head != "masked_lm" or model.tokenizer is None:
         lack = "masked-LM head" if model.cfg.head != "masked_lm" else "tokenizer"

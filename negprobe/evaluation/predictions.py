@@ -14,12 +14,12 @@ def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
     """Read the most probable words for each statement of a data set, a line a statement in the data set's order.
 
     A line is a list of words, the most probable first, as JSON or as Python writes it: `['fish', 'trout', 'bird']`.
-    This is how Shivagunde et al. 2023 released their models' predictions. An empty word is kept in its place: in their
-    files T5's are predictions of a space alone (see `evaluate` for how they are counted).
+    This is how Shivagunde et al. 2023 released their models' predictions. Empty words are kept: in their files, T5's
+    are predictions of a lone space (counted as in `score_predictions_on_clozes`).
 
     Raises:
-        InputError: for a file that cannot be read or is not UTF-8, or with its number for a line that is not a list of
-            words.
+        InputError: for a file that cannot be read or is not UTF-8, or for a line that is not a list of words, with its
+            number.
     """
     if not is_utf8(str(path)):
         raise InputError(f"The name {quoted(str(path))} is not UTF-8 text; rename the file.")

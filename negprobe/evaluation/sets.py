@@ -58,9 +58,9 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     NEG-136 and NEG-1500 keep the items whose two words want different articles, for each word is asked behind its own,
     and those whose two statements differ by more, for the scores that are not about the difference; BLiMP and ScoNe
     keep every condition. A file of pairs is scored where its statements have a `[MASK]` with target and foil and the
-    counterfactual has a negation that the original lacks. Where no statement of it has a `[MASK]`, target and foil are
-    labels for a classifier: there is a set of the originals, each labelled with the target, and one of the
-    counterfactuals with the foil.
+    counterfactual has a negation that the original lacks. If none of its statements has a `[MASK]`, target and foil are
+    labels for a classifier, which give two sets: the originals labelled with the target, and the counterfactuals
+    labelled with the foil.
 
     An item that stands in a file more than once is scored once, for it tells nothing new, and so is a file whose items
     are those of another. Sets of one name have the file's or split's name behind it.

@@ -1,13 +1,12 @@
-"""`EncoderCache`: the activations of a run, and what each component contributed to its residual stream.
+"""`EncoderCache`: the activations of a run, and each component's contribution to the residual stream.
 
-TransformerLens's `ActivationCache` adds up what components write. In a post-LayerNorm encoder every sum passes through
-a LayerNorm, so plain outputs do not add up to a state. With the deviation it divides by held at that of its input y in
-this run, a LayerNorm is affine: for the summands c of y,
+TransformerLens's `ActivationCache` adds up the outputs of components. In a post-LayerNorm encoder every sum passes
+through a LayerNorm, so these outputs do not add up to a state. A LayerNorm whose standard deviation is frozen at that
+of its input y in this run is affine: for the summands c of y,
 
     LN(y) = Σ_c (c - mean(c)) / σ(y) · w + b.
 
-The terms here are outputs that have been carried through the LayerNorms behind them in this way, so that they add up to
-the state.
+The terms here are outputs carried in this way through all later LayerNorms, so that they add up to the state.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +35,8 @@ class EncoderCache(ActivationCache):
     A state here is the input of block `layer` (`blocks.L.hook_resid_pre`), for `layer=n_layers`, -1 or None the last
     hidden states, and with `mlp_input` the sum before the block's first LayerNorm (`blocks.L.hook_resid_mid`), or with
     `apply_ln` as well what the MLP reads. Methods that decompose a state return terms that add up to it; "bias" is the
-    term of all that belongs to no other, such as the LayerNorms' biases. Methods that have no meaning here raise
-    `InputError`.
+    term for everything that belongs to no other, such as the LayerNorms' biases. Methods without a meaning for encoders
+    raise `InputError`.
 
     In half precision the terms are computed in float32.
     """
@@ -57,11 +56,11 @@ class EncoderCache(ActivationCache):
 
         Returns:
             Terms `[term (batch) pos d_model]`: the embeddings, `attn_out` and `mlp_out` of each layer, and last the
-            bias. They add up to the state. With another `mode` than "all", or without `incl_embeds`, only the terms
-            asked for, without the bias; these add up to nothing.
+            bias. They add up to the state. With a `mode` other than "all", or without `incl_embeds`, only the selected
+            terms, without the bias; these do not add up to the state.
 
         Raises:
-            InputError: if the cache lacks an activation, or a hook has changed a state so that the terms miss it.
+            InputError: if the cache lacks an activation, or a hook changed a state so that the terms do not add up.
         """
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice)
         decomposed.check_sum()
@@ -84,7 +83,7 @@ class EncoderCache(ActivationCache):
         mlp_input: bool = False,
         return_labels: bool = False,
     ) -> Labelled:
-        """The input of every block up to `layer`, and last, for all layers, the last hidden states.
+        """The input of every block up to `layer`; for all layers, the last row is the last hidden states.
 
         Every row is a state after LayerNorm, as the next block or the head reads it.
 
@@ -93,8 +92,8 @@ class EncoderCache(ActivationCache):
         """
         if incl_mid or mlp_input:
             raise InputError(
-                "hook_resid_mid is before a LayerNorm, but the states of accumulated_resid are after one; take "
-                'cache["resid_mid", layer] by itself.'
+                "hook_resid_mid is before a LayerNorm, but the states of accumulated_resid are after one; read "
+                'cache["resid_mid", layer] separately.'
             )
         if apply_ln:
             raise InputError("The states of accumulated_resid are after LayerNorm already; leave apply_ln=False.")
@@ -139,8 +138,8 @@ class EncoderCache(ActivationCache):
         """What each MLP neuron of the layers below contributed to a state.
 
         Returns:
-            Terms `[term (batch) pos d_model]` named "L0N0", …, and with `incl_remainder` the rest of the state;
-            `project_output_onto` multiplies all of them.
+            Terms `[term (batch) pos d_model]` named "L0N0", …, and with `incl_remainder` the rest of the state; all are
+            multiplied by `project_output_onto`.
 
         Raises:
             InputError: for `apply_ln` without `mlp_input`, or if the cache lacks an activation.
@@ -162,12 +161,12 @@ class EncoderCache(ActivationCache):
         """What every head, every neuron (or MLP) and the embeddings contributed to a state.
 
         Returns:
-            Terms `[term (batch) pos d_model]`: heads, neurons or MLPs, embeddings, and the bias, which has every bias
-            of the model. They add up to the state; `project_output_onto` multiplies all of them.
+            Terms `[term (batch) pos d_model]`: heads, neurons or MLPs, embeddings, and the bias, which includes every
+            bias of the model. They add up to the state; all are multiplied by `project_output_onto`.
 
         Raises:
-            InputError: for `apply_ln` without `mlp_input`, if the cache lacks an activation, or if a hook has changed a
-                state so that the terms miss it.
+            InputError: for `apply_ln` without `mlp_input`, if the cache lacks an activation, or if a hook changed a
+                state so that the terms do not add up.
         """
         decomposed = _Decomposition(
             self, layer, mlp_input, apply_ln, pos_slice, split_attention=True, split_mlps=expand_neurons
@@ -188,7 +187,7 @@ class EncoderCache(ActivationCache):
         """One activation of every layer below `layer`, as the run had it.
 
         Raises:
-            InputError: for no layers, or if the cache lacks the activation.
+            InputError: for `layer=0`, or if the cache lacks the activation.
         """
         last = self._layer(layer)
         if last == 0:
@@ -232,13 +231,13 @@ class EncoderCache(ActivationCache):
 
     @checked
     def apply_slice_to_batch_dim(self, batch_slice: SliceOrInput) -> "EncoderCache":
-        """The cache of some texts of the batch.
+        """The cache of the selected texts of the batch.
 
         Raises:
             InputError: for a cache without a batch axis.
         """
         if not self.has_batch_dim:
-            raise InputError("The cache has no batch axis, so that no text can be taken from it.")
+            raise InputError("The cache has no batch axis, so texts cannot be selected from it.")
         _sliced(torch.arange(self._batch_size()), batch_slice, dim=0)
         part = super().apply_slice_to_batch_dim(batch_slice)
         return EncoderCache(part.cache_dict, self.model, part.has_batch_dim)
@@ -259,14 +258,14 @@ class EncoderCache(ActivationCache):
     def apply_ln_to_stack(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not defined; raises `InputError`."""
         raise InputError(
-            "A stack does not say which LayerNorms its terms have passed, and misses their biases. The terms of "
+            "A stack does not record which LayerNorms its terms have passed, and lacks their biases. The terms of "
             "decompose_resid have passed all of them; for the MLP's input use mlp_input=True and apply_ln=True."
         )
 
     def logit_attrs(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not defined; raises `InputError`."""
         raise InputError(
-            "The head of an encoder is not linear, so that logits are no sum over components. Use "
+            "The head of an encoder is not linear, so logits are not a sum over components. Use "
             "negprobe.patching.attribute for first-order estimates, or patch_sweep for exact effects."
         )
 
@@ -297,8 +296,8 @@ class EncoderCache(ActivationCache):
 
     def _missing(self, name: str) -> InputError:
         return InputError(
-            f"The cache has no {name!r}; run the whole model with run_with_cache, without a names_filter that leaves "
-            "it out."
+            f"The cache has no {name!r}; run the whole model with run_with_cache, without a names_filter that excludes "
+            "it."
         )
 
     def _layer(self, layer: int | None) -> int:
@@ -306,7 +305,7 @@ class EncoderCache(ActivationCache):
         if layer is None or layer == -1:
             return n_layers
         if not 0 <= layer <= n_layers:
-            raise InputError(f"There is no state before layer {layer}; layers go from 0 to {n_layers}, the last.")
+            raise InputError(f"layer must be from 0 to {n_layers} (the last hidden states); got {layer}.")
         return layer
 
     def _state(self, layer: int) -> Tensor:
@@ -317,7 +316,7 @@ class EncoderCache(ActivationCache):
 
 
 class _Decomposition:
-    """The terms of one state of a run, each carried through the LayerNorms behind it."""
+    """The terms of one state of a run, each carried through all later LayerNorms."""
 
     def __init__(
         self,
@@ -345,7 +344,7 @@ class _Decomposition:
         last = cache._layer(layer)
         model = cache.model
         if mlp_input and last == model.cfg.n_layers:
-            raise InputError("Behind the last layer there is no MLP; leave mlp_input=False.")
+            raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
         if apply_ln and not mlp_input:
             raise InputError(
                 "The input of a layer is after LayerNorm already, and so are its terms; leave apply_ln=False."
@@ -372,11 +371,11 @@ class _Decomposition:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the terms, in the order in which they are computed, and "bias"."""
+        """The names of the terms in the order of computation, then "bias"."""
         return [label for labels, _ in self._stacks for label in labels] + ["bias"]
 
     def terms_of(self, labels: Sequence[str]) -> Terms:
-        """The terms of these names."""
+        """The terms with these names."""
         by_label = {label: term for names, stack in self._stacks for label, term in zip(names, stack, strict=True)}
         by_label["bias"] = self._bias.expand_as(self.state)
         if not labels:
@@ -390,7 +389,7 @@ class _Decomposition:
         return_labels: bool,
         onto: Float[Tensor, "d_model *output"] | None = None,
     ) -> Labelled:
-        """The terms of heads or neurons, and what remains of the state without them."""
+        """The terms of heads or neurons, and optionally the rest of the state."""
         labels = [label for label in self.labels if label.startswith("L") and kind in label]
         terms = self.terms_of(labels)
         if incl_remainder:
@@ -402,14 +401,14 @@ class _Decomposition:
         """Refuse terms that do not add up to the state.
 
         Raises:
-            InputError: if they miss it by more than rounding.
+            InputError: if they differ from it by more than rounding.
         """
         total = sum((stack.sum(dim=0) for _, stack in self._stacks), self._bias)
         missed = float((total - self.state).abs().max()) if self.state.numel() else 0.0
         allowed = torch.finfo(self._cache.activation(self._embedding_names()[0]).dtype).eps ** 0.5
         if not missed <= allowed * max(1.0, float(self.state.abs().max())):
             raise InputError(
-                f"The terms miss the state by {missed:.3g}: a hook changed a state of this run, or the model's "
+                f"The terms differ from the state by {missed:.3g}: a hook changed a state of this run, or the model's "
                 "parameters have changed since. Run the model again without such hooks."
             )
 
@@ -461,7 +460,7 @@ class _Decomposition:
         self._through_norm(norm, self._at(name))
 
     def _through_norm(self, norm: LayerNorm, y: Tensor) -> None:
-        """Carry every term through a LayerNorm at its input in this run."""
+        """Carry every term through a LayerNorm whose input in this run is `y`."""
         gain, bias = norm.w.detach().to(y), norm.b.detach().to(y)
         std = torch.sqrt(y.var(dim=-1, correction=0, keepdim=True) + norm.eps)
         self._map(lambda terms: (terms - terms.mean(dim=-1, keepdim=True)) / std * gain, bias)
@@ -476,7 +475,7 @@ def _normalized(norm: LayerNorm, y: Tensor) -> Tensor:
 
 
 def _floating(activation: Tensor) -> Tensor:
-    """In float32 at least: the model has rounded already, and terms are not rounded again."""
+    """In at least float32, so that the terms are not rounded a second time."""
     return activation.to(torch.promote_types(activation.dtype, torch.float32))
 
 

@@ -20,7 +20,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 
     Attributes:
         model_name: The name or folder the model came from.
-        revision: The commit of a hub model; empty for any other.
+        revision: The commit of a hub model; otherwise empty.
         family: The architecture: "bert", "distilbert", "roberta" or "electra".
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
@@ -29,13 +29,13 @@ class HookedEncoderConfig(TransformerLensConfig):
         first_position: Index of the first position embedding (RoBERTa counts from `pad_token_id + 1`).
         head_act: Activation inside the head.
         labels: The classifier's label names, in the order of its logits.
-        problem_type: What the classifier's logits say about its labels, as its config.json has it; None where that
-            says nothing (see `labels.label_function`).
+        problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
+            (see `labels.label_function`).
         pooling: How the last hidden states become one embedding where there is no head.
         normalize: Whether that embedding is scaled to length 1.
 
     Raises:
-        ModelError: for a size that is missing or impossible, and for a setting that this encoder does not have.
+        ModelError: for a missing or impossible size, and for an unsupported setting.
     """
 
     model_name: str = ""
@@ -53,11 +53,11 @@ class HookedEncoderConfig(TransformerLensConfig):
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        """Fill in what follows from the rest, and refuse what no encoder can be made of."""
+        """Fill in derived values and refuse impossible or unsupported ones."""
         for name in ("d_model", "d_head", "n_layers", "n_ctx", "d_vocab"):
             _check_size(name, getattr(self, name))
         if self.n_heads == -1 and self.d_model % self.d_head:
-            raise ModelError(f"d_model {self.d_model} is no multiple of d_head {self.d_head}; give n_heads.")
+            raise ModelError(f"d_model {self.d_model} is not a multiple of d_head {self.d_head}; give n_heads.")
         self.d_embed = self.d_embed or self.d_model
         super().__post_init__()
         for name in ("n_heads", "d_mlp", "d_embed"):
@@ -67,7 +67,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ModelError(
-                    f"{name} is {getattr(self, name)!r}; this encoder has {' or '.join(map(repr, choices))}."
+                    f"{name} is {getattr(self, name)!r}; this encoder supports {' or '.join(map(repr, choices))}."
                 )
         for name in ("act_fn", "head_act"):
             if getattr(self, name) not in ACT2FN:
@@ -80,7 +80,7 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
 
 
-# Settings of TransformerLens's that a post-LayerNorm encoder has one way only, and settings of ours.
+# Settings with a fixed set of values, most of them TransformerLens's with only one for a post-LayerNorm encoder.
 _CHOICES = {
     "family": ("bert", "distilbert", "roberta", "electra"),
     "head": get_args(Head),

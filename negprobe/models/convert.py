@@ -182,10 +182,10 @@ def head_of(architecture: str) -> Head:
 
 
 def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType | None:
-    """A classifier's `problem_type`, None where its configuration has none.
+    """A classifier's `problem_type`; None if its configuration has none.
 
     Raises:
-        ModelError: for one that does not exist, or a single label that would have to exclude others.
+        ModelError: for an unknown value, or for "single_label_classification" with one label.
     """
     found = next((known for known in PROBLEM_TYPES if known == value), None)
     if found is None and value is not None:
@@ -195,8 +195,8 @@ def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType
         )
     if found == "single_label_classification" and n_labels == 1:
         raise ModelError(
-            f"The configuration of {name!r} has problem_type = {found!r} and one label, which would always hold. Write "
-            "'regression' for a score, or 'multi_label_classification' for a probability."
+            f"The configuration of {name!r} has problem_type = {found!r} and one label, whose probability would always "
+            "be 1. Write 'regression' for a score, or 'multi_label_classification' for a probability."
         )
     return found
 

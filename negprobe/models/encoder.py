@@ -26,7 +26,7 @@ from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.labels import predicted_labels
 from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
-from negprobe.models.live import read_model
+from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
 from negprobe.texts import is_utf8, quoted
@@ -97,7 +97,7 @@ class HookedEncoder(HookedRootModule):
         self._sync_config()
 
     @classmethod
-    @torch.inference_mode(False)  # weights made in inference mode would be of no use outside it
+    @torch.inference_mode(False)  # tensors created in inference mode cannot take part in autograd later
     @explaining_out_of_memory(
         "There is not enough memory to load the model. Free some, or choose a smaller model or a smaller dtype, such "
         "as torch.bfloat16."
@@ -118,35 +118,37 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
-                Hugging Face model. Only safetensors are read, and no remote code is run. A sentence-transformers
-                folder is read as its modules.json says; texts may have `cfg.n_ctx` tokens, its `max_seq_length`.
-            hf_model: A loaded Hugging Face model to take the weights of; `name_or_path` is then only its name.
-            tokenizer: The tokenizer for strings; by default the one in the folder. What it pads with is padding. Where
-                a sentence-transformers folder says `do_lower_case`, a copy that lower-cases texts is used.
-            revision: A branch, a tag or a commit of a hub model, which may also stand in its name: "owner/name@v1".
-                By default the branch "main". The commit is `cfg.revision` afterwards.
+                Hugging Face model. Only safetensors are read, and no remote code is run. The settings of a
+                sentence-transformers folder are applied: pooling, normalisation, lower-casing, and `max_seq_length`,
+                which becomes `cfg.n_ctx`.
+            hf_model: A loaded Hugging Face model to take the weights from; `name_or_path` then only names it.
+            tokenizer: The tokenizer for strings; by default the one in the folder. Its padding token becomes
+                `cfg.pad_token_id`. If a sentence-transformers folder sets `do_lower_case`, the model gets a copy that
+                lower-cases texts.
+            revision: A branch, tag or commit of a hub model; by default "main". The name can contain it instead:
+                "owner/name@v1". The commit is stored in `cfg.revision`.
             device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
-            dtype: Floating-point type of the parameters.
-            architecture: The class of transformers to read the model as, such as "BertForSequenceClassification"; by
-                default the one that config.json names, or the loaded model's own, or, of a sentence-transformers
-                folder, the one without a head. With another head, the settings of sentence-transformers are not used. A
-                loaded model of a class derived from one of transformers' is read only if this names that one: what the
-                derived class adds is left out.
+            dtype: Type of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`.
+            architecture: The transformers class to read the model as, such as "BertForSequenceClassification"; by
+                default the one named in config.json, the loaded model's own, or, for a sentence-transformers encoder,
+                its family's class without a head. If this class has a different head, the sentence-transformers
+                settings are not applied. A loaded model whose class derives from a transformers class is read only if
+                this names that base class; whatever the derived class adds is left out.
 
         Raises:
-            ModelError: if the model cannot be found, read or put there, is not a supported encoder, or computes
-                something else than its class and configuration say (an adapter, quantized weights, a changed module).
+            ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
+                not compute what its class and configuration describe (an adapter, quantized weights, a changed module).
         """
         device = _device_for(device, dtype)
         if isinstance(name_or_path, nn.Module):
             if hf_model is not None:
-                raise ModelError("Two models were given; give one, and its name if you like.")
+                raise ModelError("Two models were given; give one, optionally with a name.")
             hf_model = name_or_path
             name = str(getattr(getattr(hf_model, "config", None), "name_or_path", None) or "model")
         else:
             name = str(name_or_path)
         if hf_model is not None and revision is not None:
-            raise ModelError(f"revision={revision!r} is for models of the hub, but a loaded model was given.")
+            raise ModelError(f"revision={revision!r} applies to hub models only, but a loaded model was given.")
         folder, commit, sentence = None, "", None
         if hf_model is not None:
             config, architecture = read_model(hf_model, architecture, name)
@@ -154,9 +156,10 @@ class HookedEncoder(HookedRootModule):
             checkpoint = find_checkpoint(name, revision)
             name, folder, commit = checkpoint.name, checkpoint.folder, checkpoint.revision
             sentence = read_sentence_folder(folder, name)
-            if sentence is not None and architecture is not None and head_of(architecture) != sentence.head:
-                sentence = None
-            folder = folder if sentence is None else sentence.encoder
+            if sentence is not None:
+                folder = sentence.encoder
+                if architecture is not None and head_of(architecture) != sentence.head:
+                    sentence = None
             without_head = sentence is not None and sentence.head == "none"
             hf_model, architecture = read_checkpoint(folder, name, dtype, architecture, without_head=without_head)
             config = hf_model.config
@@ -174,8 +177,8 @@ class HookedEncoder(HookedRootModule):
             model = cls(cfg, tokenizer)
         weights = convert(hf_model, cfg)
         if folder is None:
-            # Views of the caller's own model would let a change to one reach the other. That model may be on a device
-            # that has no numbers of the type asked for.
+            # Without a copy, changing one model would change the other. To the CPU first: the given model may be on a
+            # device that does not support `dtype`.
             weights = {key: tensor.to("cpu", copy=True) for key, tensor in weights.items()}
         weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
         broken = next((key for key, tensor in weights.items() if not bool(tensor.isfinite().all())), None)
@@ -188,11 +191,11 @@ class HookedEncoder(HookedRootModule):
         model.eval()
         try:
             return model.to(device)
-        except Exception as error:  # of many types: torch built without CUDA asserts that it has it
+        except Exception as error:  # of many types: torch built without CUDA raises an AssertionError
             reason = " ".join(str(error).split()).rstrip(".")
             raise ModelError(
-                f"The model cannot be put on {device!r}: {reason}. Choose a device that is there and has room, such as "
-                "'cpu'."
+                f"The model cannot be moved to {device!r}: {reason}. Choose an available device with enough memory, "
+                "such as 'cpu'."
             ) from error
 
     @checked
@@ -211,8 +214,8 @@ class HookedEncoder(HookedRootModule):
 
         Args:
             input: A text, a pair of texts, a list of either, token ids, or, with `start_at_layer`, that block's input.
-            return_type: "logits" for the head's output, "predictions" for words or label names (of a classifier of
-                exactly one of several labels; a string for one row, a list for several), None for nothing.
+            return_type: "logits" for the head's output, "predictions" for words or label names (a string for one row, a
+                list for several), None for nothing. A classifier has predictions only if its labels exclude each other.
             token_type_ids: Segment of each token; by default what the tokenizer says, or 0 for token ids.
             one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding,
                 and with `start_at_layer` nothing is.
@@ -226,9 +229,9 @@ class HookedEncoder(HookedRootModule):
 
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
-                model does not have, or "predictions" of a model without a head, with a single logit, of regression, or
-                with labels that can hold together.
-            ModelError: if the parameters have several types or are on several devices.
+                model does not have, or "predictions" from a model without a head, a regression model, or a classifier
+                with one label or with labels that do not exclude each other.
+            ModelError: if the parameters differ in dtype or device.
         """
         self.check_parameters()
         self._check_layers(start_at_layer=start_at_layer, stop_at_layer=stop_at_layer)
@@ -277,16 +280,18 @@ class HookedEncoder(HookedRootModule):
         row: Int[Tensor, " word"],
         pos: Int[Tensor, " word"],
     ) -> Float[Tensor, "word d_vocab"]:
-        """A masked LM's vocabulary logits at some tokens of the last hidden states.
+        """A masked LM's vocabulary logits at the given rows and positions of the last hidden states.
 
-        The head computes these tokens alone, unless it is hooked: a hook is given every token, as in `forward`.
+        The head runs on these positions only, unless it is hooked: then it runs on all of them, as in `forward`.
 
         Raises:
-            InputError: without a masked-LM head, or for a token that is not there.
+            InputError: without a masked-LM head, or for an index out of range.
         """
         for axis, index in zip(resid.shape, (row, pos), strict=False):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < axis:
-                raise InputError(f"There is no token {int(index.max())} along an axis of {axis}.")
+                raise InputError(
+                    f"Indices run from {int(index.min())} to {int(index.max())}, but the axis has 0 to {axis - 1}."
+                )
         if is_hooked(self._unembed, self.mlm_head):
             return self.unembed(self.mlm_head(resid))[row, pos]
         return self.unembed(self.mlm_head(resid[row, pos]))
@@ -308,8 +313,8 @@ class HookedEncoder(HookedRootModule):
     ) -> tuple[Output, EncoderCache | dict[str, Tensor]]:
         """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method.
 
-        The methods of the cache that TransformerLens has for pre-LayerNorm decoders are right for encoders, or raise
-        `InputError` (see `cache.EncoderCache`).
+        Cache methods that TransformerLens defines for pre-LayerNorm decoders either return correct values for encoders
+        or raise `InputError` (see `cache.EncoderCache`).
         """
         input = args[0] if args else kwargs.get("input")
         if remove_batch_dim and not isinstance(input, (str, tuple)) and input is not None and len(input) != 1:
@@ -322,13 +327,13 @@ class HookedEncoder(HookedRootModule):
     def get_caching_hooks(
         self, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Tensor], list[tuple[str, Callable[..., None]]], list[tuple[str, Callable[..., None]]]]:
-        """TransformerLens's method; keys of the cache are the encoder's own names inside another module too."""
+        """TransformerLens's method, but with the encoder's own names as cache keys even inside another module."""
         cache, fwd, bwd = super().get_caching_hooks(*args, **kwargs)
         named = [[(name, _under_name(name, save)) for name, save in hooks] for hooks in (fwd, bwd)]
         return cache, named[0], named[1]
 
     def add_caching_hooks(self, *args: Any, cache: dict[str, Tensor] | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """TransformerLens's method; keys of the cache are the encoder's own names inside another module too."""
+        """TransformerLens's method, but with the encoder's own names as cache keys even inside another module."""
         cache, fwd, bwd = self.get_caching_hooks(*args, cache=cache, **kwargs)
         for direction, hooks in (("fwd", fwd), ("bwd", bwd)):
             for name, save in hooks:
@@ -337,7 +342,7 @@ class HookedEncoder(HookedRootModule):
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator["HookedEncoder"]:
-        """TransformerLens's method; hooks that a module around this one has added outlive those added here."""
+        """TransformerLens's method, but hooks added by an enclosing module are kept when these are removed."""
         own = self.context_level
         points = self.hook_points()
         handles = [handle for point in points for handle in (*point.fwd_hooks, *point.bwd_hooks)]
@@ -423,36 +428,36 @@ class HookedEncoder(HookedRootModule):
                 self.hook_dict.pop(name, None)
 
     def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Refuse what TransformerLens's direct-path patching asks for.
+        """Not supported; TransformerLens's direct-path patching calls it.
 
         Raises:
-            ModelError: always; queries, keys and values have one input here.
+            ModelError: always; queries, keys and values share one input here.
         """
         raise ModelError(
-            "HookedEncoder has no separate inputs of queries, keys and values, which transformer_lens.patching needs "
+            "HookedEncoder has no separate inputs for queries, keys and values, which transformer_lens.patching needs "
             "to patch direct paths; use negprobe.patching.path_patch."
         )
 
     def hook_points(self) -> list[HookPoint]:
-        """Every hook point, the per-head results among them even while they are not listed."""
+        """Every hook point, including the per-head results even while `hook_dict` omits them."""
         return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]
 
     @torch.inference_mode(False)
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
-        """Every conversion (`to`, `double`, `half`, `cuda`, …) ends here; `cfg` follows."""
+        """Convert and update `cfg`; `to`, `double`, `half`, `cuda` and the like all call this."""
         super()._apply(*args, **kwargs)
         self._sync_config()
         return self
 
     def _sync_config(self) -> None:
-        """The parameters decide; `cfg.dtype` and `cfg.device` repeat them for TransformerLens's functions."""
+        """Copy the parameters' dtype and device into `cfg`, where TransformerLens's functions look for them."""
         self.cfg.device, self.cfg.dtype = str(self.device), self.dtype
 
     def check_parameters(self) -> None:
-        """Refuse parameters of several types or devices, as after `model.blocks[0].double()`.
+        """Refuse parameters that differ in dtype or device, as after `model.blocks[0].double()`.
 
         Raises:
-            ModelError: naming the kinds there are.
+            ModelError: with the dtypes and devices that were found.
         """
         kinds: dict[tuple[torch.dtype, torch.device], str] = {}
         for name, module in self.mod_dict.items():
@@ -462,8 +467,8 @@ class HookedEncoder(HookedRootModule):
         if len(kinds) > 1:
             found = ", ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
             raise ModelError(
-                f"The parameters of {self.cfg.model_name!r} do not all have one type and device: {found}. Convert the "
-                "whole model, as in model.to(torch.float64)."
+                f"The parameters of {self.cfg.model_name!r} differ in dtype or device: {found}. Convert the whole "
+                "model, as in model.to(torch.float64)."
             )
 
     @property
@@ -660,19 +665,19 @@ def _device_for(asked: str | torch.device | None, dtype: torch.dtype) -> str:
     """The device asked for, or else a CUDA GPU, if there is one.
 
     Raises:
-        ModelError: for a kind of device that models are not put on, and for numbers that it does not have.
+        ModelError: for an unsupported kind of device, or a dtype that is unsupported, on this device or at all.
     """
+    if dtype not in FLOAT_DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(map(str, FLOAT_DTYPES))}; got {dtype}.")
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     device = str(asked)
     if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
         raise ModelError(
-            f"The model cannot be put on {quoted(device)}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'."
+            f"The model cannot be moved to {quoted(device)}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'."
         )
     if device.startswith("mps") and dtype == torch.float64:
-        raise ModelError(
-            f"The model cannot be put on {device!r} in float64, which mps has not; choose float32, or 'cpu'."
-        )
+        raise ModelError("MPS does not support float64; choose dtype=torch.float32 or device='cpu'.")
     return device
 
 
@@ -707,7 +712,7 @@ def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) ->
 
 
 def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
-    """The LayerNorm of the embeddings was once a module of the model, `ln_embed`."""
+    """Rename the weights of models saved when the embeddings' LayerNorm was the model's own `ln_embed`."""
     for name in ("w", "b"):
         if f"{prefix}ln_embed.{name}" in weights:
             weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
@@ -718,7 +723,7 @@ def _sync_after_loading(model: HookedEncoder, keys: object) -> None:
 
 
 def _under_name(name: str, save: Callable[..., None]) -> Callable[..., None]:
-    """A caching hook of TransformerLens that keeps the activation under this name, not under the hook point's."""
+    """TransformerLens's caching hook, storing the activation under this name instead of the hook point's."""
 
     def save_under_name(activation: Tensor, hook: HookPoint) -> None:
         save(activation, hook=SimpleNamespace(name=name))

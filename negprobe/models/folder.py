@@ -1,4 +1,4 @@
-"""What a model folder holds, checked before anything reads it: no link, pipe, size or type in it is taken on trust."""
+"""Reading a model folder without trusting it: links, pipes, sizes and types are checked before they are used."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negprobe.errors import ModelError
 from negprobe.memory import is_out_of_memory
-from negprobe.models.convert import FAMILY_OF, check_supported, checked_problem_type, head_of
+from negprobe.models.convert import CLASSES, FAMILY_OF, check_supported, checked_problem_type, head_of
 from negprobe.texts import quoted
 
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -35,7 +35,7 @@ _LARGEST = {
     **dict.fromkeys(("hidden_size", "dim", "intermediate_size", "hidden_dim", "embedding_size"), 10**6),
     **dict.fromkeys(("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads"), 10**3),
 }
-"""What a configuration may ask for at most: far above any encoder, and made in no time where weights are not."""
+"""Upper limits of a configuration's sizes: far above any encoder, small enough to check cheaply."""
 
 _CLASS_PREFIXES = {
     "bert": ("Bert",),
@@ -50,22 +50,22 @@ _REFUSED = {
     "quantization_config": "Give the model before it was quantized; if its weights are plain floats, remove the field.",
     "compression_config": "Give the model before it was compressed; if its weights are plain floats, remove the field.",
     "add_cross_attention": "Give an encoder without cross-attention.",
-    "auto_map": "It names code that computes the model, and code in a model folder is never run. If transformers' own "
-    "class computes the same, remove the field.",
+    "auto_map": "It names code for the model, and code in a model folder is never run. If transformers' own class "
+    "computes the same, remove the field.",
 }
-"""Fields by which transformers, of this version or an earlier one, computes something else; and what to do."""
+"""Fields that make transformers, in this version or an earlier one, compute something else, and what to do."""
 
 
 def check_files(folder: Path, name: str) -> None:
-    """Refuse a folder in which something stands where a file would be read, but cannot be read as one of its own.
+    """Refuse a folder whose files are links to the outside, are not regular files, or include an adapter.
 
     Raises:
-        ModelError: for a link that leaves the folder (other than the hub cache's own, to its blobs) or leads nowhere,
-            for a directory, pipe or device with the name of a file, and for an adapter.
+        ModelError: for a link to the outside (other than the hub cache's own, to its blobs) or to nothing, for a
+            directory, pipe or device with the name of a file, and for an adapter.
     """
     try:
-        rooms = [room for room in (folder, folder / "additional_chat_templates") if room.is_dir()]
-        entries = sorted(path for room in rooms for path in room.iterdir())
+        folders = [path for path in (folder, folder / "additional_chat_templates") if path.is_dir()]
+        entries = sorted(path for parent in folders for path in parent.iterdir())
     except OSError as error:
         raise ModelError(f"The folder of {name!r} cannot be listed: {error}") from error
     for path in entries:
@@ -75,8 +75,8 @@ def check_files(folder: Path, name: str) -> None:
     adapter = next((path.name for path in entries if path.name.startswith(("adapter_config.", "adapter_model."))), None)
     if adapter is not None:
         raise ModelError(
-            f"{name!r} holds an adapter ({adapter}), which changes the weights; negprobe applies none. Load it with "
-            "peft, call merge_and_unload() and save_pretrained(), and give that folder."
+            f"{name!r} contains an adapter ({adapter}), which negprobe does not apply. Load it with peft, call "
+            "merge_and_unload() and save_pretrained(), and give that folder."
         )
 
 
@@ -105,12 +105,12 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
     """The content of a JSON file of the folder, a `dict` or a `list`.
 
     Raises:
-        ModelError: if the file is outside the folder, cannot be read, is no JSON, gives a key twice, or holds something
-            else.
+        ModelError: if the file is outside the folder, cannot be read, is not JSON, has a duplicate key, or contains
+            another type.
     """
     try:
         path = folder / file
-        # The name may have been written in another file of the folder, and lead anywhere.
+        # The name may come from another file of the folder and point anywhere.
         _check_file(path, folder, name)
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"it has {path.stat().st_size} bytes, and at most {_LARGEST_JSON} are read")
@@ -123,15 +123,15 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
 
 
 def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; for `json.loads`, which would take the last of two values of a key.
+    """A JSON object without duplicate keys; a hook for `json.loads`, which would silently take the last value.
 
     Raises:
-        ValueError: for a key that is there twice.
+        ValueError: for a duplicate key.
     """
     content = dict(pairs)
     if len(content) < len(pairs):
         repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {quoted(repeated)} is there twice; remove the value that is wrong")
+        raise ValueError(f"the key {quoted(repeated)} appears twice; remove the wrong value")
     return content
 
 
@@ -143,39 +143,43 @@ def read_config(
 ) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
     """The configuration of a supported encoder, and the class to read it as.
 
-    The class is `architecture`, or else the one that config.json names, or, `without_head`, that of its family without
-    a head.
+    The class is `architecture` if given; otherwise, with `without_head`, the family's class without a head; otherwise
+    the one named in config.json.
 
     Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
     quantizers, kernels) reaches no library.
 
     Raises:
-        ModelError: without config.json, for an architecture that is not supported or not named, for a field whose
-            meaning negprobe does not implement, and as `config_of`.
+        ModelError: without config.json, for an unsupported or missing architecture, for a field whose effect negprobe
+            does not implement, and as `config_of`.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
     raw = read_json(folder, "config.json", dict, name)
     if architecture is not None:
-        # Whoever names the class decides against what the file says of it.
-        raw |= {"architectures": [architecture], "auto_map": None}
-        without_head = False
-    hf_class = getattr(transformers, _base_architecture(raw) if without_head else _architecture(raw, name))
+        # Naming the class overrides what the file says about it.
+        raw["auto_map"] = None
+        _check_class(raw, architecture, f"{name!r} cannot be read as {architecture!r}: it is not a class")
+    elif without_head:
+        architecture = _base_architecture(raw)
+    else:
+        architecture = _architecture(raw, name)
+    hf_class = getattr(transformers, architecture)
     _check_refused(raw, name)
     return config_of(raw, hf_class, name), hf_class
 
 
 def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
-    """The configuration of a supported encoder, made of the fields that decide its arithmetic, and those alone.
+    """The configuration of a supported encoder, from only those fields that decide its arithmetic.
 
     Args:
         raw: All fields, as in config.json.
-        hf_class: The class of transformers that the model is read as.
+        hf_class: The transformers class that the model is read as.
         name: The model's name, for messages.
 
     Raises:
-        ModelError: for sizes that are no whole numbers, are out of range or do not fit each other, for unknown
-            activations and broken labels.
+        ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
+            activations and for broken labels.
     """
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
     for key, other in hf_class.config_class.attribute_map.items():
@@ -208,7 +212,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
 
 def _check_refused(raw: dict[str, Any], name: str) -> None:
     for field, advice in _REFUSED.items():
-        # Empty is what transformers writes where the field changes nothing.
+        # transformers writes an empty value where the field has no effect.
         if raw.get(field):
             raise ModelError(
                 f"The configuration of {name!r} has {field} = {quoted(raw[field], 60)}, which negprobe does not "
@@ -217,7 +221,7 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
 
 
 def _base_architecture(raw: dict[str, Any]) -> str:
-    """The class without a head, as AutoModel chooses it: by the model type, whatever architecture is named."""
+    """The class without a head, which AutoModel chooses by the model type alone."""
     model_type = raw.get("model_type")
     known = isinstance(model_type, str) and model_type in FAMILY_OF
     architecture = MODEL_MAPPING_NAMES[model_type] if known else f"{model_type}Model"
@@ -236,17 +240,20 @@ def _architecture(raw: dict[str, Any], name: str) -> str:
             'as "architectures": ["BertForMaskedLM"], to know which head to load.'
         )
     architecture = named[0]
+    _check_class(raw, architecture, f"The config.json of {name!r} names the architecture {architecture!r}")
+    return architecture
+
+
+def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
+    """Refuse a class that negprobe does not read for the model type; `problem` begins the message."""
     check_supported(_Raw(raw), architecture)
-    prefixes = _CLASS_PREFIXES[FAMILY_OF[raw["model_type"]]]
-    # The class is looked up by its name, so that a name of anything else in transformers must not pass.
-    if not architecture.startswith(prefixes) or not hasattr(transformers, architecture):
+    family = FAMILY_OF[raw["model_type"]]
+    # The class is looked up by name, so no other name in transformers may pass.
+    if not architecture.startswith(_CLASS_PREFIXES[family]) or not hasattr(transformers, architecture):
         raise ModelError(
-            f"The config.json of {name!r} names the architecture {architecture!r} for model type "
-            f"{raw['model_type']!r}; negprobe reads {', '.join(f'{prefix}ForMaskedLM' for prefix in prefixes)} and "
-            "their …ForSequenceClassification and …Model."
+            f"{problem} for model type {raw['model_type']!r}; negprobe reads {', '.join(CLASSES[family])}."
         )
     head_of(architecture)
-    return architecture
 
 
 class _Raw:
@@ -296,8 +303,8 @@ def _labels(value: object, name: str) -> dict[int, str]:
 def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
     if config.hidden_size % config.num_attention_heads:
         raise ModelError(
-            f"The configuration of {name!r} shares a width of {config.hidden_size} among {config.num_attention_heads} "
-            "heads, which leaves a rest; the width must be a multiple of the number of heads."
+            f"The configuration of {name!r} has hidden_size = {config.hidden_size}, which is not divisible by "
+            f"num_attention_heads = {config.num_attention_heads}."
         )
     if config.pad_token_id >= config.vocab_size:
         raise _bad("pad_token_id", config.pad_token_id, f"an id of a vocabulary of {config.vocab_size}", name)
@@ -316,12 +323,12 @@ def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
 def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The floating-point tensors of a folder's safetensors, and the type of each tensor of another kind.
 
-    As in transformers, an index is not read beside a model.safetensors. Of shards, the index decides which file each
-    tensor is taken from.
+    As in transformers, model.safetensors takes precedence over an index. An index decides which shard a tensor is read
+    from.
 
     Raises:
-        ModelError: without safetensors, for a file that is broken or missing, an index that leads out of the folder or
-            does not fit its shards, and a configuration of a model more than twice as large as the weights are.
+        ModelError: without safetensors, for a broken or missing file, for an index that points outside the folder or
+            does not match its shards, and for a configuration of a model more than twice as large as the weights.
     """
     weights: dict[str, Tensor] = {}
     others: dict[str, str] = {}
@@ -346,15 +353,15 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
             ) from error
         if listed is not None and not listed <= keys:
             raise ModelError(
-                f"{_INDEX} of {name!r} says that {file.name} holds {min(listed - keys)!r}, but it does not. Get both "
-                "files afresh."
+                f"{_INDEX} of {name!r} says that {file.name} contains {min(listed - keys)!r}, but it does not. "
+                "Download both files again."
             )
         unlisted.update(dict.fromkeys(keys - (keys if listed is None else listed), file.name))
     stray = unlisted.keys() - weights.keys() - others.keys()
     if stray:
         raise ModelError(
-            f"{unlisted[min(stray)]} of {name!r} holds {min(stray)!r}, which {_INDEX} does not list. Get both files "
-            "afresh."
+            f"{unlisted[min(stray)]} of {name!r} contains {min(stray)!r}, which {_INDEX} does not list. Download both "
+            "files again."
         )
     # Before the library makes what it does not find: a size of 10**12 must not be allocated.
     stored, needed = sum(tensor.numel() for tensor in weights.values()), _least_weights(config)
@@ -414,7 +421,7 @@ def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
         5.10 it opens them instead of the folder's own files.
 
     Raises:
-        ModelError: if it is broken, names code or a class that is no tokenizer, or names files of its own choice.
+        ModelError: if it is broken, names code or a class that is not a tokenizer, or names other files.
     """
     if not (folder / "tokenizer_config.json").exists():
         return {}
@@ -423,8 +430,8 @@ def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
         _tokenizer_class(raw["tokenizer_class"], "tokenizer_config.json", name)
     if raw.get("auto_map"):
         raise ModelError(
-            f"The tokenizer_config.json of {name!r} has auto_map = {quoted(raw['auto_map'], 60)}, code that makes the "
-            "tokenizer; code in a model folder is never run. Give a tokenizer, or, if transformers' own class reads "
+            f"The tokenizer_config.json of {name!r} has auto_map = {quoted(raw['auto_map'], 60)}, which names code for "
+            "the tokenizer; code in a model folder is never run. Give a tokenizer, or, if transformers' own class does "
             "the same, remove the field."
         )
     versions = raw.get("fast_tokenizer_files", [])
@@ -474,7 +481,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: s
                 f"The tokenizer of {name!r} gives {token!r} the id {index}, but the model has embeddings for 0 to "
                 f"{vocabulary - 1} only: tokenizer and weights are of different models."
             )
-    # Some parts of a broken one are first looked at here; whatever error they raise is the caller's to tell.
+    # Some parts of a broken tokenizer fail only in use; the caller turns any error into a clear one.
     for texts in (["not", "not a word"], [("not", "a word"), ("a", "b")]):
         read = tokenizer(texts, padding=True, padding_side="right", return_attention_mask=True, return_tensors="pt")
         if read["input_ids"].numel() == 0:
@@ -484,11 +491,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: s
 def padding_id(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> int:
     """The id that a tokenizer pads with.
 
-    The model's own arithmetic uses the attention mask alone, so that the configuration may name another id, except
-    where positions are counted from it.
+    The configuration may name a different id, because padding is masked by the attention mask alone, unless the model
+    counts positions from that id.
 
     Raises:
-        ModelError: if positions are counted from another id.
+        ModelError: if the ids differ and the model counts positions from the configuration's.
     """
     if FAMILY_OF[config.model_type] == "roberta" and tokenizer.pad_token_id != config.pad_token_id:
         raise ModelError(

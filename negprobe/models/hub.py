@@ -58,13 +58,13 @@ _BLOCK = 2**20
 
 
 def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
-    """The folder in the hub's local cache with the files of a model, downloaded if need be; its name is the commit.
+    """The folder of a model in the hub's local cache, downloaded if necessary; its name is the commit.
 
-    If the hub cannot be asked, a complete copy that is already in the cache is used, with a warning.
+    If the hub cannot be reached, a complete cached copy is used, with a warning.
 
     Args:
         name: The repository, "owner/name" or "name".
-        revision: A branch, a tag or a commit.
+        revision: A branch, tag or commit.
 
     Raises:
         ModelError: if the hub does not provide the model and the local cache does not hold it, if the repository lacks
@@ -74,9 +74,9 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
         validate_repo_id(name)
     except hub_errors.HFValidationError as error:
         raise ModelError(explain(error, name, revision)) from error
-    # A branch names a file in the cache.
+    # The cache has a file named after each branch, so the name must be a safe path.
     if ".." in revision or not re.fullmatch(r"[^\s/\\\0][^\s\\\0]*", revision):
-        raise ModelError(f"{revision!r} is not a revision; give a branch, a tag or a commit of {name!r}.")
+        raise ModelError(f"{revision!r} is not a revision; give a branch, tag or commit of {name!r}.")
     if constants.HF_HUB_OFFLINE:
         cached = _cached(name, revision)
         if cached is None:
@@ -89,10 +89,10 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
         return _downloaded(name, revision)
     except ModelError:
         raise
-    # The client lets through whatever its HTTP and JSON libraries raise, and has no base class of its own.
+    # The client passes on whatever its HTTP and JSON libraries raise, and has no base class for its own errors.
     except Exception as error:
         problem = explain(error, name, revision)
-        # An old copy of a revision that is no longer there, or that was to be replaced, is not what was asked for.
+        # A cached copy does not help if the revision no longer exists or the disk is full.
         is_final = isinstance(error, hub_errors.RevisionNotFoundError) or _is_disk_full(error)
         cached = None if is_final else _cached(name, revision)
         if cached is None:
@@ -106,7 +106,7 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
 
 
 def hub_problem(name: str) -> str:
-    """Why the hub cannot be asked for a model that it has, found out within seconds; empty if it answers."""
+    """Why the hub does not list an existing model, determined within seconds; empty if it does."""
     try:
         _listed(name, constants.DEFAULT_REVISION)
     except Exception as error:
@@ -119,7 +119,7 @@ def hub_problem(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Hash:
-    """What the content of a file must hash to: SHA-256 of a large file, git's SHA-1 of a small one."""
+    """The expected hash of a file: SHA-256 for large files, git's SHA-1 for small ones."""
 
     value: str
 
@@ -142,15 +142,15 @@ def _downloaded(name: str, revision: str) -> Path:
         known = listed[file] or _hash_of_link(path)
         if known is None or known.fits(path):
             return path
-        # It was damaged on the way, now or at an earlier download.
+        # Corrupted by this download or an earlier one.
         _remove(path)
         path = Path(hf_hub_download(name, file, revision=commit))
         if known.fits(path):
             return path
         _remove(path)
         raise ModelError(
-            f"{file} of {name!r} arrived damaged, twice: its content does not match the hash that the hub names. "
-            "It was removed from the local cache. Try again, or use another network."
+            f"{file} of {name!r} was corrupt after two downloads: its content does not match the hub's hash. It was "
+            "removed from the local cache. Try again, or use another network."
         )
 
     folder = _fetch_needed(name, listed, fetch)
@@ -165,7 +165,7 @@ def _listed(name: str, revision: str) -> tuple[dict[str, _Hash | None], str]:
         raise ValueError(problem)
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_SECONDS)
-    except (KeyError, TypeError, AttributeError) as error:  # JSON of some other form
+    except (KeyError, TypeError, AttributeError) as error:  # JSON of another structure
         raise hub_errors.FileMetadataError("The answer is not a list of files.") from error
     if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha) or info.siblings is None:
         raise hub_errors.FileMetadataError("The answer has no commit or no list of files.")
@@ -179,12 +179,12 @@ def _hash(value: object) -> _Hash | None:
 
 
 def _hash_of_link(path: Path) -> _Hash | None:
-    """The hash in the name of the blob that a file in the cache links to; None for a copy, as on Windows."""
+    """The hash that names the blob a cached file links to; None for a copy, as on Windows."""
     return _hash(path.readlink().name) if path.is_symlink() else None
 
 
 def _remove(path: Path) -> None:
-    """Delete a file from the cache: its link, the blob that leads to, and what that may link to in turn."""
+    """Delete a file from the cache: the link, its blob, and whatever the blob links to."""
     cache = Path(constants.HF_HUB_CACHE).expanduser().resolve()
     while path.is_relative_to(cache):
         target = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
@@ -195,12 +195,12 @@ def _remove(path: Path) -> None:
 
 
 def _remember(folder: Path, revision: str, commit: str, lacks_modules: bool) -> None:
-    """Note in the cache, where its documented layout has it, what a later load without the hub needs to know.
+    """Record in the cache, in its documented layout, what a later load without the hub needs.
 
-    Written last, so that a branch leads to a snapshot only once that is complete.
+    Written last, so that a branch points to a snapshot only once it is complete.
     """
     repository = folder.parents[1]
-    # A cache that cannot be written to serves as it is.
+    # A read-only cache can still be used.
     with suppress(OSError):
         if revision != commit:
             ref = repository / "refs" / revision
@@ -249,7 +249,7 @@ def _fetch_needed(name: str, listed: Collection[str], fetch: Callable[[str], Pat
 
 
 def _module_paths(modules_file: Path) -> list[str]:
-    """The folders of a sentence encoder's modules, its encoder's first; just the root for a file of another form."""
+    """The folders of a sentence encoder's modules, encoder first; only the root if modules.json is malformed."""
     content = _json(modules_file)
     modules = content if isinstance(content, list) else []
     paths = [module.get("path") for module in modules if isinstance(module, dict)]
@@ -259,13 +259,13 @@ def _module_paths(modules_file: Path) -> list[str]:
 def _shards(index_file: Path, name: str, encoder: str, listed: Collection[str]) -> list[str]:
     content = _json(index_file)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    # What is wrong with another form of it is reported by the reader of the folder.
+    # A malformed index is reported when the folder is read.
     shards = sorted({str(shard) for shard in weight_map.values()}) if isinstance(weight_map, dict) else []
     missing = [shard for shard in shards if "/" in shard or f"{encoder}{shard}" not in listed]
     if missing:
         raise ModelError(
             f"{name!r} is incomplete: {encoder}{_INDEX} names {missing[0]!r}, which the repository does not have. "
-            "Choose another revision, or tell the model's owner."
+            "Choose another revision, or report it to the model's owner."
         )
     return [f"{encoder}{shard}" for shard in shards]
 
@@ -292,10 +292,10 @@ def _no_safetensors(name: str, listed: Collection[str], encoder: str) -> ModelEr
 
 
 def _cached(name: str, revision: str) -> Path | None:
-    """The model in the local cache, or None if it is not there or not complete.
+    """The folder of a model in the local cache, or None if it is missing or incomplete.
 
     Raises:
-        ModelError: if a file is damaged, or the cache does not say whether the model has a modules.json it depends on.
+        ModelError: if a file is corrupt, or the cache does not record whether a sentence encoder has a modules.json.
     """
     try:
         paths = [try_to_load_from_cache(name, file, revision=revision) for file in ("config.json", "modules.json")]
@@ -320,13 +320,13 @@ def _cached(name: str, revision: str) -> Path | None:
         known = _hash_of_link(path)
         if known is not None and not known.fits(path):
             raise ModelError(
-                f"{path.name} of {name!r} is damaged in the local cache: its content does not match its hash. "
-                f"Delete {str(path.resolve())!r} and load the model again with a network."
+                f"{path.name} of {name!r} is corrupt in the local cache: its content does not match its hash. "
+                f"Delete {str(path.resolve())!r} and load the model again while online."
             )
     if not isinstance(paths[1], str) and paths[1] is not _CACHED_NO_EXIST and _is_headless(files.get("config.json")):
         raise ModelError(
-            f"The local cache holds {name!r} without saying whether it has a modules.json, which would decide how its "
-            "embedding is pooled. Load it once with a network, or give the path of a folder with all its files."
+            f"The local cache has {name!r} but does not record whether it has a modules.json, which would decide how "
+            "its embedding is pooled. Load it once while online, or give the path of a folder with all its files."
         )
     return folder
 
@@ -341,13 +341,13 @@ def _is_headless(config: Path | None) -> bool:
 
 
 def explain(error: BaseException, name: str, revision: str = "", kind: Literal["model", "data set"] = "model") -> str:
-    """What went wrong at the hub and what to do about it, in a sentence or two, on one line.
+    """What went wrong at the hub and what to do about it, on one line.
 
     Args:
         error: What its client raised.
         name: The repository.
-        revision: Which revision was asked for.
-        kind: What the repository holds.
+        revision: The requested revision.
+        kind: The kind of repository.
     """
     problem = token_problem()
     if problem:
@@ -394,11 +394,11 @@ def explain(error: BaseException, name: str, revision: str = "", kind: Literal["
             f"The hub limits the rate of requests (429). Try again {_waiting(response)}; logging in raises the limit."
         )
     if isinstance(status, int) and status >= 500:
-        return f"The hub has a problem of its own ({status}). Try again later."
+        return f"The hub reports a server error ({status}). Try again later."
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, hub_errors.FileMetadataError)):
         return (
-            f"What answers at {at} is not the hub ({text}). If the network has a login page, log in there first; "
-            "otherwise check HF_ENDPOINT."
+            f"The server at {at} does not answer like the hub ({text}). If the network has a login page, log in there "
+            "first; otherwise check HF_ENDPOINT."
         )
     if status is not None:
         return f"The hub at {at} refuses the request ({text.rstrip('.')}). Check HF_ENDPOINT."
@@ -411,11 +411,11 @@ def explain(error: BaseException, name: str, revision: str = "", kind: Literal["
 
 
 def hub_error(error: BaseException) -> BaseException | None:
-    """The failure at the hub that an error of another library stands for, if it does."""
+    """The hub error behind an error of another library; None if there is none."""
     found: BaseException | None = error
     while found is not None:
-        # The client's own, or those of the HTTP library below it, which differs by version. That a file is not there
-        # is no failure: other names are tried then.
+        # Errors of the client, or of the HTTP library below it, which differs by version. A missing file is not a
+        # failure: other names are then tried.
         from_hub = type(found).__module__.partition(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests")
         if from_hub and not isinstance(found, hub_errors.RemoteEntryNotFoundError):
             return found
@@ -424,7 +424,7 @@ def hub_error(error: BaseException) -> BaseException | None:
 
 
 def token_problem() -> str:
-    """Why the token for the hub cannot be sent, if it cannot; the client's own error would quote it."""
+    """Why the hub token cannot be sent; empty if it can. The client's own error would show the token."""
     try:
         token = get_token()
     except (OSError, ValueError) as error:
@@ -439,27 +439,27 @@ def token_problem() -> str:
 
 
 def _on_one_line(text: str) -> str:
-    """Text that a server may have written, without what a terminal would act on, and not without end."""
+    """Text from a server on one line, shortened and without control characters."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 def _root(error: BaseException) -> BaseException:
-    """What stands behind an error that only says that a file is not in the cache either."""
+    """The cause of an error that only says that a file is not in the cache either."""
     while isinstance(error, hub_errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    # The client's second way to download, Xet, has the operating system's error in its text alone.
+    # Downloads through Xet report the operating system's error only as text.
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _waiting(response: object) -> str:
-    """When to ask again, from the answer's headers."""
+    """When to retry, from the response headers."""
     headers = getattr(response, "headers", {})
     after = headers.get("Retry-After", "").strip()
     limit = re.search(r";\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
     seconds = after if after.isdigit() else limit[1] if limit else ""
-    return f"in {seconds} seconds" if seconds else f"after {after}" if after else "in some minutes"
+    return f"in {seconds} seconds" if seconds else f"after {after}" if after else "in a few minutes"

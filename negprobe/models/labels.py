@@ -1,4 +1,4 @@
-"""A classifier's labels: their names, and what its logits say about them."""
+"""A classifier's labels: their names, probabilities and predictions."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,11 +13,11 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.texts import quoted
 
 LabelFunction = Literal["softmax", "sigmoid", "none"]
-"""softmax: exactly one label holds; sigmoid: each label holds or not by itself; none: the logits are plain numbers."""
+"""softmax: exactly one label holds; sigmoid: each label holds independently; none: the logits are plain numbers."""
 
 
 def label_function(cfg: HookedEncoderConfig) -> LabelFunction:
-    """The function that makes probabilities of a classifier's logits.
+    """The function that turns a classifier's logits into probabilities.
 
     The rules are those of Hugging Face's text-classification pipeline: none for `problem_type` "regression", a sigmoid
     for "multi_label_classification" and for a single label, a softmax for everything else.
@@ -40,8 +40,8 @@ def label_probabilities(logits: Float[Tensor, "... label"], cfg: HookedEncoderCo
 def label_log_likelihoods(logits: Float[Tensor, "... label"], cfg: HookedEncoderConfig) -> Float[Tensor, "... outcome"]:
     """The log-probability of each outcome.
 
-    Where exactly one label holds these are the labels. Where each holds or not by itself, they are every label holding
-    and then every label not holding, so that a divergence summed over them is that of all labels together.
+    With a softmax the outcomes are the labels. With a sigmoid they are each label holding, then each label not holding,
+    so that a divergence summed over them is that of all labels together.
 
     Raises:
         InputError: for a regression model.
@@ -54,26 +54,26 @@ def predicted_labels(logits: Float[Tensor, "batch label"], cfg: HookedEncoderCon
     """The most probable label of each text.
 
     Raises:
-        InputError: unless exactly one label holds.
+        InputError: unless the labels exclude each other.
     """
     if why := why_no_single_label(cfg):
-        raise InputError(f"{quoted(cfg.model_name)} {why}, so no label is its prediction; read its logits.")
+        raise InputError(f"{quoted(cfg.model_name)} {why}, so it predicts no single label; read its logits.")
     return [cfg.labels[index] for index in logits.argmax(dim=-1).tolist()]
 
 
 def why_no_single_label(cfg: HookedEncoderConfig) -> str:
-    """Why a classifier's most probable label is not its answer; empty if it is."""
+    """Why a classifier does not predict exactly one label; empty if it does."""
     if len(cfg.labels) == 1:
         return "has one logit"
     return {
         "softmax": "",
-        "sigmoid": "has labels that can hold together (multi_label_classification)",
+        "sigmoid": "has labels that do not exclude each other (multi_label_classification)",
         "none": "is a regression model",
     }[label_function(cfg)]
 
 
 def label_index(labels: Sequence[str], name: str) -> int | None:
-    """The index of the one label with a name, in any case unless one is spelled exactly so; None if there is none."""
+    """The index of the label with this name: an exact match, else the only match that ignores case; None if neither."""
     for same in (name.__eq__, lambda label: label.casefold() == name.casefold()):
         found = [index for index, label in enumerate(labels) if same(label)]
         if found:

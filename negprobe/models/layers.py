@@ -216,7 +216,7 @@ class Block(nn.Module):
 def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | None:
     """True for the keys that can be attended to, False for padding; None if there is no padding.
 
-    It has no floating-point type that could differ from that of the scores.
+    It is boolean, so its type cannot differ from that of the scores.
     """
     return None if bool(mask.all()) else rearrange(mask.bool(), "batch key -> batch 1 1 key")
 
@@ -229,17 +229,17 @@ def masked_softmax(
 
 
 def is_hooked(*modules: nn.Module) -> bool:
-    """Whether code from outside runs when one of the modules, or a module inside it, is called.
+    """Whether external code runs when one of the modules, or a module inside it, is called.
 
-    A shortcut that computes a module's output without calling the module passes such code by. It is allowed only where
-    this is False. Counted are hooks of TransformerLens and of PyTorch, forward and backward, PyTorch's global module
-    hooks, and a `forward` that replaces the module's own.
+    A shortcut that computes a module's output without calling the module would skip such code, so it is allowed only if
+    this is False. External code is any TransformerLens or PyTorch hook, forward or backward, a global module hook of
+    PyTorch, or a `forward` that replaces the module's own.
     """
     return has_global_hooks() or any(has_own_hooks(part) for module in modules for part in module.modules())
 
 
 def has_global_hooks() -> bool:
-    """Whether PyTorch has hooks that run in every module."""
+    """Whether any global module hook of PyTorch is registered."""
     return bool(
         torch_module._global_forward_pre_hooks
         or torch_module._global_forward_hooks
@@ -249,7 +249,7 @@ def has_global_hooks() -> bool:
 
 
 def has_own_hooks(module: nn.Module) -> bool:
-    """Whether code from outside runs in the module itself: its hooks, or a `forward` from elsewhere."""
+    """Whether the module itself has hooks or a `forward` that replaces its own."""
     return bool(
         module._forward_pre_hooks
         or module._forward_hooks

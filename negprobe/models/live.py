@@ -1,4 +1,4 @@
-"""A Hugging Face model in memory: it computes what its class and configuration say, in plain floats, or is refused."""
+"""Checks that a loaded Hugging Face model computes what its class and configuration describe, in plain floats."""
 
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType
@@ -15,7 +15,7 @@ from negprobe.models.convert import CLASSES, check_supported, head_of
 from negprobe.models.folder import config_of
 
 _UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
-"""Parts that no head of ours reads, unless a classifier stands on the pooler."""
+"""Parts that no supported head uses, except a classifier that uses the pooler."""
 
 _HARMLESS = {
     "training",
@@ -26,9 +26,9 @@ _HARMLESS = {
     "p",
     "inplace",
 }
-"""Attributes of modules that change training, memory or bookkeeping, but no value in evaluation mode."""
+"""Module attributes that affect training, memory or bookkeeping, but no value in evaluation mode."""
 
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 _MERGE = "Merge the adapter first: model = model.merge_and_unload(), on peft's PeftModel."
 _UNQUANTIZED = "Load the model without quantization_config, or as it was before it was quantized."
@@ -48,7 +48,7 @@ _ADVICE = {
         _UNQUANTIZED,
     ),
 }
-"""What to do about modules, parameters and wrappers, by the package that defines them."""
+"""What to do about a module, parameter or wrapper, by the package that defines it."""
 
 
 def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tuple[PreTrainedConfig, str]:
@@ -64,8 +64,8 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
         name: The model's name, for messages.
 
     Raises:
-        ModelError: for anything but an encoder of transformers; for a class of somebody else's, unless `architecture`
-            names its base class; and for modules, settings, hooks or weights that the class does not have.
+        ModelError: for anything but an encoder from transformers; for a class derived from one, unless `architecture`
+            names the base class; and for modules, settings, hooks or weights that the class does not have.
     """
     if not isinstance(hf_model, PreTrainedModel):
         raise ModelError(
@@ -78,7 +78,7 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
     if isinstance(raw.get("id2label"), dict):
         raw["id2label"] = {str(index): label for index, label in raw["id2label"].items()}
     config = config_of(raw, hf_class, name)
-    # Without numbers, and so in no time.
+    # On the meta device no weights are allocated.
     with torch.device("meta"):
         plain = hf_class(config)
     _check_modules(hf_model, plain)
@@ -114,19 +114,19 @@ def _class_of(hf_model: PreTrainedModel, architecture: str | None) -> type[PreTr
 
 
 def _check_modules(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
-    """Refuse a model whose modules are not those of `plain`, or compute something else."""
+    """Refuse a model whose modules differ from those of `plain` in class or settings."""
     given, expected = (_parts(dict(model.named_modules(remove_duplicate=False)), plain) for model in (hf_model, plain))
     for path in given | expected:
         where = path or "the model"
         if path not in expected:
-            # What a derived class adds beside the parts of its base is not read when it is read as that base.
+            # Parts that a derived class adds are left out when it is read as its base class.
             if type(hf_model) is not type(plain) and path.split(".")[0] not in dict(plain.named_children()):
                 continue
             raise _otherwise(where, f"has {_kind(given[path])}, which its class and configuration do not", given[path])
         if path not in given:
             raise _otherwise(where, "is missing", None)
         module, wanted = given[path], expected[path]
-        # A dropout that was taken out for good does what it does in evaluation mode.
+        # An Identity in place of a dropout changes nothing in evaluation mode.
         replaced = path and type(module) is not type(wanted)
         if replaced and not (isinstance(wanted, nn.Dropout) and type(module) is nn.Identity):
             raise _otherwise(where, f"is {_kind(module)}, not {type(wanted).__name__}", module)
@@ -146,7 +146,7 @@ def _check_module(where: str, module: nn.Module, wanted: nn.Module) -> None:
         made_by = getattr(hook, "__module__", None) or type(hook).__module__
         if made_by.startswith("torch.nn.utils.prune"):
             raise _otherwise(where, "is pruned", None, "Make it permanent first: prune.remove(module, 'weight').")
-        # transformers itself collects hidden states and attention by hooks, and marks inputs for gradients.
+        # transformers itself adds hooks to collect hidden states and attention, and to request gradients of inputs.
         if not made_by.startswith("transformers."):
             raise _otherwise(where, "has a forward hook, which may change its output", None, "Remove the hook first.")
 
@@ -162,8 +162,9 @@ def _check_weights(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
         if type(tensor) is not type(wanted):
             raise _otherwise(path, f"is {_kind(tensor)}, not a {type(wanted).__name__}", tensor)
         if tensor.is_meta:
-            raise _otherwise(path, "has no numbers", None, "Load the model without device_map, all of it in memory.")
-        if tensor.dtype not in _DTYPES:
+            advice = "Load the whole model into memory, without device_map."
+            raise _otherwise(path, "is on the meta device, without values", None, advice)
+        if tensor.dtype not in FLOAT_DTYPES:
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise _otherwise(path, f"is {dtype}; only floating-point weights are read", None, _UNQUANTIZED)
         if tensor.shape != wanted.shape:
@@ -174,7 +175,7 @@ def _check_weights(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and every buffer that is saved, tied ones under each of their names."""
+    """All parameters and saved buffers; tied ones appear under each of their names."""
     saved = model.state_dict().keys()
     for path, module in model.named_modules(remove_duplicate=False):
         for own, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -184,7 +185,7 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def _parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
-    """Without the parts that are not read."""
+    """The entries of `named` that belong to parts negprobe reads."""
     reads_pooler = head_of(type(plain).__name__) == "classification"
     unused = [part for part in _UNUSED if not (part == "pooler" and reads_pooler)]
     prefix = f"{plain.base_model_prefix}."

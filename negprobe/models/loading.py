@@ -28,7 +28,7 @@ BUNDLED_MODEL = "tiny-negation"
 
 _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
-# Those that transformers reads by itself, whose keys must not be there twice either.
+# Read by transformers itself, so negprobe checks them for duplicate keys beforehand.
 _TOKENIZER_JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 
 
@@ -37,9 +37,9 @@ class Checkpoint:
     """Where a model's files are.
 
     Attributes:
-        name: The model's name, without the revision: the bundled one, the folder as it was given, or a hub name.
+        name: The model's name without the revision: the bundled one, the folder as given, or a hub name.
         folder: The folder with the files.
-        revision: The hash of the commit on the hub; empty for a folder and for the bundled model.
+        revision: The commit on the hub; empty for a folder and for the bundled model.
     """
 
     name: str
@@ -48,22 +48,22 @@ class Checkpoint:
 
 
 def find_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
-    """Find a model: the bundled one, an existing folder, or a hub name, which is downloaded if need be.
+    """Find a model: the bundled one, an existing folder, or a hub name, downloaded if necessary.
 
     Args:
-        name_or_path: A hub name may end in "@" and a revision. An existing folder comes first, whatever its name.
-        revision: A branch, a tag or a commit on the hub, instead of "@" in the name; by default "main".
+        name_or_path: A hub name may end in "@" and a revision. An existing folder of that name takes precedence.
+        revision: A branch, tag or commit on the hub, instead of "@" in the name; by default "main".
 
     Raises:
-        ModelError: if there is no such folder, hub name or revision, if a revision is given for a model that is not on
-            the hub, or if the hub does not provide the model.
+        ModelError: if the folder, hub name or revision does not exist, if a revision is given for a model that is not
+            on the hub, or if the download fails.
     """
     if _is_folder(name_or_path):
         _refuse_revision(name_or_path, revision)
         return Checkpoint(name_or_path, _BUNDLED_FOLDER if name_or_path == BUNDLED_MODEL else _path(name_or_path))
     name, at, named = name_or_path.partition("@")
     if at and revision is not None:
-        raise ModelError(f"{name_or_path!r} names a revision, and {revision!r} is given as another; give one of them.")
+        raise ModelError(f"{name_or_path!r} already contains a revision, but revision={revision!r}; give only one.")
     wanted = named if at else revision
     if _is_folder(name):
         _refuse_revision(name, wanted)
@@ -89,7 +89,7 @@ def _is_folder(name: str) -> bool:
 def _path(name: str) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # the home of a user who does not exist
+    except RuntimeError:  # "~" of an unknown user
         return Path(name)
 
 
@@ -104,8 +104,8 @@ def _refuse_revision(name: str, revision: str | None) -> None:
     if revision is not None:
         what = "the bundled model" if name == BUNDLED_MODEL else "a local folder"
         raise ModelError(
-            f"{name!r} is {what}, which has no revisions, but {revision!r} was given. Leave the revision out, or give "
-            "a model of the hub."
+            f"{name!r} is {what}, which has no revisions, but {revision!r} was given. Omit the revision, or give a hub "
+            "model."
         )
 
 
@@ -118,13 +118,12 @@ def read_checkpoint(
         folder: The folder.
         name: Its name, for messages.
         dtype: Floating-point type of the weights.
-        architecture: The class to read it as; by default the one that config.json names.
-        without_head: Whether a head that config.json names is left out, where no `architecture` is given.
+        architecture: The class to read it as; by default the one named in config.json.
+        without_head: Whether to ignore the head that config.json names; has no effect if `architecture` is given.
 
     Raises:
-        ModelError: without config.json or safetensors, for an unsupported or unnamed architecture, a broken
-            configuration, weights that are missing, have another shape than the configuration says or are none of the
-            model's, adapters, and files that are none of the folder's own.
+        ModelError: without config.json or safetensors, for an unsupported or missing architecture, a broken
+            configuration, missing, misshaped or unexpected weights, adapters, and links to files outside the folder.
     """
     check_files(folder, name)
     config, hf_class = read_config(folder, name, architecture, without_head=without_head)
@@ -165,24 +164,24 @@ def read_checkpoint(
 
 
 def _check_twice(weights: dict[str, Tensor], prefix: str, name: str) -> None:
-    """Refuse weights that transformers would take for the same one, of which it would use either."""
+    """Refuse two weights that transformers would load into the same parameter, where either might win."""
     named: dict[str, str] = {}
     for key in weights:
         own = key.removeprefix(f"{prefix}.")
         own = own.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if named.setdefault(own, key) != key:
             raise ModelError(
-                f"The weights of {name!r} hold both {named[own]!r} and {key!r}, two names of the same weight. Remove "
-                "the one that is wrong."
+                f"The weights of {name!r} contain both {named[own]!r} and {key!r}, two names of the same weight. "
+                "Remove the wrong one."
             )
 
 
 def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
-    """Refuse weights inside the encoder or its head that the configuration makes no use of.
+    """Refuse weights of the encoder or its head that the configuration does not use.
 
-    Heads of other tasks, an unused pooler and the position ids that older versions saved are no part of the model.
+    Other heads, an unused pooler and the position ids that older versions saved may be present.
     """
-    # A projection of the embeddings is there only where their width is another than the model's.
+    # Only a model whose embeddings differ in width from its states has a projection.
     parts = {"embeddings_project"} | {
         part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()
     }
@@ -196,14 +195,14 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
     adapted = sorted(key for key in keys if "lora_" in key)
     if adapted:
         raise ModelError(
-            f"The weights of {name!r} hold an adapter ({adapted[0]}), which negprobe does not apply. Load it with "
+            f"The weights of {name!r} contain an adapter ({adapted[0]}), which negprobe does not apply. Load it with "
             "peft, call merge_and_unload() and save_pretrained(), and give that folder."
         )
     if unused:
         raise ModelError(
-            f"The weights of {name!r} hold {', '.join(unused[:3])}{' and more' if len(unused) > 3 else ''}, for which "
-            f"the {type(hf_model).__name__} of its config.json has no place. The configuration describes a smaller or "
-            "another model; correct it."
+            f"The weights of {name!r} contain {', '.join(unused[:3])}{' and more' if len(unused) > 3 else ''}, which "
+            f"the {type(hf_model).__name__} of its config.json does not have. The configuration describes a smaller or "
+            "different model; correct it."
         )
 
 
@@ -211,7 +210,7 @@ def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTra
     """The tokenizer of a folder that `read_checkpoint` has read, or None if it has none.
 
     Raises:
-        ModelError: if it is broken, made by code of the folder's own, or not that of the model.
+        ModelError: if it is broken, needs code from the folder, or does not fit the model.
     """
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         return None
@@ -235,7 +234,7 @@ def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTra
 
 
 def check_given_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> None:
-    """Refuse a tokenizer that is not the model's, or that fails; see `check_tokenizer`."""
+    """Refuse a given tokenizer that fails or does not fit the model; see `check_tokenizer`."""
     try:
         check_tokenizer(tokenizer, config.vocab_size, name)
     except BaseException as error:

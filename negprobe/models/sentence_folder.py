@@ -1,8 +1,8 @@
-"""The settings of a sentence-transformers folder: each is honoured or refused by name, and none is ignored.
+"""The settings of a sentence-transformers folder: each is applied or refused by name; none is ignored.
 
-The files and keys are those that sentence-transformers 6.2 reads, older layouts included. What each may hold stands in
-the tables below; among them are settings that do not change the output, such as prompts that `encode` does not use by
-default.
+The files and keys are those that sentence-transformers 6.2 reads, including older layouts. The tables below list the
+values that each key may have. Settings that do not change the output, such as prompts that `encode` does not use by
+default, are accepted.
 """
 
 import copy
@@ -22,7 +22,7 @@ from negprobe.texts import quoted
 
 _MODULES = "modules.json"
 _MODEL_SETTINGS = "config_sentence_transformers.json"
-# The library takes the first of these files that is not empty.
+# sentence-transformers reads the first of these files that is not empty.
 _ENCODER_SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -46,7 +46,7 @@ class SentenceFolder:
         head: "none" for a sentence encoder, "classification" for a cross-encoder.
         lower_case: Whether texts are lower-cased before anything else.
         max_seq_length: The most tokens of a text; None leaves it to the tokenizer's `model_max_length`.
-        width: The width of the states that are pooled, where the folder names it.
+        width: The width of the pooled states, if the folder states it.
         pooling: How the last hidden states become one embedding.
         normalize: Whether that embedding is scaled to length 1.
     """
@@ -62,14 +62,14 @@ class SentenceFolder:
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of a setting that negprobe honours, and how an error describes them."""
+    """The supported values of a setting, and how an error describes them."""
 
     accepts: Callable[[Any], bool]
     expected: str
 
 
 def _one_of(*values: Any) -> _Values:
-    # The types too: 1 and 1.0 are no True.
+    # Types must match too: 1 and 1.0 are not True.
     return _Values(
         lambda value: any(type(value) is type(other) and value == other for other in values),
         " or ".join(map(repr, values)),
@@ -82,8 +82,8 @@ _SWITCH = _one_of(True, False)
 _TEXT = _Values(lambda value: isinstance(value, str), "a string")
 _TEXT_OR_UNSET = _Values(lambda value: value is None or isinstance(value, str), "a string or null")
 _EMPTY = _one_of(None, {}, [])
-_LENGTH = _Values(lambda value: type(value) is int and value > 0, "a whole number from 1 on")
-# The library takes `trust_remote_code` out of these, as nothing in a folder may decide it.
+_LENGTH = _Values(lambda value: type(value) is int and value > 0, "a whole number of at least 1")
+# sentence-transformers itself drops `trust_remote_code`, which a folder may not decide.
 _NO_ARGUMENTS = _Values(lambda value: isinstance(value, dict) and set(value) <= {"trust_remote_code"}, "{}")
 
 _ENTRY_KEYS = {"idx": _HARMLESS, "name": _TEXT, "path": _TEXT, "type": _TEXT, "kwargs": _EMPTY}
@@ -98,7 +98,7 @@ _MODEL_KEYS = {
     "model_type": _one_of("SentenceTransformer", "CrossEncoder"),
     "truncate_dim": _UNSET,
     "keep_in_fp32_modules": _UNSET,
-    # These act on finished embeddings, and on the scores that a CrossEncoder's `predict` makes of its logits.
+    # These act on finished embeddings, and on the scores that a CrossEncoder's `predict` computes from logits.
     "similarity_fn_name": _TEXT_OR_UNSET,
     "activation_fn": _TEXT_OR_UNSET,
 }
@@ -107,7 +107,7 @@ _ENCODER_KEYS = {
     "max_seq_length": _Values(lambda value: value is None or _LENGTH.accepts(value), f"{_LENGTH.expected}, or null"),
     "do_lower_case": _SWITCH,
     "processing_kwargs": _EMPTY,
-    # Padding, whose removal changes the speed alone.
+    # Removing padding changes only the speed.
     "unpad_inputs": _one_of(None, True, False),
     "query_length": _UNSET,
     "document_length": _UNSET,
@@ -139,7 +139,7 @@ _POOLING_KEYS = {
     "pooling_mode_mean_sqrt_len_tokens": _SWITCH,
     "pooling_mode_weightedmean_tokens": _SWITCH,
     "pooling_mode_lasttoken": _SWITCH,
-    # Whether the tokens of a prompt are pooled; negprobe writes no prompts.
+    # Whether the tokens of a prompt are pooled; negprobe adds no prompts.
     "include_prompt": _SWITCH,
 }
 
@@ -149,11 +149,11 @@ _NORMALIZE_KEYS = dict.fromkeys(("module_input_name", "module_output_name"), _on
 def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
     """The settings of a sentence-transformers folder, or None for a folder without a modules.json.
 
-    A folder with one is read as it says, whatever head its config.json names: sentence-transformers never loads a
-    head, and many of its published encoders name one that their weights lack.
+    modules.json takes precedence over the head that config.json names: sentence-transformers loads no head for an
+    encoder, and many published encoders name one that their weights lack.
 
     Raises:
-        ModelError: for broken files, for settings that negprobe does not honour, and for the encoder's own folder
+        ModelError: for broken files, for settings that negprobe does not support, and for the encoder's own folder
             inside a sentence-transformers folder, which does not say how its states are pooled.
     """
     if not os.path.lexists(folder / _MODULES):
@@ -165,7 +165,7 @@ def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
     if kinds not in (_EMBEDDING_MODULES if head == "none" else (["Transformer"],)):
         raise ModelError(
             f"{_MODULES} of {name!r} has the modules {quoted(', '.join(kinds))}. negprobe reads sentence-transformers' "
-            "Transformer, Pooling (mean, CLS) and Normalize, in this order, or the Transformer alone if the model_type "
+            "Transformer, Pooling (mean, CLS) and Normalize, in this order, or only the Transformer if the model_type "
             "is CrossEncoder. Other modules would change the output. Give a model without them."
         )
     encoder = _encoder_folder(folder, modules[0]["path"], name)
@@ -184,10 +184,10 @@ def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
 def apply_sentence_folder(
     settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedTokenizerBase | None:
-    """Set `cfg.pooling`, `cfg.normalize` and `cfg.n_ctx` as the folder says.
+    """Set `cfg.pooling`, `cfg.normalize` and `cfg.n_ctx` according to the folder.
 
     Returns:
-        The tokenizer, or a copy that lower-cases texts, where the folder says so.
+        The tokenizer, or a copy that lower-cases texts if the folder requires it.
 
     Raises:
         ModelError: if the settings do not fit the encoder or its tokenizer.
@@ -196,12 +196,12 @@ def apply_sentence_folder(
     if cfg.head != settings.head:
         raise ModelError(
             f"{_MODEL_SETTINGS} of {name!r} describes a CrossEncoder, but its config.json names no sequence "
-            "classifier. Name the class that the weights are of, such as BertForSequenceClassification."
+            "classifier. Name the class of the weights there, such as BertForSequenceClassification."
         )
     if settings.width not in (None, cfg.d_model):
         raise ModelError(
             f"The pooling of {name!r} has word_embedding_dimension = {settings.width}, but its encoder has states of "
-            f"width {cfg.d_model}: they are of different models."
+            f"width {cfg.d_model}: they belong to different models."
         )
     cfg.pooling, cfg.normalize = settings.pooling, settings.normalize
     cfg.n_ctx = _longest(settings, cfg, tokenizer)
@@ -214,12 +214,12 @@ def _refuse_part_of_a_model(folder: Path, name: str) -> None:
         return
     try:
         modules = read_json(folder.parent, _MODULES, list, name)
-    except ModelError:  # no description of this folder
+    except ModelError:  # not a description of this folder
         return
     if any(isinstance(module, dict) and module.get("path") == folder.name for module in modules):
         raise ModelError(
-            f"{name!r} is one part of the sentence-transformers model in the folder above it, and does not say how "
-            "its states are pooled. Load the folder above, which has modules.json."
+            f"{name!r} is one part of the sentence-transformers model in its parent folder, and does not say how its "
+            "states are pooled. Load the parent folder, which has modules.json."
         )
 
 
@@ -228,19 +228,19 @@ def _read_modules(folder: Path, name: str) -> list[dict[str, Any]]:
     described = [module.get(key) for module in modules if isinstance(module, dict) for key in ("type", "path")]
     if not modules or len(described) != 2 * len(modules) or not all(isinstance(text, str) for text in described):
         raise ModelError(
-            f"{_MODULES} of {name!r} does not give type and path of each module, as sentence-transformers does. Save "
-            "the model again, or remove the file to pool by the mean."
+            f"{_MODULES} of {name!r} does not give the type and path of each module, as sentence-transformers does. "
+            "Save the model again, or remove the file to use mean pooling."
         )
     for module in modules:
         _check(module, _ENTRY_KEYS, _MODULES, name)
     names = [module["name"] for module in modules if "name" in module]
     if len(set(names)) < len(names):
-        raise ModelError(f"{_MODULES} of {name!r} gives two modules the same name, so that only one would be used.")
+        raise ModelError(f"{_MODULES} of {name!r} gives two modules the same name, so only one would be used.")
     return modules
 
 
 def _kind(reference: str) -> str:
-    """The class's name alone if it is the library's own, whose modules have moved between its versions."""
+    """The bare class name of sentence-transformers' own classes, whose modules have moved between versions."""
     return reference.rsplit(".", 1)[-1] if reference.startswith("sentence_transformers.") else reference
 
 
@@ -251,13 +251,13 @@ def _check_model_settings(folder: Path, name: str) -> Head:
     settings = read_json(folder, _MODEL_SETTINGS, dict, name)
     _check(settings, _MODEL_KEYS, _MODEL_SETTINGS, name)
     default = settings.get("default_prompt_name")
-    # The library itself has these two, which are empty where the folder does not fill them.
+    # sentence-transformers adds these two, empty unless the folder sets them.
     prompts = {"query": "", "document": ""} | settings.get("prompts", {})
     if default is not None and (default not in prompts or prompts[default]):
-        prompt = quoted(prompts[default]) if default in prompts else "no prompt of prompts"
+        prompt = f"stands for {quoted(prompts[default])}" if default in prompts else "is not one of its prompts"
         raise ModelError(
-            f"{_MODEL_SETTINGS} of {name!r} has default_prompt_name = {quoted(default)}, which is {prompt}. negprobe "
-            "writes no prompt before a text. Set it to null, and write the prompt into the texts."
+            f"{_MODEL_SETTINGS} of {name!r} has default_prompt_name = {quoted(default)}, which {prompt}. negprobe adds "
+            "no prompts. Set it to null, and write the prompt into the texts."
         )
     return "classification" if settings.get("model_type") == "CrossEncoder" else "none"
 
@@ -271,11 +271,11 @@ def _encoder_folder(folder: Path, path: str, name: str) -> Path:
         is_inside = Path(os.path.realpath(encoder)).is_relative_to(os.path.realpath(folder))
         if is_inside and encoder.is_dir():
             return encoder
-    except (OSError, ValueError):  # a name no folder can have
+    except (OSError, ValueError):  # not a valid folder name
         pass
     raise ModelError(
-        f"{_MODULES} of {name!r} says that the encoder is in {quoted(path)}, which is no folder inside it. Get the "
-        "model's own files."
+        f"{_MODULES} of {name!r} says that the encoder is in {quoted(path)}, which is not a folder inside it. Download "
+        "the model's files again."
     )
 
 
@@ -293,7 +293,7 @@ def _pooling(folder: Path, path: str, name: str) -> tuple[Pooling, int | None]:
     file = str(Path(path, "config.json"))
     settings = read_json(folder, file, dict, name)
     _check(settings, _POOLING_KEYS, file, name)
-    # Older folders switch modes on one by one, newer ones name one or more.
+    # Older folders have a switch for each mode; newer ones name one or more.
     modes = [key for key, on in settings.items() if key.startswith("pooling_mode_") and on]
     mode = settings.get("pooling_mode", modes[0] if len(modes) == 1 else modes)
     if not isinstance(mode, str) or mode not in _POOLINGS:
@@ -307,17 +307,17 @@ def _pooling(folder: Path, path: str, name: str) -> tuple[Pooling, int | None]:
     return _POOLINGS[mode], next(iter(widths), None)
 
 
-def _check(settings: Mapping[str, Any], honoured: Mapping[str, _Values], file: str, name: str) -> None:
-    """Refuse settings that are unknown or have values that would be ignored."""
+def _check(settings: Mapping[str, Any], supported: Mapping[str, _Values], file: str, name: str) -> None:
+    """Refuse unknown settings and unsupported values."""
     for key, value in settings.items():
-        if key not in honoured:
+        if key not in supported:
             raise ModelError(
                 f"{file} of {name!r} has {key} = {quoted(value)}, which negprobe does not know. It may change the "
                 "output, so the model is not read; remove the setting to read the model without it."
             )
-        if not honoured[key].accepts(value):
+        if not supported[key].accepts(value):
             raise ModelError(
-                f"{file} of {name!r} has {key} = {quoted(value)}; negprobe supports {honoured[key].expected} there. "
+                f"{file} of {name!r} has {key} = {quoted(value)}; negprobe supports {supported[key].expected} there. "
                 "Other values would change the output."
             )
 
@@ -339,11 +339,11 @@ def _longest(settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreT
 
 
 def _lower_casing(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """A copy that lower-cases texts first. Its offsets still count the characters of the text as it was given."""
+    """A copy that lower-cases texts first. Its offsets still refer to the original text."""
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{name!r} has do_lower_case = True, and its tokenizer, {type(tokenizer).__name__}, has no fast version "
-            "that could lower-case texts. Give a tokenizer with a tokenizer.json."
+            f"{name!r} has do_lower_case = True, which needs a fast tokenizer, but its tokenizer is a "
+            f"{type(tokenizer).__name__}. Give a tokenizer with a tokenizer.json."
         )
     lowered = copy.deepcopy(tokenizer)
     steps: Any = lowered.backend_tokenizer.normalizer

@@ -56,7 +56,7 @@ def from_control(pair: StatementPair) -> StatementPair:
 
 
 def is_from_control(pair: StatementPair) -> bool:
-    """Whether the pair's control stands in the place of its original, as `from_control` puts it there."""
+    """Whether the pair's control replaces its original, as `from_control` does."""
     return pair.control is not None and pair.original == pair.control
 
 

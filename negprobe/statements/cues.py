@@ -31,16 +31,16 @@ class Cue:
 
 
 APOSTROPHES = "'\u2018\u2019\u02bc\u2032\u00b4`\uff07"
-"""Characters that are typed as an apostrophe: quotes, primes, accents and the full-width form among them."""
+"""Characters typed as apostrophes, including quotes, primes, accents and the full-width form."""
 
 # Accents written as separate characters belong to the word they follow.
 _LETTER = r"[\w\u0300-\u036f]"
 _APOSTROPHE = f"[{APOSTROPHES}]"
-# An underscore is a letter of a name ("not_a"), but Markdown's emphasis ("_not_", "__not__") is not.
+# An underscore is part of a word ("not_a"), except as Markdown emphasis ("_not_", "__not__").
 _START = rf"(?: (?<!{_LETTER}) (?<!{_LETTER}-) | (?<=\b_) | (?<=\b__) )"
 _END = rf"(?! (?!__?(?!\w)) {_LETTER} | -{_LETTER} )"
 _ATTACHED_END = rf"(?! (?!__?(?!\w)) {_LETTER} )"
-# "No. 5", "no. 5", "No 5" and "the no. of doors" are about numbers; "no 5 doors" denies.
+# "No. 5", "no. 5", "No 5" and "the no. of doors" stand for "number"; "no 5 doors" is a negation.
 _NUMBER = r"(?: no\.\s*(?:\d|of\b) | (?-i:N[oO])\s+\d )"
 # Auxiliaries as they stand in front of "n't"; only after these is an "n ' t" in pieces read as one.
 _STEM = "is|are|was|were|do|does|did|has|have|had|ca|could|wo|would|sha|should|may|might|must|need|ought|dare|ai"
@@ -66,8 +66,8 @@ def find_cues(text: str) -> tuple[Cue, ...]:
       "don ' t", it reaches from the "n" to the "t".
     - "no longer" is one cue (but "no longer than" is "no"), "neither ... nor" two, "can not" is "not".
     - "no one" and "no-one" are "no". No other word with a hyphen holds a cue ("no-fly", "never-ending").
-    - Markdown's emphasis ends a word: "_not_" and "*not*" are cues, "not_a" is none.
-    - "No. 5", "no. 5", "No 5" and "no. of" stand for "number" and are no cues.
+    - Markdown emphasis is not part of a word: "_not_" and "*not*" are cues, but "not_a" is not.
+    - "No. 5", "no. 5", "No 5" and "no. of" stand for "number" and are not cues.
     - "dont" without an apostrophe is not read as a cue, for "wont" and "cant" are words.
     """
     return tuple(_cue(found) for found in _CUE.finditer(text))

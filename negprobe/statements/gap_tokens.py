@@ -1,22 +1,22 @@
-"""Which token of the vocabulary stands for a word at the `[MASK]` of a statement."""
+"""Which token of the vocabulary represents a word at the `[MASK]` of a statement."""
 
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.statements.tokens import MASK, SEPARATOR, SPACE, TokenizedStatement, tokenize
 from negprobe.texts import is_utf8
 
-# A space and nothing else, in SentencePiece's and in byte-level vocabularies.
+# A lone space in SentencePiece and byte-level vocabularies.
 _SPACE_PIECES = (SPACE, "Ġ")
 
 
 def gap_token(statement: TokenizedStatement, word: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that the tokenizer makes of a word in the place of a statement's only mask token.
+    """The token of a word that replaces a statement's only mask token.
 
-    Byte-level and SentencePiece vocabularies hold many words twice, with and without the space before them, so the
+    Byte-level and SentencePiece vocabularies contain many words twice, with and without a leading space, so the
     token depends on what stands before the gap: a space, the start of the text, a line break, a quotation mark.
 
     Returns:
-        The token's id; None for a word that is split there, merges with its neighbours, or is not in the vocabulary.
+        The token's id; None if the word is split there, merges with its neighbours, or is not in the vocabulary.
     """
     word = word.strip()
     if not word or not is_utf8(word) or MASK in word or SEPARATOR in word:
@@ -24,7 +24,7 @@ def gap_token(statement: TokenizedStatement, word: str, tokenizer: PreTrainedTok
     mask = statement.ids.index(tokenizer.mask_token_id)
     start, end = statement.offsets[mask]
     before = statement.text[:start].rstrip()
-    # Many mask tokens swallow the spaces before them, and no word is written with more than the last one.
+    # Many mask tokens include all spaces before them; a word is tokenized with at most one.
     before += statement.text[len(before) : start][-1:]
     span = (len(before), len(before) + len(word))
     filled = tokenize(before + word + statement.text[end:], tokenizer)
@@ -34,14 +34,14 @@ def gap_token(statement: TokenizedStatement, word: str, tokenizer: PreTrainedTok
     (words, spaces), (masked_words, masked_spaces) = (
         _before(tokenized, position, tokenizer) for tokenized, position in ((filled, at[0]), (statement, mask))
     )
-    # A space of its own before the word is a second token of the word, unless it stands before the mask as well.
+    # A separate space token before the word makes it two tokens, unless the mask is preceded by one too.
     return filled.ids[at[0]] if words == masked_words and spaces <= masked_spaces else None
 
 
 def _before(
     statement: TokenizedStatement, position: int, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[tuple[int, ...], int]:
-    """The tokens before a position without the white space next to it, and how many tokens of a space that has."""
+    """The tokens before a position and the white space in front of it, and the number of space tokens in the latter."""
     first = position
     while first and _is_white(statement, first - 1):
         first -= 1

@@ -1,4 +1,4 @@
-"""Statements with a gap as complete sentences, for models that predict no word."""
+"""Filling the gap of statements, for models without a masked-LM head."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import MASK
 from negprobe.texts import quoted
 
-# An article before the gap, and the gap.
+# The gap, with an article before it if there is one.
 _GAP = re.compile(rf"(?:\b(?P<article>an?)(?P<space>\s+))?{re.escape(MASK)}", re.IGNORECASE)
 
 # By sound and not by letter: "an hour", "a uniform", "a one-way street".
@@ -32,10 +32,10 @@ def has_gap(pair: StatementPair) -> bool:
 
 @checked
 def filled(pair: StatementPair) -> StatementPair:
-    """The pair as complete sentences: each [MASK] is the target, with "a" or "an" before it as the target wants it.
+    """The pair as complete sentences: the target replaces each [MASK], and "a" or "an" before it is adjusted.
 
-    Original, counterfactual and control take the same word, so that they still differ by the negation alone. The spans
-    move with the words they stand for. A pair without a [MASK] is returned as it is.
+    Original, counterfactual and control get the same word, so that they still differ only in the negation. The spans
+    move with their words. A pair without a [MASK] is returned unchanged.
 
     Raises:
         StatementError: for a pair without a target, or a statement with several [MASK].
@@ -44,13 +44,13 @@ def filled(pair: StatementPair) -> StatementPair:
         return pair
     if not pair.target:
         raise StatementError(
-            f"{quoted(pair.counterfactual)} has a {MASK} and the pair no target to fill it with. Give a target, or "
-            "complete sentences."
+            f"{quoted(pair.counterfactual)} has a {MASK}, but the pair has no target to fill it with. Give a target "
+            "or complete sentences."
         )
     for text in (pair.original, pair.counterfactual, pair.control or ""):
         if text.count(MASK) > 1:
             raise StatementError(
-                f"{quoted(text)} has {text.count(MASK)} {MASK}, and one word, {quoted(pair.target)}, to fill them "
+                f"{quoted(text)} has {text.count(MASK)} {MASK}, but only one word, {quoted(pair.target)}, to fill them "
                 f"with. Write complete sentences, or one {MASK} in each."
             )
     counterfactual, edits = _filled(pair.counterfactual, pair.target)
@@ -66,9 +66,9 @@ def filled(pair: StatementPair) -> StatementPair:
 
 @checked
 def readable_by(head: str, pairs: Sequence[StatementPair], labels: Sequence[str] = ()) -> list[StatementPair]:
-    """The pairs as a model can read them: with their gaps for a masked LM, and `filled` for any other.
+    """The pairs as a model can read them: unchanged for a masked LM, `filled` for any other model.
 
-    For a classifier, words that filled a gap are no labels: the filled pair has no target and no foil.
+    For a classifier, the words that filled a gap are not labels, so the filled pair has no target and no foil.
 
     Args:
         head: The model's head, "masked_lm", "classification" or "none".
@@ -76,8 +76,8 @@ def readable_by(head: str, pairs: Sequence[StatementPair], labels: Sequence[str]
         labels: A classifier's labels.
 
     Raises:
-        StatementError: as `filled`, for a model that is no masked LM; also where the target is one of the labels, which
-            fills no gap.
+        StatementError: as `filled`, for a model without a masked-LM head, and if the target of a pair with a [MASK] is
+            a label.
     """
     if head == "masked_lm":
         return list(pairs)
@@ -89,15 +89,15 @@ def _complete(head: str, pair: StatementPair, labels: set[str]) -> StatementPair
         return pair
     if pair.target and pair.target.lower() in labels:
         raise StatementError(
-            f"{quoted(pair.counterfactual)} has a {MASK}, and the target {quoted(pair.target)} is a label of the "
-            "model and no word to fill it with. Write complete sentences."
+            f"{quoted(pair.counterfactual)} has a {MASK}, but the target {quoted(pair.target)} is a label of the "
+            "model, not a word to fill it with. Write complete sentences."
         )
     whole = filled(pair)
     return replace(whole, target=None, foil=None) if head == "classification" else whole
 
 
 def _filled(text: str, word: str) -> tuple[str, list[tuple[Span, int]]]:
-    """The text with the word in its gap, and which characters were replaced by how many."""
+    """The text with the word in its gap, and each replaced range with the length of its replacement."""
     found = _GAP.search(text)
     if found is None:
         return text, []
@@ -114,7 +114,7 @@ def _filled(text: str, word: str) -> tuple[str, list[tuple[Span, int]]]:
 
 
 def _moved(span: Span, edits: Sequence[tuple[Span, int]]) -> Span:
-    """Where a span stands after its text was edited, from left to right; a part of an edit stands for all of it."""
+    """A span after edits from left to right; a span that overlaps an edit is extended to all of it."""
     start, end = span
     moved_start, moved_end = start, end
     for (begin, stop), length in edits:

@@ -1,4 +1,4 @@
-"""What is odd about pairs that can be read: each of these is kept as it stands, and said."""
+"""Notes on oddities of pairs, which are nevertheless read as they are."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _OTHER_QUOTES = (("'", "'"), ("\u2018", "\u2019"), ("\u201c", "\u201d"), ("`", "
 
 @checked
 def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
-    """One sentence for each oddity that some of the pairs have, with their number and the first of them.
+    """A sentence for each oddity, with the number of affected pairs and the first of them.
 
-    - The negation is in the original and none in the counterfactual, as where the two columns were swapped.
-    - Both statements stand in quotation marks that are part of their text.
-    - Columns that are carried along and not used.
+    - The negation is in the original and none is in the counterfactual, as if the two columns were swapped.
+    - Both statements are in quotation marks, which are part of their text.
+    - Extra columns, which are kept but not used.
     """
     notes = []
     for found, what in (
@@ -27,14 +27,14 @@ def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
         ),
         (
             [pair for pair in pairs if _in_other_quotes(pair)],
-            "have both statements in quotation marks, which are read as part of them",
+            "have both statements in quotation marks, which are read as part of the text",
         ),
     ):
         if found:
             notes.append(f"{len(found)} of {len(pairs)} pairs {what} (the first: {quoted(found[0].original)}).")
     names = sorted({name for pair in pairs for name, _ in pair.extra})
     if names:
-        notes.append(f"Carried along and not used: {quoted(', '.join(names))}.")
+        notes.append(f"Extra columns, kept but not used: {quoted(', '.join(names))}.")
     return tuple(notes)
 
 

@@ -11,7 +11,7 @@ Span = tuple[int, int]
 """Half-open character range in a statement."""
 
 Extra = str | int | float | bool
-"""A value that a pair carries along."""
+"""A value of an extra column."""
 
 
 @checked
@@ -36,12 +36,12 @@ class StatementPair:
         affected_spans: Where the words these cues act on stand, in characters of the counterfactual.
         category: What the pair is about, for grouping.
         source: The data set it is from, so that results can be compared over data sets; "" if it has no name.
-        extra: Names and values that are carried along into tables and not used, such as an `id`; `dict(pair.extra)`
-            looks one up.
+        extra: Names and values of extra columns, such as an `id`: kept in tables but not used. `dict(pair.extra)` makes
+            them a dictionary.
 
     Raises:
         StatementError: for an empty statement, a text that UTF-8 cannot write, a span that is not inside the
-            counterfactual, or an extra name that is given twice or is a field's.
+            counterfactual, or an extra name that is a duplicate or the name of a field.
     """
 
     original: str
@@ -68,7 +68,7 @@ class StatementPair:
         for name in names:
             if not is_utf8(name) or names.count(name) > 1 or name in {field.name for field in fields(self)}:
                 raise StatementError(
-                    f"The extra name {quoted(name)} of a pair is given twice, is a field of pairs, or is not UTF-8; "
+                    f"The extra name {quoted(name)} of a pair is a duplicate, the name of a field, or not UTF-8; "
                     "choose another."
                 )
         for name, text in (*((name, getattr(self, name)) for name in texts), *self.extra):

@@ -185,7 +185,7 @@ def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkey
     here = str(Path(__file__).parent)
     ray.init("local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": here}})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    with pytest.raises(StudyError, match=r"could not load the model: .*cannot be put on"):
+    with pytest.raises(StudyError, match=r"could not load the model: .*cannot be moved to"):
         list(on_ray(partial(load, "nowhere"))(embedded, [list(PAIRS.values())]))
     ((_, found),) = on_ray(load)(embedded, [list(PAIRS.values())])
     assert set(found["threads"].values) == {5}

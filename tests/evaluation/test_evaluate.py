@@ -378,7 +378,7 @@ def test_labels_are_hugging_faces_matched_in_any_case(write, classifier, tokeniz
     ("changes", "message"),
     [
         ({"id2label": {0: "entailment"}}, "has one logit"),
-        ({"problem_type": "multi_label_classification"}, "can hold together"),
+        ({"problem_type": "multi_label_classification"}, "do not exclude each other"),
         ({"problem_type": "regression"}, "is a regression model"),
     ],
 )
@@ -386,7 +386,7 @@ def test_a_classifier_that_does_not_choose_one_label_is_refused(write, classifie
     config = classifier[0].config.to_dict() | changes
     theirs = type(classifier[0])(type(classifier[0].config)(**config))
     model = HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer, device="cpu")
-    with pytest.raises(InputError, match=f"MoNLI needs a classifier that gives one of several labels; .* {message}"):
+    with pytest.raises(InputError, match=f"MoNLI needs a classifier that predicts one of several labels; .* {message}"):
         evaluate(scored_sets(write("nmonli.jsonl", monli(MONLI)))[0], model)
 
 

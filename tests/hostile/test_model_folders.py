@@ -284,7 +284,7 @@ def test_layers_that_are_not_there(folder: Path) -> None:
 
 def test_heads_that_do_not_divide_the_width(folder: Path) -> None:
     change(folder / "config.json", num_attention_heads=5)
-    assert "shares a width of 24 among 5 heads" in works_or_says(folder)
+    assert "hidden_size = 24, which is not divisible by num_attention_heads = 5" in works_or_says(folder)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_problem_type_that_does_not_exist(tmp_path: Path, problem_type: object
 def test_a_single_label_that_would_have_to_exclude_others(tmp_path: Path) -> None:
     saved(tmp_path, head="classification")
     change(tmp_path / "config.json", id2label={"0": "a"}, problem_type="single_label_classification")
-    assert "one label, which would always hold" in works_or_says(tmp_path)
+    assert "one label, whose probability would always be 1" in works_or_says(tmp_path)
 
 
 def test_a_number_of_labels_that_is_not_that_of_their_names(tmp_path: Path) -> None:
@@ -821,7 +821,7 @@ def test_modules_that_are_not_there(sentence: Path, path: str) -> None:
 @pytest.mark.parametrize("path, kind", [(3, "x.Pooling"), (None, "x.Pooling"), ("1_Pooling", None), ("", ["Pooling"])])
 def test_modules_without_type_or_path(sentence: Path, path: object, kind: object) -> None:
     _describe(sentence, path, kind)
-    assert "does not give type and path of each module" in works_or_says(sentence)
+    assert "does not give the type and path of each module" in works_or_says(sentence)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "3", "null", "[3]", "[[]]", "[null, {}]", "[" * 100_000])

@@ -227,7 +227,7 @@ def test_a_state_that_a_hook_changed_is_refused_and_not_missed(bert: HookedEncod
     with bert.hooks(fwd_hooks=hooks):
         cache = run(bert)
     for whole in (cache.decompose_resid, cache.get_full_resid_decomposition):
-        with pytest.raises(InputError, match=r"miss the state by .* hook"):
+        with pytest.raises(InputError, match=r"differ from the state by .* hook"):
             whole()
     assert largest_difference(cache.decompose_resid(1).sum(dim=0), state(cache, 1)) < TOLERANCE
     # What a component writes may be changed: the terms are of what was written.
@@ -236,7 +236,7 @@ def test_a_state_that_a_hook_changed_is_refused_and_not_missed(bert: HookedEncod
     assert largest_difference(cache.decompose_resid().sum(dim=0), state(cache, N_LAYERS)) < TOLERANCE
     heads = cache.stack_head_results(incl_remainder=True)
     assert largest_difference(heads.sum(dim=0), state(cache, N_LAYERS)) < TOLERANCE
-    with pytest.raises(InputError, match="miss the state"):
+    with pytest.raises(InputError, match="differ from the state"):
         cache.get_full_resid_decomposition()
 
 

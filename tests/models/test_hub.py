@@ -135,7 +135,9 @@ def test_a_shard_that_is_not_there_is_named_before_any_is_downloaded(
 
 def modules(encoder: str) -> bytes:
     kinds = [(encoder, "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    described = [{"idx": i, "path": path, "type": f"x.{kind}"} for i, (path, kind) in enumerate(kinds)]
+    described = [
+        {"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)
+    ]
     return json.dumps(described).encode()
 
 
@@ -239,19 +241,19 @@ def test_a_revision_is_of_the_hub_alone(
 
 
 def test_a_revision_for_a_loaded_model() -> None:
-    with pytest.raises(ModelError, match="revision='v1' is for models of the hub, but a loaded model was given"):
+    with pytest.raises(ModelError, match="revision='v1' applies to hub models only, but a loaded model was given"):
         HookedEncoder.from_pretrained(tiny_models.hf_model("bert"), revision="v1")
 
 
 @pytest.mark.parametrize("revision", ["", "../../x", "/etc", "a b", "a\\b", "a\0b", "a\n"])
 def test_what_is_no_revision_is_refused_before_the_hub_is_asked(hub: Hub, commit: str, revision: str) -> None:
     for said in (refusal(revision=revision), refusal(f"{NAME}@{revision}")):
-        assert f"{revision!r} is not a revision; give a branch, a tag or a commit" in said
+        assert f"{revision!r} is not a revision; give a branch, tag or commit" in said
     assert hub.requests == []
 
 
 def test_two_revisions_at_once(hub: Hub) -> None:
-    assert "names a revision, and 'v2' is given as another; give one" in refusal(f"{NAME}@v1", revision="v2")
+    assert "already contains a revision, but revision='v2'; give only one" in refusal(f"{NAME}@v1", revision="v2")
 
 
 def test_a_model_that_was_renamed(hub: Hub, commit: str) -> None:
@@ -293,7 +295,7 @@ def test_content_damaged_on_the_way_is_fetched_again(damaged: Callable[..., None
 @pytest.mark.parametrize("file", [WEIGHTS, "tokenizer.json"])
 def test_content_damaged_twice_is_refused_and_not_kept(damaged: Callable[..., None], cache: Path, file: str) -> None:
     damaged(file, 2)
-    assert f"{file} of {NAME!r} arrived damaged, twice" in refusal()
+    assert f"{file} of {NAME!r} was corrupt after two downloads" in refusal()
     assert not [path for path in cache.rglob("*") if path.name == file or (path.is_symlink() and not path.exists())]
     load()
 
@@ -321,7 +323,7 @@ def test_without_the_hub_a_damaged_file_is_refused(
     blob = (hub_folder(NAME) / WEIGHTS).resolve()
     blob.write_bytes(flipped(model_files[WEIGHTS]))
     offline(monkeypatch)
-    assert f"{WEIGHTS} of {NAME!r} is damaged in the local cache" in refusal()
+    assert f"{WEIGHTS} of {NAME!r} is corrupt in the local cache" in refusal()
     assert blob.is_file()
 
 
@@ -356,18 +358,21 @@ LISTING, FILE, CONTENT = "GET /api/models", "HEAD .*config.json", "GET /cdn/"
 HTML_PAGE = {"headers": {"Content-Type": "text/html"}, "body": HTML}
 GATED = {"headers": {"X-Error-Code": "GatedRepo"}}
 FAULTS = {
-    "login page": (fault("", 200, **HTML_PAGE), "What answers at http://127.* is not the hub.*login page"),
-    "login page for a file": (fault(FILE, 200, **HTML_PAGE), "is not the hub.*login page"),
+    "login page": (fault("", 200, **HTML_PAGE), "The server at http://127.* does not answer like the hub.*login page"),
+    "login page for a file": (fault(FILE, 200, **HTML_PAGE), "does not answer like the hub.*login page"),
     "login page elsewhere": (
         lambda hub: (
             hub.fault("/api/models", 302, headers={"Location": f"{hub.url}/login"})
             or hub.fault("/login", 200, **HTML_PAGE)
         ),
-        "is not the hub.*login page",
+        "does not answer like the hub.*login page",
     ),
-    "another service": (fault(LISTING, 200, body=b'["a list"]'), "is not the hub"),
-    "another list": (fault(LISTING, 200, body=b'{"siblings": [{"name": "a"}]}'), "is not the hub"),
-    "a listing without a commit": (fault(LISTING, 200, body=b'{"id": "a/b", "siblings": []}'), "is not the hub"),
+    "another service": (fault(LISTING, 200, body=b'["a list"]'), "does not answer like the hub"),
+    "another list": (fault(LISTING, 200, body=b'{"siblings": [{"name": "a"}]}'), "does not answer like the hub"),
+    "a listing without a commit": (
+        fault(LISTING, 200, body=b'{"id": "a/b", "siblings": []}'),
+        "does not answer like the hub",
+    ),
     "dropped": (fault("", 0), "hub cannot be reached at 'http://127.*RemoteProtocolError"),
     "dropped for a file": (fault(CONTENT, 0), "hub cannot be reached.*RemoteProtocolError"),
     "bad token": (fault("", 401), "does not accept the token"),
@@ -389,9 +394,9 @@ FAULTS = {
         "limits the rate.* after Wed, 21 Oct 2026",
     ),
     "rate for a file": (fault("/cdn/", 429, headers={"Retry-After": "9"}), "limits the rate.* in 9 seconds"),
-    "rate, no time": (fault(LISTING, 429), "limits the rate.* in some minutes"),
-    "down": (fault(LISTING, 503), r"hub has a problem of its own \(503\). Try again later"),
-    "down for a file": (fault(FILE, 500), r"hub has a problem of its own \(500\)"),
+    "rate, no time": (fault(LISTING, 429), "limits the rate.* in a few minutes"),
+    "down": (fault(LISTING, 503), r"hub reports a server error \(503\). Try again later"),
+    "down for a file": (fault(FILE, 500), r"hub reports a server error \(500\)"),
     "proxy": (fault("", 407), r"proxy on the way to http.* refuses the connection.*Check HTTPS_PROXY"),
     "no such page": (fault("", 404), "The hub at http.* refuses the request.*404.*HF_ENDPOINT"),
     "disabled": (fault("", 403, headers={"X-Error-Message": "Access to this resource is disabled."}), "has disabled"),
@@ -532,7 +537,7 @@ def test_a_copy_by_another_program_may_lack_how_an_embedding_is_pooled(
         for file in files:
             hf_hub_download(name, file)
     offline(monkeypatch)
-    assert "without saying whether it has a modules.json" in refusal("a/encoder")
+    assert "does not record whether it has a modules.json" in refusal("a/encoder")
     load("a/masked")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     load("a/encoder")

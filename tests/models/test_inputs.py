@@ -234,7 +234,7 @@ def test_other_return_types(bert: HookedEncoder, classifier: HookedEncoder) -> N
     for changes, why in (
         ({"num_labels": 1}, "has one logit"),
         ({"problem_type": "regression"}, "is a regression model"),
-        ({"problem_type": "multi_label_classification"}, "labels that can hold together"),
+        ({"problem_type": "multi_label_classification"}, "labels that do not exclude each other"),
     ):
         model = tiny_models.pair("bert", "classification", **changes)[1]
         with pytest.raises(InputError, match=f"{why}.* read its logits"):

@@ -164,7 +164,7 @@ CHANGES = {
     _int8: rf"{QUERY}\.weight is int8; only floating-point weights.*without quantization_config",
     _float8: rf"{QUERY}\.weight is float8_e4m3fn; only floating-point",
     _tensor_of_its_own: rf"{QUERY}\.weight is .*_TaggedTensor",
-    _offloaded: rf"{QUERY}\.weight has no numbers.*without device_map",
+    _offloaded: rf"{QUERY}\.weight is on the meta device.*without device_map",
     _other_forward: rf"{QUERY} has another forward",
     _hooked: rf"{QUERY} has a forward hook.*Remove the hook",
     _other_activation: r"layer\.1\.intermediate\.intermediate_act_fn is .*ReLU, not GELUActivation",

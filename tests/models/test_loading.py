@@ -465,7 +465,7 @@ def test_a_device_that_a_model_cannot_be_put_on_is_a_clear_error(monkeypatch, er
     with pytest.raises(ModelError) as told:
         HookedEncoder.from_pretrained("tiny-negation", device="cuda")
     said = " ".join(reason.split()).rstrip(".")
-    assert f"cannot be put on 'cuda': {said}. Choose a device that is there and has room" in str(told.value)
+    assert f"cannot be moved to 'cuda': {said}. Choose an available device" in str(told.value)
 
 
 ELSEWHERE = ["meta", "hpu", "xpu", "privateuseone", "", "CPU", "cuda:x", "cuda:-1", "cpu\n", torch.device("meta")]
@@ -475,7 +475,7 @@ ELSEWHERE = ["meta", "hpu", "xpu", "privateuseone", "", "CPU", "cuda:x", "cuda:-
 def test_a_model_is_put_on_a_cpu_or_gpu_alone(device):
     with pytest.raises(ModelError) as told:
         HookedEncoder.from_pretrained("tiny-negation", device=device)
-    assert f"put on {str(device)!r}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'" in str(told.value)
+    assert f"moved to {str(device)!r}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'" in str(told.value)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")])
@@ -483,7 +483,13 @@ def test_the_cpu_has_many_names(device):
     assert HookedEncoder.from_pretrained("tiny-negation", device=device).device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn])
+def test_dtypes_that_no_model_can_have(dtype):
+    with pytest.raises(ModelError, match=rf"dtype must be one of torch\.float64, .*; got {dtype}\."):
+        HookedEncoder.from_pretrained("tiny-negation", dtype=dtype)
+
+
 @pytest.mark.parametrize("device", ["mps", torch.device("mps", 0)])
 def test_float64_on_mps_says_what_to_choose(device):
-    with pytest.raises(ModelError, match="in float64, which mps has not; choose float32, or 'cpu'"):
+    with pytest.raises(ModelError, match=r"MPS does not support float64; choose dtype=torch\.float32 or device='cpu'"):
         HookedEncoder.from_pretrained("tiny-negation", device=device, dtype=torch.float64)

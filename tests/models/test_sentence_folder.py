@@ -216,11 +216,18 @@ def test_an_encoder_in_a_folder_of_its_own(saved: Path, tmp_path: Path) -> None:
     assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
 
 
+def test_a_head_on_an_encoder_in_a_folder_of_its_own(saved: Path, tmp_path: Path) -> None:
+    folder = older_layout(saved, tmp_path)
+    tiny_models.hf_model("bert", "masked_lm").save_pretrained(folder / "0_Transformer")
+    model = load(folder, architecture="BertForMaskedLM")
+    assert model.cfg.head == "masked_lm" and model.tokenizer is not None
+
+
 def test_the_encoders_own_folder_is_refused(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = older_layout(saved, tmp_path)
     monkeypatch.chdir(folder / "0_Transformer")
     for name in (folder / "0_Transformer", "."):
-        with pytest.raises(ModelError, match=r"one part of the sentence-transformers model.*Load the folder above"):
+        with pytest.raises(ModelError, match=r"one part of the sentence-transformers model.*Load the parent folder"):
             load(name)
 
 
@@ -243,7 +250,7 @@ def test_an_older_layout_in_the_hubs_cache(saved: Path, tmp_path: Path) -> None:
 def test_an_encoder_that_is_not_in_the_folder(folder: Path, path: str) -> None:
     (folder.parent / "elsewhere").mkdir()
     change_module(folder, 0, path=path)
-    with pytest.raises(ModelError, match=r"no folder inside it"):
+    with pytest.raises(ModelError, match=r"not a folder inside it"):
         load(folder)
 
 
@@ -275,7 +282,7 @@ def test_every_family_as_a_sentence_encoder(folder: Path, family: str) -> None:
 
 def test_a_default_prompt_is_refused(folder: Path) -> None:
     change(folder / MODEL, prompts={"query": "the ", "empty": "", "unset": None}, default_prompt_name="query")
-    with pytest.raises(ModelError, match=r"default_prompt_name = 'query', which is 'the '.*write the prompt into"):
+    with pytest.raises(ModelError, match=r"default_prompt_name = 'query', .* stands for 'the '.*write the prompt into"):
         load(folder)
     # As the error advises.
     prompted = embed_by_library(folder)
@@ -366,7 +373,7 @@ def test_pooling_of_another_width_is_refused(folder: Path, widths: dict[str, int
     """It was written for another encoder."""
     (folder / POOLING).write_text("{}")
     change(folder / POOLING, pooling_mode="mean", **widths)
-    with pytest.raises(ModelError, match=r"states of width 24: they are of different models"):
+    with pytest.raises(ModelError, match=r"states of width 24: they belong to different models"):
         load(folder)
     change(folder / POOLING, embedding_dimension=D_MODEL, word_embedding_dimension=4)
     with pytest.raises(ModelError, match=r"embedding_dimension and word_embedding_dimension that differ"):

@@ -147,7 +147,7 @@ def test_a_limit_finds_pairs_behind_many_broken_rows_and_names_those_in_front(wr
 def test_a_foreign_text_is_of_an_unknown_format(write, tmp_path):
     path = write("notes.txt", "A day in the life.\nIt did not rain.\n" + "Some other line of prose.\n" * 30)
     for read in (load_pairs, lambda path: load_pairs(path, limit=3)):
-        with pytest.raises(StatementError, match=r"notes\.txt is of an unknown format: .* of 32 lines 2 are such"):
+        with pytest.raises(StatementError, match=r"notes\.txt has an unknown format: .* only 2 of 32 lines form"):
             read(path)
 
 

@@ -89,7 +89,7 @@ def test_a_table_of_no_use_is_a_clear_error():
     for frame, message in (
         (pd.DataFrame({"original": ["x"]}), "missing column.*'counterfactual'; it has 'original'"),
         (pd.DataFrame({"original": ["x"], "counterfactual": [None]}), "no usable pair in 1 rows; row 1: The counter"),
-        (pd.DataFrame([["x", "y", "z"]], columns=["original", "Original", "counterfactual"]), "twice the column"),
+        (pd.DataFrame([["x", "y", "z"]], columns=["original", "Original", "counterfactual"]), "duplicate column"),
     ):
         with pytest.raises(StatementError, match=message):
             from_dataframe(frame)

@@ -82,9 +82,9 @@ def test_pairs_of_the_public_sets_become_whole(shared_datasets):
 
 
 def test_what_cannot_be_filled_is_refused_by_name():
-    with pytest.raises(StatementError, match=r"'It is not \[MASK\]' has a \[MASK\] and the pair no target"):
+    with pytest.raises(StatementError, match=r"'It is not \[MASK\]' has a \[MASK\], but the pair has no target"):
         filled(StatementPair("It is [MASK]", "It is not [MASK]"))
-    with pytest.raises(StatementError, match=r"has 2 \[MASK\], and one word, 'x'"):
+    with pytest.raises(StatementError, match=r"has 2 \[MASK\], but only one word, 'x'"):
         filled(StatementPair("It is [MASK]", "[MASK] is not [MASK]", "x"))
     with pytest.raises(StatementError, match="target 'Neutral' is a label of the model"):
         readable_by("classification", [StatementPair("It is [MASK]", "It is not [MASK]", "Neutral")], ["NEUTRAL"])

@@ -25,4 +25,4 @@ def test_other_quotation_marks_around_both_statements_are_named():
 
 def test_columns_that_are_carried_along_are_named():
     pair = StatementPair("It is.", "It is not.", extra=(("id", 3), ("traget", "x")))
-    assert pair_notes([GOOD, pair]) == ("Carried along and not used: 'id, traget'.",)
+    assert pair_notes([GOOD, pair]) == ("Extra columns, kept but not used: 'id, traget'.",)

@@ -1,4 +1,4 @@
-"""Pairs from and into pandas tables."""
+"""Pairs from and to pandas tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -14,17 +14,16 @@ from negprobe.statements.readers.records import Record, Table, column_names
 
 @checked
 def from_dataframe(frame: pd.DataFrame, source: str = "") -> LoadedPairs:
-    """Statement pairs from a table with the columns of a file of pairs, or of another format that `load_pairs` knows.
+    """Statement pairs from a table with the columns of any format that `load_pairs` reads.
 
-    Missing values (NaN, None, `pd.NA`) are values not given. Rows of no use are left out and named in `dropped`,
-    counted from 1.
+    NaN, None and `pd.NA` are missing values. Unusable rows are left out and listed in `dropped`, counted from 1.
 
     Args:
-        frame: A row a pair, or what else a row of the format is.
-        source: The data set that the pairs are from, where the table has no column `source`.
+        frame: One pair per row, or whatever a row of the format contains.
+        source: The data set that the pairs are from, if the table has no column `source`.
 
     Raises:
-        StatementError: for missing columns, two of one name, or a table of which no row is usable.
+        StatementError: for missing or duplicate columns, or a table without a usable row.
     """
     where = "The DataFrame"
     columns = column_names(where, list(frame.columns))
@@ -48,7 +47,7 @@ def to_dataframe(pairs: Sequence[StatementPair]) -> pd.DataFrame:
     """A row for each pair, with a column for each field and each name in `extra`; `from_dataframe` reads it back.
 
     Returns:
-        None stands where a pair has no such value; spans are tuples.
+        Missing values are None; spans are tuples.
     """
     names = [field.name for field in fields(StatementPair) if field.name != "extra"]
     rows = [

@@ -23,7 +23,7 @@ def hub_tables(name: str) -> list[Table]:
     Raises:
         StatementError: without Hugging Face's `datasets`, or for a data set that it cannot load.
     """
-    # Reading a file of one's own need not wait for torch.
+    # Imported here, so that reading local files does not import torch.
     from negprobe.models.hub import token_problem
 
     try:
@@ -38,7 +38,7 @@ def hub_tables(name: str) -> list[Table]:
         raise StatementError(problem)
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(repository, configuration or None)
-    # Beside its own errors it lets through those of the hub's client, of HTTP and JSON libraries, and of parsers.
+    # Besides its own errors it raises those of the hub's client, of HTTP and JSON libraries, and of parsers.
     except Exception as error:
         raise StatementError(
             f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: "
@@ -49,13 +49,13 @@ def hub_tables(name: str) -> list[Table]:
 
 
 def _reason(error: Exception, repository: str) -> str:
-    """What failed: at the hub, if it or the way there is the cause; otherwise in the data."""
+    """What failed: at the hub, if that is the cause; otherwise in the data."""
     from negprobe.models.hub import explain, hub_error
 
     at_hub = hub_error(error)
     if at_hub is not None:
         return explain(at_hub, repository, kind="data set")
-    # Errors of `datasets` say that something went wrong; what did is their cause.
+    # Errors of `datasets` often give the reason only in their cause.
     text = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
     return " ".join(text.split())
 

@@ -1,4 +1,4 @@
-"""Pairs from any of the formats: which one a file has is told by its columns."""
+"""Pairs from files of any format, recognised by their columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ BUILTIN = "builtin"
 T = TypeVar("T")
 
 ReadRows = Callable[[int | None], Table]
-"""Reads a table's first rows, at most as many as it is given, or all of them for None."""
+"""Reads at most the given number of a table's first rows, or all of them for None."""
 
-# Rows that are read at first where a few pairs are asked for.
+# How many rows are read first if only a few pairs are requested.
 _FIRST_ROWS = 256
 
 # Texts about a data set, as they stand beside it; no data, so not reported as a file of no use.
@@ -70,10 +70,10 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
     A `.csv`, `.tsv` or `.jsonl` file in UTF-8 has the columns (or keys) `original` and `counterfactual`, and
     may have `target`, `foil`, `control`, `cue`, `category`, `source`, `cue_start` and `cue_end`, `affected_start` and
     `affected_end` (characters of the counterfactual, the end not included), or for several ranges `cue_spans` and
-    `affected_spans` (`((4, 7), (20, 23))`). Any other column is carried along in `StatementPair.extra`. Capitals,
-    spaces and hyphens in a column's name make no difference ("Cue Start"). An empty cell, and a NaN, is a value not
-    given; blank lines are skipped, and so are pairs of equal statements. The cells of a `.csv` file may be separated by
-    commas, semicolons, tabs or `|`; spaces in front of a quote that opens a cell are no part of it.
+    `affected_spans` (`((4, 7), (20, 23))`). Any other column is kept in `StatementPair.extra`. Column names ignore
+    case, spaces and hyphens ("Cue Start" is `cue_start`). An empty cell or a NaN is a missing value; blank lines are
+    skipped, and pairs of equal statements are dropped. The cells of a `.csv` file may be separated by commas,
+    semicolons, tabs or `|`; spaces before a quote that opens a cell are ignored.
 
     These data sets are known by their columns, or lines, as they were published:
 
@@ -93,7 +93,7 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
 
     Args:
         paths: What to read.
-        limit: Take at most the first so many pairs of each path, and read no more of its files than these need.
+        limit: The most pairs to take from each path; no more of its files is read than necessary.
 
     Raises:
         StatementError: for a path that is not there, a file of another kind or with wrong columns, or a file or folder
@@ -108,15 +108,15 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
 def read_each(
     path: str | Path, use: Callable[[ReadRows], T], enough: Callable[[], bool] = lambda: False
 ) -> tuple[list[T], list[str]]:
-    """What `use` makes of each table of a file, a folder with all that is below it, or a data set of the hub.
+    """The result of `use` for each table of a file, a folder with its subfolders, or a hub data set.
 
     Args:
         path: The file, folder or name.
-        use: Makes something of a table, given what reads it.
-        enough: Whether no further table is needed.
+        use: Called with a function that reads the table.
+        enough: Called before each table; True stops reading.
 
     Returns:
-        What was made, and the reasons why other files of a folder are of no use.
+        The results, and the reasons why other files of a folder are unusable.
 
     Raises:
         StatementError: if there is no table, or none of use.
@@ -205,7 +205,7 @@ def _load(path: str | Path, limit: int | None) -> LoadedPairs:
 
 
 def _first_pairs(read: ReadRows, limit: int | None) -> LoadedPairs:
-    """The first pairs of a table, of which more rows are read until there are enough."""
+    """The first `limit` pairs of a table, reading more rows until there are enough."""
     rows = None if limit is None else max(_FIRST_ROWS, 2 * limit)
     while True:
         table = read(rows)
@@ -216,16 +216,16 @@ def _first_pairs(read: ReadRows, limit: int | None) -> LoadedPairs:
             if len(found.pairs) == limit:
                 return found
         except StatementError:
-            # The rows behind these may be of use, or show the format of a JSON lines file.
+            # Later rows may be usable, or determine the format of a JSON lines file.
             pass
         rows *= 4
 
 
 def loaded(table: Table, limit: int | None = None) -> LoadedPairs:
-    """The first pairs of a table, and what was left out in front of the last of them.
+    """The first pairs of a table, and what was left out before the last of them.
 
     Raises:
-        StatementError: for columns of no format, or if no row is usable.
+        StatementError: for columns of no known format, or if no row is usable.
     """
     read = pairs_of(table).first(limit)
     reasons = usable(table, read, "usable pair")

@@ -21,7 +21,7 @@ def neg1500_clozes(table: Table) -> Read[Cloze]:
     "not" (other subjects, typing errors), or whose last word is the same, say so in their `problem`.
 
     Raises:
-        StatementError: for lines of which less than half are an affirmative and its negation.
+        StatementError: if fewer than half of the lines form an affirmative and its negation.
     """
     items: list[tuple[int, Cloze]] = []
     dropped: list[tuple[int, str]] = []
@@ -43,12 +43,12 @@ def neg1500_clozes(table: Table) -> Read[Cloze]:
         except StatementError as error:
             dropped.append((line, str(error)))
         number += 2
-    # Other texts have a negated line below one that is not here and there; SICK's lines more than a third.
+    # Other texts contain such pairs of lines by chance: of SICK's lines, more than a third form one.
     if table.records and 4 * len(items) < len(table.records):
         raise StatementError(
-            f"{table.where} is of an unknown format: lines of plain text are read as NEG-1500, an affirmative and its "
-            f"negation in turn, and of {len(table.records)} lines {2 * len(items)} are such. Pairs of your own belong "
-            "into a .csv, .tsv or .jsonl file with the columns original and counterfactual."
+            f"{table.where} has an unknown format: plain text is read as NEG-1500, affirmatives and their negations in "
+            f"turn, but only {2 * len(items)} of {len(table.records)} lines form such pairs. Put your own pairs into a "
+            ".csv, .tsv or .jsonl file with the columns original and counterfactual."
         )
     return Read(tuple(items), tuple(dropped))
 

@@ -30,7 +30,7 @@ class Inference:
 
     Attributes:
         premise: The text that is taken to be true.
-        hypothesis: The text that may follow from it; empty for a text that is labelled by itself.
+        hypothesis: The text that may follow from it; empty if the premise alone is labelled.
         label: "entailment" or "neutral", or another label of a classifier.
     """
 

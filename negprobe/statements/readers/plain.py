@@ -1,4 +1,4 @@
-"""Pairs as negprobe writes them: a column for each field, and whatever other columns a file has."""
+"""Pairs as negprobe writes them: a column for each field, plus any extra columns."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ OPTIONAL = (
 )  # fmt: skip
 
 EXTRA = "extra."
-"""How a study's table of pairs begins the names of the columns that it carries along."""
+"""The prefix of extra columns in a study's table of pairs."""
 
 
 def check_columns(where: str, names: tuple[str, ...]) -> None:
@@ -35,7 +35,7 @@ def check_columns(where: str, names: tuple[str, ...]) -> None:
 
 
 def plain_pairs(table: Table) -> Read[StatementPair]:
-    """A pair a row, from the data set that the row or else the file names; other columns go into `extra`."""
+    """One pair per row; `source` is the row's, or the file's name, and other columns go into `extra`."""
     return each(table, lambda row, _: _pair(row, table.name))
 
 
@@ -64,20 +64,20 @@ def _pair(row: Row, source: str) -> StatementPair:
 
 
 def _extra(value: Any) -> Extra:
-    """A value as a table can hold it: what is no text and no number is written as JSON."""
-    # What a column of whole numbers cannot hold is kept as text.
+    """A value that a table can store: anything but text and numbers is written as JSON."""
+    # Integers that do not fit a 64-bit column are kept as text.
     if isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**63):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _spans(row: Row, name: str) -> tuple[Span, ...]:
-    """The characters in `cue_start` and `cue_end`, or the several ranges in `cue_spans`."""
+    """The character range in `cue_start` and `cue_end`, or the ranges in `cue_spans`."""
     several, edges = row.get(f"{name}_spans"), [row.get(f"{name}_start"), row.get(f"{name}_end")]
     if all(map(is_missing, edges)):
         return () if is_missing(several) else _listed_spans(several, f"{name}_spans")
     if not is_missing(several):
-        raise StatementError(f"The row has both {name}_spans and {name}_start; give one of the two.")
+        raise StatementError(f"The row has both {name}_spans and {name}_start; give only one.")
     found = [_whole_number(edge) for edge in edges]
     if None in found:
         raise StatementError(
@@ -88,18 +88,18 @@ def _spans(row: Row, name: str) -> tuple[Span, ...]:
 
 
 def _listed_spans(given: Any, name: str) -> tuple[Span, ...]:
-    """Ranges as a list of pairs of numbers, or as Python or JSON writes one."""
+    """Ranges from a list of pairs of numbers, or from a string in Python or JSON syntax."""
     try:
         read = ast.literal_eval(given) if isinstance(given, str) else given
         spans = tuple((_whole_number(start), _whole_number(end)) for start, end in read)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         spans = ((None, None),)
     if any(edge is None for span in spans for edge in span):
-        raise StatementError(f"{name} is {quoted(given)}; give ranges of characters as ((0, 3), (8, 11)).")
+        raise StatementError(f"{name} is {quoted(given)}; give character ranges such as ((0, 3), (8, 11)).")
     return spans  # type: ignore[return-value]
 
 
 def _whole_number(value: Any) -> int | None:
-    """A whole number, also as pandas writes one in a column that has gaps ("5.0"); None for anything else."""
+    """A whole number, including "5.0", which pandas writes in a column with gaps; None for anything else."""
     found = re.fullmatch(r"\s*(\d{1,18})(\.0*)?\s*", str(value))
     return int(found[1]) if found else None

@@ -26,13 +26,13 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 TEXT_COLUMN = "text"
 """The one column of a file of plain lines, named as Hugging Face names it."""
 
-# A row may have line breaks in its cells; a quote that is never closed would take in the rest of the file.
+# A cell may contain line breaks, but a quote that is never closed must not swallow the rest of the file.
 _MOST_LINES = 1000
 
-# In which order the separators are tried where a header has one column by the separator that the suffix names.
+# Tried in this order if the separator that the suffix suggests splits the header into only one column.
 _SEPARATORS = ",;\t|"
 
-# Excel reads, and some programs write, the separator on a line of its own in front of the header.
+# Excel reads, and some programs write, a line before the header that names the separator.
 _NAMED_SEPARATOR = re.compile(r"sep=([,;\t|])")
 
 _NOT_UTF8 = "is not UTF-8 text; save the file as UTF-8."
@@ -64,7 +64,7 @@ class Table:
             objects have.
         records: Its rows in order, without blank lines.
         is_whole: Whether these are all of its rows.
-        unit: What its rows are counted in.
+        unit: What a row's number counts, for messages: lines or rows.
     """
 
     where: str
@@ -99,7 +99,7 @@ class Read(Generic[T]):
         return Read(tuple(items), tuple(sorted(dropped)))
 
     def first(self, n: int | None) -> "Read[T]":
-        """At most `n` items, and of the others those that stand in front of the last of these."""
+        """The first `n` items, and the dropped rows before the last of them."""
         if n is None or len(self.items) < n:
             return self
         items = self.items[:n]
@@ -111,7 +111,7 @@ def read_table(path: Path, rows: int | None = None) -> Table:
 
     Args:
         path: The file.
-        rows: Read at most this many rows, and no more of the file than these need; None reads all.
+        rows: Read at most this many rows, and only the part of the file that contains them; None reads all.
 
     Raises:
         StatementError: for a file that is missing, of another kind or encoding, or has no readable header.
@@ -123,8 +123,8 @@ def read_table(path: Path, rows: int | None = None) -> Table:
         raise StatementError(f"{path} is not a kind of file that is read; give a {', '.join(SUFFIXES)} file.")
     try:
         check_file(path)
-        # utf-8-sig: spreadsheets put a byte order mark in front of the first column's name. A line ends where an editor
-        # says it does: not at the rarer marks that str.splitlines knows.
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name. Lines end where an editor ends
+        # them, not at the rarer separators that str.splitlines recognises.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             columns, found = readers[suffix](path, _checked_lines(path, file))
             records = tuple(islice(found, rows))
@@ -135,7 +135,7 @@ def read_table(path: Path, rows: int | None = None) -> Table:
 
 
 def check_name(path: str | Path) -> None:
-    """Refuse a name that no message or table could hold.
+    """Refuse a path that cannot be written in messages and tables.
 
     Raises:
         StatementError: for one with bytes that are not UTF-8.
@@ -150,10 +150,10 @@ def column_name(name: object) -> str:
 
 
 def column_names(where: str, names: Sequence[object]) -> tuple[str, ...]:
-    """Names of columns as `column_name` writes them; one without a name is called after its place, `column_3`.
+    """Column names as `column_name` writes them; an unnamed column is named after its position, `column_3`.
 
     Raises:
-        StatementError: for two of the same name, or a name that UTF-8 cannot write.
+        StatementError: for duplicate names, or a name that is not valid UTF-8.
     """
     found = tuple(column_name(name) or f"column_{place}" for place, name in enumerate(names, start=1))
     if not all(map(is_utf8, found)):
@@ -162,8 +162,8 @@ def column_names(where: str, names: Sequence[object]) -> tuple[str, ...]:
     if twice:
         written = ", ".join(repr(str(name)) for name, read in zip(names, found, strict=True) if read in twice)
         raise StatementError(
-            f"{where} has twice the column(s) {', '.join(map(repr, twice))} ({written}; capitals, spaces and hyphens "
-            "make no difference); name each of them once."
+            f"{where} has duplicate column(s) {', '.join(map(repr, twice))} ({written}; names ignore case, spaces and "
+            "hyphens); rename or remove one."
         )
     return found
 
@@ -192,7 +192,7 @@ def explained(table: Table, dropped: Sequence[tuple[int, str]]) -> tuple[str, ..
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell has no value: empty, None, NaN, or NaN as pandas turns it into text."""
+    """Whether a cell has no value: empty, None, NaN, or a NaN that pandas has written as text."""
     if isinstance(value, str):
         return value.strip() in ("", "nan", "NaN", "<NA>")
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -236,10 +236,10 @@ def _listed(lines: Sequence[int], unit: str, shown: int = 10) -> str:
 
 
 def _checked_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a file that is no UTF-16.
+    """The lines of a file, which must not be UTF-16.
 
     Raises:
-        StatementError: at the first line, for one that is.
+        StatementError: at the first line, if it is.
     """
     utf16 = tuple(mark.decode("utf-8", errors="surrogateescape") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for number, line in enumerate(lines):
@@ -255,7 +255,7 @@ def _csv_table(path: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], Itera
         named = _NAMED_SEPARATOR.fullmatch(line.strip("\r\n"))
         if named:
             separator = named[1]
-        # A blank line in its place keeps the lines' numbers.
+        # A blank line in its place keeps the line numbers.
         above.append("\n" if named else line)
         if line.strip() and not named:
             separator = _separator(line, separator)
@@ -274,12 +274,12 @@ def _csv_table(path: Path, lines: Iterator[str]) -> tuple[tuple[str, ...], Itera
 
 
 def _separator(header: str, own: str) -> str:
-    """What separates the columns of a header: what the suffix says, or what else it has more than one column by."""
+    """The separator of a header: the suffix's own, or the first that gives more than one column."""
     for separator in (own, *_SEPARATORS):
         try:
             if len(next(csv.reader([header], delimiter=separator))) > 1:
                 return separator
-        except csv.Error:  # it is told when the header is read
+        except csv.Error:  # reported when the header is read
             return own
     return own
 
@@ -287,10 +287,9 @@ def _separator(header: str, own: str) -> str:
 def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[Record]:
     """Rows of as many cells as the first one has, by column number, without blank lines.
 
-    Python's `csv` reads one row after another. A quote that is never closed takes in the lines after it, so after a
-    broken row reading starts again on the line below the one it began on. Lines that were read for it wait until then;
-    where too many had to be read again, rows of several lines are not looked for, so that the time taken grows with the
-    file's length alone.
+    A quote that is never closed swallows the lines after it, so after a broken row reading starts again on the line
+    below the one where the row began. Lines already read are kept in `waiting`. If too many lines had to be read again,
+    rows of several lines are no longer looked for, so that the time stays linear in the file's length.
     """
     waiting: deque[str] = deque()
     done, width, read_again = 0, 0, 0
@@ -321,9 +320,9 @@ def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[Record]:
 def _csv_row(
     waiting: deque[str], lines: Iterator[str], separator: str, most: int, *, spaced: bool
 ) -> tuple[list[str], list[str], str]:
-    """The lines that one row takes up, at most so many, its cells, and why it cannot be read.
+    """The lines of one row, at most `most`, its cells, and why it cannot be read (empty if it can).
 
-    With `spaced`, spaces in front of a cell are no part of it, so that a quote behind them opens one.
+    With `spaced`, spaces before a cell are ignored, so that a quote after them opens the cell.
     """
     taken: list[str] = []
 
