@@ -545,7 +545,7 @@ def test_a_model_of_one_logit_is_patched_by_that_logit(problem_type, pair):
         (1, "regression", target_probability, "regression model, .* use single_logit"),
         (1, "regression", kl_divergence, "regression model, .* use single_logit"),
         (3, "regression", target_probability, "regression model, .* use class_logit_difference"),
-        (1, None, class_logit_difference, "one logit, so there is no difference of two; use single_logit"),
+        (1, None, class_logit_difference, "single logit, so it has no logit difference; use single_logit"),
         (3, None, single_logit, "has 3 labels; use class_logit_difference"),
     ],
 )
