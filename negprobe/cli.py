@@ -38,12 +38,10 @@ console = PlainConsole()
 BUILTIN = "builtin"
 _VERDICTS: dict[bool | None, Text] = {True: Text("right", "green"), False: Text("wrong", "red"), None: Text()}
 
-_MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, which may end in @ and a revision."
+_MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, optionally with a revision (name@revision)."
 
 Model = Annotated[str, typer.Option(help=_MODEL_HELP)]
-Revision = Annotated[
-    str | None, typer.Option(help="The branch, tag or commit of a hub model; by default the branch main.")
-]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model (default: the branch main).")]
 Device = Annotated[
     str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps; by default a GPU if there is one.")
 ]
@@ -62,7 +60,7 @@ Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and 
 
 @app.callback()
 def check_environment() -> None:
-    """Refuse an HF_ENDPOINT with which the hub's client cannot even be imported, because it parses it then."""
+    """Refuse an HF_ENDPOINT that is not an address: the hub's client parses it at import, and fails there."""
     if "HF_ENDPOINT" in os.environ:
         with clear_errors():
             try:
@@ -84,23 +82,26 @@ def study(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each.")] = None,
     patch_pairs: Annotated[
-        int | None, typer.Option(min=0, help="Patch at most so many pairs; by default as many as take minutes.")
+        int | None, typer.Option(min=0, help="Maximum number of pairs to patch (default: what takes a few minutes).")
     ] = None,
     circuit_pairs: Annotated[
         int | None,
-        typer.Option(min=0, help="Search the circuit on at most so many pairs; by default as many as take minutes."),
+        typer.Option(
+            min=0, help="Maximum number of pairs to search the circuit on (default: what takes a few minutes)."
+        ),
     ] = None,
     contribution_pairs: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Maximum number of pairs to measure the cue's contribution on (default: what takes minutes)."
+            min=0,
+            help="Maximum number of pairs to measure the cue's contribution on (default: what takes a few minutes).",
         ),
     ] = None,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
     engine: Annotated[
-        str, typer.Option(help="Who measures: 'local', or 'ray' for the workers of a cluster.")
+        str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
@@ -171,6 +172,7 @@ def compare(
     from negprobe.attention import MAP_METRICS, AttentionProbe
     from negprobe.files import write_csv
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
+    from negprobe.views.page import PageTooLargeError
 
     with clear_errors():
         encoder = _encoder(model, revision, device, dtype)
@@ -187,8 +189,13 @@ def compare(
         write_csv(comparison.metrics, out / "metrics.csv")
         save_figure(metric_overview(comparison), out / "metrics.png")
         save_figure(four_heatmaps(comparison, layer, head), out / f"heatmaps-{layer}.{head}.png")
-        page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
-        _print_path("Metrics, figures and the interactive page: ", page)
+        try:
+            page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
+        except PageTooLargeError as error:
+            console.print(f"• There is no interactive page. {error} negprobe view has --max-megabytes for that.")
+            _print_path("Metrics and figures: ", out)
+        else:
+            _print_path("Metrics, figures and the interactive page: ", page)
 
 
 @app.command()
@@ -202,7 +209,7 @@ def view(
     limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
     max_megabytes: Annotated[
-        int, typer.Option(min=1, help="Maximum size of the maps before compression, which about halves it.")
+        int, typer.Option(min=1, help="Maximum size of the maps in MB, before compression, which about halves it.")
     ] = 40,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -210,7 +217,7 @@ def view(
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
     from negprobe.attention import AttentionProbe
     from negprobe.statements import load_pairs, pair_notes
-    from negprobe.views.page import write_pairs_page
+    from negprobe.views.page import PageTooLargeError, write_pairs_page
 
     with clear_errors():
         _make_folder(out.parent)
@@ -223,7 +230,10 @@ def view(
         encoder = _encoder(model, revision, device, dtype)
         with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
             probe = AttentionProbe(encoder)
-            page, left_out, not_zeroed = write_pairs_page(probe, chosen, out, max_bytes=max_megabytes * 1_000_000)
+            try:
+                page, left_out, not_zeroed = write_pairs_page(probe, chosen, out, max_bytes=max_megabytes * 1_000_000)
+            except PageTooLargeError as error:
+                raise NegprobeError(f"{error} --max-megabytes sets max_bytes.") from error
         for note in [*(f"{note} --max-megabytes sets the limit." for note in left_out), *not_zeroed]:
             console.print(f"• {note}")
         _print_path(f"{len(chosen)} pairs{', less those left out' if left_out else ''}: ", page)
@@ -262,11 +272,11 @@ def patch_pair(
     control: Annotated[
         str | None,
         typer.Option(
-            help="The counterfactual with neutral words of as many tokens in the cue's place; by default one is found."
+            help="The counterfactual with neutral words of the same length in place of the cue (default: one is found)."
         ),
     ] = None,
     no_control: Annotated[
-        bool, typer.Option("--no-control", help="Swap with the original even where there is a control.")
+        bool, typer.Option("--no-control", help="Swap with the original, even if there is a control.")
     ] = False,
     model: Model = "tiny-negation",
     revision: Revision = None,
@@ -276,8 +286,8 @@ def patch_pair(
 ) -> None:
     """Swap activations between the two runs of one pair, at every layer, token and head, both ways.
 
-    As in a study, the counterfactual is swapped with its control where one can be found, and with the original
-    elsewhere.
+    As in a study, the counterfactual is swapped with its control if one is given or found, and otherwise with the
+    original.
     """
     from negprobe.errors import PatchingError
     from negprobe.files import write_csv
@@ -290,15 +300,14 @@ def patch_pair(
     from negprobe.views import patching_map, save_figure
 
     with clear_errors():
+        if no_control and control is not None:
+            raise NegprobeError("--control and --no-control exclude each other; give one of them.")
         encoder = _encoder(model, revision, device, dtype)
         pair = StatementPair(original, counterfactual, target, foil, control)
-        if no_control:
-            if control is not None:
-                raise NegprobeError("--control and --no-control exclude each other; give one of them.")
-        else:
+        if not no_control:
             member, problem = prepared(encoder, pair)
             if problem:
-                raise PatchingError(f"This control cannot be used: {problem}. Give another, or let one be found.")
+                raise PatchingError(f"This control cannot be used: {problem}. Give another, or leave it out.")
             pair = member.pair
         asked = answerable(encoder, [pair])
         if asked.unanswerable:
@@ -330,7 +339,7 @@ def patch_pair(
             console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
         table = effect(heads).squeeze("pair", drop=True).to_dataframe("effect").reset_index()
         _print_table(
-            table.sort_values("effect", ascending=False).head(10), f"Heads that bring the {source}'s answer back"
+            table.sort_values("effect", ascending=False).head(10), f"Heads that restore the {source}'s answer most"
         )
         _print_path("Maps and numbers: ", out)
 
@@ -472,7 +481,7 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NegprobeError(f"The folder {out} cannot be made: {error}. Choose another with --out.") from error
+        raise NegprobeError(f"The folder {out} cannot be created: {error}. Choose another with --out.") from error
 
 
 def _print_table(frame: "pd.DataFrame", title: str) -> None:

@@ -20,25 +20,25 @@ Measure = Callable[[HookedEncoder, Sequence[StatementPair]], xr.Dataset]
 Engine = Callable[[Measure, Sequence[Sequence[StatementPair]]], Iterator[tuple[int, xr.Dataset]]]
 """Takes a measure and the pairs of each shard to the shards' numbers and datasets, in the order they are done.
 
-A study that has its last shard releases its engine (see `release`).
+A study releases its engine when its last shard is in (see `release`).
 """
 
-# Connections of our own have this namespace, so that a user's own are left as they are.
+# The namespace of the connections that negprobe opens, so that it never closes one that the user opened.
 _NAMESPACE = "negprobe"
 
-# Seconds between two looks at the head of the cluster, and for it to take a connection; it is lost if it has not
-# answered so many times. Ray itself ends this process, with no error, a minute after it has lost the head.
+# Seconds between two checks that the cluster's head answers, and seconds that it has to answer; after _TRIES failed
+# checks in a row it counts as lost. Ray itself ends this process, without an error, a minute after it loses the head.
 _POLL, _CONNECT, _TRIES = 5.0, 5.0, 3
 
 
 def release(engine: Engine) -> None:
-    """End the workers of an engine that has any, which is one with a method `release`; the next call starts others."""
+    """End an engine's workers, if it has a method `release` for that; its next call starts new ones."""
     getattr(engine, "release", lambda: None)()
 
 
 @contextmanager
 def released(engine: Engine) -> Iterator[None]:
-    """Release an engine at the end, in an error too."""
+    """Release an engine at the end, also after an error."""
     try:
         yield
     finally:
@@ -90,8 +90,8 @@ def on_ray(load: Callable[[], HookedEncoder], device: str = "cpu", *, patience: 
 
     On CPUs there is one for as many CPUs as this process has threads, and each has as many threads, so that numbers are
     those of this process; on GPUs there is one a GPU. A worker that is killed is started again, and what it was
-    measuring is measured again, three times at most. `release` ends the workers, and the connection or cluster if
-    negprobe began it.
+    measuring is measured again, three times at most. `release` ends the workers, and closes the connection, or shuts
+    down the cluster, if negprobe opened it.
 
     Args:
         load: Loads the model; called by each worker, where it runs.
@@ -128,7 +128,7 @@ class _OnRay:
             pool.submit(lambda worker, job: worker.measure.remote(measure, *job), job)
         seen, unanswered = time.monotonic(), 0
         while pool.has_next():
-            # Workers go on for a while without the head, until Ray ends this process.
+            # Without the head, workers continue for a while until Ray ends this process.
             if time.monotonic() - seen >= _POLL:
                 seen, unanswered = time.monotonic(), 0 if _answers(head) else unanswered + 1
                 if unanswered == _TRIES:
@@ -143,13 +143,13 @@ class _OnRay:
                 if not _answers(head):
                     raise _lost(head) from error
                 raise StudyError(
-                    f"A shard ended each worker that measured it: {_last_line(error)} Often memory is short; what was "
-                    "measured before is kept, and the same command goes on from there."
+                    f"A shard ended each worker that measured it: {_last_line(error)} The usual cause is too little "
+                    "memory. Finished shards are kept, and the same study resumes from there."
                 ) from error
             yield found
 
     def release(self) -> None:
-        """End the workers, and shut down the connection, or the cluster, that negprobe began."""
+        """End the workers, and close the connection, or shut down the cluster, that negprobe opened."""
         ray = _ray()
         if not ray.is_initialized():
             return
@@ -157,7 +157,7 @@ class _OnRay:
         alive = _answers(context.gcs_address)
         for worker in self._workers if alive else ():
             ray.kill(worker)
-        # A connection that has lost its head is of no use to anybody, and Ray ends the process that keeps it.
+        # A connection without its head is useless, and Ray ends a process that keeps one.
         if context.namespace == _NAMESPACE or not alive:
             ray.shutdown()
         self._workers = ()
@@ -172,25 +172,25 @@ def _connected() -> Any:
     ray = _ray()
     if ray.is_initialized():
         return ray
-    # By itself Ray would take the machine's last cluster, which may be another user's, or long gone.
+    # By default Ray connects to the last cluster on this machine, which may be another user's, or long gone.
     address = os.environ.get("RAY_ADDRESS") or "local"
     advice = (
-        "RAY_ADDRESS names the cluster to use; without it there is a new one on this machine. The local engine needs "
-        "no cluster."
+        "Set RAY_ADDRESS to the cluster to use, or unset it to start a new one on this machine. The local engine "
+        "needs no cluster."
     )
-    # Ray itself would try for minutes, with lines in its log.
+    # Ray itself would retry for minutes, and log each try.
     place = address.removeprefix("ray://")
     if ":" in place and not _answers(place):
-        raise StudyError(f"There is no Ray cluster to be had: nothing answers at {place}. {advice}")
+        raise StudyError(f"No Ray cluster is available: nothing answers at {place}. {advice}")
     try:
         ray.init(address, log_to_driver=False, namespace=_NAMESPACE)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise StudyError(f"There is no Ray cluster to be had: {error}. {advice}") from error
+        raise StudyError(f"No Ray cluster is available: {error}. {advice}") from error
     return ray
 
 
 def _answers(address: str) -> bool:
-    """Whether something takes a connection at "host:port"."""
+    """Whether something accepts a connection at "host:port"."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT):
@@ -201,8 +201,8 @@ def _answers(address: str) -> bool:
 
 def _lost(head: str) -> StudyError:
     return StudyError(
-        f"The head of the Ray cluster, at {head}, does not answer any more. Finished shards are kept: start a cluster "
-        "again, or use the local engine, and the same study goes on from there."
+        f"The head of the Ray cluster, at {head}, no longer answers. Finished shards are kept: start a cluster again, "
+        "or use the local engine, and the same study resumes from there."
     )
 
 

@@ -45,7 +45,7 @@ def find_mechanism(
         model: The model.
         patched: The pairs to knock the cue out of, by their numbers.
         searched: The pairs to search the circuit on; if there are too few of them, none is.
-        why_few: What to do if so, for the report.
+        why_few: Why there are too few, for the report.
         seed: Of the search.
         sharding: How it is measured.
     """
@@ -103,7 +103,7 @@ def _circuit(
     model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, sharding: Sharding
 ) -> tuple[Circuit | None, str]:
     if len(pairs) < MIN_CIRCUIT_PAIRS:
-        return None, f"it is searched on {MIN_CIRCUIT_PAIRS} pairs at least, half of them held out, and {why_few}."
+        return None, f"the search needs at least {MIN_CIRCUIT_PAIRS} pairs, half of them held out, and {why_few}."
     kept = None if sharding.folder is None else sharding.folder / "circuit.json"
     if kept is not None and kept.exists():
         try:

@@ -9,9 +9,9 @@ _PACKAGES = (
     *("numpy", "scipy", "xarray", "circuitsvis"),
 )
 
-# What the numbers in a shard depend on: the model's arithmetic, its tokens, and negprobe's measures. Everything later
-# (tests, intervals, tables) is computed anew by every run. A release of negprobe that changes a number in a shard is a
-# new minor version.
+# The packages that the numbers in a shard depend on: the model's arithmetic, its tokens, and negprobe's measures. What
+# follows from shards (tests, intervals, tables) is computed anew by every run. A release of negprobe that changes a
+# number in a shard must be a new minor version.
 _NUMERIC = ("negprobe", "torch", "transformers", "tokenizers", "numpy")
 
 

@@ -186,8 +186,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         numbers += [manifest["data"][name] for name in ("pairs", "answered", "patched", "searched")]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NegprobeError(
-            f"{folder} is not the folder of a study: it has no manifest.json. Give one that `negprobe study --out` "
-            "wrote."
+            f"{folder} is not the folder of a study: it has no manifest.json. Give the folder of a finished study."
         ) from error
     except OSError as error:
         raise NegprobeError(f"{path} cannot be read: {error}.") from error

@@ -23,7 +23,7 @@ from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.engines import Engine, in_process, released
 from negprobe.errors import InputError, NegprobeError, PatchingError, StatementError, StudyError
 from negprobe.files import whole_file
-from negprobe.mechanism import MIN_CIRCUIT_PAIRS, PATCHED_IN_SHARD, affordable_search, find_mechanism
+from negprobe.mechanism import PATCHED_IN_SHARD, affordable_search, find_mechanism
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
 from negprobe.patching.effects import RUN_NAMES, tidy
@@ -62,9 +62,9 @@ _SEEDS = 2**31
 # Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
 
-# The same for what the cue contributes, in larger matrix products: some five minutes on two CPU cores.
+# The same for what the cue contributes, whose matrix products are larger: some five minutes on two CPU cores too.
 _CONTRIBUTION_WORK = {"cpu": 6e13, "other": 6e15}
-# Of it in a shard: progress is shown, and a stopped study resumed, shard by shard. Some ten seconds.
+# It is split into this many shards of some ten seconds, because progress is shown, and a study resumed, by shards.
 _CONTRIBUTION_SHARDS = 30
 
 
@@ -97,22 +97,22 @@ def run_study(
         source: Where they came from, for the report.
         dropped: Pairs that were left out before, with the reason, for the report.
         patch_pairs: Patch at most this many pairs, taken evenly from the kinds of cue and data sets; by default as many
-            as take minutes.
+            as take a few minutes.
         circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
-            minutes.
+            a few minutes.
         contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
-            taken in the same way, or on none; by default as many as take minutes, which is fewer the longer their texts
-            are. With 0 the interactive views have no value zeroing either.
+            taken in the same way; by default as many as take a few minutes, so fewer if texts are long. With 0 it is
+            not measured, and the interactive views have no value zeroing either.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
-        engine: The execution backend of the shards, this process by default; its workers are released (see
-            `engines.release`) when the last shard is in.
-        progress: Told what is going on.
+        engine: The execution backend, this process by default; its workers are released (see `engines.release`) when
+            the last shard is in.
+        progress: Called with the step, and how many of its pairs are done of how many.
 
     Raises:
         PatchingError: for pairs to search a circuit on, but none to patch.
-        InputError: for fewer pairs than none, a seed that is none, or a source that UTF-8 cannot write.
+        InputError: for a negative number of pairs, an invalid seed, or a source that UTF-8 cannot write.
         StudyError: for a shard that is damaged or another study's, or cannot be written.
         StatementError: if no pair can be measured.
     """
@@ -155,13 +155,13 @@ def run_study(
         longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
         if patch_pairs is None:
             patch_pairs = _affordable(model.cfg, longest)
-        why_few = f"{len(asked.pairs)} could be patched: give more"
+        why_few = f"only {len(asked.pairs)} pairs can be patched; give more"
         if circuit_pairs is None:
             circuit_pairs = affordable_search(model.cfg, longest)
             if not circuit_pairs:
-                why_few = f"would take a model of this size long: ask for it with --circuit-pairs {MIN_CIRCUIT_PAIRS}"
+                why_few = "on a model of this size it takes long, so it runs only if the number of pairs is set"
         elif circuit_pairs < len(asked.pairs):
-            why_few = f"{circuit_pairs} were asked for with --circuit-pairs"
+            why_few = f"the number of pairs was set to {circuit_pairs}"
         sample = _even_sample(asked.pairs, patch_pairs)
         patched = {index: from_control(asked.pairs[index]) for index in sample}
         results: dict[tuple[str, Direction], xr.Dataset] = {}
@@ -230,7 +230,7 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
     report = out / "report.html"
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        # The numbers first: whatever may go wrong with a figure, they are safe.
+        # The numbers first, so that they are safe whatever goes wrong with a figure.
         files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
@@ -258,8 +258,8 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
             part.write_text(page, encoding="utf-8")
     except OSError as error:
         raise NegprobeError(
-            f"The folder {out} cannot be written to: {error}. What is there is kept; when it can be, the same command "
-            "goes on from there."
+            f"The folder {out} cannot be written to: {error}. What is there is kept, and the same command resumes from "
+            "it."
         ) from error
     return report
 
@@ -283,7 +283,7 @@ def _write_measures(results: StudyResults, out: Path) -> list[str]:
 
 
 def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
-    """The pairs, a row each; what they carry along stands in columns whose names begin with `extra.`."""
+    """The pairs, a row each; columns that negprobe does not use have names that begin with `extra.`."""
     own = {field.name for field in fields(StatementPair)}
     table = to_dataframe(pairs).rename(columns=lambda name: name if name in own else f"{EXTRA}{name}")
     return table.rename_axis("pair").reset_index()
@@ -362,7 +362,7 @@ def _check_options(
     counts = {"patch_pairs": patch_pairs, "circuit_pairs": circuit_pairs, "contribution_pairs": contribution_pairs}
     for name, count in counts.items():
         if count is not None and count < 0:
-            raise InputError(f"{name}={count}, but it must be at least 0, or None for as many as take minutes.")
+            raise InputError(f"{name}={count}, but it must be at least 0, or None for as many as take a few minutes.")
     if not 0 <= seed < _SEEDS:
         raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
     if not is_utf8(source):
@@ -418,7 +418,7 @@ def _any_defined(effects: xr.Dataset) -> bool:
 
 
 def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[str]:
-    """That the gaps of the pairs were filled for a model that predicts no word; nothing if none was."""
+    """A note that the gaps of the pairs were filled, for a model that predicts no words; empty if there were none."""
     n_gaps = 0 if model.cfg.head == "masked_lm" else sum(has_gap(pair) and pair.target is not None for pair in pairs)
     if not n_gaps:
         return []
@@ -430,12 +430,15 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
 
 @checked
 def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
-    """A pair ready to be measured, with a control that fits if there is one, and what was wrong with its own.
+    """A pair ready to be measured, with a control that fits if there is one, and the problem with its own control.
 
     Raises:
         StatementError: for a statement that the model cannot read.
+        InputError: for a model without a tokenizer.
     """
     tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
     (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
     statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
     if statements[0].ids == statements[1].ids:
@@ -479,9 +482,9 @@ def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset
 def _contributed(
     model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None, sharding: Sharding
 ) -> xr.DataArray:
-    """The cue's shares of an even sample of the pairs that have a cue: of at most `most`, or of what is affordable.
+    """The cue's shares of an even sample of the pairs with a cue: at most `most`, or by default what is affordable.
 
-    The cost is estimated from the lengths of the texts before anything is measured.
+    The cost is estimated from the lengths of the texts, before anything is measured.
     """
     with_cue = {index: pair for index, pair in pairs.items() if pair.cue_spans}
     lengths = [len(tokenize(pair.counterfactual, model.tokenizer)) for pair in with_cue.values()]

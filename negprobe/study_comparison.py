@@ -113,7 +113,7 @@ def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.Dat
     if a.head != b.head and "none" in (a.head, b.head):
         return empty, "one model gives answers and the other embeddings"
     if any(study.has_one_logit for study in (a, b)):
-        return empty, "a model with one logit gives a score, which is neither right nor wrong"
+        return empty, "a model with a single logit gives a score, which is neither right nor wrong"
     if any(_own_labels(study) for study in (a, b)):
         return empty, "labels are a classifier's own, which are neither right nor wrong"
     values = ["pair", "original", "counterfactual", "control"]

@@ -30,8 +30,8 @@ Identity = dict[str, str]
 def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
     """What the numbers of a study depend on: model, tokenizer, pairs, options, and the packages that compute them.
 
-    Of versions, major and minor count (see `provenance.numeric_versions`), so that a patch release of a package does
-    not keep a study from being resumed; `noted_environments` keeps the exact ones.
+    Only major and minor versions count (see `provenance.numeric_versions`), so that a study can be resumed after a
+    patch release of a package; `noted_environments` records the exact versions.
 
     Args:
         model: The model.
@@ -44,7 +44,7 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         # Bytes whatever the type: numpy has no bfloat16.
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     cfg = {field.name: str(getattr(model.cfg, field.name)) for field in fields(model.cfg)}
-    # The weights themselves are compared, and the same ones may stand in several commits.
+    # The weights themselves are compared, and several commits may have the same ones.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
     return {
@@ -65,10 +65,10 @@ def key(whose: Identity) -> str:
 
 
 def noted_environments(shards: Path) -> list[dict[str, object]]:
-    """Add this run's Python and exact package versions to a folder of shards; returns those of every run that used it.
+    """Record this run's Python and exact package versions in a folder of shards; returns those of all its runs.
 
     Raises:
-        StudyError: if the list that is there is damaged, or cannot be written.
+        StudyError: if the recorded list is damaged, or cannot be written.
     """
     path, current = shards / _ENVIRONMENTS, versions()
     try:
@@ -83,7 +83,7 @@ def noted_environments(shards: Path) -> list[dict[str, object]]:
         raise _unwritable(shards, error) from error
     except (ValueError, RecursionError) as error:
         raise StudyError(
-            f"{path} is damaged: {error}. Delete it, and the manifest names this run's versions only."
+            f"{path} is damaged: {error}. Delete it; the manifest then names only this run's versions."
         ) from error
     return found
 
@@ -107,7 +107,7 @@ def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
         lock.acquire()
     except Timeout as error:
         raise StudyError(
-            f"Another study is writing to {out} at this moment; wait for it, or choose another folder."
+            f"Another study is writing to {out}; wait until it has finished, or choose another folder."
         ) from error
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -152,8 +152,8 @@ def _claim(out: Path, whose: Identity) -> int:
     if different:
         told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
         raise StudyError(
-            f"{out} holds another study ({told}). To resume it, give the same model, pairs and options, and install "
-            "the versions that it names; for a new study, choose another folder."
+            f"{out} holds another study ({told}). To resume that one, use the same model, pairs, options and versions; "
+            "for a new study, choose another folder."
         )
     return threads
 

@@ -34,25 +34,25 @@ _INTERRUPTED = 130  # 128 and the number of SIGINT, as a shell has it
 class PlainConsole(Console):
     """A console that prints names as they are: no markup, and nothing that acts on the terminal.
 
-    Styles come from `style` and `Text` alone; a `Text` drops some controls, so it is made of what `shown` returns.
+    Only `style` and `Text` give styles; a `Text` drops some control characters, so make it from what `shown` returns.
     Characters that the output's encoding lacks are printed as escapes.
     """
 
     def __init__(self, **options: Any) -> None:
-        """As rich's, less what makes more of a text than it is."""
+        """As rich's `Console`, without markup, highlighting and emoji."""
         super().__init__(markup=False, highlight=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text whose width is that of what is printed."""
+        """Escape before the width is measured."""
         return super().render_str(self._plain(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Every printed piece passes here, whatever it was made from."""
+        """Escape every printed segment, whatever it was made from."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=self._plain(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Say why the command ends, and end it."""
+        """Print why the command ends, and end it."""
         if not self.stderr:
             errors.print("Error: standard output was closed before everything was printed.", soft_wrap=True)
         super().on_broken_pipe()
@@ -65,15 +65,15 @@ errors = PlainConsole(stderr=True)
 
 
 class Commands(TyperGroup):
-    """Commands whose usage errors show what was typed without the control characters in it."""
+    """Commands whose usage errors print control characters in the arguments as escapes."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """As it is elsewhere."""
+        """As in typer."""
         with _shown_messages():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """As it is elsewhere."""
+        """As in typer."""
         with _shown_messages():
             return super().invoke(ctx)
 
@@ -106,18 +106,18 @@ def clear_errors() -> Iterator[None]:
 
 
 def _expected(error: Exception) -> str | None:
-    """What to print of an error that is no bug; None for a bug."""
+    """The message of an expected error; None for a bug."""
     if isinstance(error, NegprobeError | OSError):
         return str(error)
     if not is_out_of_memory(error):
         return None
     why = f" ({str(error).splitlines()[0]})" if str(error) else ""
-    return f"There is not enough memory{why}. Use fewer or shorter statements, or a smaller model or number type."
+    return f"There is not enough memory{why}. Use fewer or shorter statements, or a smaller model or dtype."
 
 
 @contextmanager
 def printed_warnings() -> Iterator[None]:
-    """Print negprobe's warnings as lines, without the place in the code; others are issued as they were."""
+    """Print negprobe's warnings as lines, without the place in the code; others are issued unchanged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", NegprobeWarning)
         try:
@@ -139,7 +139,7 @@ class _Step(ProgressColumn):
 
 
 class _Rate(ProgressColumn):
-    """How many a second."""
+    """The rate per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -148,7 +148,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_on(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each step, by its name; where the output goes to a file, a line now and then."""
+    """A progress bar for each step; if the output is not a terminal, a line now and then."""
     columns = (_Step(), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     # A shard may take minutes; by default the rate is that of half a minute.
     bars = Progress(*columns, console=console, speed_estimate_period=3600)

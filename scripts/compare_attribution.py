@@ -43,7 +43,12 @@ def main(
             out.parent.mkdir(parents=True, exist_ok=True)
         encoder = HookedEncoder.from_pretrained(model)
         asked = answerable(encoder, load_pairs(pairs).pairs[:limit])
-        chosen = [from_control(prepared(encoder, pair)[0].pair) for pair in asked.pairs.values()]
+        chosen = []
+        for index, pair in asked.pairs.items():
+            member, problem = prepared(encoder, pair)
+            if problem:
+                console.print(f"left out the control of pair {index}: {problem}")
+            chosen.append(from_control(member.pair))
         table = Table(title=f"{encoder.cfg.model_name}: attribution beside exact patching, {len(chosen)} pairs")
         for column in ("site", "direction", "cells", "method", "Spearman", "Pearson", "exact (s)", "estimate (s)"):
             table.add_column(column, justify="right")

@@ -48,7 +48,12 @@ def main(
         for index, reason in asked.unanswerable.items():
             console.print(f"left out pair {index}: {reason}")
         drawn = sorted(np.random.default_rng(seed).permutation(list(asked.pairs))[:sample].tolist())
-        chosen = [from_control(prepared(encoder, asked.pairs[index])[0].pair) for index in drawn]
+        chosen = []
+        for index in drawn:
+            member, problem = prepared(encoder, asked.pairs[index])
+            if problem:
+                console.print(f"left out the control of pair {index}: {problem}")
+            chosen.append(from_control(member.pair))
         with progress_on(console) as report:
             circuit = find_circuit(
                 encoder,

@@ -85,7 +85,12 @@ def main(
             console.print(f"left out pair {index}: {reason}")
         chosen = list(asked.pairs.values())
         if control:
-            chosen = [from_control(prepared(encoder, pair)[0].pair) for pair in chosen]
+            chosen = []
+            for index, pair in asked.pairs.items():
+                member, problem = prepared(encoder, pair)
+                if problem:
+                    console.print(f"left out the control of pair {index}: {problem}")
+                chosen.append(from_control(member.pair))
         tables = []
         with progress_on(console) as report:
             for name, parts, way in sweeps:

@@ -4,17 +4,19 @@ import json
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from negprobe import HookedEncoder, builtin_pairs
+from negprobe import HookedEncoder, builtin_pairs, views
 from negprobe.cli import app
 from negprobe.errors import NegprobeWarning
 from negprobe.patching import DIRECTIONS
 from negprobe.results import PATCHED_BY_ROLE
 from negprobe.study import patching_table, run_study
+from negprobe.views import page as page_module
 from negprobe.views import report_comparison
 from negprobe.views.findings import findings
 from negprobe.views.report_captions import _of_patching
@@ -60,6 +62,17 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4 * 4
     assert '"zeroing":true' in (tmp_path / "attention.html").read_text(encoding="utf-8")
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_a_pair_too_long_for_a_page_still_has_its_metrics_and_figures(tmp_path, monkeypatch):
+    too_large = partial(page_module.write_page, max_bytes=1000)
+    monkeypatch.setattr(views, "write_page", too_large)
+    result = run("compare", "The door is open.", "The door isn't open.", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "There is no interactive page. No pair fits on the page" in said and "--max-megabytes" in said
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 4 * 4
+    assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / "attention.html").exists()
 
 
 def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_path):
@@ -133,7 +146,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     (control,) = (pair.control for pair in study.pairs)
     said = " ".join(result.output.split())
     assert f"Swapped with the control: {control}" in said
-    assert "on the control," in said and "bring the control's answer back" in said and "original" not in said
+    assert "on the control," in said and "restore the control's answer" in said and "original" not in said
     both = pd.read_csv(tmp_path / "patching.csv"), patching_table(study.patching)
     heads = [in_order(table.query("site == 'z'")) for table in both]
     assert set(heads[0]["base_run"]) == {"control", "counterfactual"}

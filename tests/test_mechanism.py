@@ -63,7 +63,7 @@ def test_sentences_name_the_strongest_head_and_the_circuit(results, found):
     story = " ".join(mechanism(results))
     by_head = mean_effect(found.knock_out)
     layer, head = np.unravel_index(int(np.nanargmax(by_head.values)), by_head.shape)
-    assert f"most by {layer}.{head} ({by_head.values[layer, head]:.0%})" in story
+    assert f"The strongest single heads: {layer}.{head} ({by_head.values[layer, head]:.0%})" in story
     assert f"{len(found.circuit)} of {len(found.circuit.scores)} components" in story
     assert f"on {found.circuit.n_held_out} pairs held out" in story
     assert set(mechanism(results)) <= set(findings(results))
@@ -94,7 +94,7 @@ def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
     found = find_mechanism(model, few, few, "there were few", seed=0, sharding=Sharding(in_process(model)))
     assert found.circuit is None and found.searched == ()
-    assert f"{MIN_CIRCUIT_PAIRS} pairs at least" in found.no_circuit
+    assert f"at least {MIN_CIRCUIT_PAIRS} pairs" in found.no_circuit
     assert "there were few" in found.no_circuit
     assert circuit_story(found) == []
 

@@ -182,7 +182,7 @@ def test_a_minor_version_that_can_change_numbers_is_another_study_that_says_so(
     with_version(monkeypatch, package, other)
     now = identity(model, builtin_pairs()[:2], {"seed": 0})
     minor = other.rpartition(".")[0]
-    said = rf"version of {package}: [\d.]+, here {minor}\)\. To resume it, .*install the versions that it names"
+    said = rf"version of {package}: [\d.]+, here {minor}\)\. To resume that one, use the same .* options and versions"
     with pytest.raises(StudyError, match=said), study_folder(tmp_path, now):
         pass
 

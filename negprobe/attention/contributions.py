@@ -26,7 +26,7 @@ _ACTIVATIONS = {
 CONTRIBUTIONS = tuple(_ACTIVATIONS)
 """The measures `contributions` knows."""
 
-# What a block's output follows from by its weights alone.
+# What a block's output is computed from, with its weights alone.
 _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
 # Those in which a token's whole value vector counts, or none of it.
@@ -34,9 +34,9 @@ _BIAS_STAYS = ("zeroing", "rollout")
 
 
 def contribution_work(cfg: HookedEncoderConfig, n_tokens: int) -> int:
-    """Floating-point operations that every measure of `CONTRIBUTIONS` together takes for a statement of `n_tokens`.
+    """Floating-point operations that all `CONTRIBUTIONS` together take for a statement of `n_tokens`.
 
-    Value zeroing is nearly all of them: for every two tokens of every layer it runs the second half of the MLP.
+    Nearly all are value zeroing's, which runs the second half of the MLP for every two tokens of every layer.
     """
     return n_tokens**2 * cfg.n_layers * 2 * (cfg.d_mlp or 4 * cfg.d_model) * cfg.d_model
 
@@ -71,8 +71,8 @@ def contributions(
 
     Raises:
         InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
-            has no bias to leave out, or where a hook has changed what a block makes of the pattern and the values,
-            which the measures compute themselves ("rollout" needs the pattern alone).
+            has no bias to leave out, or a hook that changes how a block's output follows from pattern and values, which
+            all measures but "rollout" compute from the weights.
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
@@ -111,7 +111,7 @@ def _check_outputs(
     final: Float[Tensor, "batch pos d_model"],
     mask: Int[Tensor, "batch pos"],
 ) -> None:
-    """Refuse a run in which a block's output is not what its weights make of its input, pattern and values."""
+    """Refuse a run in which a block's output does not follow from its weights, input, pattern and values."""
     outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
     for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
         x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
@@ -123,8 +123,8 @@ def _check_outputs(
         changed = float((by_weights - output)[mask.bool()].abs().max())
         if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
             raise InputError(
-                f"A hook changes what block {layer} makes of its attention pattern and values, which {measure!r} "
-                f"computes from the weights. Remove the hook, or use 'rollout'."
+                f"A hook changes how the output of block {layer} follows from its attention pattern and values, which "
+                f"{measure!r} computes from the weights. Remove the hook, or use 'rollout'."
             )
 
 

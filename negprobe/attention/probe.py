@@ -137,7 +137,7 @@ class _Activations:
 class AttentionProbe:
     """Runs statements through a model in padded batches and measures every head at once.
 
-    Each call issues one `NegprobeWarning` that names the words which the model does not know, if there are any.
+    Each call issues at most one `NegprobeWarning`, which names the words that are not in the model's vocabulary.
 
     A model without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
     """
@@ -202,14 +202,14 @@ class AttentionProbe:
         Keeps every map of every pair; for the metrics of many pairs use `metrics`.
 
         Args:
-            pairs: One pair, or several; or an original statement, followed by its counterfactual.
-            counterfactual: The counterfactual of an original that is given as a string.
+            pairs: One pair, or several, or the text of an original statement.
+            counterfactual: The text of the counterfactual, if `pairs` is a text.
             zeroing: Whether to measure value zeroing too, which takes as long as many forward passes.
 
         Raises:
             StatementError: for a pair whose spans hold no token.
-            InputError: for a statement that is longer than the model reads, for an original without a counterfactual,
-                and for pairs with one.
+            InputError: for a statement that is longer than the model reads, a text without a counterfactual, or pairs
+                with one.
         """
         if isinstance(pairs, str) != (counterfactual is not None):
             raise InputError(
@@ -254,7 +254,7 @@ class AttentionProbe:
             pairs: One pair, or several.
             path: The page to write.
             max_bytes: The most bytes that the maps may take before compression, which about halves them; 40 MB by
-                default (`views.packing.PAGE_BYTES`). Pairs that do not fit any more are not run; the page names them.
+                default (`views.packing.PAGE_BYTES`). Pairs that do not fit are not run; the page names them.
 
         Raises:
             ViewError: for no pairs, if none fits or one cannot be shown, or the file cannot be written.

@@ -44,11 +44,11 @@ class Answerable:
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
     """Sort out the pairs whose objective (see `default_objective`) can be read.
 
-    No statement may be longer than the model reads. A masked LM needs target and foil, each one token in the place of
-    [MASK], and one [MASK] in every statement. A classifier needs two labels: those of the pair, in any case, or, if it
-    names neither and exactly one label holds, the ones the model gives the original and the counterfactual. With a
-    single logit, and without a head, every pair has its objective. Without a masked-LM head, a [MASK] is filled with
-    the target.
+    No statement may be longer than the model reads. A masked LM needs target and foil, each a single token in the place
+    of [MASK], and one [MASK] in every statement. A classifier needs two labels: the pair's target and foil (upper or
+    lower case), or, if the pair has neither and the model chooses exactly one label, those that it gives the original
+    and the counterfactual. A model with a single logit, or without a head, has an objective for every pair. Without a
+    masked-LM head, a [MASK] is filled with the target.
 
     Raises:
         PatchingError: for a model without a tokenizer.

@@ -43,8 +43,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     Each cell uses the pairs that have that part. A pair whose swing goes down counts with both differences turned
     round, so that swings do not cancel; a pair weighs as much as its swing, so that those with hardly any do not
     dominate as they would in a mean of ratios. Pairs below `MIN_GAP` are left out all the same, and named in the
-    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN. Those of
-    the runs, `base_run` and `source_run`, are "control or original" where pairs differ in them.
+    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN. The
+    coordinates `base_run` and `source_run` are single names here, "control or original" if pairs differ.
 
     Raises:
         PatchingError: for anything but the results of patches.
@@ -54,7 +54,7 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
     present = moved.notnull()
     n_pairs = present.sum("pair")
     values = moved.sum("pair") / swing.where(present).sum("pair")
-    runs = {name: _one_of(results[name]) for name in RUN_NAMES if name in results.coords}
+    runs = {name: one_name(results[name]) for name in RUN_NAMES if name in results.coords}
     named = values.where(n_pairs > 0).assign_coords({"n_pairs": n_pairs} | runs)
     return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
 
@@ -148,7 +148,8 @@ def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return moved.where(abs(gap) >= MIN_GAP), abs(gap)
 
 
-def _one_of(names: xr.DataArray) -> str:
+def one_name(names: xr.DataArray) -> str:
+    """The name of a run over pairs: "control or original" where pairs differ."""
     return " or ".join(sorted(set(map(str, names.values.flat))))
 
 

@@ -3,8 +3,8 @@
 A patch at one token leaves the other rows of that block's input as they were, so their queries, keys and values are the
 unpatched run's; a patch after the attention leaves every other row of the block's output as it was; and of the last
 block only the rows that the objective reads are computed. `run_hooked` is the plain way, with hooks and nothing saved.
-It is taken wherever a part of the model is hooked (`layers.is_hooked`), so that hooks of the caller's own act in every
-run as they do in the model's.
+It is used whenever a part of the model is hooked (`layers.is_hooked`), so that the caller's hooks act in every run as
+they do in the model's own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -207,7 +207,7 @@ def _block_of(model: HookedEncoder, layer: int) -> Block:
 
 
 def has_hooks(model: HookedEncoder) -> bool:
-    """Whether a part of the model is hooked, which the engine's own blocks would pass by."""
+    """Whether a part of the model has hooks, which the engine's own blocks would bypass."""
     return is_hooked(*model.children())
 
 

@@ -98,8 +98,8 @@ def patch(
         pairs: One pair, or several of any length.
         patches: One patch, several, or several sets of patches. `[[a, b], [c]]` makes one run for each set: `a` and `b`
             act together, `c` alone.
-        together: Whether several patches act together in one run (True) or each in a run of its own (False). It must be
-            given for a plain list of several patches, which does not say; sets say it themselves.
+        together: Whether several patches act together in one run (True) or each in its own run (False). Required for a
+            plain list of several patches, which could mean either.
         direction: Whose run is the base, as in `patch_sweep`.
         reference: The statements "mean" is taken over; by default `pairs`.
         objective: What is read from a run; by default `default_objective(model)`.
@@ -107,7 +107,7 @@ def patch(
         progress: Told how many pairs are done.
 
     Returns:
-        A dataset with `patched` `[pair patch]`, one `patch` a run (NaN where a pair has no token for one of its
+        A dataset with `patched` `[pair patch]`, one `patch` for each run (NaN where a pair has no token for one of its
         patches), and `base` and `source` `[pair]`; the coordinate `patch` names what each run replaces.
 
     Raises:
@@ -178,13 +178,13 @@ def _sets(patches: Patch | Sequence[Patch | Sequence[Patch]], together: bool | N
     is_plain = all(isinstance(one, Patch) for one in given)
     if is_plain and len(sets) > 1 and together is None:
         raise PatchingError(
-            f"{len(sets)} patches can act together in one run or each in a run of its own; say which with "
-            "together=True or together=False."
+            f"A plain list of {len(sets)} patches is ambiguous: set together=True or together=False, to make them in "
+            "one run or each in its own."
         )
     if together and not is_plain:
         raise PatchingError(
-            "Sets of patches are runs of their own, so together=True contradicts them; leave it out, or give one list "
-            "of patches."
+            "together=True contradicts sets of patches, each of which is a run of its own; leave it out, or give one "
+            "plain list of patches."
         )
     return [tuple(one for members in sets for one in members)] if together else sets
 

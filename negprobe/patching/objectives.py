@@ -77,7 +77,7 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
 def default_objective(model: HookedEncoder) -> Objective:
     """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast.
 
-    A classifier with one logit (a regressor, a cross-encoder) has no difference of two: its objective is that logit.
+    A classifier with a single logit (a regressor, a cross-encoder) has no logit difference: its objective is the logit.
     """
     if len(model.cfg.labels) == 1:
         return single_logit
@@ -122,19 +122,19 @@ def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> R
         raise PatchingError(f"{model.cfg.model_name!r} is not a classifier, so it has no class logits.")
     if len(model.cfg.labels) == 1:
         raise PatchingError(
-            f"{model.cfg.model_name!r} has one logit, so there is no difference of two; use single_logit."
+            f"{model.cfg.model_name!r} has a single logit, so it has no logit difference; use single_logit."
         )
     return _answer_difference(model, side, _label_ids(model, runs, "target"), _label_ids(model, runs, "foil"))
 
 
 @checked
 def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """The logit of a classifier with one: a regressor's value, or a cross-encoder's score before any sigmoid.
+    """The logit of a single-logit classifier: a regressor's value, or a cross-encoder's score before any sigmoid.
 
     It needs neither target nor foil.
 
     Raises:
-        PatchingError: for a model of another head, or with several labels.
+        PatchingError: for a model with another head, or with several labels.
     """
     n_labels = len(model.cfg.labels)
     if n_labels != 1:
@@ -149,11 +149,11 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
 
-    A classifier's probabilities are a softmax over its labels, or a sigmoid of each where they can hold together
+    A classifier's probabilities are a softmax over its labels, or a sigmoid for each label if several can hold together
     (`problem_type` "multi_label_classification") or there is only one, as in Hugging Face's pipelines.
 
     Raises:
-        PatchingError: for a model without a head or of regression, a pair without a target the model knows, or a
+        PatchingError: for a model without a head, a regression model, a pair without a target the model knows, or a
             statement that does not have exactly one mask token.
     """
     positions, logits = _answer_logits(model, side)
@@ -173,13 +173,13 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
 def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """How far the answer's distribution is from the unpatched one: `KL(unpatched base || run)`, in nats, at least 0.
 
-    Of a masked LM's words at the mask, or of a classifier's labels (where labels can hold together, summed over the
-    labels, each of which holds or does not); 0 for the base, so that a normalised effect is the share of the way, in
-    nats, to the source's distribution.
+    The distribution is over a masked LM's words at the mask, or over a classifier's labels. If several labels can hold
+    together, each label is a distribution of its own (it holds or not), and the divergences are summed. It is 0 for the
+    base, so that a normalised effect is the share of the way, in nats, to the source's distribution.
 
     Raises:
-        PatchingError: for a model without a head or of regression, or a statement that does not have exactly one mask
-            token.
+        PatchingError: for a model without a head, a regression model, or a statement that does not have exactly one
+            mask token.
     """
     positions, logits = _answer_logits(model, side)
     _check_probabilities(model, "kl_divergence")
@@ -293,7 +293,7 @@ def objective_from(
 
 
 def answer_id(model: HookedEncoder, statement: TokenizedStatement, word: str) -> int:
-    """Token id of a word in the place of a statement's only mask token (see `gaps.gap_token`).
+    """Token id of a word in the place of a statement's only mask token (see `gap_tokens.gap_token`).
 
     Raises:
         PatchingError: if the word is not a single token of the vocabulary there.
@@ -349,7 +349,7 @@ def _answer_logits(
 def _answer_difference(
     model: HookedEncoder, side: Run, target: Int[Tensor, " pair"], foil: Int[Tensor, " pair"]
 ) -> Readout:
-    """Reads `logit(target) - logit(foil)` from all logits of an answer."""
+    """`logit(target) - logit(foil)`, read from all logits of an answer."""
     positions, logits = _answer_logits(model, side)
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
@@ -364,7 +364,7 @@ def _check_probabilities(model: HookedEncoder, objective: str) -> None:
     if model.cfg.problem_type == "regression":
         use = default_objective(model).__name__
         raise PatchingError(
-            f"{model.cfg.model_name!r} is a regression model, so it gives no probabilities for {objective}; use {use}."
+            f"{model.cfg.model_name!r} is a regression model, so it has no probabilities for {objective}; use {use}."
         )
 
 

@@ -79,7 +79,7 @@ class PairRuns:
 def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str, tuple[str, list[str]]]:
     """Which statement of each pair is run, as the coordinates `base_run` and `source_run` of a result.
 
-    A pair that `from_control` made has its "control" where others have their "original".
+    For a pair made by `from_control`, "control" takes the place of "original".
     """
     counterfactual = ("pair", ["counterfactual"] * len(pairs))
     other = ("pair", ["control" if is_from_control(pair) else "original" for pair in pairs])
@@ -128,7 +128,7 @@ def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
     """Tokenize, align and pad a batch of pairs.
 
-    Roles are told in the counterfactual, where the cue stands, and carried to the original by the alignment. A model
+    Roles are found in the counterfactual, where the cue is, and carried to the original by the alignment. A model
     without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
 
     Raises:
@@ -180,8 +180,8 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
         raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
     if has_own_hooks(model):
         raise PatchingError(
-            "The model itself has a hook (or a forward that replaces its own), which would not act, as patched runs "
-            "are read from the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
+            "The model itself has a hook (or a replaced forward), which would have no effect, because patched runs are "
+            "read from the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
         )
     statements = tuple(tokenize_all(texts, model.tokenizer))
     longest = max(statements, key=len)
@@ -235,7 +235,7 @@ def site_activations(
 
 
 def keep_in(found: dict[str, Tensor], name: str) -> Callable[[Tensor, HookPoint], None]:
-    """A hook that keeps the activation under this name; the hook point's own is another module's inside of one."""
+    """A hook that keeps the activation under this name; the hook point's own name has a prefix in an outer module."""
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
         found[name] = activation

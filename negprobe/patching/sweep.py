@@ -83,8 +83,8 @@ def patch_sweep(
         A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where the
         pair has no such part, or it is not aligned), and `base` and `source` `[pair]`, those of the unpatched runs.
         `effects.effect`, `effects.mean_effect` and `effects.averages` normalise it. Coordinates name roles, the
-        statement that each run is of (`base_run`, `source_run`: "original", "counterfactual" or, for a pair that
-        `from_control` made, "control"), and for a single pair the tokens of the base; attributes name site, direction,
+        statement in each run (`base_run`, `source_run`: "original", "counterfactual" or, for a pair made by
+        `from_control`, "control"), and for a single pair the tokens of the base; attributes name site, direction,
         objective and model.
 
     Raises:

@@ -321,8 +321,8 @@ def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None
 
     Args:
         effect: Normalised effects with the dimensions `layer` and one other; `attrs` may name `site`, `how`,
-            `direction` and `key_role`, and the coordinates `base_run`, `source_run` and `n_pairs`, which the title says
-            in words.
+            `direction` and `key_role`, and the coordinates `base_run`, `source_run` and `n_pairs`; the title describes
+            them.
         width: Inches the figure is wide at most.
         axes: Where to draw; a new figure if there is none. Tokens are named, and numbers written, for the size it has
             now.

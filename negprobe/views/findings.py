@@ -403,7 +403,9 @@ def left_out(results: StudyResults) -> list[str]:
     if results.unknown_words:
         words = ", ".join(results.unknown_words[:12])
         more = ", …" if len(results.unknown_words) > 12 else ""
-        notes.append(f"{len(results.unknown_words)} words are not in the model's vocabulary: {words}{more}.")
+        n_words = len(results.unknown_words)
+        are = "word is" if n_words == 1 else "words are"
+        notes.append(f"{n_words} {are} not in the model's vocabulary: {words}{more}.")
     no_gap = [mean_effect(patched).attrs["near_zero_gap"] for patched in results.patching.values()][:1]
     if no_gap and no_gap[0]:
         notes.append(f"{len(no_gap[0])} patched pairs do not differ in the answer and are not in the averages.")

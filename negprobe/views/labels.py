@@ -8,6 +8,8 @@ import xarray as xr
 from matplotlib import rcParams
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from negprobe.patching.effects import one_name
+
 ELLIPSIS = "…"
 
 _ROLES = {"mask": "[MASK]", "cls": "[CLS]", "sep": "[SEP]"}
@@ -129,13 +131,13 @@ def metric_unit(metric: str) -> str:
 
 
 def patching_title(effects: xr.DataArray) -> list[str]:
-    """What was done in a line, and to which run in another.
+    """What was done, and to which run, in a line each.
 
     "Swapping head outputs", "from the control into the counterfactual (denoising)".
 
     Args:
         effects: Effects with the attributes `site`, `how`, `direction` and `key_role`, and the coordinates `base_run`
-            and `source_run`, all of which may lack.
+            and `source_run`, all of which are optional.
     """
     site, how, key = (str(effects.attrs.get(name, "")) for name in ("site", "how", "key_role"))
     lines = []
@@ -146,7 +148,7 @@ def patching_title(effects: xr.DataArray) -> list[str]:
 
 
 def runs_title(effects: xr.DataArray, *, swapped: bool = True) -> list[str]:
-    """Which run is patched, in a line: "from the control into the counterfactual (denoising)"; none if unknown.
+    """The line that names the runs: "from the control into the counterfactual (denoising)"; no line if unknown.
 
     Args:
         effects: As in `patching_title`.
@@ -161,15 +163,15 @@ def runs_title(effects: xr.DataArray, *, swapped: bool = True) -> list[str]:
 
 
 def run_name(effects: xr.DataArray | xr.Dataset, which: str) -> str:
-    """Which statement's run it is, "control or original" where pairs differ; "" if the result does not say.
+    """Which statement is run: "control or original" where pairs differ, "" if the result does not name it.
 
     Args:
         effects: Effects, or the results they were made from.
         which: "base_run", the one that is patched, or "source_run".
     """
     if which in effects.coords:
-        return " or ".join(sorted(set(map(str, effects[which].values.flat))))
-    # The counterfactual's place is that of no other statement; the original's may be its control's.
+        return one_name(effects[which])
+    # Where only the direction is known, the counterfactual is; the other run may be the original or the control.
     counterfactual = {"denoising": "base_run", "noising": "source_run"}.get(str(effects.attrs.get("direction", "")))
     return "counterfactual" if which == counterfactual else ""
 

@@ -95,8 +95,8 @@ def _looking_and_mattering(results: StudyResults) -> list[str]:
     looking = np.unravel_index(int(np.nanargmax(attention.values)), attention.shape)
     rank = int((np.abs(effects.values) > abs(effects.values[looking])).sum()) + 1
     return [
-        "Do the heads that look at the negation matter? Over the heads, value-weighted attention to the cue and the "
-        f"effect of swapping z have a rank correlation of {correlation:.2f}; the head that looks at it most, "
+        "Do the heads that attend to the negation matter? Over the heads, value-weighted attention to the cue and the "
+        f"effect of swapping z have a rank correlation of {correlation:.2f}; the head that attends to it most, "
         f"{looking[0]}.{looking[1]}, ranks {_ordinal(rank)} of {effects.size} by effect "
         f"({percent(float(effects.values[looking]))})."
     ]

@@ -21,7 +21,7 @@ from negprobe.errors import ViewError
 PAGE_BYTES = 40_000_000
 """The most bytes that the maps of a page may take, before compression, which about halves them."""
 
-# Of the maps of a page at 16 bits a value, beyond which they have 8.
+# Pages whose maps would be larger than this at 16 bits a value have 8 bits a value.
 _MOST_BYTES = 6_000_000
 
 # Higher levels take up to nine times as long for 1 to 4 % less.
@@ -43,7 +43,7 @@ def bits_for(comparisons: Sequence[Comparison], max_bytes: int = PAGE_BYTES) -> 
 
 
 def map_bytes(lengths: Sequence[int], layers: int, heads: int) -> int:
-    """At most how many bytes of a page the maps of statements of these lengths take, at 8 bits a value."""
+    """The most bytes that the maps of statements of these lengths take on a page, at 8 bits a value."""
     unpacked = sum(
         layers * (heads * (n * n + n * (n + 1) // 2 + 4 * (1 + n)) + n * n + 4)  # raw, similarity, floats; zeroing
         for n in lengths
@@ -52,7 +52,7 @@ def map_bytes(lengths: Sequence[int], layers: int, heads: int) -> int:
 
 
 def fitting(sizes: Sequence[int], most: int) -> list[int]:
-    """The indices of the sizes that fit in `most` together, taken in order; one that does not fit is passed over."""
+    """The indices of the sizes that fit in `most` together, taken in order; one that does not fit is skipped."""
     chosen, total = [], 0
     for index, size in enumerate(sizes):
         if total + size <= most:

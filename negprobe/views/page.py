@@ -25,6 +25,7 @@ from negprobe.errors import ViewError
 from negprobe.files import whole_file
 from negprobe.patching import effect
 from negprobe.statements import StatementPair
+from negprobe.statements.unknown import unknown_words_reported, warn_of_unknown_words
 from negprobe.texts import is_utf8, quoted
 from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.packing import MEASURES, PAGE_BYTES, bits_for, fitting, map_bytes, packed
@@ -32,14 +33,14 @@ from negprobe.views.packing import MEASURES, PAGE_BYTES, bits_for, fitting, map_
 # Floating-point operations that value zeroing may take for the pairs of one page: about a minute on two CPU cores.
 _ZEROING_WORK = {"cpu": 1.2e13, "other": 1.2e15}
 
-# Pairs that the sentence on those left out names.
+# How many of the pairs that are left out the page names.
 _NAMED = 10
 
 _SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
 
 
 class PageTooLargeError(ViewError):
-    """Not even one pair fits in the bytes that a page may have."""
+    """Not even one pair fits on a page."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,13 @@ def write_page(
 def write_pairs_page(
     probe: AttentionProbe, pairs: Sequence[StatementPair], path: str | Path, *, max_bytes: int = PAGE_BYTES
 ) -> tuple[Path, list[str], list[str]]:
-    """Compare the pairs whose maps fit on a page, and write it.
+    """Compare the pairs whose maps fit on a page, and write the page.
 
-    How much room a pair takes is known from its tokens, so that one that does not fit is not run at all.
+    The size of a pair's maps follows from its number of tokens, so a pair that does not fit is not run at all.
 
     Returns:
-        The page's path; which pairs were left out, in words; for how many value zeroing was. Empty where none was.
+        The page's path, a sentence on the pairs that were left out, and one on those without value zeroing; the lists
+        are empty if there are no such pairs.
 
     Raises:
         ViewError: as `write_page`.
@@ -124,21 +126,25 @@ def write_pairs_page(
     """
     cfg, lengths = probe.model.cfg, probe.lengths(pairs)
     shown, left_out = _fitting(pairs, [map_bytes(both, cfg.n_layers, cfg.n_heads) for both in lengths], max_bytes)
-    title = f"Where {Path(cfg.model_name).name} looks for “not”"
+    title = f"Attention to negation in {Path(cfg.model_name).name}"
     compared = compared_for_page(probe, [pairs[index] for index in shown])
     page = write_page(compared, path, title=title, max_bytes=max_bytes, left_out=left_out)
     return page, left_out, _without_zeroing(compared)
 
 
 def compared_for_page(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> list[Comparison]:
-    """`AttentionProbe.compare`, with value zeroing for the pairs, in order, for which it takes about a minute."""
+    """`AttentionProbe.compare`, with value zeroing for the first pairs, as many as take about a minute."""
     cfg = probe.model.cfg
     work = [sum(contribution_work(cfg, length) for length in both) for both in probe.lengths(pairs)]
     budget = _ZEROING_WORK.get(probe.model.device.type, _ZEROING_WORK["other"])
     chosen = fitting(work, int(budget))
     rest = sorted({*range(len(pairs))} - {*chosen})
-    compared = dict(zip(chosen, probe.compare([pairs[index] for index in chosen], zeroing=True), strict=True))
-    compared |= zip(rest, probe.compare([pairs[index] for index in rest]), strict=True)
+    # Two calls would warn twice.
+    with unknown_words_reported():
+        compared = dict(zip(chosen, probe.compare([pairs[index] for index in chosen], zeroing=True), strict=True))
+        compared |= zip(rest, probe.compare([pairs[index] for index in rest]), strict=True)
+    statements = [side.statement for one in compared.values() for side in _sides(one)]
+    warn_of_unknown_words(statements, probe.model.tokenizer)
     return [compared[index] for index in range(len(pairs))]
 
 
@@ -156,8 +162,8 @@ def page_parts(
         comparisons: The pairs, of one model. What they have of `zeroing` is shown too.
         sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
         max_bytes: The most bytes that the maps may take before compression, which about halves them. Pairs that do not
-            fit any more are left out, and named on the page.
-        left_out: Pairs that were left out before, to be named with them.
+            fit are left out, and named on the page.
+        left_out: Sentences on pairs that were left out before, shown with those.
 
     Raises:
         ViewError: if there is nothing to show, no pair fits in `max_bytes`, the comparisons differ in layers or heads,

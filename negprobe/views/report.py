@@ -185,7 +185,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Args:
         results: What the study found.
         figures: `study_figures` of it, as PNG.
-        manifest: How it was made, for the last section but one, and the `files` beside the report.
+        manifest: How it was made, and under `files` what is beside the report.
 
     Raises:
         ViewError: for results that cannot be drawn.
@@ -429,8 +429,8 @@ def _limits(results: StudyResults) -> list[str]:
     n, sample = len(results.pairs), len(results.patched)
     patched = f", and what was patched for {sample} of them" if 0 < sample < n else ""
     limits = [
-        f"What stands here is about {n} pairs from {results.source}{patched}; pairs that share words are not "
-        "independent, which no interval here knows, and other statements may be read otherwise.",
+        f"The results are for {n} pairs from {results.source}{patched}. Pairs that share words are not independent, "
+        "which the intervals here do not account for, and results may differ on other statements.",
         *_LIMITS,
     ]
     if len(results.environments) > 1:
@@ -447,7 +447,7 @@ def _limits(results: StudyResults) -> list[str]:
 
 
 def _differing(environments: Sequence[Mapping[str, Any]]) -> str:
-    """The packages of which runs had different versions, as "torch 2.13.0 and 2.13.1"."""
+    """The packages whose versions differ between runs, as "torch 2.13.0 and 2.13.1"."""
     every = [{"Python": one.get("python", ""), **one["versions"]} for one in environments]
     found = {name: list(dict.fromkeys(str(one.get(name, "none")) for one in every)) for name in every[-1]}
     return "; ".join(f"{name} {' and '.join(values)}" for name, values in found.items() if len(values) > 1)

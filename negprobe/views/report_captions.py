@@ -199,8 +199,8 @@ def _of_mechanism(results: StudyResults) -> dict[str, Texts]:
         "knock-out-denoising": (
             "Map of layers by heads: effect of one head not looking at the cue. "
             f"{_most(found.knock_out, results.seed)}",
-            "The counterfactual's run with one head's attention to the cue taken away before the softmax, from all "
-            "other tokens: 0 leaves its answer as it is, 1 turns it into that of the "
+            "The counterfactual's run with one head's attention from all other tokens to the cue cut before the "
+            "softmax: 0 leaves its answer as it is, 1 turns it into that of the "
             f"{run_name(found.knock_out, 'source_run')}.",
         )
     }

@@ -267,7 +267,7 @@ def test_identical_statements_and_statements_without_a_common_word_are_told(prob
 def test_no_pairs_and_too_long_statements_are_errors(probe):
     with pytest.raises(InputError, match="no pairs"):
         probe.metrics([])
-    with pytest.raises(InputError, match="at most 512"):
+    with pytest.raises(InputError, match="at most 256"):
         probe.metrics([StatementPair("open", "not " * 600)])
     with pytest.raises(InputError, match="batch of 0"):
         AttentionProbe(probe.model, batch_size=0)

@@ -161,7 +161,7 @@ def test_an_undefined_correlation_says_why(minilm_path):
 
 
 def test_unusable_input_is_a_clear_error(probe):
-    with pytest.raises(InputError, match="at most 512"):
+    with pytest.raises(InputError, match="at most 256"):
         probe.run("no " * 600)
     with pytest.raises(InputError, match="no pairs"):
         probe.metrics([])

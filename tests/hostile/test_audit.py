@@ -41,8 +41,9 @@ def findings(file: Path, modules: set[str]) -> list[str]:
 def test_the_package_has_no_pickle_no_eval_and_starts_nothing() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
-    # Nothing speaks to a network itself; only the hub's client does.
-    assert not [said for file in files for said in findings(file, MODULES | RUNS_OTHERS)]
+    # Nothing opens a connection itself (the hub's client does), but the engine that asks whether a Ray head answers.
+    found = [finding for file in files for finding in findings(file, MODULES | RUNS_OTHERS)]
+    assert found == ["engines.py:imports socket"]
 
 
 @pytest.mark.skipif(not SCRIPTS.is_dir(), reason="needs the source tree")

@@ -1,5 +1,7 @@
 """Objectives read what Hugging Face's full outputs say, and refuse what they cannot read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import slow_patching
@@ -234,6 +236,7 @@ def test_labels_that_cannot_be_told_apart_are_named(classifier, target, foil, re
 
 
 WHOLE_TINY = [whole(of) for of in TINY]
+WHOLE_EQUAL = whole(TINY_EQUAL)
 LABELLED_TINY = [answering(of, "LABEL_0", "LABEL_2") for of in TINY]
 WITH_HEAD = {"masked_lm": TINY, "classification": LABELLED_TINY}
 
@@ -497,9 +500,7 @@ def test_target_probability_is_the_score_of_hugging_faces_pipeline_for_every_pro
     theirs, model = tiny_models.pair(
         "bert", "classification", torch.float64, num_labels=n_labels, problem_type=problem_type
     )
-    pairs = [
-        StatementPair(TINY_EQUAL.pair.original, TINY_EQUAL.pair.counterfactual, f"LABEL_{i}") for i in range(n_labels)
-    ]
+    pairs = [replace(WHOLE_EQUAL.pair, target=f"LABEL_{i}", foil=None) for i in range(n_labels)]
     values = objective_values(model, pairs, target_probability)
     for index, pair in enumerate(pairs):
         for side in ("original", "counterfactual"):
@@ -514,18 +515,18 @@ def test_labels_that_can_hold_together_diverge_by_the_sum_over_labels(n_labels):
     theirs, model = tiny_models.pair(
         "bert", "classification", torch.float64, num_labels=n_labels, problem_type="multi_label_classification"
     )
-    source = objective_values(model, [TINY_EQUAL.pair], kl_divergence).loc[0, "counterfactual"]
+    source = objective_values(model, [WHOLE_EQUAL.pair], kl_divergence).loc[0, "counterfactual"]
     base, other = (
         torch.distributions.Bernoulli(
             logits=theirs(**tiny_models.tokenizer()(text, return_tensors="pt")).logits[0].detach()
         )
-        for text in TINY_EQUAL.texts("noising")
+        for text in WHOLE_EQUAL.texts("noising")
     )
     assert source == pytest.approx(torch.distributions.kl_divergence(base, other).sum().item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("problem_type", [None, "regression", "multi_label_classification"])
-@pytest.mark.parametrize("pair", [TINY_EQUAL.pair, StatementPair("The door is open.", "The door is not open.")])
+@pytest.mark.parametrize("pair", [WHOLE_EQUAL.pair, StatementPair("The door is open.", "The door is not open.")])
 def test_a_model_of_one_logit_is_patched_by_that_logit(problem_type, pair):
     theirs, model = tiny_models.pair("bert", "classification", torch.float64, num_labels=1, problem_type=problem_type)
     assert default_objective(model) is single_logit
@@ -545,7 +546,7 @@ def test_a_model_of_one_logit_is_patched_by_that_logit(problem_type, pair):
         (1, "regression", target_probability, "regression model, .* use single_logit"),
         (1, "regression", kl_divergence, "regression model, .* use single_logit"),
         (3, "regression", target_probability, "regression model, .* use class_logit_difference"),
-        (1, None, class_logit_difference, "one logit, so there is no difference of two; use single_logit"),
+        (1, None, class_logit_difference, "single logit, so it has no logit difference; use single_logit"),
         (3, None, single_logit, "has 3 labels; use class_logit_difference"),
     ],
 )

@@ -16,7 +16,7 @@ from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, swee
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.attention import METRICS, AttentionProbe, Comparison
 from negprobe.attention.contributions import contribution_work
-from negprobe.errors import ViewError
+from negprobe.errors import NegprobeWarning, ViewError
 from negprobe.statements import Alignment, StatementPair
 from negprobe.views import comparison_page, page_parts, write_page
 from negprobe.views import page as page_module
@@ -235,3 +235,16 @@ def test_pairs_that_do_not_fit_are_not_run_and_value_zeroing_stays_in_its_budget
     assert notes_of(text) == [*left_out, *not_zeroed]
     zeroed = probe.compare(pairs[0], zeroing=True).original.zeroing
     assert torch.equal(page_module.compared_for_page(probe, pairs[:1])[0].original.zeroing, zeroed)
+
+
+def test_a_page_of_pairs_with_and_without_value_zeroing_warns_once_of_unknown_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
+    pairs = [StatementPair(f"The {word} is open.", f"The {word} is not open.") for word in ("zebra", "gnu")]
+    work = sum(contribution_work(probe.model.cfg, n) for n in probe.lengths(pairs)[0])
+    monkeypatch.setattr(page_module, "_ZEROING_WORK", {"cpu": work, "other": 0})
+    with pytest.warns(NegprobeWarning) as found:
+        _, _, not_zeroed = write_pairs_page(probe, pairs, tmp_path / "p.html")
+    assert not_zeroed and len(found) == 1
+    assert "gnu, zebra" in str(found[0].message)
