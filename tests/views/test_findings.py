@@ -1,5 +1,7 @@
 """Findings say only what the numbers allow: one pair, no swing, no control, a classifier's own labels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -25,8 +27,11 @@ def test_one_pair_is_not_tested_and_has_no_interval(model):
 
 
 def test_a_pair_without_a_swing_is_said_and_not_averaged(model):
-    pair = StatementPair("The door is open. So it is [MASK].", "The Door is open. So it is [MASK].", "open", "closed")
-    sentences = " ".join(findings(run_study(model, [pair])))
+    pair = StatementPair("The door is open. So it is [MASK].", "The gate is open. So it is [MASK].", "open", "closed")
+    found = run_study(model, [pair])
+    # Statements that are the same to the model are left out, so the two runs are made to agree afterwards.
+    flat = {key: results.assign(source=results["base"]) for key, results in found.patching.items()}
+    sentences = " ".join(findings(replace(found, patching=flat)))
     assert "No patched pair's two runs differ in the answer" in sentences
     assert "nan" not in sentences
 
