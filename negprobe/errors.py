@@ -38,3 +38,7 @@ class ArgumentError(NegprobeError, TypeError):
 
 class NegprobeWarning(UserWarning):
     """A result is defined but of limited meaning, for example because words are not in the model's vocabulary."""
+
+
+class UnknownWordsWarning(NegprobeWarning):
+    """Words of the statements are not in the model's vocabulary."""

@@ -21,7 +21,7 @@ from negprobe.patching import DIRECTIONS, agreement, answerable, attribute, patc
 from negprobe.patching.sites import site_for
 from negprobe.statements import from_control, load_pairs
 from negprobe.study import prepared
-from negprobe.terminal import PlainConsole, clear_errors
+from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 
 STEPS = 8
 
@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Compare and print."""
     console = PlainConsole(width=120)
-    with clear_errors():
+    with clear_errors(), printed_warnings():
         # Before the model is loaded and minutes are spent.
         sites = [site_for(name) for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]]
         if out is not None:

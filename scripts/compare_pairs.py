@@ -17,7 +17,7 @@ from negprobe.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.statements import load_pairs
 from negprobe.study import metrics_tables
-from negprobe.terminal import PlainConsole, clear_errors
+from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
 ) -> None:
     """Compare and write."""
     console = PlainConsole()
-    with clear_errors():
+    with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
         probe = AttentionProbe(HookedEncoder.from_pretrained(model))
         loaded = load_pairs(pairs)

@@ -18,7 +18,7 @@ from negprobe.models import HookedEncoder
 from negprobe.patching import answerable, find_circuit
 from negprobe.statements import from_control, load_pairs
 from negprobe.study import prepared
-from negprobe.terminal import PlainConsole, clear_errors, progress_on
+from negprobe.terminal import PlainConsole, clear_errors, printed_warnings, progress_on
 from negprobe.views import circuit_graph, faithfulness_curve, save_figure
 
 
@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """Search, prove, save."""
     console = PlainConsole()
-    with clear_errors():
+    with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
         encoder = HookedEncoder.from_pretrained(model, device=device)
         loaded = [load_pairs(name) for name in pairs or ["builtin"]]

@@ -32,7 +32,7 @@ from negprobe.patching.sites import site_for
 from negprobe.patching.sweep import checked_sweep
 from negprobe.statements import from_control, load_pairs
 from negprobe.study import prepared
-from negprobe.terminal import PlainConsole, clear_errors, progress_on
+from negprobe.terminal import PlainConsole, clear_errors, printed_warnings, progress_on
 
 
 def main(
@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Patch and write."""
     console = PlainConsole()
-    with clear_errors():
+    with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
         read = chosen_objective(objective)
         # All of it before the model is loaded and the first sweep is done.

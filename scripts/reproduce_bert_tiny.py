@@ -39,7 +39,7 @@ from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
-from negprobe.terminal import PlainConsole, clear_errors
+from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 from negprobe.views.drawing import save_figure
 from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
 from negprobe.views.statistics_figures import (
@@ -271,7 +271,7 @@ def main(
 ) -> None:
     """Measure, judge, draw and write."""
     console = PlainConsole()
-    with clear_errors():
+    with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
         loaded = load_pairs(pairs)
         problem = "" if model and distilbert else hub_problem()

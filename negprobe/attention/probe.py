@@ -99,16 +99,22 @@ class Comparison:
     __repr__ = short_repr
 
     @checked
-    def html(self, path: str | Path) -> Path:
+    def html(self, path: str | Path, *, max_bytes: int | None = None) -> Path:
         """Write an interactive page of this pair (see `views.write_page`), and return its path.
 
+        Args:
+            path: The file.
+            max_bytes: As for `AttentionProbe.html`.
+
         Raises:
-            ViewError: if it cannot be shown, or the file cannot be written.
+            ViewError: if the pair does not fit in `max_bytes` or cannot be shown, or the file cannot be written.
         """
         # Imports point from the views to here; only these calls go the other way.
+        from negprobe.views.packing import PAGE_BYTES
         from negprobe.views.page import write_page
 
-        return write_page([self], path, title=f"{self.pair.original} / {self.pair.counterfactual}")
+        title = f"{self.pair.original} / {self.pair.counterfactual}"
+        return write_page([self], path, title=title, max_bytes=PAGE_BYTES if max_bytes is None else max_bytes)
 
     def _repr_html_(self) -> str:
         from negprobe.views.notebook import comparison_summary

@@ -149,8 +149,8 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
 
-    A classifier's probabilities are a softmax over its labels, or a sigmoid for each label if several can hold together
-    (`problem_type` "multi_label_classification") or there is only one, as in Hugging Face's pipelines.
+    A classifier's probabilities are a softmax over its labels, or a sigmoid for each label if labels do not exclude
+    each other (`problem_type` "multi_label_classification") or there is only one, as in Hugging Face's pipelines.
 
     Raises:
         PatchingError: for a model without a head, a regression model, a pair without a target the model knows, or a

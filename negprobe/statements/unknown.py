@@ -8,7 +8,7 @@ from types import FrameType
 
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.errors import NegprobeWarning
+from negprobe.errors import UnknownWordsWarning
 from negprobe.statements.tokens import TokenizedStatement, unknown_words
 
 _SHOWN = 12
@@ -17,7 +17,7 @@ _INNER = ("negprobe", "beartype", "jaxtyping", "torch")
 
 
 def warn_of_unknown_words(statements: Iterable[TokenizedStatement], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Issue one `NegprobeWarning` that names the statements' words outside the vocabulary, if there are any."""
+    """Issue one `UnknownWordsWarning` that names the statements' words outside the vocabulary, if there are any."""
     words = sorted({word for statement in statements for word in unknown_words(statement, tokenizer)})
     if not words:
         return
@@ -29,16 +29,16 @@ def warn_of_unknown_words(statements: Iterable[TokenizedStatement], tokenizer: P
     warnings.warn(
         f"Not in the model's vocabulary: {', '.join(words[:_SHOWN])}{more}. It reads all unknown words as the "
         "same token, so its results on these statements say little about them.",
-        NegprobeWarning,
+        UnknownWordsWarning,
         stacklevel=level,
     )
 
 
 @contextmanager
 def unknown_words_reported() -> Iterator[None]:
-    """Suppress `NegprobeWarning`, because the caller reports all unknown words at once. Also a decorator."""
+    """Suppress `UnknownWordsWarning`, because the caller reports all unknown words at once. Also a decorator."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NegprobeWarning)
+        warnings.simplefilter("ignore", UnknownWordsWarning)
         yield
 
 
