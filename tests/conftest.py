@@ -10,7 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before any test module imports negprobe: its annotations, tensor shapes included, are checked at every call.
 install_import_hook("negprobe", "beartype.beartype")

@@ -112,7 +112,7 @@ def test_with_few_pairs_p_is_that_of_all_sign_flips(n_pairs):
     np.testing.assert_allclose(heads(tests, "p"), [exact_p(column) for column in values.T], rtol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(hnp.arrays(int, st.tuples(st.integers(2, 7), st.integers(1, 4)), elements=st.integers(-3, 3)))
 def test_tied_sums_count_as_ties(values):
     # In scaled units the sums of whole numbers are rounded; scipy's own test of the whole numbers is not.
@@ -419,7 +419,7 @@ def test_the_order_of_pairs_matters_at_most_to_the_random_draws(n_pairs, same):
     np.testing.assert_allclose(tests["low"], shuffled["low"], atol=0.1 * np.nanstd(values))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     hnp.arrays(
         float,

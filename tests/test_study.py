@@ -312,5 +312,5 @@ def test_nothing_to_measure_and_nowhere_to_write_are_clear_errors(model, results
         run_study(model, [TOO_LONG])
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(NegprobeError, match="What is there is kept; when it can be, the same command goes on"):
+    with pytest.raises(NegprobeError, match="What is there is kept, and the same command resumes from it"):
         write_study(results, blocked)

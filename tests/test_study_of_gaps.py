@@ -1,5 +1,7 @@
 """No sentence encoder or classifier is given a [MASK]: a study of one measures complete sentences and says so."""
 
+import functools
+
 import pandas as pd
 import pytest
 import tiny_models
@@ -28,6 +30,7 @@ def test_a_study_measures_complete_sentences_and_says_so(model, monkeypatch):
     seen = []
     forward = type(model).forward
 
+    @functools.wraps(forward)
     def spied(self, tokens, *arguments, **options):
         seen.append(int((tokens == model.tokenizer.mask_token_id).sum()) if isinstance(tokens, torch.Tensor) else 1)
         return forward(self, tokens, *arguments, **options)
@@ -36,10 +39,10 @@ def test_a_study_measures_complete_sentences_and_says_so(model, monkeypatch):
     results = run_study(model, GAPS, patch_pairs=0)
     assert seen and not any(seen)
     assert [pair.counterfactual for pair in results.pairs] == ["the door is not open", "it is not red"]
-    assert "input pair 2: 'it is not [MASK]' has a [MASK] and the pair no target" in results.dropped[0]
+    assert "input pair 2: 'it is not [MASK]' has a [MASK], but the pair has no target" in results.dropped[0]
     assert results.dropped[1] == "input pair 3: to this model the two statements are the same"
     assert "the [MASK] of 1 of 4 pairs was filled with the target" in results.notes[1]
-    assert results.notes[0] == "Carried along and not used: 'id, note'."
+    assert results.notes[0] == "Extra columns, kept but not used: 'id, note'."
     assert set(results.notes) <= set(left_out(results))
 
 

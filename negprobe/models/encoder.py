@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.arguments import checked
 from negprobe.errors import InputError, ModelError
-from negprobe.memory import explaining_out_of_memory, is_out_of_memory
+from negprobe.memory import explaining_out_of_memory
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
@@ -192,8 +192,6 @@ class HookedEncoder(HookedRootModule):
         try:
             return model.to(device)
         except Exception as error:  # of many types: torch built without CUDA raises an AssertionError
-            if is_out_of_memory(error):
-                raise
             reason = " ".join(str(error).split()).rstrip(".")
             raise ModelError(
                 f"The model cannot be moved to {device!r}: {reason}. Choose an available device with enough memory, "

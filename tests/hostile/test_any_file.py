@@ -44,7 +44,7 @@ VALUES = st.recursive(
 )
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-7"])
 
-fuzzed = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+fuzzed = settings(max_examples=50, suppress_health_check=list(HealthCheck))
 
 
 def attempt(function: Callable[[], Any]) -> Any:

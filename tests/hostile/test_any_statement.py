@@ -35,7 +35,7 @@ LONG = {
     "marks": "!" * 10_000,
 }
 
-fuzzed = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+fuzzed = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_other_texts_and_numbers_are_as_they_are(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=6), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_whatever_a_text_holds_no_cell_runs(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     write_csv(pd.DataFrame({"text": texts, "category": pd.Categorical(texts)}), path)

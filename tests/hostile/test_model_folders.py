@@ -391,7 +391,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_of_any_field(folder: Path, good: Path, data: st.DataObject) -> None:
     content = json.loads((good / "config.json").read_text())
@@ -450,7 +450,7 @@ def test_a_header_of_another_length(folder: Path, length: int) -> None:
     assert "model.safetensors is broken or not there" in works_or_says(folder)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(where=st.floats(0, 1, exclude_max=True), new=st.binary(max_size=6), cut=st.integers(0, 6))
 @example(where=0.0, new=b"\xff" * 8, cut=8)
 def test_any_bytes_anywhere_in_the_header(folder: Path, good: Path, where: float, new: bytes, cut: int) -> None:
@@ -766,7 +766,7 @@ def test_a_tokenizer_that_is_given_spares_the_broken_one(folder: Path) -> None:
     works(model)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(where=st.floats(0, 1, exclude_max=True), new=st.binary(max_size=4), cut=st.integers(0, 6))
 def test_any_bytes_anywhere_in_the_tokenizer(folder: Path, good: Path, where: float, new: bytes, cut: int) -> None:
     content = (good / "tokenizer.json").read_bytes()

@@ -464,7 +464,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(sorted({(file, key) for file, key, _ in CHANGES if file != CONFIG})), value=JSON)
 def test_any_value_of_any_setting(saved: Path, folder: Path, where: tuple[str, str], value: Any) -> None:
     file, key = where

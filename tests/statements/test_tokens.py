@@ -108,7 +108,7 @@ def test_unknown_tokens_are_shown_as_unknown(bert, xlm_roberta):
     assert "<unk>" in tokenize("open 👩", xlm_roberta).tokens
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
 def test_any_text_tokenizes_with_legible_tokens_inside_it_or_says_why(roberta, text):
     try:
