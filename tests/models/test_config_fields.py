@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,13 @@ def test_a_field_that_is_refused_is_named(tmp_path: Path, family: str, field: st
 
 @pytest.mark.parametrize("field, empty", EMPTY.items())
 def test_a_refused_field_that_is_empty_changes_nothing(tmp_path: Path, field: str, empty: object) -> None:
-    theirs, ours = both(saved(tmp_path, "bert", "masked_lm", **{field: empty}), "bert", "masked_lm")
-    assert largest_difference(ours, theirs) < 1e-5
+    # Hugging Face's output without the field: not every version of transformers loads all of these.
+    theirs, _ = both(saved(tmp_path / "without", "bert", "masked_lm"), "bert", "masked_lm")
+    shutil.copytree(tmp_path / "without", tmp_path / "with")
+    config = tmp_path / "with" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {field: empty}))
+    model = HookedEncoder.from_pretrained(tmp_path / "with", device="cpu")
+    assert largest_difference(model(tiny_models.token_batch(model.cfg.pad_token_id, (7, 4))), theirs) < 1e-5
 
 
 @pytest.mark.parametrize("tied", [True, False])
