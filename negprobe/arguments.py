@@ -87,7 +87,7 @@ def _refusal(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
 
 
 def _wrong_part(value: Any, hint: Any, conf: BeartypeConf) -> tuple[str, Any]:
-    """The index, as in "[2]", and the value of the innermost wrong item; "" and the whole value if there is none."""
+    """The index, as in "[2]", and the value of the innermost wrong item; "" and the whole value if no item is wrong."""
     items = next((get_args(one)[0] for one in _sequences(hint)), None)
     if items is None or isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return "", value
