@@ -18,9 +18,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from negprobe.errors import NegprobeError
+from negprobe.base.errors import NegprobeError
+from negprobe.base.texts import shown
 from negprobe.terminal import Commands, PlainConsole, clear_errors, errors, printed_warnings, progress_on
-from negprobe.texts import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,11 +106,12 @@ def study(
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
-    from negprobe.engines import cluster_device, on_ray
     from negprobe.statements import load_pairs
-    from negprobe.study import run_study, write_study
-    from negprobe.study_folder import identity, study_folder
-    from negprobe.views.findings import findings, left_out
+    from negprobe.study import run_study
+    from negprobe.study.engines import cluster_device, on_ray
+    from negprobe.study.folder import identity, study_folder
+    from negprobe.views import write_study
+    from negprobe.views.report.findings import findings, left_out
 
     with clear_errors():
         if engine not in ("local", "ray"):
@@ -170,9 +171,9 @@ def compare(
 ) -> None:
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
     from negprobe.attention import MAP_METRICS, AttentionProbe
-    from negprobe.files import write_csv
+    from negprobe.base.files import write_csv
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
-    from negprobe.views.page import PageTooLargeError
+    from negprobe.views.page.page import PageTooLargeError
 
     with clear_errors():
         encoder = _encoder(model, revision, device, dtype)
@@ -217,7 +218,7 @@ def view(
     """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
     from negprobe.attention import AttentionProbe
     from negprobe.statements import load_pairs, pair_notes
-    from negprobe.views.page import PageTooLargeError, write_pairs_page
+    from negprobe.views.page.page import PageTooLargeError, write_pairs_page
 
     with clear_errors():
         _make_folder(out.parent)
@@ -246,10 +247,10 @@ def compare_reports(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-report.html"),
 ) -> None:
     """Compare two studies of the same pairs: two models, or one before and after a fine-tune."""
-    from negprobe.saved_study import read_study
-    from negprobe.study_comparison import compare_studies
-    from negprobe.views.comparison_findings import answer
-    from negprobe.views.report_comparison import write_comparison
+    from negprobe.study.comparison import compare_studies
+    from negprobe.study.saved import read_study
+    from negprobe.views.report.comparison import write_comparison
+    from negprobe.views.report.comparison_findings import answer
 
     with clear_errors():
         if a.resolve() == b.resolve():
@@ -289,14 +290,15 @@ def patch_pair(
     As in a study, the counterfactual is swapped with its control if one is given or found, and otherwise with the
     original.
     """
-    from negprobe.errors import PatchingError
-    from negprobe.files import write_csv
+    from negprobe.base.errors import PatchingError
+    from negprobe.base.files import write_csv
     from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
     from negprobe.patching.effects import RUN_NAMES
-    from negprobe.results import PATCHED_BY_ROLE
     from negprobe.statements import StatementPair, from_control, tokenize_all
     from negprobe.statements.unknown import warn_of_unknown_words
-    from negprobe.study import patching_table, prepared
+    from negprobe.study.results import PATCHED_BY_ROLE
+    from negprobe.study.run import prepared
+    from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
     with clear_errors():
@@ -361,8 +363,8 @@ def evaluate_model(
     """Score what a model answers on NEG-136, NEG-1500, ScoNe, MoNLI, BLiMP or pairs with a [MASK]."""
     import pandas as pd
 
-    from negprobe.evaluation import builtin_set, evaluate, read_predictions, scored_sets
-    from negprobe.files import whole_file, write_csv
+    from negprobe.base.files import whole_file, write_csv
+    from negprobe.behaviour import builtin_set, evaluate, read_predictions, scored_sets
 
     with clear_errors():
         # Before the work, so that a file that cannot be written costs nothing.

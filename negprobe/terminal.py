@@ -23,9 +23,9 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
-from negprobe.errors import NegprobeError, NegprobeWarning
-from negprobe.memory import is_out_of_memory
-from negprobe.texts import shown
+from negprobe.base.errors import NegprobeError, NegprobeWarning
+from negprobe.base.memory import is_out_of_memory
+from negprobe.base.texts import shown
 
 _SECONDS_BETWEEN_LINES = 30
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as a shell has it

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from negprobe.files import write_csv
+from negprobe.base.files import write_csv
 from negprobe.statements.grammar import CONTROLS, NEGATIONS, UNMARKED, Clause, conclusion
 from negprobe.statements.lexicon import held_out_combinations, training_combinations
 

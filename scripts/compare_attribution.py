@@ -15,12 +15,12 @@ import pandas as pd
 import typer
 from rich.table import Table
 
-from negprobe.files import write_csv
+from negprobe.base.files import write_csv
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, agreement, answerable, attribute, patch_sweep
 from negprobe.patching.sites import site_for
 from negprobe.statements import from_control, load_pairs
-from negprobe.study import prepared
+from negprobe.study.run import prepared
 from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 
 STEPS = 8

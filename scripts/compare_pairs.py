@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from negprobe.attention import AttentionProbe
-from negprobe.files import whole_file
+from negprobe.base.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.statements import load_pairs
-from negprobe.study import metrics_tables
+from negprobe.study.tables import metrics_tables
 from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 
 

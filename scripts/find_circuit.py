@@ -17,7 +17,7 @@ from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
 from negprobe.patching import answerable, find_circuit
 from negprobe.statements import from_control, load_pairs
-from negprobe.study import prepared
+from negprobe.study.run import prepared
 from negprobe.terminal import PlainConsole, clear_errors, printed_warnings, progress_on
 from negprobe.views import circuit_graph, faithfulness_curve, save_figure
 

@@ -14,8 +14,8 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from negprobe.errors import PatchingError
-from negprobe.files import whole_file
+from negprobe.base.errors import PatchingError
+from negprobe.base.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching import (
     DIRECTIONS,
@@ -31,7 +31,7 @@ from negprobe.patching import (
 from negprobe.patching.sites import site_for
 from negprobe.patching.sweep import checked_sweep
 from negprobe.statements import from_control, load_pairs
-from negprobe.study import prepared
+from negprobe.study.run import prepared
 from negprobe.terminal import PlainConsole, clear_errors, printed_warnings, progress_on
 
 

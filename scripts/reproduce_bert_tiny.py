@@ -32,17 +32,17 @@ from rich.table import Table
 from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
 from negprobe.attention import AttentionProbe, Comparison
-from negprobe.errors import ModelError
-from negprobe.files import whole_file, write_csv
+from negprobe.base.errors import ModelError
+from negprobe.base.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
 from negprobe.models.convert import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
 from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
-from negprobe.views.drawing import save_figure
-from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
-from negprobe.views.statistics_figures import (
+from negprobe.views.figures.attention import four_heatmaps, raw_beside_value_weighted
+from negprobe.views.figures.drawing import save_figure
+from negprobe.views.figures.statistics import (
     attention_distance_by_layer,
     diffusion_by_role,
     effect_map,

@@ -52,7 +52,8 @@ def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     import torch
 
     from negprobe import HookedEncoder, builtin_pairs, study
-    from negprobe.study import run_study, write_study
+    from negprobe.study import run_study
+    from negprobe.views import write_study
 
     folders = []
     pairs = builtin_pairs()[::28]

@@ -24,8 +24,9 @@ import transformers.models.bert.modeling_bert
 import transformers.models.bert.tokenization_bert  # noqa: F401
 
 from negprobe import HookedEncoder, builtin_pairs, study
-from negprobe.study import run_study, write_study
-from negprobe.study_folder import identity, study_folder
+from negprobe.study import run_study
+from negprobe.study.folder import identity, study_folder
+from negprobe.views import write_study
 
 study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 3
 study.study_figures = lambda results: {}

@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["negprobe.study", "transformers.models.auto.modeling_auto"])
+_PROCESSES.set_forkserver_preload(["negprobe.study.run", "transformers.models.auto.modeling_auto"])
 
 
 def start(out: Path, said: Path, *options: str, file_limit: int = 0, **environment: str) -> BaseProcess:

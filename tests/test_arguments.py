@@ -16,12 +16,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from negprobe import NegprobeError, evaluation, statistics
-from negprobe.arguments import checked
-from negprobe.errors import ArgumentError, InputError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import ArgumentError, InputError
 from negprobe.models import HookedEncoder
-from negprobe.saved_study import read_study
 from negprobe.statements import builtin_pairs
-from negprobe.study import run_study, write_study
+from negprobe.study import run_study
+from negprobe.study.saved import read_study
+from negprobe.views import write_study
 
 
 @checked

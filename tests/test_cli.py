@@ -11,15 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, builtin_pairs, views
+from negprobe.base.errors import NegprobeWarning
 from negprobe.cli import app
-from negprobe.errors import NegprobeWarning
 from negprobe.patching import DIRECTIONS
-from negprobe.results import PATCHED_BY_ROLE
-from negprobe.study import patching_table, run_study
+from negprobe.study import run_study
+from negprobe.study.results import PATCHED_BY_ROLE
+from negprobe.study.tables import patching_table
 from negprobe.views import page as page_module
 from negprobe.views import report_comparison
-from negprobe.views.findings import findings
-from negprobe.views.report_captions import _of_patching
+from negprobe.views.report.captions import _of_patching
+from negprobe.views.report.findings import findings
 
 
 def run(*arguments):

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from negprobe import AttentionProbe, HookedEncoder, patch_sweep
-from negprobe.evaluation.likelihood import pseudo_log_likelihoods
+from negprobe.behaviour.likelihood import pseudo_log_likelihoods
 from negprobe.patching import (
     Patch,
     answerable,

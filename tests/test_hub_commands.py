@@ -15,10 +15,10 @@ from hub_server import HTML, Hub
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, models
+from negprobe.base.errors import StatementError
 from negprobe.cli import _same_model, app
-from negprobe.errors import StatementError
 from negprobe.statements import load_pairs
-from negprobe.study_folder import identity
+from negprobe.study.folder import identity
 
 NAME = "someone/tiny"
 BUNDLED = Path(models.__file__).parent / "tiny-negation"

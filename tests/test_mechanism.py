@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 from negprobe import HookedEncoder
-from negprobe.engines import in_process
-from negprobe.errors import PatchingError
-from negprobe.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
+from negprobe.base.errors import PatchingError
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
-from negprobe.shards import Sharding
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
-from negprobe.study import run_study, write_study
-from negprobe.views.findings import findings
-from negprobe.views.mechanism_findings import circuit_story, knock_out_table, mechanism
+from negprobe.study import run_study
+from negprobe.study.engines import in_process
+from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
+from negprobe.study.shards import Sharding
+from negprobe.views import write_study
+from negprobe.views.report.findings import findings
+from negprobe.views.report.mechanism_findings import circuit_story, knock_out_table, mechanism
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import reproduce_bert_tiny as script
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 from negprobe.attention.pair_metrics import empty_dataset
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint
 from negprobe.statistics import effect_tests
 

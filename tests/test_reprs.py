@@ -7,13 +7,14 @@ import torch
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs, load_pairs
 from negprobe import study as study_module
-from negprobe.evaluation import builtin_set, evaluate
-from negprobe.mechanism import MIN_CIRCUIT_PAIRS
+from negprobe.base.reprs import Listed
+from negprobe.behaviour import builtin_set, evaluate
 from negprobe.patching import answerable
-from negprobe.reprs import Listed
-from negprobe.saved_study import read_study
-from negprobe.study import run_study, write_study
-from negprobe.study_comparison import compare_studies
+from negprobe.study import run_study
+from negprobe.study.comparison import compare_studies
+from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS
+from negprobe.study.saved import read_study
+from negprobe.views import write_study
 
 MOST = 5_000
 

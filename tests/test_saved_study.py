@@ -11,10 +11,10 @@ import xarray as xr
 
 from negprobe import AttentionProbe, HookedEncoder, builtin_pairs
 from negprobe.attention import METRICS
-from negprobe.errors import NegprobeError
+from negprobe.base.errors import NegprobeError
 from negprobe.patching import mean_effect
-from negprobe.saved_study import metrics_dataset, read_study, sweep
 from negprobe.statistics import effect_tests, negation_effects
+from negprobe.study.saved import metrics_dataset, read_study, sweep
 
 
 def test_tables_are_those_that_were_written(two_studies: tuple[Path, Path]) -> None:

@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 
 from negprobe import shards as shards_module
-from negprobe.errors import StudyError
-from negprobe.shards import Sharding, open_shards, write_shard
+from negprobe.base.errors import StudyError
 from negprobe.statements import StatementPair
+from negprobe.study.shards import Sharding, open_shards, write_shard
 
 PAIRS = {3 * i: StatementPair(f"It is {'x' * i} so.", f"It is not {'x' * i} so.") for i in range(7)}
 

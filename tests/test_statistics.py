@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from negprobe import statistics
-from negprobe.errors import InputError, StatementError
+from negprobe.base.errors import InputError, StatementError
 from negprobe.statistics import (
     agreement,
     effect_tests,

@@ -11,14 +11,16 @@ import xarray as xr
 
 from negprobe import HookedEncoder, study
 from negprobe.attention import METRICS, AttentionProbe
-from negprobe.errors import NegprobeError, StatementError, ViewError
+from negprobe.base.errors import NegprobeError, StatementError, ViewError
 from negprobe.patching import mean_effect
-from negprobe.saved_study import read_study
 from negprobe.statements import StatementPair, builtin_pairs
 from negprobe.statistics import effect_tests, negation_effects, survivors
-from negprobe.study import patching_table, run_study, write_study
-from negprobe.study_comparison import compare_studies
-from negprobe.views.findings import findings, left_out
+from negprobe.study import run_study
+from negprobe.study.comparison import compare_studies
+from negprobe.study.saved import read_study
+from negprobe.study.tables import patching_table
+from negprobe.views import write_study
+from negprobe.views.report.findings import findings, left_out
 
 TOO_LONG = StatementPair("The door is open. " * 40, "The door is not open. " * 40)
 WRONG_CONTROL = StatementPair(

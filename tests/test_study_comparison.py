@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from negprobe.errors import NegprobeError
-from negprobe.saved_study import SavedStudy, metrics_dataset, read_study
+from negprobe.base.errors import NegprobeError
 from negprobe.statistics import effect_tests, negation_effects
-from negprobe.study_comparison import StudyComparison, compare_studies
+from negprobe.study.comparison import StudyComparison, compare_studies
+from negprobe.study.saved import SavedStudy, metrics_dataset, read_study
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from negprobe import HookedEncoder, builtin_pairs, provenance
-from negprobe.errors import StudyError
-from negprobe.provenance import versions
-from negprobe.results import StudyResults
-from negprobe.study import run_study, write_study
-from negprobe.study_folder import identity, key, study_folder
+from negprobe.base.errors import StudyError
+from negprobe.base.provenance import versions
+from negprobe.study import run_study
+from negprobe.study.folder import identity, key, study_folder
+from negprobe.study.results import StudyResults
+from negprobe.views import write_study
 
 KILLS = 20
 
@@ -88,7 +89,7 @@ def test_two_studies_at_once_in_a_folder_are_an_error(whose, tmp_path: Path) -> 
         with pytest.raises(StudyError, match="Another study is writing"), study_folder(tmp_path, whose):
             pass
         other = (
-            "import sys; from pathlib import Path; from negprobe.study_folder import study_folder\n"
+            "import sys; from pathlib import Path; from negprobe.study.folder import study_folder\n"
             "with study_folder(Path(sys.argv[1]), {}): pass"
         )
         ended = subprocess.run([sys.executable, "-c", other, tmp_path], capture_output=True, text=True, check=False)

@@ -8,10 +8,11 @@ import tiny_models
 import torch
 
 from negprobe import AttentionProbe, StatementPair
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.patching import answerable
-from negprobe.study import pairs_table, run_study
-from negprobe.views.findings import left_out
+from negprobe.study import run_study
+from negprobe.study.tables import pairs_table
+from negprobe.views.report.findings import left_out
 
 GAPS = [
     StatementPair("the door is [MASK]", "the door is not [MASK]", "open", "closed", extra=(("id", 1), ("note", "a"))),

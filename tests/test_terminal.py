@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 import negprobe
 from negprobe import doctor
+from negprobe.base.errors import NegprobeError
+from negprobe.base.texts import shown
 from negprobe.cli import app
-from negprobe.errors import NegprobeError
 from negprobe.terminal import PlainConsole, _shown_messages, clear_errors, progress_on
-from negprobe.texts import shown
 
 HOSTILE = "[red]a[/x] :smile: \x1b[31mb\r\x07c\x9bd\u202ee\x7f\udcfff"
 SEEN = r"[red]a[/x] :smile: \x1b[31mb\r\x07c\x9bd\u202ee\x7f\udcfff"

@@ -1,6 +1,6 @@
 """Attention before and after the values, and how two runs of a model compare."""
 
-from negprobe.attention.contributions import CONTRIBUTIONS, contributions
+from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
 from negprobe.attention.metrics import MAP_METRICS, METRICS
 from negprobe.attention.pair_metrics import BY_ROLE, COMPARED, DISTANCES
 from negprobe.attention.probe import AttentionProbe, Comparison, StatementAttention

@@ -10,7 +10,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 
 
 def similarity(

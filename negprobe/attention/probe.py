@@ -14,18 +14,19 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.attention.contributions import CONTRIBUTIONS, contributions
+from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
 from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.metrics import METRICS
 from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
 from negprobe.attention.readings import add_readings, mean_readings, no_readings, role_matrices, role_shares
 from negprobe.attention.rollout import normalized_rows
-from negprobe.errors import InputError
+from negprobe.base.arguments import checked
+from negprobe.base.display import view
+from negprobe.base.errors import InputError
+from negprobe.base.reprs import Listed, short_repr
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.reprs import Listed, short_repr
 from negprobe.statements import (
     Alignment,
     StatementPair,
@@ -70,9 +71,7 @@ class StatementAttention:
     __repr__ = short_repr
 
     def _repr_html_(self) -> str:
-        from negprobe.views.notebook import attention_summary
-
-        return attention_summary(self)
+        return view("attention_summary")(self)
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,17 +108,12 @@ class Comparison:
         Raises:
             ViewError: if the pair does not fit in `max_bytes` or cannot be shown, or the file cannot be written.
         """
-        # Imports point from the views to here; only these calls go the other way.
-        from negprobe.views.packing import PAGE_BYTES
-        from negprobe.views.page import write_page
-
         title = f"{self.pair.original} / {self.pair.counterfactual}"
-        return write_page([self], path, title=title, max_bytes=PAGE_BYTES if max_bytes is None else max_bytes)
+        limit = {} if max_bytes is None else {"max_bytes": max_bytes}
+        return view("write_page")([self], path, title=title, **limit)
 
     def _repr_html_(self) -> str:
-        from negprobe.views.notebook import comparison_summary
-
-        return comparison_summary(self)
+        return view("comparison_summary")(self)
 
 
 @dataclass(frozen=True)
@@ -260,17 +254,15 @@ class AttentionProbe:
             pairs: One pair, or several.
             path: The page to write.
             max_bytes: The most bytes that the maps may take before compression, which about halves them; 40 MB by
-                default (`views.packing.PAGE_BYTES`). Pairs that do not fit are not run; the page names them.
+                default (`views.page.packing.PAGE_BYTES`). Pairs that do not fit are not run; the page names them.
 
         Raises:
             ViewError: for no pairs, if none fits or one cannot be shown, or the file cannot be written.
             StatementError, InputError: as `compare`.
         """
-        from negprobe.views.packing import PAGE_BYTES
-        from negprobe.views.page import write_pairs_page
-
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
-        return write_pairs_page(self, chosen, path, max_bytes=PAGE_BYTES if max_bytes is None else max_bytes)[0]
+        limit = {} if max_bytes is None else {"max_bytes": max_bytes}
+        return view("write_pairs_page")(self, chosen, path, **limit)[0]
 
     @checked
     def lengths(self, pairs: Sequence[StatementPair]) -> list[tuple[int, int]]:

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
 from negprobe.attention.frames import Tokenized
 from negprobe.attention.pair_metrics import COMPARED
-from negprobe.errors import InputError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError
 from negprobe.statements import ROLES, align, original_roles
 
 SIDES = ("original", *COMPARED)

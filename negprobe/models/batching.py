@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

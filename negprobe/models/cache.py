@@ -19,10 +19,10 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
-from negprobe.arguments import checked
-from negprobe.errors import InputError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError
+from negprobe.base.texts import quoted
 from negprobe.models.layers import LayerNorm
-from negprobe.texts import quoted
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]

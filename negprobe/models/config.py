@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from transformer_lens.config import TransformerLensConfig
 from transformers.activations import ACT2FN
 
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
 Pooling = Literal["mean", "cls"]

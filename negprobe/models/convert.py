@@ -7,9 +7,9 @@ from einops import rearrange
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
+from negprobe.base.texts import quoted
 from negprobe.models.config import PROBLEM_TYPES, Head, HookedEncoderConfig, ProblemType
-from negprobe.texts import quoted
 
 Weights = dict[str, Tensor]
 

@@ -16,9 +16,10 @@ from transformer_lens import FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
-from negprobe.errors import InputError, ModelError
-from negprobe.memory import explaining_out_of_memory
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError, ModelError
+from negprobe.base.memory import explaining_out_of_memory
+from negprobe.base.texts import is_utf8, quoted
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
@@ -29,8 +30,7 @@ from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
-from negprobe.texts import is_utf8, quoted
-from negprobe.tokenizing import encode
+from negprobe.models.tokenizing import encode
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts read together (premise and hypothesis)."""

@@ -14,10 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from negprobe.errors import ModelError
-from negprobe.memory import is_out_of_memory
+from negprobe.base.errors import ModelError
+from negprobe.base.memory import is_out_of_memory
+from negprobe.base.texts import quoted
 from negprobe.models.convert import CLASSES, FAMILY_OF, check_supported, checked_problem_type, head_of
-from negprobe.texts import quoted
 
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """The endings of all files that negprobe or transformers' tokenizers open."""

@@ -24,8 +24,8 @@ from huggingface_hub import (
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 
-from negprobe.errors import ModelError, NegprobeWarning
-from negprobe.files import whole_file
+from negprobe.base.errors import ModelError, NegprobeWarning
+from negprobe.base.files import whole_file
 
 _SETTINGS = (
     "config.json",

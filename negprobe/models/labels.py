@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
+from negprobe.base.texts import quoted
 from negprobe.models.config import HookedEncoderConfig
-from negprobe.texts import quoted
 
 LabelFunction = Literal["softmax", "sigmoid", "none"]
 """softmax: exactly one label holds; sigmoid: each label holds independently; none: the logits are plain numbers."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models.convert import CLASSES, check_supported, head_of
 from negprobe.models.folder import config_of
 

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models.folder import (
     check_files,
     check_tokenizer,
@@ -22,7 +22,7 @@ from negprobe.models.folder import (
     read_weights,
 )
 from negprobe.models.hub import hub_folder
-from negprobe.tokenizing import is_failure
+from negprobe.models.tokenizing import is_failure
 
 BUNDLED_MODEL = "tiny-negation"
 

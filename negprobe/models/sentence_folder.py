@@ -15,10 +15,10 @@ from typing import Any
 from tokenizers.normalizers import Lowercase, Sequence
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
+from negprobe.base.texts import quoted
 from negprobe.models.config import Head, HookedEncoderConfig, Pooling
 from negprobe.models.folder import read_json
-from negprobe.texts import quoted
 
 _MODULES = "modules.json"
 _MODEL_SETTINGS = "config_sentence_transformers.json"

@@ -1,8 +1,8 @@
 """Activation patching between the two runs of a statement pair."""
 
-from negprobe.patching.agreement import Agreement, agreement
 from negprobe.patching.answers import Answerable, answerable, objective_values
 from negprobe.patching.attribution import attribute
+from negprobe.patching.attribution_agreement import Agreement, agreement
 from negprobe.patching.circuits import Circuit, Component, find_circuit
 from negprobe.patching.edges import attribute_edges
 from negprobe.patching.effects import averages, effect, mean_effect, save_results

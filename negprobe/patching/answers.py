@@ -8,16 +8,16 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError, StatementError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError, StatementError
+from negprobe.base.reprs import short_repr
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.models.labels import label_index, predicted_labels, why_no_single_label
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
-from negprobe.reprs import short_repr
 from negprobe.statements import StatementPair, readable_by, tokenize
-from negprobe.texts import quoted
 
 _PAIRS_AT_ONCE = 64
 

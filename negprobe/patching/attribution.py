@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching.objectives import (
     FLAT_AT_THE_BASE,
@@ -38,7 +39,6 @@ from negprobe.patching.sweep import (
     token_choices,
 )
 from negprobe.statements import StatementPair
-from negprobe.texts import quoted
 
 # Base, source and gradients of every vector site.
 _WIDTHS = 60

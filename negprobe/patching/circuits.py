@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
-from negprobe.files import read_bytes, whole_file
+from negprobe.base.arguments import checked
+from negprobe.base.display import view
+from negprobe.base.errors import PatchingError
+from negprobe.base.files import read_bytes, whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
 from negprobe.patching.circuit_search import RANKINGS, Ranking, estimated_scores, exact_scores, faithfulness, search
@@ -240,20 +241,15 @@ class Circuit:
         return circuit
 
     def _repr_html_(self) -> str:
-        from negprobe.views.notebook import circuit_summary
-
-        return circuit_summary(self)
+        return view("circuit_summary")(self)
 
     def draw(self, ax: "Axes | None" = None) -> "Figure":
-        """The circuit among all components, layer by layer (see `views.patching_figures.circuit_graph`).
+        """The circuit among all components, layer by layer (see `views.circuit_graph`).
 
         Args:
             ax: Where to draw; a new figure if there is none.
         """
-        # Imports point from the views to here; only this call goes the other way.
-        from negprobe.views.patching_figures import circuit_graph
-
-        return circuit_graph(self, axes=ax)
+        return view("circuit_graph")(self, axes=ax)
 
 
 @checked

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from negprobe.arguments import checked
+from negprobe.base.arguments import checked
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP

@@ -15,8 +15,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block, LayerNorm
 from negprobe.patching.attribution import aligned_only, differentiate

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
-from negprobe.files import whole_file
-from negprobe.statistics import MAX_RESAMPLES
-from negprobe.texts import quoted
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
+from negprobe.base.files import whole_file
+from negprobe.base.texts import quoted
+from negprobe.statistics.effects import MAX_RESAMPLES
 
 RUN_NAMES = ("base_run", "source_run")
 """The coordinates that say which statement of each pair is patched, and which one the activations are from."""

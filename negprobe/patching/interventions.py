@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, run_edited

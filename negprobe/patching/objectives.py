@@ -13,8 +13,9 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
 from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
@@ -22,7 +23,6 @@ from negprobe.models.layers import is_hooked
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, TokenizedStatement
 from negprobe.statements.gap_tokens import gap_token
-from negprobe.texts import quoted
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
 from negprobe.patching.edits import Edit

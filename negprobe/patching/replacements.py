@@ -10,7 +10,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.engine import BaseRun, base_run
 from negprobe.patching.runs import PairRuns, pair_batches, pair_runs, site_activations, site_widths

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from negprobe.errors import InputError, PatchingError
+from negprobe.base.errors import InputError, PatchingError
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.models.layers import has_own_hooks
@@ -26,7 +27,6 @@ from negprobe.statements import (
     tokenize_all,
 )
 from negprobe.statements.controls import is_from_control
-from negprobe.texts import quoted
 
 # Floats of the activations kept for the pairs that are prepared together.
 _KEPT_BUDGET = 2**27

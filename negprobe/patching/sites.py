@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 
 POSITION, HEADS, MAP = ("pos",), ("pos", "head"), ("head", "query", "key")
 

@@ -11,8 +11,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from negprobe.arguments import checked
-from negprobe.errors import PatchingError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_runs, chunks, run_edited

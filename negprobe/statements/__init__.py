@@ -9,7 +9,7 @@ from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
-from negprobe.statements.roles import ROLES, original_roles, roles
+from negprobe.statements.token_roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
 
 __all__ = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-from negprobe.arguments import checked
-from negprobe.errors import StatementError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
 from negprobe.statements.tokens import TokenizedStatement
 
 Match = tuple[int, int]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import cycle, islice
 
-from negprobe.arguments import checked
-from negprobe.reprs import Listed
+from negprobe.base.arguments import checked
+from negprobe.base.reprs import Listed
 from negprobe.statements import grammar
 from negprobe.statements.grammar import CONTROLS, FRAME_CUES, INNER_CUES, NEGATIONS, PLAIN, UNMARKED, Clause
 from negprobe.statements.lexicon import Combination, held_out_combinations

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
-from negprobe.errors import StatementError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
 from negprobe.statements.controls import length_matched_controls
 from negprobe.statements.cues import APOSTROPHES, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
+from negprobe.base.arguments import checked
 from negprobe.statements.cues import Cue
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import TokenizedStatement, tokenize

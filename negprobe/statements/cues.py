@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from negprobe.arguments import checked
+from negprobe.base.arguments import checked
 from negprobe.statements.alignment import match_equal
 from negprobe.statements.pair import Span
 

@@ -2,8 +2,8 @@
 
 from transformers import PreTrainedTokenizerBase
 
+from negprobe.base.texts import is_utf8
 from negprobe.statements.tokens import MASK, SEPARATOR, SPACE, TokenizedStatement, tokenize
-from negprobe.texts import is_utf8
 
 # A lone space in SentencePiece and byte-level vocabularies.
 _SPACE_PIECES = (SPACE, "Ġ")

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from negprobe.arguments import checked
-from negprobe.errors import StatementError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import quoted
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import MASK
-from negprobe.texts import quoted
 
 # The gap, with an article before it if there is one.
 _GAP = re.compile(rf"(?:\b(?P<article>an?)(?P<space>\s+))?{re.escape(MASK)}", re.IGNORECASE)

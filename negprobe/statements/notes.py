@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from negprobe.arguments import checked
+from negprobe.base.arguments import checked
+from negprobe.base.texts import quoted
 from negprobe.statements.cues import find_cues
 from negprobe.statements.pair import StatementPair
-from negprobe.texts import quoted
 
 # Only '"' quotes a cell of a .csv file.
 _OTHER_QUOTES = (("'", "'"), ("\u2018", "\u2019"), ("\u201c", "\u201d"), ("`", "`"))

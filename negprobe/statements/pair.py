@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-from negprobe.arguments import checked
-from negprobe.errors import StatementError
-from negprobe.reprs import short_repr
-from negprobe.texts import is_utf8, quoted
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
+from negprobe.base.reprs import short_repr
+from negprobe.base.texts import is_utf8, quoted
 
 Span = tuple[int, int]
 """Half-open character range in a statement."""

@@ -7,11 +7,11 @@ from tokenizers import Encoding
 from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.arguments import checked
-from negprobe.errors import StatementError
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import is_utf8, quoted
+from negprobe.models.tokenizing import encode
 from negprobe.statements.pair import Span
-from negprobe.texts import is_utf8, quoted
-from negprobe.tokenizing import encode
 
 MASK = "[MASK]"
 """How a statement writes the masked position, whatever the tokenizer calls its own mask token."""

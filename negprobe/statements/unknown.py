@@ -8,7 +8,7 @@ from types import FrameType
 
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.errors import UnknownWordsWarning
+from negprobe.base.errors import UnknownWordsWarning
 from negprobe.statements.tokens import TokenizedStatement, unknown_words
 
 _SHOWN = 12

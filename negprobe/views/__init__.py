@@ -1,8 +1,6 @@
 """Figures, interactive pages and reports of what a model does with negation."""
 
-from negprobe.views.circuit_story import head_sentence
-from negprobe.views.drawing import save_figure
-from negprobe.views.figures import (
+from negprobe.views.figures.attention import (
     by_layer_and_head,
     difference_map,
     four_heatmaps,
@@ -11,15 +9,15 @@ from negprobe.views.figures import (
     patching_map,
     raw_beside_value_weighted,
 )
-from negprobe.views.page import PageParts, comparison_page, page_parts, write_page
-from negprobe.views.patching_figures import (
+from negprobe.views.figures.drawing import save_figure
+from negprobe.views.figures.patching import (
     attribution_agreement,
     causal_against_attention,
     circuit_graph,
     effect_by_role,
     faithfulness_curve,
 )
-from negprobe.views.statistics_figures import (
+from negprobe.views.figures.statistics import (
     attention_distance_by_layer,
     cue_shares_by_layer,
     diffusion_by_role,
@@ -27,6 +25,9 @@ from negprobe.views.statistics_figures import (
     effect_map,
     raw_against_norm,
 )
+from negprobe.views.page.page import PageParts, comparison_page, page_parts, write_page
+from negprobe.views.report.circuit_story import head_sentence
+from negprobe.views.report.write import write_study
 
 __all__ = [
     "PageParts",
@@ -53,4 +54,5 @@ __all__ = [
     "raw_beside_value_weighted",
     "save_figure",
     "write_page",
+    "write_study",
 ]

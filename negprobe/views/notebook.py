@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.patching.circuits import Circuit
-from negprobe.views.figures import four_heatmaps, raw_beside_value_weighted
+from negprobe.views.figures.attention import four_heatmaps, raw_beside_value_weighted
 
 _DPI = 110
 _N_HEADS = 5

@@ -12,8 +12,8 @@ from slow_contributions import (
 )
 from tiny_models import pair, token_batch
 
-from negprobe.attention.contributions import CONTRIBUTIONS, contributions
-from negprobe.errors import InputError
+from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
+from negprobe.base.errors import InputError
 
 TEXT = "The museum was never quite open."
 SLOW = {

@@ -21,7 +21,7 @@ from negprobe.attention.layer_measures import (
     without_padding,
 )
 from negprobe.attention.measures import norm_weighted
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 from negprobe.models.layers import LayerNorm
 
 TEXT = "The museum was never quite open."

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from negprobe.attention.measures import norm_weighted, similarity, value_norms
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 
 TEXT = "The museum was never quite open."
 

@@ -18,7 +18,7 @@ from negprobe.attention import (
     AttentionProbe,
     contributions,
 )
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 from negprobe.statements import ROLES, StatementPair
 from negprobe.statistics import negation_effects
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from negprobe import HookedEncoder
 from negprobe.attention import METRICS, AttentionProbe, contributions
-from negprobe.errors import InputError, NegprobeWarning, StatementError, ViewError
+from negprobe.base.errors import InputError, NegprobeWarning, StatementError, ViewError
 from negprobe.statements import StatementPair
 
 EQUAL = StatementPair("The door is now open.", "The door is not open.")

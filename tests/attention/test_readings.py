@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from negprobe.attention import AttentionProbe, HeadReading, Reading, ReadingChange, head_story
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 from negprobe.statements import ROLES, StatementPair
 
 # A cue in another word's place and an inserted one, with a control; one without, where the original alone has the

@@ -12,10 +12,11 @@ import torch
 import xarray as xr
 
 from negprobe import HookedEncoder, builtin_pairs, engines, mechanism, study
-from negprobe.engines import cluster_device, in_process, on_ray, release
-from negprobe.errors import StatementError, StudyError
-from negprobe.shards import Sharding
-from negprobe.study import run_study, write_study
+from negprobe.base.errors import StatementError, StudyError
+from negprobe.study import run_study
+from negprobe.study.engines import cluster_device, in_process, on_ray, release
+from negprobe.study.shards import Sharding
+from negprobe.views import write_study
 
 PAIRS = dict(enumerate(builtin_pairs()[::25]))
 

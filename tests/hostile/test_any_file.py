@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from negprobe import HookedEncoder, NegprobeError, builtin_pairs
-from negprobe.evaluation import read_predictions, scored_sets
+from negprobe.behaviour import read_predictions, scored_sets
 from negprobe.patching import Circuit, find_circuit
-from negprobe.saved_study import read_study
-from negprobe.shards import open_shards, write_shard
 from negprobe.statements import load_pairs
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.records import SUFFIXES
+from negprobe.study.saved import read_study
+from negprobe.study.shards import open_shards, write_shard
 
 PLAIN = ("original", "counterfactual", "target", "foil", "control", "cue", "category", "cue_start", "cue_end")
 HEADERS = [PLAIN, PLAIN[:2], ("text",)] + [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from negprobe import AttentionProbe, HookedEncoder, NegprobeError, StatementPair, effect, mean_effect, patch_sweep
-from negprobe.errors import InputError, StatementError
+from negprobe.base.errors import InputError, StatementError
 from negprobe.patching import answerable, objective_values
 from negprobe.statements import added_cues, align, complete, find_cues, tokenize
 

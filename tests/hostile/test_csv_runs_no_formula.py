@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from negprobe.base.files import write_csv
 from negprobe.cli import app
-from negprobe.files import write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMULAS = (

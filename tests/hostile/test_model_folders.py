@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tokenizers.normalizers import Replace
 
 from negprobe import HookedEncoder
-from negprobe.errors import InputError, ModelError
+from negprobe.base.errors import InputError, ModelError
 
 TEXT = "the door is not open"
 WEIGHTS = "model.safetensors"

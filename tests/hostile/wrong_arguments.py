@@ -26,11 +26,11 @@ import xarray as xr
 
 from negprobe import NegprobeError, attention, evaluation, patching, statements, statistics, views
 from negprobe.attention import AttentionProbe
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching import Circuit, Patch
 from negprobe.statements import Cue, StatementPair
 from negprobe.study import run_study
-from negprobe.texts import quoted
 
 torch.set_num_threads(1)  # the model is tiny: threads would wait for each other longer than they work
 torch.set_printoptions(threshold=0, edgeitems=1)  # errors quote what they were given, thousands of times here
@@ -663,7 +663,7 @@ def short(value: object) -> str:
 
 def public() -> set[str]:
     """The names of what can be called with arguments: functions, and classes that do more than hold results."""
-    rooms = ["negprobe", "negprobe.attention", "negprobe.evaluation", "negprobe.patching", "negprobe.statements"]
+    rooms = ["negprobe", "negprobe.attention", "negprobe.behaviour", "negprobe.patching", "negprobe.statements"]
     found = {
         name
         for room in map(importlib.import_module, [*rooms, "negprobe.views"])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from negprobe import AttentionProbe, HookedEncoder, patch_sweep
 from negprobe.attention import contributions
-from negprobe.evaluation import builtin_set, evaluate, read_gaps
-from negprobe.evaluation.likelihood import pseudo_log_likelihoods
+from negprobe.behaviour import builtin_set, evaluate, read_gaps
+from negprobe.behaviour.likelihood import pseudo_log_likelihoods
 from negprobe.patching import (
     OBJECTIVES,
     Patch,

@@ -12,7 +12,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from negprobe import HookedEncoder
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
 from negprobe.models.layers import LayerNorm
 

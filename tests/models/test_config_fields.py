@@ -14,7 +14,7 @@ import transformers
 from tiny_models import FAMILIES, HEADS, largest_difference
 
 from negprobe import HookedEncoder
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models import convert
 
 # Fields that say how large the model is: another value does not fit the weights.

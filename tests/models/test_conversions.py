@@ -12,7 +12,7 @@ from model_calls import CALLS, PAIRS, assert_same_numbers
 from torch import nn
 
 from negprobe import AttentionProbe, HookedEncoder, NegprobeError, patch_sweep
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.patching import attribute
 
 CONVERSIONS: dict[str, tuple[torch.dtype, Callable[[nn.Module], nn.Module]]] = {

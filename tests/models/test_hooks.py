@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 
 EMBEDDING_HOOKS = ("embed.hook_embed", "embed.hook_token_type_embed", "embed.hook_pos_embed", "hook_full_embed")
 BLOCK_HOOKS = (

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from tiny_models import largest_difference
 
 from negprobe import HookedEncoder
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models.hub import hub_folder
 from negprobe.models.loading import BUNDLED_MODEL
 

@@ -9,7 +9,7 @@ import torch
 from tiny_models import D_MODEL, D_VOCAB, N_CTX, largest_difference
 
 from negprobe import HookedEncoder
-from negprobe.errors import InputError
+from negprobe.base.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 
 TOKENS = tiny_models.token_batch(0, (7,))
 QUERY = "bert.encoder.layer.0.attention.self.query"

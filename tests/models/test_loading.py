@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from tiny_models import FAMILIES, HEADS, largest_difference
 
 from negprobe import HookedEncoder
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 from negprobe.models import BUNDLED_MODEL, loading
 
 

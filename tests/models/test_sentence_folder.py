@@ -16,7 +16,7 @@ from tiny_models import D_MODEL, N_CTX, largest_difference
 from tokenizers import normalizers
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair
-from negprobe.errors import InputError, ModelError, NegprobeError
+from negprobe.base.errors import InputError, ModelError, NegprobeError
 from negprobe.statements import tokenize
 
 REASON = "needs: pip install sentence-transformers"

@@ -15,7 +15,7 @@ from transformer_lens import patching
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
-from negprobe.errors import ModelError
+from negprobe.base.errors import ModelError
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
 

@@ -16,7 +16,7 @@ from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
-from negprobe.errors import InputError, ModelError
+from negprobe.base.errors import InputError, ModelError
 from negprobe.models import encoder as encoder_module
 from negprobe.models import folder as folder_module
 from negprobe.statements import tokenize, tokenize_all

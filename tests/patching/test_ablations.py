@@ -6,7 +6,7 @@ import slow_patching
 import torch
 from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import logit_difference, patch_sweep
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_run, run_edited

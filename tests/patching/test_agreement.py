@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy.stats import rankdata
 
-from negprobe.errors import PatchingError
-from negprobe.patching.agreement import agreement
+from negprobe.base.errors import PatchingError
+from negprobe.patching.attribution_agreement import agreement
 
 ATTRS = {"site": "z", "direction": "noising", "how": "swap", "objective": "logit_difference", "model": "m"}
 

@@ -8,7 +8,7 @@ import torch
 from numerical import derivative
 from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import kl_divergence, patch_sweep
 from negprobe.patching.attribution import ATTRIBUTION_SITES, attribute
 from negprobe.patching.objectives import Readout

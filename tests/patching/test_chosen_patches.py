@@ -5,7 +5,7 @@ import pytest
 import torch
 from sample_pairs import TINY_EQUAL
 
-from negprobe.errors import ArgumentError, PatchingError
+from negprobe.base.errors import ArgumentError, PatchingError
 from negprobe.patching import Patch, patch
 
 PAIR = TINY_EQUAL.pair

@@ -14,7 +14,7 @@ from scipy.integrate import trapezoid
 from transformers import BertConfig, BertForMaskedLM
 
 from negprobe import HookedEncoder
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import (
     Patch,
     circuits,

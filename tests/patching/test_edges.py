@@ -8,10 +8,10 @@ import torch
 from numerical import derivative
 from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering, whole
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import kl_divergence, mean_effect
-from negprobe.patching.agreement import agreement
 from negprobe.patching.attribution import attribute
+from negprobe.patching.attribution_agreement import agreement
 from negprobe.patching.edges import attribute_edges, edge_names
 from negprobe.patching.objectives import Readout
 from negprobe.patching.paths import path_patch

@@ -7,7 +7,7 @@ import scipy.stats
 import xarray as xr
 from sample_pairs import TINY, TINY_EQUAL
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import Patch, averages, effect, mean_effect, patch, patch_sweep, save_results
 
 

@@ -13,9 +13,9 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from negprobe import AttentionProbe, HookedEncoder
 from negprobe.attention import contributions
-from negprobe.errors import InputError, PatchingError
-from negprobe.evaluation import read_gaps
-from negprobe.evaluation.likelihood import pseudo_log_likelihoods
+from negprobe.base.errors import InputError, PatchingError
+from negprobe.behaviour import read_gaps
+from negprobe.behaviour.likelihood import pseudo_log_likelihoods
 from negprobe.models.heads import Unembed
 from negprobe.patching import (
     OBJECTIVES,

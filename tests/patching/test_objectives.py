@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from negprobe import HookedEncoder
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import (
     answerable,
     class_logit_difference,

@@ -9,7 +9,7 @@ import tiny_models
 import torch
 from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
-from negprobe.errors import PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import mean_effect, patch_sweep
 from negprobe.patching.paths import path_patch
 from negprobe.statements import StatementPair

@@ -10,8 +10,8 @@ from sample_pairs import EQUAL, INSERTED
 from negprobe import AttentionProbe, HookedEncoder
 from negprobe.patching import DIRECTIONS, Patch, attribute, attribute_edges, effect, mean_effect, patch, patch_sweep
 from negprobe.patching.paths import path_patch
-from negprobe.shards import open_shards, write_shard
 from negprobe.statements import complete, from_control
+from negprobe.study.shards import open_shards, write_shard
 from negprobe.views import comparison_page, patching_map
 from negprobe.views.labels import run_name
 

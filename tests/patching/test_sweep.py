@@ -7,7 +7,7 @@ import torch
 from sample_pairs import PAIRS, TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, WORDPIECES
 from transformer_lens import patching
 
-from negprobe.errors import InputError, PatchingError
+from negprobe.base.errors import InputError, PatchingError
 from negprobe.patching import SITES, objective_values, patch_sweep
 from negprobe.statements import ROLES, StatementPair
 

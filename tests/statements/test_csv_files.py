@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negprobe.errors import InputError, StatementError
-from negprobe.evaluation import read_predictions
+from negprobe.base.errors import InputError, StatementError
+from negprobe.behaviour import read_predictions
 from negprobe.statements import StatementPair, load_pairs
 from negprobe.statements.readers import records
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements import StatementPair, builtin_pairs, from_dataframe, load_pairs, to_dataframe
 
 WORDS = st.text(alphabet="ab \u00e9'\u2019,;\"\n", min_size=1, max_size=8).map(lambda text: f"x{text}x")

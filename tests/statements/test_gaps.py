@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements import StatementPair, builtin_pairs, filled, load_pairs, readable_by
 
 PAIR = StatementPair(

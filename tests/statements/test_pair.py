@@ -2,7 +2,7 @@
 
 import pytest
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements import StatementPair
 
 ORIGINAL, COUNTERFACTUAL = "The door is open.", "The door is not open."

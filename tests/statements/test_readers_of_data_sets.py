@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements import LoadedPairs, StatementPair, complete, load_pairs, tokenize
 
 SIMP = "item\tcontext_aff\tcontext_neg\ttarget_aff\ttarget_neg\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements import ROLES, find_cues, roles, tokenize
 
 TEXT = "The door isn't open. So the door is [MASK], not closed or reopened."

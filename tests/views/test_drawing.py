@@ -9,9 +9,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from negprobe.errors import ViewError
+from negprobe.base.errors import ViewError
 from negprobe.views import layer_head_map, save_figure
-from negprobe.views.drawing import (
+from negprobe.views.figures.drawing import (
     CellNames,
     colour_bar,
     draw_map,

@@ -22,7 +22,7 @@ from sample_comparisons import (
 )
 
 from negprobe.attention import MAP_METRICS, Comparison
-from negprobe.errors import ViewError
+from negprobe.base.errors import ViewError
 from negprobe.statements import Alignment
 from negprobe.views import (
     by_layer_and_head,

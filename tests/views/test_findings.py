@@ -7,11 +7,12 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
-from negprobe.saved_study import read_study
-from negprobe.study import run_study, write_study
-from negprobe.study_comparison import compare_studies
-from negprobe.views.findings import answer, findings
-from negprobe.views.report import _answers_table
+from negprobe.study import run_study
+from negprobe.study.comparison import compare_studies
+from negprobe.study.saved import read_study
+from negprobe.views import write_study
+from negprobe.views.report.findings import answer, findings
+from negprobe.views.report.report import _answers_table
 
 
 @pytest.fixture(scope="module")

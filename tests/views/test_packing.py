@@ -10,9 +10,9 @@ import torch
 from sample_comparisons import HEADS, LAYERS, ORIGINAL, comparison_of, tokenized, with_zeroing
 
 from negprobe.attention import Comparison
-from negprobe.errors import ViewError
+from negprobe.base.errors import ViewError
 from negprobe.views import packing
-from negprobe.views.packing import bits_for, fitting, map_bytes, packed
+from negprobe.views.page.packing import bits_for, fitting, map_bytes, packed
 
 
 def unpacked(text: str, sizes: list[int], bits: int, zeroing: bool) -> list[dict[str, np.ndarray]]:

@@ -15,13 +15,13 @@ from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, swee
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.attention import METRICS, AttentionProbe, Comparison
-from negprobe.attention.contributions import contribution_work
-from negprobe.errors import NegprobeWarning, ViewError
+from negprobe.attention.affordable import compared_for_page
+from negprobe.attention.contribution_maps import contribution_work
+from negprobe.base.errors import NegprobeWarning, ViewError
 from negprobe.statements import Alignment, StatementPair
 from negprobe.views import comparison_page, page_parts, write_page
-from negprobe.views import page as page_module
-from negprobe.views.packing import map_bytes
-from negprobe.views.page import write_pairs_page
+from negprobe.views.page.packing import map_bytes
+from negprobe.views.page.page import write_pairs_page
 
 
 class Elements(HTMLParser):
@@ -218,7 +218,7 @@ def test_pairs_that_do_not_fit_are_not_run_and_value_zeroing_stays_in_its_budget
     )
     sizes = [map_bytes(both, cfg.n_layers, cfg.n_heads) for both in lengths]
     work = [sum(contribution_work(cfg, n) for n in both) for both in lengths]
-    monkeypatch.setattr(page_module, "_ZEROING_WORK", {"cpu": work[0] + work[2], "other": 0})
+    monkeypatch.setattr("negprobe.attention.affordable._ZEROING_WORK", {"cpu": work[0] + work[2], "other": 0})
     ran: list[str] = []
     run = AttentionProbe._activations
     monkeypatch.setattr(
@@ -234,7 +234,7 @@ def test_pairs_that_do_not_fit_are_not_run_and_value_zeroing_stays_in_its_budget
     assert not_zeroed == ["Value zeroing was not measured for 2 of 4 pairs."]
     assert notes_of(text) == [*left_out, *not_zeroed]
     zeroed = probe.compare(pairs[0], zeroing=True).original.zeroing
-    assert torch.equal(page_module.compared_for_page(probe, pairs[:1])[0].original.zeroing, zeroed)
+    assert torch.equal(compared_for_page(probe, pairs[:1])[0].original.zeroing, zeroed)
 
 
 def test_a_page_of_pairs_with_and_without_value_zeroing_warns_once_of_unknown_words(
@@ -243,7 +243,7 @@ def test_a_page_of_pairs_with_and_without_value_zeroing_warns_once_of_unknown_wo
     probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
     pairs = [StatementPair(f"The {word} is open.", f"The {word} is not open.") for word in ("zebra", "gnu")]
     work = sum(contribution_work(probe.model.cfg, n) for n in probe.lengths(pairs)[0])
-    monkeypatch.setattr(page_module, "_ZEROING_WORK", {"cpu": work, "other": 0})
+    monkeypatch.setattr("negprobe.attention.affordable._ZEROING_WORK", {"cpu": work, "other": 0})
     with pytest.warns(NegprobeWarning) as found:
         _, _, not_zeroed = write_pairs_page(probe, pairs, tmp_path / "p.html")
     assert not_zeroed and len(found) == 1

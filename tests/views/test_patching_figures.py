@@ -17,7 +17,7 @@ from sample_patching import Circuit, Component, averages_of, by_head, circuit_of
 from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
-from negprobe.errors import InputError, ViewError
+from negprobe.base.errors import InputError, ViewError
 from negprobe.views import (
     attribution_agreement,
     causal_against_attention,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from negprobe.errors import ViewError
-from negprobe.saved_study import read_study
-from negprobe.study_comparison import StudyComparison, compare_studies
+from negprobe.base.errors import ViewError
+from negprobe.study.comparison import StudyComparison, compare_studies
+from negprobe.study.saved import read_study
 from negprobe.views import report_comparison
-from negprobe.views.comparison_findings import answer
-from negprobe.views.report_comparison import comparison_report, write_comparison
+from negprobe.views.report.comparison import comparison_report, write_comparison
+from negprobe.views.report.comparison_findings import answer
 
 HOSTILE = "<script>alert(1)</script>"
 MANIFEST = {"command": f"negprobe report a {HOSTILE}", "seed": 3}

@@ -7,10 +7,11 @@ import pytest
 from browser_waits import wait_until
 
 from negprobe import HookedEncoder, builtin_pairs, study
-from negprobe.saved_study import read_study
-from negprobe.study import run_study, write_study
-from negprobe.study_comparison import compare_studies
-from negprobe.views.report_comparison import write_comparison
+from negprobe.study import run_study
+from negprobe.study.comparison import compare_studies
+from negprobe.study.saved import read_study
+from negprobe.views import write_study
+from negprobe.views.report.comparison import write_comparison
 
 
 @pytest.fixture(scope="module")

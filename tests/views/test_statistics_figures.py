@@ -13,7 +13,7 @@ from matplotlib.text import Annotation
 from sample_statistics import GROUPS, metrics_of, replication_of, statistics_of
 from scipy import stats
 
-from negprobe.errors import ViewError
+from negprobe.base.errors import ViewError
 from negprobe.statements import ROLES
 from negprobe.statistics import effect_tests, replication
 from negprobe.views import (

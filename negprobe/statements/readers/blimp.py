@@ -9,7 +9,7 @@ be scored.
 
 from dataclasses import dataclass
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements.cues import added_cues, find_cues
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers.records import Read, Row, Table, each, label, needed

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import quoted
 from negprobe.statements.pair import StatementPair
-from negprobe.texts import quoted
 
 EITHER_ARTICLE = "(a|an)"
 """How a statement leaves open which article stands before the gap."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 import numpy as np
 import pandas as pd
 
-from negprobe.arguments import checked
+from negprobe.base.arguments import checked
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers.load import LoadedPairs, loaded
 from negprobe.statements.readers.records import Record, Table, column_names

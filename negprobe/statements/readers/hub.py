@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
 from negprobe.statements.readers.records import Record, Table, column_names
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from negprobe.arguments import checked
-from negprobe.errors import InputError, StatementError
-from negprobe.reprs import short_repr
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError, StatementError
+from negprobe.base.reprs import short_repr
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli

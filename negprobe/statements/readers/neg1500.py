@@ -4,12 +4,12 @@
 article before the last word goes with that word, so it is left open here.
 """
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import quoted
 from negprobe.statements.cues import find_cues
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
 from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table, needed
 from negprobe.statements.tokens import MASK
-from negprobe.texts import quoted
 
 _ARTICLES = ("a", "an")
 

@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import quoted
 from negprobe.statements.cues import Cue, find_cues
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers.records import Read, Row, Table, each, needed
 from negprobe.statements.tokens import SEPARATOR
-from negprobe.texts import quoted
 
 SCONE_COLUMNS = frozenset({"sentence1", "sentence2", "sentence1_lex", "sentence2_lex"})
 MONLI_COLUMNS = frozenset({"sentence1", "sentence2", "gold_label", "depth"})

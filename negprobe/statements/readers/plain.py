@@ -5,10 +5,10 @@ import json
 import re
 from typing import Any
 
-from negprobe.errors import StatementError
+from negprobe.base.errors import StatementError
+from negprobe.base.texts import quoted
 from negprobe.statements.pair import Extra, Span, StatementPair
 from negprobe.statements.readers.records import Read, Row, Table, cell, each, is_missing, label
-from negprobe.texts import quoted
 
 REQUIRED = ("original", "counterfactual")
 OPTIONAL = (

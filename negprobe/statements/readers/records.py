@@ -12,9 +12,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from negprobe.errors import StatementError
-from negprobe.files import check_file
-from negprobe.texts import is_utf8, quoted
+from negprobe.base.errors import StatementError
+from negprobe.base.files import check_file
+from negprobe.base.texts import is_utf8, quoted
 
 Row = Mapping[str, Any]
 T = TypeVar("T")

@@ -1,0 +1,144 @@
+"""What each token contributes to each other in every layer of a model, by any of several measures."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from einops import einsum
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
+from negprobe.attention.rollout import globenc, rollout
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError
+from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.models.layers import Block, LayerNorm, is_hooked
+
+# What each measure reads of a block.
+_ACTIVATIONS = {
+    "all_heads_norm": ("attn.hook_pattern", "attn.hook_v"),
+    "residual": ("attn.hook_pattern", "attn.hook_v", "hook_resid_pre", "hook_resid_mid"),
+    "zeroing": ("attn.hook_pattern", "attn.hook_v", "hook_resid_mid"),
+    "rollout": ("attn.hook_pattern",),
+    "globenc": ("attn.hook_pattern", "attn.hook_v", "hook_resid_pre", "hook_resid_mid", "hook_resid_post"),
+}
+CONTRIBUTIONS = tuple(_ACTIVATIONS)
+"""The measures `contributions` knows."""
+
+# What a block's output is computed from, with its weights alone.
+_OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
+
+# Those in which a token's whole value vector counts, or none of it.
+_BIAS_STAYS = ("zeroing", "rollout")
+
+
+def contribution_work(cfg: HookedEncoderConfig, n_tokens: int) -> int:
+    """Floating-point operations that all `CONTRIBUTIONS` together take for a statement of `n_tokens`.
+
+    Nearly all are value zeroing's, which runs the second half of the MLP for every two tokens of every layer.
+    """
+    return n_tokens**2 * cfg.n_layers * 2 * (cfg.d_mlp or 4 * cfg.d_model) * cfg.d_model
+
+
+@checked
+@torch.no_grad()
+def contributions(
+    model: HookedEncoder,
+    tokens: Int[Tensor, "batch pos"],
+    mask: Int[Tensor, "batch pos"] | None,
+    measure: str,
+    *,
+    token_type_ids: Int[Tensor, "batch pos"] | None = None,
+    include_bias: bool = True,
+) -> Float[Tensor, "batch layer query key"]:
+    """Run the model once and measure what token `key` contributes to token `query`, in every layer.
+
+    Args:
+        model: The encoder.
+        tokens: Token ids.
+        mask: 1 for tokens, 0 for padding; by default every `pad_token_id` is padding.
+        measure: One of `CONTRIBUTIONS`:
+            "all_heads_norm", what attention writes (`layer_measures.all_heads_norm`);
+            "residual", with the residual and the first LayerNorm (`layer_measures.residual_norm`);
+            "zeroing", the effect on the block's output (`layer_measures.value_zeroing`);
+            "rollout" and "globenc", from the input tokens up to each layer (`rollout.rollout`, `rollout.globenc`).
+        token_type_ids: Segment of each token; by default 0.
+        include_bias: Whether the values' bias counts.
+
+    Returns:
+        Maps on the model's device; rows and columns of padding are exactly 0.
+
+    Raises:
+        InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
+            has no bias to leave out, or a hook that changes how a block's output follows from pattern and values, which
+            all measures but "rollout" compute from the weights.
+    """
+    if measure not in CONTRIBUTIONS:
+        raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
+    if not include_bias and measure in _BIAS_STAYS:
+        raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if mask is None:
+        mask = (tokens != model.cfg.pad_token_id).long()
+    passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)
+    names = (*_ACTIVATIONS[measure], *(_OUTPUT_FROM if passes_hooks_by else ()))
+    final, cache = model.run_with_cache(
+        tokens,
+        token_type_ids=token_type_ids,
+        one_zero_attention_mask=mask,
+        stop_at_layer=model.cfg.n_layers,
+        names_filter=lambda name: name.endswith(names),
+        return_cache_object=False,
+    )
+    mask = mask.to(model.device)
+    if passes_hooks_by:
+        assert isinstance(final, Tensor)
+        _check_outputs(model, measure, cache, final, mask)
+    activations = [
+        {name: cache[f"blocks.{layer}.{name}"] for name in _ACTIVATIONS[measure]} for layer in range(model.cfg.n_layers)
+    ]
+    if measure == "rollout":
+        return rollout(torch.stack([layer["attn.hook_pattern"] for layer in activations], dim=1), mask)
+    blocks = zip(cast(Sequence[Block], model.blocks), activations, strict=True)
+    maps = torch.stack([_layer_map(measure, block, layer, mask, include_bias) for block, layer in blocks], dim=1)
+    return globenc(maps) if measure == "globenc" else maps
+
+
+def _check_outputs(
+    model: HookedEncoder,
+    measure: str,
+    cache: dict[str, Tensor],
+    final: Float[Tensor, "batch pos d_model"],
+    mask: Int[Tensor, "batch pos"],
+) -> None:
+    """Refuse a run in which a block's output does not follow from its weights, input, pattern and values."""
+    outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
+    for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
+        x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
+        z = einsum(pattern, v, "batch head query key, batch key head e -> batch query head e")
+        h = LayerNorm.forward(block.ln1, x + block.attn.out(z))
+        act_fn = block.mlp.act_fn
+        mlp_out = block.mlp.write(type(act_fn).forward(act_fn, block.mlp.read(h)))
+        by_weights = LayerNorm.forward(block.ln2, h + mlp_out)
+        changed = float((by_weights - output)[mask.bool()].abs().max())
+        if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
+            raise InputError(
+                f"A hook changes how the output of block {layer} follows from its attention pattern and values, which "
+                f"{measure!r} computes from the weights. Remove the hook, or use 'rollout'."
+            )
+
+
+def _layer_map(
+    measure: str, block: Block, activations: dict[str, Tensor], mask: Int[Tensor, "batch pos"], include_bias: bool
+) -> Float[Tensor, "batch query key"]:
+    pattern, v = activations["attn.hook_pattern"], activations["attn.hook_v"]
+    if measure == "zeroing":
+        return value_zeroing(pattern, v, activations["hook_resid_mid"], block, mask=mask)
+    W_O, b_V = block.attn.W_O, block.attn.b_V
+    if measure == "all_heads_norm":
+        return all_heads_norm(pattern, v, W_O, b_V, mask=mask, include_bias=include_bias)
+    layer_norms = [FrozenLayerNorm.at(block.ln1, activations["hook_resid_mid"])]
+    if measure == "globenc":
+        layer_norms.append(FrozenLayerNorm.at(block.ln2, activations["hook_resid_post"]))
+    x = activations["hook_resid_pre"]
+    return residual_norm(pattern, v, W_O, x, layer_norms, b_V, mask=mask, include_bias=include_bias)

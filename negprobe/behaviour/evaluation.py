@@ -1,0 +1,116 @@
+"""Scores of a model, or of predictions it made earlier, on whole data sets."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError
+from negprobe.base.reprs import short_repr
+from negprobe.behaviour.cloze import score_model_on_clozes, score_predictions_on_clozes
+from negprobe.behaviour.inference import score_on_inferences
+from negprobe.behaviour.minimal_pairs import score_on_minimal_pairs
+from negprobe.behaviour.scores import Shares
+from negprobe.behaviour.sets import Kind, ScoredSet
+from negprobe.models import HookedEncoder
+
+SHARES = ("data_set", "condition", "score", "share", "low", "high", "hits", "n")
+"""The columns of `Evaluation.shares`."""
+
+_SCORING = {
+    "cloze": score_model_on_clozes,
+    "minimal pairs": score_on_minimal_pairs,
+    "inference": score_on_inferences,
+}
+_NEEDS: dict[Kind, tuple[str, str]] = {
+    "cloze": ("masked_lm", "statements with a [MASK], which need a masked LM"),
+    "minimal pairs": ("masked_lm", "acceptable and unacceptable sentences, which need a masked LM"),
+    "inference": ("classification", "premises and hypotheses with labels, which need a classifier"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """How a model did.
+
+    Attributes:
+        shares: A row a score, columns `SHARES`: a share, its 95 % interval, and the counts it is made of.
+        notes: What was left out and why, and what weakens a score.
+    """
+
+    shares: pd.DataFrame
+    notes: tuple[str, ...]
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        return self.shares.to_html(index=False, border=0, float_format="{:.3f}".format, escape=True, max_rows=40)
+
+
+@checked
+def evaluate(
+    sets: Sequence[ScoredSet],
+    model: HookedEncoder | None = None,
+    *,
+    predictions: Sequence[Sequence[str]] | None = None,
+    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Evaluation:
+    """Score a model on data sets, or the words it predicted earlier on one of them.
+
+    - NEG-136, NEG-1500 and pairs with a `[MASK]`, on a masked LM: "top-1" and "top-5", "sensitivity", "true over false"
+      (see `score_model_on_clozes`).
+    - BLiMP, on a masked LM: "acceptable over unacceptable" by pseudo-log-likelihood.
+    - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", a row for each condition;
+      pairs have one for the originals and one for the counterfactuals.
+
+    Args:
+        sets: What to score on.
+        model: The model.
+        predictions: Instead of a model, its most probable words for each statement of the one set, affirmatives and
+            negations in turn, in the data set's order.
+        progress: Told the step, and how many sets are done of how many.
+
+    Raises:
+        InputError: for both or neither of model and predictions, a model of the wrong kind, a classifier without the
+            data's labels, predictions for several sets, for other data, or of another number than the statements, or
+            if the model can read nothing of the sets.
+    """
+    if (model is None) == (predictions is None):
+        raise InputError("Give either a model or the predictions of one, not both.")
+    if predictions is not None and (len(sets) != 1 or sets[0].kind != "cloze"):
+        names = ", ".join(dict.fromkeys(part.name for part in sets))
+        raise InputError(
+            f"Predictions are the words at the gaps of one data set; this is {names}. Give one file of NEG-136, "
+            "NEG-1500 or pairs with a [MASK]."
+        )
+    if predictions is not None:
+        return _evaluation([(sets[0], *score_predictions_on_clozes(sets[0], predictions))])
+    assert model is not None
+    for part in sets:
+        head, what = _NEEDS[part.kind]
+        if model.cfg.head != head:
+            raise InputError(f"{part.name} has {what}; {model.cfg.model_name!r} has the head {model.cfg.head!r}.")
+    scored = []
+    for done, part in enumerate(sets):
+        progress("scoring", done, len(sets))
+        scored.append((part, *_SCORING[part.kind](part, model)))
+    progress("scoring", len(sets), len(sets))
+    return _evaluation(scored)
+
+
+def _evaluation(scored: Sequence[tuple[ScoredSet, Shares, list[str]]]) -> Evaluation:
+    rows = [
+        {"data_set": part.name, "condition": condition, "score": score, **asdict(share)}
+        for part, shares, _ in scored
+        for (condition, score), share in shares.items()
+    ]
+    notes = [
+        note
+        for part, _, reasons in scored
+        for note in (*part.dropped, *(f"{part.name} {part.condition}".strip() + f": {reason}" for reason in reasons))
+    ]
+    if not any(row["n"] for row in rows):
+        # The last note is about what the model was given to read, the first may be about a broken row.
+        raise InputError(f"Nothing is left to score. {notes[-1].rstrip('.') if notes else 'There are no items'}.")
+    return Evaluation(pd.DataFrame(rows, columns=list(SHARES)), tuple(notes))

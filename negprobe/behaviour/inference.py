@@ -1,0 +1,72 @@
+"""Scores of a classifier on premises and hypotheses (ScoNe, She et al. 2023; MoNLI, Geiger et al. 2020)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from negprobe.base.errors import InputError
+from negprobe.behaviour.masked import shortened, too_long, unknown_to
+from negprobe.behaviour.scores import Shares, share
+from negprobe.behaviour.sets import ScoredSet
+from negprobe.models import HookedEncoder
+from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
+from negprobe.models.labels import label_index, why_no_single_label
+from negprobe.statements import TokenizedStatement, tokenize
+from negprobe.statements.readers.nli import Inference
+
+
+def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, list[str]]:
+    """The share of items whose label is the classifier's most probable one.
+
+    Labels are matched by name in any case. A label that the data do not have ("contradiction") is an error of the model
+    where it predicts it.
+
+    Returns:
+        The share by condition and score, and what was left out or weakens it.
+
+    Raises:
+        InputError: if the classifier's labels do not exclude each other or lack the data's, or without a tokenizer.
+    """
+    if model.tokenizer is None:
+        raise InputError(f"{model.cfg.model_name!r} has no tokenizer; load it from a folder that has one.")
+    if why := why_no_single_label(model.cfg):
+        raise InputError(
+            f"{part.name} needs a classifier that predicts one of several labels; {model.cfg.model_name!r} {why}."
+        )
+    items = [item for item in part.items if isinstance(item, Inference)]
+    wanted = sorted({item.label for item in items})
+    index_of = {label: label_index(model.cfg.labels, label) for label in wanted}
+    if None in index_of.values():
+        raise InputError(
+            f"{part.name} has the labels {', '.join(wanted)}, but those of {model.cfg.model_name!r} are "
+            f"{', '.join(model.cfg.labels)}; a model's labels are named in its config.json, under id2label."
+        )
+    kept: list[Inference] = []
+    statements: list[TokenizedStatement] = []
+    notes = []
+    for item in items:
+        statement = tokenize(item.text, model.tokenizer)
+        reason = too_long(statement, model)
+        if reason:
+            notes.append(f"left out {shortened(item.premise)!r}: it {reason} with its hypothesis")
+            continue
+        kept.append(item)
+        statements.append(statement)
+    notes += unknown_to(model, [[statement] for statement in statements], "items")
+    predicted = classify(model, statements)
+    hits = [found == index_of[item.label] for found, item in zip(predicted, kept, strict=True)]
+    return {(part.condition, "accuracy"): share(hits)}, notes
+
+
+@torch.no_grad()
+def classify(model: HookedEncoder, statements: Sequence[TokenizedStatement], batch_size: int = 64) -> list[int]:
+    """The index of a classifier's most probable label for each statement."""
+    labels = [-1] * len(statements)
+    for rows in length_batches([len(statement) for statement in statements], batch_size):
+        batch = [statements[row] for row in rows]
+        tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
+        types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
+        logits = model(tokens, token_type_ids=types, one_zero_attention_mask=mask)
+        for row, best in zip(rows, logits.argmax(dim=-1).tolist(), strict=True):
+            labels[row] = best
+    return labels

@@ -1,0 +1,7 @@
+"""A study: a model and statement pairs in, every measured and tested number out."""
+
+from negprobe.study.results import Mechanism, StudyResults
+from negprobe.study.run import run_study
+from negprobe.study.saved import SavedStudy, read_study
+
+__all__ = ["Mechanism", "SavedStudy", "StudyResults", "read_study", "run_study"]

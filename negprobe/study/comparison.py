@@ -1,0 +1,297 @@
+"""Two studies of the same pairs, number by number: what the models answer, what swaps do, which heads respond."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from negprobe.base.arguments import checked
+from negprobe.base.errors import NegprobeError
+from negprobe.base.reprs import short_repr
+from negprobe.patching import DIRECTIONS, averages
+from negprobe.patching.effects import MIN_GAP
+from negprobe.statements import ROLES
+from negprobe.statistics import effect_tests, negation_effects
+from negprobe.study.results import PATCHED_BY_ROLE
+from negprobe.study.saved import SavedStudy, metrics_dataset, sweep
+
+STATEMENTS = ("both", "original", "counterfactual", "control")
+"""What can be answered rightly: the two statements of a pair together, and each statement by itself."""
+
+ALL_CUES = "all"
+"""The row of a table by kind of cue that has every pair."""
+
+_Measure = Callable[[pd.DataFrame, str, str], Float[np.ndarray, " pair"]]
+
+_N_RESAMPLES = 1000
+_BATCH = 2**22  # numbers that are resampled at once
+_TEXTS = ["original", "counterfactual", "target", "foil"]
+
+
+@dataclass(frozen=True, repr=False)
+class StudyComparison:
+    """Two studies, A and B, on the pairs that they have in common; every difference is B - A.
+
+    Attributes:
+        a: The first study.
+        b: The second.
+        common: A row per common pair: its number in A (`a`) and in B (`b`), and its `cue`.
+        same_shape: Whether the models have as many layers and heads, so that each head has a partner.
+        answers: A row per kind of cue (and `ALL_CUES`) and of `statement`: `pairs`, the share answered rightly by `A`
+            and by `B`, their `difference` and its 95 % paired bootstrap interval, `low` and `high`. For embeddings,
+            the cosine of original and counterfactual ("cosine"). Empty if the answers cannot be compared.
+        no_answers: Why they cannot be; empty if they can.
+        swaps: A row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
+            set of tokens that may not look at the cue, without layer) with `pairs`, the normalised effects `A` and `B`
+            with their 95 % bootstrap intervals (`A_low`, `A_high`, `B_low`, `B_high`), and, where the models have the
+            same shape, `difference`, `low` and `high`, of the same draws of pairs for both.
+        patched: How many common pairs were patched in both and have a swing in both.
+        tests: `statistics.effect_tests` of each model on the common pairs; None without controls.
+        change: The same of B's effect minus A's, pair by pair; None if the shapes differ, or without controls.
+    """
+
+    a: SavedStudy
+    b: SavedStudy
+    common: pd.DataFrame
+    same_shape: bool
+    answers: pd.DataFrame
+    no_answers: str
+    swaps: pd.DataFrame
+    patched: int
+    tests: tuple[xr.Dataset | None, xr.Dataset | None]
+    change: xr.Dataset | None
+
+    __repr__ = short_repr
+
+
+@checked
+def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
+    """Compare two studies on the pairs whose texts, and whose target and foil, are the same in both.
+
+    Effects, shares and tests are taken anew over the common pairs, so that they may differ from each study's own. All
+    intervals and tests have A's seed.
+
+    Raises:
+        NegprobeError: if no pair is in both.
+    """
+    common = _common_pairs(a, b)
+    same_shape = a.shape == b.shape
+    answers, no_answers = _answers(a, b, common)
+    swaps, patched = _swaps(a, b, common, same_shape)
+    effects = [_effects(study, common[side].tolist()) for study, side in ((a, "a"), (b, "b"))]
+    change = None
+    if same_shape and effects[0] is not None and effects[1] is not None:
+        change = _tests(effects[1] - effects[0], a.seed)
+    tests = [None if effect is None else _tests(effect, a.seed) for effect in effects]
+    return StudyComparison(a, b, common, same_shape, answers, no_answers, swaps, patched, (tests[0], tests[1]), change)
+
+
+def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
+    # Several pairs of the same texts, which differ in their control, are matched in their order.
+    tables = [study.pairs.assign(**study.pairs[_TEXTS].fillna("")) for study in (a, b)]
+    keyed = [table.assign(turn=table.groupby(_TEXTS).cumcount()) for table in tables]
+    keys = [*_TEXTS, "turn"]
+    left = keyed[0][[*keys, "pair", "cue"]].rename(columns={"pair": "a"})
+    merged = left.merge(keyed[1][[*keys, "pair"]].rename(columns={"pair": "b"}), on=keys)
+    if merged.empty:
+        raise NegprobeError(
+            f"The studies in {a.folder} ({len(a.pairs)} pairs) and {b.folder} ({len(b.pairs)} pairs) have no pair in "
+            "common: none has the same texts, target and foil. Run both studies on the same pairs."
+        )
+    return merged[["a", "b", "cue"]].assign(cue=merged["cue"].fillna(""))
+
+
+def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """What both models answer to the pairs that both can answer, by kind of cue."""
+    empty = pd.DataFrame(columns=["cue", "statement", "pairs", "A", "B", "difference", "low", "high"])
+    if a.head != b.head and "none" in (a.head, b.head):
+        return empty, "one model gives answers and the other embeddings"
+    if any(study.has_one_logit for study in (a, b)):
+        return empty, "a model with a single logit gives a score, which is neither right nor wrong"
+    if any(_own_labels(study) for study in (a, b)):
+        return empty, "labels are a classifier's own, which are neither right nor wrong"
+    values = ["pair", "original", "counterfactual", "control"]
+    one = common.merge(a.answers[values], left_on="a", right_on="pair")
+    other = common[["a", "b"]].merge(b.answers[values], left_on="b", right_on="pair")
+    both = one.merge(other, on=["a", "b"], suffixes=("_A", "_B"))
+    if both.empty:
+        return empty, "no common pair has an answer in both"
+    measured: dict[str, _Measure] = {"cosine": _cosine} if a.head == "none" else dict.fromkeys(STATEMENTS, _right)
+    groups = [(ALL_CUES, both), *((str(cue) or "(none found)", rows) for cue, rows in both.groupby("cue"))]
+    rows = []
+    for cue, group in groups:
+        for statement, measure in measured.items():
+            sides = [measure(group, statement, side) for side in ("_A", "_B")]
+            asked = np.isfinite(sides).all(axis=0)
+            if asked.any():
+                paired = _paired(sides[0][asked], sides[1][asked], a.seed)
+                rows.append({"cue": cue, "statement": statement, **paired})
+    return pd.DataFrame(rows), ""
+
+
+def _own_labels(study: SavedStudy) -> bool:
+    answered = study.pairs[study.pairs["pair"].isin(study.answers["pair"])]
+    return study.head == "classification" and bool(answered["target"].isna().any())
+
+
+def _right(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarray, " pair"]:
+    """1 where the right answer is preferred, 0 where it is not, NaN where nothing was asked."""
+    original, counterfactual, control = (
+        answers[name + side].to_numpy(dtype=float) for name in ("original", "counterfactual", "control")
+    )
+    right = {
+        "both": (original > 0) & (counterfactual < 0),
+        "original": original > 0,
+        "counterfactual": counterfactual < 0,
+        "control": control > 0,
+    }[statement]
+    return np.where(np.isnan(control) & (statement == "control"), np.nan, right.astype(float))
+
+
+def _cosine(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarray, " pair"]:
+    return 1 - answers["original" + side].to_numpy(dtype=float)
+
+
+def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], seed: int) -> dict[str, int | float]:
+    """Two means over the same pairs, and their difference with its paired bootstrap interval."""
+    low = high = np.nan
+    if len(one) > 1:
+        found = stats.bootstrap(
+            (one, other),
+            lambda a, b, axis: b.mean(axis) - a.mean(axis),
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        low, high = float(found.low), float(found.high)
+    means: dict[str, int | float] = {"pairs": len(one), "A": float(one.mean()), "B": float(other.mean())}
+    return {**means, "difference": means["B"] - means["A"], "low": low, "high": high}
+
+
+def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool) -> tuple[pd.DataFrame, int]:
+    """Every swap's effect in both models over the pairs that both patched, and how many those are."""
+    sides_and_change = ["A", "A_low", "A_high", "B", "B_low", "B_high", "difference", "low", "high"]
+    names = ["site", "direction", "layer", "part", "pairs", *sides_and_change]
+    patched = common[common["a"].isin(a.patching["pair"]) & common["b"].isin(b.patching["pair"])]
+    usable = _swings(a, patched["a"].tolist()) & _swings(b, patched["b"].tolist())
+    patched = patched[usable]
+    if patched.empty:
+        return pd.DataFrame(columns=names), 0
+    sides = [(study, patched[side].tolist()) for study, side in ((a, "a"), (b, "b"))]
+    tables = []
+    for site in (*PATCHED_BY_ROLE, "z"):
+        for direction in DIRECTIONS:
+            one, other = (_sweep(study, pairs, site, direction) for study, pairs in sides)
+            tables.append(_compared(one, other, same_shape, a.seed).assign(site=site, direction=direction))
+    sets = list(dict.fromkeys([*a.knock_out_sets["patch"], *b.knock_out_sets["patch"]]))
+    one, other = (sweep(study.knock_out_sets, pairs, {"patch": sets}) for study, pairs in sides)
+    tables.append(_compared(one, other, same_shape, a.seed).assign(site="knock_out", direction="denoising"))
+    table = pd.concat([table.rename(columns={"role": "part", "head": "part", "patch": "part"}) for table in tables])
+    return table.reindex(columns=names).reset_index(drop=True), len(patched)
+
+
+def _swings(study: SavedStudy, pairs: Sequence[int]) -> Bool[np.ndarray, " pair"]:
+    """Which of the pairs have two runs that differ in the answer."""
+    runs = study.patching.drop_duplicates("pair").set_index("pair").reindex(list(pairs))
+    return (abs(runs["source"] - runs["base"]) >= MIN_GAP).to_numpy()
+
+
+def _sweep(study: SavedStudy, pairs: Sequence[int], site: str, direction: str) -> xr.Dataset:
+    rows = study.patching.query("site == @site and direction == @direction")
+    layers, heads = study.shape
+    coords: dict[str, Sequence[Any]] = {"layer": range(layers)}
+    coords |= {"head": [str(head) for head in range(heads)]} if site == "z" else {"role": ROLES}
+    return sweep(rows.rename(columns={"part": "head" if site == "z" else "role"}), pairs, coords)
+
+
+def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -> pd.DataFrame:
+    """The effects side by side, with their difference where each cell has a partner."""
+    dims = [str(dim) for dim in one["patched"].dims if dim != "pair"]
+    if not same_shape:
+        sides = [averages(side, seed=seed).dropna(subset="effect") for side in (one, other)]
+        named = [
+            side[[*dims, "effect", "low", "high", "n_pairs"]].rename(
+                columns={"effect": name, "low": f"{name}_low", "high": f"{name}_high"}
+            )
+            for side, name in zip(sides, "AB", strict=True)
+        ]
+        merged = named[0].merge(named[1], on=dims, how="outer", suffixes=("", "_B"))
+        return merged.assign(pairs=merged["n_pairs"].fillna(merged["n_pairs_B"]).astype(int))
+    moved, swing = zip(*(_moved_and_swing(side, dims) for side in (one, other)), strict=True)
+    # A part that only one tokenizer gives a pair is no part of the comparison.
+    present = np.isfinite(moved[0]) & np.isfinite(moved[1])
+    some = present.any(axis=0)
+    data = [np.where(present, values, 0.0)[:, some] for pair in zip(moved, swing, strict=True) for values in pair]
+    effects = [data[i].sum(0) / data[i + 1].sum(0) for i in (0, 2)]
+    n_pairs = present.sum(0)[some]
+    bounds = np.where(n_pairs > 1, _intervals(data, seed), np.nan)
+    named_bounds = {
+        f"{name}{end}": bounds[i, j] for j, name in enumerate(("A_", "B_", "")) for i, end in enumerate(("low", "high"))
+    }
+    cells = pd.MultiIndex.from_product([one[dim].values for dim in dims], names=dims).to_frame(index=False)
+    return cells[some].assign(
+        pairs=n_pairs, A=effects[0], B=effects[1], difference=effects[1] - effects[0], **named_bounds
+    )
+
+
+def _moved_and_swing(
+    results: xr.Dataset, dims: Sequence[str]
+) -> tuple[Float[np.ndarray, "pair cell"], Float[np.ndarray, "pair cell"]]:
+    """How far each swap moves the answer towards the source, and the whole swing, as in `patching.mean_effect`."""
+    gap = results["source"] - results["base"]
+    moved = ((results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)).transpose("pair", *dims)
+    cells = moved.values.reshape(len(gap), -1)
+    return cells, np.broadcast_to(np.abs(gap.values)[:, None], cells.shape)
+
+
+def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Float[np.ndarray, "2 3 cell"]:
+    """The 95 % intervals of two ratios of means over the same pairs, and of their difference; NaN for one pair.
+
+    Args:
+        data: What moved in A and its swing, and the same in B.
+        seed: Seed of the draws.
+
+    Returns:
+        Low and high of A, of B and of B - A.
+    """
+    n_pairs, n_cells = data[0].shape
+    if n_pairs < 2:
+        return np.full((2, 3, n_cells), np.nan)
+
+    def effects(*drawn: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "3 ..."]:
+        one, one_swing, other, other_swing = (values.sum(axis) for values in drawn)
+        one, other = one / one_swing, other / other_swing
+        return np.stack([one, other, other - one])
+
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # A draw may miss every pair that has a part; it is left out of that part's interval.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        distribution = stats.bootstrap(
+            data,
+            effects,
+            paired=True,
+            axis=0,
+            method="percentile",
+            n_resamples=_N_RESAMPLES,
+            batch=max(1, _BATCH // (n_pairs * n_cells)),
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    return np.nanquantile(distribution, [0.025, 0.975], axis=-1)
+
+
+def _effects(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset | None:
+    """The effects of negation on the common pairs, counted from 0; None if none of them has a control."""
+    effects = negation_effects(metrics_dataset(study, pairs))
+    if not bool(effects.to_array().notnull().any()):
+        return None
+    return effects.assign_coords(pair=np.arange(len(pairs)))
+
+
+def _tests(effects: xr.Dataset, seed: int) -> xr.Dataset | None:
+    return effect_tests(effects, seed=seed) if bool(effects.to_array().notnull().any()) else None

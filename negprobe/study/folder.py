@@ -1,0 +1,173 @@
+"""The folder of a study: its fingerprint, the lock that keeps others out, and the place of its shards."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from negprobe.base.errors import StudyError
+from negprobe.base.files import PART, read_bytes, whole_file
+from negprobe.base.provenance import numeric_versions, versions
+from negprobe.models import HookedEncoder
+from negprobe.statements import StatementPair
+
+_NAME = "study.json"
+_THREADS = "threads"
+_ENVIRONMENTS = "environments.json"
+
+# What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
+_WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
+
+Identity = dict[str, str]
+"""What a study's numbers hang on, by name."""
+
+
+def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
+    """What the numbers of a study depend on: model, tokenizer, pairs, options, and the packages that compute them.
+
+    Only major and minor versions count (see `provenance.numeric_versions`), so that a study can be resumed after a
+    patch release of a package; `noted_environments` records the exact versions.
+
+    Args:
+        model: The model.
+        pairs: The pairs, as they came.
+        options: Other arguments, such as the seed.
+    """
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Bytes whatever the type: numpy has no bfloat16.
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    cfg = {field.name: str(getattr(model.cfg, field.name)) for field in fields(model.cfg)}
+    # The weights themselves are compared, and several commits may have the same ones.
+    del cfg["revision"]
+    device = cfg.pop("device").split(":")[0]
+    return {
+        "model": cfg.pop("model_name"),
+        "configuration": _digest(json.dumps(cfg, sort_keys=True)),
+        "weights": weights.hexdigest(),
+        "tokenizer": _digest(_told(model.tokenizer)),
+        "device": device,
+        "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
+        **{name: str(value) for name, value in options.items()},
+        **{f"version of {name}": version for name, version in numeric_versions().items()},
+    }
+
+
+def key(whose: Identity) -> str:
+    """A name for what belongs to this study alone."""
+    return _digest(json.dumps(whose, sort_keys=True))
+
+
+def noted_environments(shards: Path) -> list[dict[str, object]]:
+    """Record this run's Python and exact package versions in a folder of shards; returns those of all its runs.
+
+    Raises:
+        StudyError: if the recorded list is damaged, or cannot be written.
+    """
+    path, current = shards / _ENVIRONMENTS, versions()
+    try:
+        found = json.loads(read_bytes(path).decode()) if path.exists() else []
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "versions" in one for one in found):
+            raise ValueError("it is not a list of versions")
+        if current not in found:
+            found.append(current)
+            with whole_file(path) as part:
+                part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(shards, error) from error
+    except (ValueError, RecursionError) as error:
+        raise StudyError(
+            f"{path} is damaged: {error}. Delete it; the manifest then names only this run's versions."
+        ) from error
+    return found
+
+
+@contextmanager
+def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
+    """Hold a folder for one study while it runs, and give the folder of its shards.
+
+    A folder that the same study began is gone on with, by as many threads: sums over other parts round otherwise.
+
+    Raises:
+        StudyError: for a folder that another process is writing to, that holds another study or what a study would
+            overwrite, or that cannot be made or written to.
+    """
+    shards = out / "shards"
+    # The system lets go of it when the process ends, however it ends.
+    lock = FileLock(out / ".lock", timeout=0)
+    threads = torch.get_num_threads()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise StudyError(
+            f"Another study is writing to {out}; wait until it has finished, or choose another folder."
+        ) from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    try:
+        try:
+            torch.set_num_threads(_claim(out, whose))
+            shards.mkdir(exist_ok=True)
+            for place in (out, out / "figures", *shards.iterdir()):
+                for leftover in place.glob(f".*.[0-9]*{PART}"):
+                    leftover.unlink()
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        yield shards
+    finally:
+        torch.set_num_threads(threads)
+        lock.release()
+
+
+def _claim(out: Path, whose: Identity) -> int:
+    """Check that the folder is this study's, say so in it if it is new, and give the threads that it is measured by."""
+    path = out / _NAME
+    if not path.exists():
+        strangers = sorted(found.name for pattern in _WRITTEN for found in out.glob(pattern))
+        if strangers:
+            raise StudyError(
+                f"{out} has no {_NAME}, so it is not a folder of this study, but it holds {', '.join(strangers[:3])}, "
+                "which the study would write over. Choose another folder."
+            )
+        threads = torch.get_num_threads()
+        with whole_file(path) as part:
+            content = json.dumps(whose | {_THREADS: threads}, indent=2, ensure_ascii=False)
+            part.write_text(content + "\n", encoding="utf-8")
+        return threads
+    try:
+        found = json.loads(read_bytes(path).decode())
+        threads = found.pop(_THREADS)
+        different = [name for name in {**found, **whose} if found.get(name) != whose.get(name)]
+        if type(threads) is not int or not 0 < threads < 10_000:
+            raise ValueError(f"{threads!r} threads")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise StudyError(f"{path} is damaged: {error}. Choose another folder.") from error
+    if different:
+        told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
+        raise StudyError(
+            f"{out} holds another study ({told}). To resume that one, use the same model, pairs, options and versions; "
+            "for a new study, choose another folder."
+        )
+    return threads
+
+
+def _unwritable(out: Path, error: OSError) -> StudyError:
+    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another.")
+
+
+def _told(tokenizer: object) -> str:
+    """All that tells how a tokenizer reads."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    special = getattr(tokenizer, "special_tokens_map", None)
+    return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,125 @@
+"""What a study found, in one object that the report is written from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import xarray as xr
+
+from negprobe.attention import Comparison
+from negprobe.base.reprs import html_table, short_repr
+from negprobe.base.texts import quoted
+from negprobe.models import HookedEncoderConfig
+from negprobe.patching import Direction
+from negprobe.patching.circuits import Circuit
+from negprobe.statements import StatementPair
+
+PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
+"""The sites a study patches by layer and role; heads are patched at z."""
+
+
+@dataclass(frozen=True, repr=False)
+class Mechanism:
+    """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
+
+    Attributes:
+        knock_out: The counterfactual's run with one head's attention to the cue taken away, `[pair layer head]`.
+        knock_out_sets: The same for all heads of a layer, for the queries of one role in every layer, and everywhere,
+            `[pair patch]`.
+        circuit: The components that alone keep what the counterfactual's run does; None if none was searched.
+        no_circuit: Why none was searched.
+        searched: The pairs it was searched and proven on.
+        readings: `AttentionProbe.readings` of these pairs, or of those patched.
+    """
+
+    knock_out: xr.Dataset
+    knock_out_sets: xr.Dataset
+    circuit: Circuit | None
+    no_circuit: str
+    searched: tuple[int, ...]
+    readings: xr.Dataset
+
+    __repr__ = short_repr
+
+
+@dataclass(frozen=True, repr=False)
+class StudyResults:
+    """A model, its pairs, and every number measured on them.
+
+    Attributes:
+        cfg: The model's configuration.
+        source: Where the pairs came from.
+        pairs: The measured pairs, with cues and controls found; everything below counts them from 0.
+        dropped: For each pair, or control, that was left out, why; numbered as the input was.
+        unpatched: For each measured pair that has no objective, and so was not patched, why.
+        unknown_words: Words of the statements that the tokenizer does not know.
+        metrics: `AttentionProbe.metrics` of the pairs.
+        cue_shares: `AttentionProbe.cue_shares` of the pairs with a cue, or of an even sample of them.
+        cue_share_tests: `statistics.effect_tests` of these, a metric a measure; None if no pair has a control.
+        tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
+        replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
+            those of which no group, or only one, has enough pairs.
+        answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
+            none).
+        own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
+        patching: Results of `patching.patch_sweep` by site and direction; "z" by head, the others by role. Empty if no
+            pair has an objective. In `from_control` pairs the control takes the original's place.
+        patched: Which pairs were patched: those that have an objective, or an even sample of them.
+        from_control: How many of the patched pairs swap between control and counterfactual.
+        positions: The residual stream of `examples[0]`, `from_control` as in `patching`, patched by position, in both
+            directions.
+        mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if
+            nothing was patched.
+        examples: Some pairs with all their maps, for the interactive views.
+        environments: Python and exact package versions of every run that measured shards of this study.
+        seconds: How long the study took.
+        seed: Seed of the bootstrap, the sign flips and the circuit's search.
+        notes: What was changed in the pairs, and what is odd about them (see `statements.pair_notes`).
+    """
+
+    cfg: HookedEncoderConfig
+    source: str
+    pairs: tuple[StatementPair, ...]
+    dropped: tuple[str, ...]
+    unpatched: tuple[str, ...]
+    unknown_words: tuple[str, ...]
+    metrics: xr.Dataset
+    cue_shares: xr.DataArray
+    cue_share_tests: xr.Dataset | None
+    tests: xr.Dataset | None
+    replications: dict[str, xr.Dataset]
+    answers: pd.DataFrame
+    own_labels: bool
+    patching: dict[tuple[str, Direction], xr.Dataset]
+    patched: tuple[int, ...]
+    from_control: int
+    positions: dict[Direction, xr.Dataset]
+    mechanism: Mechanism | None
+    examples: tuple[Comparison, ...]
+    environments: tuple[Mapping[str, object], ...]
+    seconds: float
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"
+
+    def _repr_html_(self) -> str:
+        hint = "Attributes hold the numbers (help(results)); negprobe.write_study(results, folder) writes the report."
+        return html_table(f"A study of {self.cfg.model_name}. {hint}", self._summary()[1:])
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """What was measured, and on how many pairs."""
+        circuit = self.mechanism.circuit if self.mechanism is not None else None
+        return [
+            ("model", self.cfg.model_name),
+            ("pairs", f"{len(self.pairs)} from {quoted(self.source)}"),
+            ("left out", f"{len(self.dropped)}"),
+            ("metrics", f"{self.cfg.n_layers} layers × {self.cfg.n_heads} heads"),
+            ("tests", "none, as no pair has a control" if self.tests is None else f"{self.tests['p'].size:,}"),
+            ("contributions", f"{self.cue_shares.sizes['pair']} pairs"),
+            ("answered", f"{len(self.answers)} pairs"),
+            ("patched", f"{len(self.patched)} pairs"),
+            ("circuit", "none" if circuit is None else f"{len(circuit)} components"),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]

@@ -1,0 +1,386 @@
+"""The main job: a model and statement pairs in, a folder with a report, figures and every number out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from negprobe.attention import METRICS, AttentionProbe
+from negprobe.attention.affordable import compared_for_page
+from negprobe.attention.contribution_maps import contribution_work
+from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
+from negprobe.base.arguments import checked
+from negprobe.base.errors import InputError, PatchingError, StatementError, StudyError
+from negprobe.base.provenance import versions
+from negprobe.base.texts import is_utf8, quoted
+from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
+from negprobe.statements import (
+    ROLES,
+    StatementPair,
+    complete,
+    from_control,
+    has_gap,
+    pair_notes,
+    readable_by,
+    tokenize,
+    tokenize_all,
+    unknown_words,
+)
+from negprobe.statements.unknown import unknown_words_reported
+from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
+from negprobe.study.engines import Engine, in_process, released
+from negprobe.study.folder import identity, key, noted_environments
+from negprobe.study.mechanism import PATCHED_IN_SHARD, affordable_search, find_mechanism
+from negprobe.study.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.study.shards import Progress, Sharding
+
+_N_EXAMPLES = 8
+_PAIRS_IN_SHARD = 128
+
+# NetCDF 3, which the tests are kept in, holds integers of 32 bits.
+_SEEDS = 2**31
+
+# Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
+_PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
+
+# The same for what the cue contributes, whose matrix products are larger: some five minutes on two CPU cores too.
+_CONTRIBUTION_WORK = {"cpu": 6e13, "other": 6e15}
+# It is split into this many shards of some ten seconds, because progress is shown, and a study resumed, by shards.
+_CONTRIBUTION_SHARDS = 30
+
+
+@checked
+@unknown_words_reported()
+def run_study(
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    *,
+    source: str = "pairs",
+    dropped: Sequence[str] = (),
+    patch_pairs: int | None = None,
+    circuit_pairs: int | None = None,
+    contribution_pairs: int | None = None,
+    seed: int = 0,
+    shards: str | Path | None = None,
+    engine: Engine | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> StudyResults:
+    """Measure every head and patch every site on many pairs.
+
+    Original and counterfactual are compared on aligned tokens, and so are original and control, which tells negation
+    from an inserted word. For patching, a pair that has a length-matched control swaps between control and
+    counterfactual, where the cue itself has a partner ("now" and "not"); any other swaps between original and
+    counterfactual at aligned tokens.
+
+    Args:
+        model: A model with a tokenizer.
+        pairs: The pairs.
+        source: Where they came from, for the report.
+        dropped: Pairs that were left out before, with the reason, for the report.
+        patch_pairs: Patch at most this many pairs, taken evenly from the kinds of cue and data sets; by default as many
+            as take a few minutes.
+        circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
+            a few minutes.
+        contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
+            taken in the same way; by default as many as take a few minutes, so fewer if texts are long. With 0 it is
+            not measured, and the interactive views have no value zeroing either.
+        seed: Seed of the bootstrap, the sign flips and the circuit's search.
+        shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
+            `study_folder`); without one all is held in memory.
+        engine: The execution backend, this process by default; its workers are released (see `engines.release`) when
+            the last shard is in.
+        progress: Called with the step, and how many of its pairs are done of how many.
+
+    Raises:
+        PatchingError: for pairs to search a circuit on, but none to patch.
+        InputError: for a negative number of pairs, an invalid seed, or a source that UTF-8 cannot write.
+        StudyError: for a shard that is damaged or another study's, or cannot be written.
+        StatementError: if no pair can be measured.
+    """
+    _check_options(patch_pairs, circuit_pairs, contribution_pairs, seed, source)
+    if patch_pairs == 0 and circuit_pairs:
+        raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
+    start = time.perf_counter()
+    kept, too_long, unknown = _readable(model, pairs)
+    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
+    probe = AttentionProbe(model)
+    folder = None
+    if shards is not None:
+        options = {
+            "patched pairs": patch_pairs,
+            "pairs of the circuit": circuit_pairs,
+            "pairs of contributions": contribution_pairs,
+            "seed": seed,
+        }
+        # Under a name of their own, so that no other study's are taken for this one's.
+        folder = Path(shards) / key(identity(model, pairs, options))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
+            raise StudyError(
+                f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
+            ) from error
+    environments = [versions()] if folder is None else noted_environments(folder)
+    sharding = Sharding(engine or in_process(model), folder, progress)
+    with released(sharding.engine):
+        numbered = dict(enumerate(kept))
+        metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
+        cue_shares = _contributed(model, numbered, contribution_pairs, sharding)
+        progress("testing every head", 0, 1)
+        share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
+        tests, replications = _tested(metrics, seed)
+        progress("testing every head", 1, 1)
+
+        asked = answerable(model, kept)
+        answers = _answers(asked.pairs, sharding)
+        longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
+        if patch_pairs is None:
+            patch_pairs = _affordable(model.cfg, longest)
+        why_few = f"only {len(asked.pairs)} pairs can be patched; give more"
+        if circuit_pairs is None:
+            circuit_pairs = affordable_search(model.cfg, longest)
+            if not circuit_pairs:
+                why_few = "on a model of this size it takes long, so it runs only if the number of pairs is set"
+        elif circuit_pairs < len(asked.pairs):
+            why_few = f"the number of pairs was set to {circuit_pairs}"
+        sample = _even_sample(asked.pairs, patch_pairs)
+        patched = {index: from_control(asked.pairs[index]) for index in sample}
+        results: dict[tuple[str, Direction], xr.Dataset] = {}
+        mechanism = None
+        if patched:
+            for site in (*PATCHED_BY_ROLE, "z"):
+                for direction in DIRECTIONS:
+                    swept = partial(patch_sweep, site=site, by="head" if site == "z" else "role", direction=direction)
+                    step = f"patching {site}, {direction}"
+                    results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
+            searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
+            mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
+    shown = _examples(kept, list(asked.pairs), answers)
+    to_show = [kept[index] for index in shown]
+    examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
+    positions: dict[Direction, xr.Dataset] = {}
+    if patched:
+        example = from_control(asked.pairs[shown[0]])
+        positions = {
+            direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction)
+            for direction in DIRECTIONS
+        }
+    return StudyResults(
+        cfg=model.cfg,
+        source=source,
+        pairs=tuple(kept),
+        dropped=(*dropped, *too_long),
+        unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
+        unknown_words=unknown,
+        metrics=metrics,
+        cue_shares=cue_shares,
+        cue_share_tests=effect_tests(share_effects, seed=seed) if _any_defined(share_effects) else None,
+        tests=tests,
+        replications=replications,
+        answers=answers,
+        own_labels=bool(asked.own_labels),
+        patching=results,
+        patched=tuple(sample),
+        from_control=sum(asked.pairs[index].control is not None for index in sample),
+        positions=positions,
+        mechanism=mechanism,
+        examples=tuple(examples),
+        environments=tuple(environments),
+        seconds=time.perf_counter() - start,
+        seed=seed,
+        notes=notes,
+    )
+
+
+def _check_options(
+    patch_pairs: int | None, circuit_pairs: int | None, contribution_pairs: int | None, seed: int, source: str
+) -> None:
+    """Refuse before anything is measured what would fail after all of it."""
+    counts = {"patch_pairs": patch_pairs, "circuit_pairs": circuit_pairs, "contribution_pairs": contribution_pairs}
+    for name, count in counts.items():
+        if count is not None and count < 0:
+            raise InputError(f"{name}={count}, but it must be at least 0, or None for as many as take a few minutes.")
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
+    if not is_utf8(source):
+        raise InputError(f"The source {quoted(source)} is not text that UTF-8 can write; name it otherwise.")
+
+
+def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
+    """The tests of every metric and head over the pairs that have a control, all together and group by group."""
+    effects = negation_effects(metrics[list(METRICS)])
+    if not _any_defined(effects):
+        return None, {}
+    replications = {}
+    controlled = effects.isel(pair=effects[METRICS[0]].notnull().any(("layer", "head")).values)
+    for by in ("cue", "source"):
+        sizes = pd.Series(controlled[by].values).value_counts()
+        if (sizes >= MIN_PAIRS).sum() > 1:
+            replications[by] = replication(effects, effects[by], seed=seed)
+    return effect_tests(effects, seed=seed), replications
+
+
+def _readable(
+    model: HookedEncoder, pairs: Sequence[StatementPair]
+) -> tuple[list[StatementPair], list[str], tuple[str, ...]]:
+    """Pairs with cue and length-matched control, what was left out, and the words the model does not know."""
+    if model.tokenizer is None:
+        raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
+    kept, dropped, unknown = [], [], set[str]()
+    seen: dict[tuple[object, ...], int] = {}
+    for index, pair in enumerate(pairs):
+        try:
+            member, problem = prepared(model, pair)
+        except StatementError as error:
+            dropped.append(f"input pair {index}: {error}")
+            continue
+        if problem:
+            dropped.append(f"the control of input pair {index}: {problem}")
+        # Another target does not make the statements another observation.
+        first = seen.setdefault(tuple(side.ids for side in member.sides), index)
+        if first != index:
+            dropped.append(f"input pair {index}: to this model the same as input pair {first}")
+            continue
+        for statement in member.sides:
+            unknown |= set(unknown_words(statement, model.tokenizer))
+        kept.append(member.pair)
+    if not kept:
+        reason = f" The first reason: {dropped[0]}." if dropped else ""
+        raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
+    return kept, dropped, tuple(sorted(unknown))
+
+
+def _any_defined(effects: xr.Dataset) -> bool:
+    return bool(effects.to_array().notnull().any())
+
+
+def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[str]:
+    """A note that the gaps of the pairs were filled, for a model that predicts no words; empty if there were none."""
+    n_gaps = 0 if model.cfg.head == "masked_lm" else sum(has_gap(pair) and pair.target is not None for pair in pairs)
+    if not n_gaps:
+        return []
+    return [
+        f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
+        "in the original, the counterfactual and the control alike."
+    ]
+
+
+@checked
+def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
+    """A pair ready to be measured, with a control that fits if there is one, and the problem with its own control.
+
+    Raises:
+        StatementError: for a statement that the model cannot read.
+        InputError: for a model without a tokenizer.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
+    (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
+    statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
+    if statements[0].ids == statements[1].ids:
+        raise StatementError("to this model the two statements are the same")
+    longest = max(map(len, statements))
+    # Before the search for cues and controls, which takes minutes where a statement is much too long.
+    if longest > model.cfg.n_ctx:
+        raise StatementError(f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads")
+    completed = complete(pair, tokenizer)
+    sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
+    problem = control_problem(completed, *sides[1:]) if completed.control else ""
+    if problem:
+        # One that is found takes its place, if there is one.
+        completed = complete(replace(completed, control=None), tokenizer)
+        sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
+    return tokenized_pair(completed, sides, tokenizer), problem
+
+
+def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:
+    """How many pairs of so many tokens can be patched at every layer, role and head, both ways, in `_PATCHING_WORK`."""
+    patches = len(DIRECTIONS) * cfg.n_layers * (len(PATCHED_BY_ROLE) * len(ROLES) + cfg.n_heads)
+    # Half the layers on average, each of 12 d_model² weights, two operations a weight and token.
+    work = patches * tokens * cfg.n_layers / 2 * 12 * cfg.d_model**2 * 2
+    return max(1, int(_PATCHING_WORK.get(str(cfg.device), _PATCHING_WORK["other"]) / work))
+
+
+def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
+    """At most `n` of the pairs, in turn from every data set and kind of cue, in their order."""
+    groups: dict[tuple[str, str | None], list[int]] = {}
+    for index, pair in pairs.items():
+        groups.setdefault((pair.source, pair.cue), []).append(index)
+    in_turn = [index for turn in zip_longest(*groups.values()) for index in turn if index is not None]
+    return sorted(in_turn[:n])
+
+
+@unknown_words_reported()
+def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return AttentionProbe(model).metrics(pairs)
+
+
+def _contributed(
+    model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None, sharding: Sharding
+) -> xr.DataArray:
+    """The cue's shares of an even sample of the pairs with a cue: at most `most`, or by default what is affordable.
+
+    The cost is estimated from the lengths of the texts, before anything is measured.
+    """
+    with_cue = {index: pair for index, pair in pairs.items() if pair.cue_spans}
+    lengths = [len(tokenize(pair.counterfactual, model.tokenizer)) for pair in with_cue.values()]
+    work = [
+        contribution_work(model.cfg, length) * (2 if pair.control else 1)
+        for length, pair in zip(lengths, with_cue.values(), strict=True)
+    ]
+    if not work or most == 0:
+        return _cue_shares(model, [])["share"].assign_coords(pair=np.array([], dtype=int))
+    budget = _CONTRIBUTION_WORK.get(model.device.type, _CONTRIBUTION_WORK["other"])
+    mean = sum(work) / len(work)
+    sample = _even_sample(with_cue, max(1, int(budget / mean)) if most is None else most)
+    size = min(_PAIRS_IN_SHARD, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
+    chosen = {index: with_cue[index] for index in sample}
+    shares = sharding.measured("measuring what the cue contributes", _cue_shares, chosen, size).load()
+    return shares["share"].assign_attrs(shares.attrs)
+
+
+@unknown_words_reported()
+def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    shares = AttentionProbe(model).cue_shares(pairs)
+    return shares.to_dataset(name="share").assign_attrs(shares.attrs)
+
+
+def _objectives(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return objective_values(model, pairs).rename_axis("pair").to_xarray()
+
+
+def _answers(pairs: Mapping[int, StatementPair], sharding: Sharding) -> pd.DataFrame:
+    """The objective of each run of each pair."""
+    named = pd.DataFrame(
+        {
+            "pair": list(pairs),
+            "cue": [pair.cue or "" for pair in pairs.values()],
+            "category": [pair.category for pair in pairs.values()],
+        }
+    )
+    if not pairs:
+        return named.assign(original=[], counterfactual=[], control=[])
+    values = sharding.measured("reading the answers", _objectives, pairs, _PAIRS_IN_SHARD)
+    return pd.concat([named, values.to_dataframe().reset_index(drop=True)], axis=1)
+
+
+def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.DataFrame) -> list[int]:
+    """Pairs to show: one a kind of cue, "not" before the others, with the largest swing where there is an objective."""
+    if answered:
+        swing = (answers["original"] - answers["counterfactual"]).abs()
+        order = [answered[row] for row in swing.sort_values(ascending=False).index]
+    else:
+        order = list(range(len(pairs)))
+    first_of_cue = {pairs[index].cue: index for index in reversed(order)}
+    chosen = [index for index in order if index in first_of_cue.values()]
+    chosen.sort(key=lambda index: pairs[index].cue != "not")
+    rest = [index for index in order if index not in chosen]
+    return [*chosen, *rest][:_N_EXAMPLES]

@@ -1,0 +1,201 @@
+"""Numbers about many pairs, shard by shard: each shard is a parquet file with a row a pair.
+
+What is written stays, so that a study that was stopped goes on with the shards that are missing; and it is read back a
+shard at a time, so that what is held in memory does not grow with the number of pairs. The arrays of all shards
+together are dask's, which xarray computes with as with its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+from pyarrow import parquet
+
+from negprobe.base.errors import StudyError
+from negprobe.base.files import check_file, whole_file
+from negprobe.statements import StatementPair
+from negprobe.study.engines import Engine, Measure
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how many of its pairs are done of how many."""
+
+# The keys of a shard's layout in its schema, and of the layout's checksum; parquet has sums for its pages alone.
+_LAYOUT, _CHECKSUM = b"negprobe", b"negprobe_sha256"
+
+# What reading a file with a wrong byte somewhere was seen to raise.
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a study measures.
+
+    Attributes:
+        engine: Who does it.
+        folder: Where shards are kept; without one they are in memory.
+        progress: Told how many pairs are done.
+    """
+
+    engine: Engine
+    folder: Path | None = None
+    progress: Progress = lambda step, done, total: None
+
+    def measured(self, step: str, measure: Measure, pairs: Mapping[int, StatementPair], size: int) -> xr.Dataset:
+        """What a measure gives for the pairs, so many at a time; what is in the folder is not measured again.
+
+        Args:
+            step: What is measured, for the progress and the names of the files.
+            measure: What is measured.
+            pairs: By their numbers, which the result has as the coordinate `pair`.
+            size: Pairs in a shard.
+
+        Returns:
+            The dataset of all pairs, in their order. From a folder, arrays of more dimensions than `pair` are read when
+            they are needed, a shard at a time.
+
+        Raises:
+            StudyError: for a shard that is damaged or is of other pairs, or cannot be written.
+        """
+        numbers = list(pairs)
+        shards = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        paths = [] if self.folder is None else [self.folder / _file_name(step, i) for i in range(len(shards))]
+        for path, shard in zip(paths, shards, strict=False):
+            if path.exists() and _layout(path)["pair"] != shard:
+                raise damaged(path, "it is of other pairs")
+        missing = [i for i in range(len(shards)) if not (paths and paths[i].exists())]
+        done = len(numbers) - sum(len(shards[i]) for i in missing)
+        self.progress(step, done, len(numbers))
+        kept: dict[int, xr.Dataset] = {}
+        for job, found in self.engine(measure, [[pairs[number] for number in shards[i]] for i in missing]):
+            i = missing[job]
+            dataset = found.assign_coords(pair=shards[i])
+            if paths:
+                write_shard(dataset, paths[i])
+            else:
+                kept[i] = dataset
+            done += len(shards[i])
+            self.progress(step, done, len(numbers))
+        return open_shards(paths) if paths else _joined([kept[i] for i in range(len(shards))])
+
+
+def write_shard(dataset: xr.Dataset, path: Path) -> None:
+    """Write variables and coordinates that all begin with `pair` as a parquet file with a row a pair, whole or not.
+
+    Raises:
+        StudyError: if it cannot be written.
+    """
+    along = {str(name): variable for name, variable in dataset.variables.items() if variable.dims[:1] == ("pair",)}
+    layout = {
+        "dims": {name: list(variable.dims) for name, variable in along.items()},
+        "variables": [name for name in along if name in dataset.data_vars],
+        "coords": {str(name): _plain(dataset[name].values) for name in dataset.coords if name not in along},
+        "pair": _plain(dataset["pair"].values),
+        "attrs": {name: _plain(value) for name, value in dataset.attrs.items()},
+    }
+    table = pa.table({name: _column(variable.values) for name, variable in along.items()})
+    told = json.dumps(layout).encode()
+    table = table.replace_schema_metadata({_LAYOUT: told, _CHECKSUM: _checksum(told)})
+    try:
+        with whole_file(path) as part:
+            parquet.write_table(table, part, compression="zstd", write_page_checksum=True)
+    except OSError as error:
+        raise StudyError(
+            f"{path} cannot be written: {error}. What was measured before it is kept; the same command goes on from "
+            "there when there is room."
+        ) from error
+
+
+def open_shards(paths: Sequence[Path]) -> xr.Dataset:
+    """Shards as one dataset, whose arrays of more dimensions than `pair` are read when they are needed.
+
+    Raises:
+        StudyError: for a shard that is damaged; for one whose arrays are, when they are read.
+    """
+    return _joined([_opened(path) for path in paths])
+
+
+def _joined(shards: Sequence[xr.Dataset]) -> xr.Dataset:
+    return xr.concat(shards, "pair", data_vars="minimal", coords="minimal", compat="override", combine_attrs="override")
+
+
+def _opened(path: Path) -> xr.Dataset:
+    # Takes its time to import, and only a study in a folder needs it.
+    from dask import array as dask_array
+    from dask import delayed
+
+    layout = _layout(path)
+    dims, coords = layout["dims"], layout["coords"]
+    n_pairs = len(layout["pair"])
+    arrays: dict[str, Any] = {name: _read(path, name, (n_pairs,)) for name in dims if len(dims[name]) == 1}
+    for name in set(dims) - set(arrays):
+        shape = (n_pairs, *(len(coords[dim]) for dim in dims[name][1:]))
+        dtype = _type_of(path, name)
+        read = delayed(partial(_read, path, name, shape), pure=True)
+        arrays[name] = dask_array.from_delayed(read(), shape, dtype)
+    variables = {name: (dims[name], arrays[name]) for name in dims}
+    return xr.Dataset(
+        {name: variables[name] for name in layout["variables"]},
+        coords=coords | {name: variables[name] for name in dims if name not in layout["variables"]},
+        attrs=layout["attrs"],
+    )
+
+
+def _layout(path: Path) -> dict[str, Any]:
+    try:
+        check_file(path)
+        metadata = parquet.read_schema(path).metadata
+        if _checksum(metadata[_LAYOUT]) != metadata[_CHECKSUM]:
+            raise ValueError("its layout is not what was written")
+        return json.loads(metadata[_LAYOUT])
+    except _UNREADABLE as error:
+        raise damaged(path, f"it cannot be read as a shard ({error})") from error
+
+
+def _checksum(layout: bytes) -> bytes:
+    return hashlib.sha256(layout).hexdigest().encode()
+
+
+def _read(path: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A column as an array; the checksums of its pages tell if it is what was written."""
+    try:
+        column = parquet.read_table(path, columns=[name], page_checksum_verification=True)[name].combine_chunks()
+        values = column.flatten() if len(shape) > 1 else column
+        return values.to_numpy(zero_copy_only=False).reshape(shape)
+    except _UNREADABLE as error:
+        raise damaged(path, str(error)) from error
+
+
+def _type_of(path: Path, name: str) -> np.dtype:
+    try:
+        return np.dtype(parquet.read_schema(path).field(name).type.value_type.to_pandas_dtype())
+    except _UNREADABLE as error:
+        raise damaged(path, str(error)) from error
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values.tolist() if values.dtype.kind in "OU" else values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), int(np.prod(values.shape[1:])))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _file_name(step: str, number: int) -> str:
+    return f"{step.replace(',', '').replace(' ', '-')}-{number:05d}.parquet"
+
+
+def damaged(path: Path, why: str) -> StudyError:
+    """An error that says which file of a study is, and what to do."""
+    return StudyError(
+        f"{path} is damaged: {why}. Delete it and run the same command again: only what was in it is measured anew."
+    )

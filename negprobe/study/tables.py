@@ -1,0 +1,209 @@
+"""The numbers of a study as tidy tables, and the files that they are written to."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import xarray as xr
+from pyarrow.parquet import ParquetWriter
+
+from negprobe.attention import BY_ROLE, DISTANCES, METRICS
+from negprobe.base.arguments import checked
+from negprobe.base.errors import NegprobeError
+from negprobe.base.files import whole_file
+from negprobe.base.provenance import now, versions
+from negprobe.patching import Direction
+from negprobe.patching.effects import RUN_NAMES, tidy
+from negprobe.statements import StatementPair, to_dataframe
+from negprobe.statements.readers.plain import EXTRA
+from negprobe.statistics import effects_table
+from negprobe.study.results import Mechanism, StudyResults
+
+_PAIRS_IN_CHUNK = 128
+
+
+@checked
+def write_numbers(results: StudyResults, out: str | Path, command: str | None = None) -> dict[str, object]:
+    """Write tables, circuit and manifest into a folder, and return the manifest.
+
+    Raises:
+        NegprobeError: if the folder cannot be written to.
+    """
+    out = Path(out)
+    tables = {
+        "pairs": pairs_table(results.pairs),
+        "negation_effects": negation_effects_table(results),
+        "replication": replication_table(results.replications),
+        "answers": results.answers,
+        "patching": patching_table(results.patching),
+        **mechanism_tables(results.mechanism),
+    }
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
+        for name, table in tables.items():
+            with whole_file(out / f"{name}.parquet") as part:
+                _for_parquet(table).to_parquet(part, index=False)
+        if results.tests is not None:
+            with whole_file(out / "negation_effects.nc") as part:
+                results.tests.to_netcdf(part, engine="scipy")
+            files.append("negation_effects.nc")
+        if results.mechanism is not None and results.mechanism.circuit is not None:
+            results.mechanism.circuit.save(out / "circuit.json")
+            files.append("circuit.json")
+        files += ["figures", "manifest.json", *(name for name in ("study.json", "shards") if (out / name).exists())]
+        manifest = _manifest(results, command or " ".join(sys.argv), files)
+        # The last of the numbers: if it is there, the others are.
+        with whole_file(out / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    return manifest
+
+
+def cannot_write(out: Path, error: OSError) -> NegprobeError:
+    """The error for a folder of a study that cannot be written to."""
+    return NegprobeError(
+        f"The folder {out} cannot be written to: {error}. What is there is kept, and the same command resumes from it."
+    )
+
+
+def _write_measures(results: StudyResults, out: Path) -> list[str]:
+    """Write the tables of metrics and of the cue's shares by chunks of pairs, to save memory; returns their names."""
+    with ExitStack() as files:
+        writers: dict[str, ParquetWriter] = {}
+        for start in range(0, len(results.pairs), _PAIRS_IN_CHUNK):
+            some = slice(start, start + _PAIRS_IN_CHUNK)
+            measured = results.cue_shares["pair"].isin(range(some.start, some.stop))
+            shares = results.cue_shares[measured.values].to_dataframe("share").dropna().reset_index()
+            tables = metrics_tables(results.metrics.isel(pair=some).load()) | {"cue_shares": shares}
+            for name, table in tables.items():
+                if name not in writers:
+                    part = files.enter_context(whole_file(out / f"{name}.parquet"))
+                    schema = pa.Schema.from_pandas(table.astype({c: "str" for c in table if table[c].dtype == object}))
+                    writers[name] = files.enter_context(ParquetWriter(part, schema))
+                writers[name].write_table(pa.Table.from_pandas(table, writers[name].schema, preserve_index=False))
+        return list(writers)
+
+
+def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
+    """The pairs, a row each; columns that negprobe does not use have names that begin with `extra.`."""
+    own = {field.name for field in fields(StatementPair)}
+    table = to_dataframe(pairs).rename(columns=lambda name: name if name in own else f"{EXTRA}{name}")
+    return table.rename_axis("pair").reset_index()
+
+
+def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
+    """All patching results as one tidy table: a row per site, direction, pair, layer and part."""
+    tables = []
+    for (site, direction), results in patching.items():
+        by = str(results["patched"].dims[-1])
+        table = results.to_dataframe().reset_index().rename(columns={by: "part"})
+        table = table.assign(site=site, direction=direction, by=by, part=table["part"].astype(str))
+        tables.append(table.dropna(subset=["patched"]))
+    columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source", *RUN_NAMES]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def mechanism_tables(mechanism: Mechanism | None) -> dict[str, pd.DataFrame]:
+    """Knock-outs of the cue by head (`knock_out`) and by layer and role (`knock_out_sets`), and `readings`, tidy."""
+    if mechanism is None:
+        return {}
+    readings = mechanism.readings["share"].to_dataframe("share").dropna().reset_index()
+    return {
+        "knock_out": tidy(mechanism.knock_out),
+        "knock_out_sets": tidy(mechanism.knock_out_sets),
+        "readings": readings,
+    }
+
+
+def metrics_tables(metrics: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """The metrics as tidy tables, without the rows in which nothing is defined.
+
+    Returns:
+        `metrics` (a row per pair, compared, layer and head), `metrics_by_role` (and role), `distances` (a row per pair,
+        layer and head, of the original).
+    """
+    names = {"metrics": METRICS, "metrics_by_role": BY_ROLE, "distances": DISTANCES}
+    along_pair = [name for name, coord in metrics.coords.items() if coord.dims == ("pair",) and name != "pair"]
+    bare = metrics.drop_vars(along_pair)
+    return {
+        table: bare[list(columns)].to_dataframe().dropna(how="all").reset_index() for table, columns in names.items()
+    }
+
+
+def negation_effects_table(results: StudyResults) -> pd.DataFrame:
+    """`statistics.effects_table` of the study's tests, with the mean of each metric under the cue and its control."""
+    columns = ["metric", "layer", "head", "counterfactual", "control"]
+    if results.tests is None:
+        return pd.DataFrame(columns=columns)
+    by_metric = xr.Dataset({name: _means_of_both(results.metrics[name]) for name in METRICS}).to_array("metric")
+    means = by_metric.to_dataset("compared").to_dataframe().reset_index()
+    return means[columns].merge(effects_table(results.tests), on=columns[:3], how="right")
+
+
+def _means_of_both(metric: xr.DataArray) -> xr.DataArray:
+    """The means over the pairs in which a metric is defined both times; a metric at a time, for memory."""
+    # At once: dask would sum shard by shard, and round otherwise where the shards are others.
+    both = metric.compute()
+    return both.where(both.notnull().all("compared")).mean("pair")
+
+
+def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """All replications as one tidy table: a row per kind of group, group, metric, layer and head."""
+    tables = [found.to_dataframe().reset_index().assign(by=by) for by, found in replications.items()]
+    columns = ["by", "group", "metric", "layer", "head"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*columns, *(name for name in table.columns if name not in columns)]]
+
+
+def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
+    """Tuples, and values of several types in one column, become text, which every reader of parquet takes."""
+    kinds = {c: set(table[c].dropna().map(type)) if table[c].dtype == object else set() for c in table.columns}
+    odd = [c for c, found in kinds.items() if tuple in found or len(found) > 1]
+    return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in odd})
+
+
+def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict[str, object]:
+    cfg = results.cfg
+    return {
+        "command": command,
+        "made": now(),
+        "seconds": round(results.seconds, 1),
+        "model": {
+            "name": cfg.model_name,
+            # Empty for a model that is not from the hub.
+            "revision": cfg.revision,
+            "family": cfg.family,
+            "head": cfg.head,
+            "labels": list(cfg.labels),
+            "layers": cfg.n_layers,
+            "heads": cfg.n_heads,
+            "d_model": cfg.d_model,
+            "dtype": str(cfg.dtype).removeprefix("torch."),
+            "device": cfg.device,
+        },
+        "data": {
+            "source": results.source,
+            "pairs": len(results.pairs),
+            "answered": len(results.answers),
+            "patched": len(results.patched),
+            "contributions": results.cue_shares.sizes["pair"],
+            "searched": 0 if results.mechanism is None else len(results.mechanism.searched),
+            "dropped": list(results.dropped),
+            "not_patched": list(results.unpatched),
+            "notes": list(results.notes),
+            "unknown_words": list(results.unknown_words),
+        },
+        "seed": results.seed,
+        "files": list(files),
+        **versions(),
+        "earlier_environments": [one for one in results.environments if one != versions()],
+    }

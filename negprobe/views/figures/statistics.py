@@ -1,0 +1,437 @@
+"""Figures of what holds over many pairs: tests of every head, spread over layers and roles, replication in groups.
+
+Like the other figures they are made without pyplot, count layers and heads from 0, and have diverging scales with zero
+in the middle where zero means that negation is just another word. They are meant to be printed: no text is smaller than
+7 points, `width` is that of a page (6.9 inches) or of one of its two columns (3.3 inches), and marks differ in shape as
+well as in colour.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from negprobe.base.arguments import checked
+from negprobe.base.errors import ViewError
+from negprobe.statistics import ALPHA
+from negprobe.views.figures.drawing import (
+    BLUE,
+    GREY,
+    HALO,
+    HATCHED,
+    LARGE,
+    MEDIUM,
+    ORANGE,
+    PAGE,
+    SMALL,
+    STEPS,
+    cell_axes,
+    check_width,
+    draw_cells,
+    figure_of,
+    label_scatter,
+    legend_beneath,
+    name_points,
+    number_range,
+    scatter_heads,
+    set_title,
+    size_in_points,
+    spearman,
+    square_axes,
+    thin_ticks,
+)
+from negprobe.views.labels import metric_name, metric_unit, role_label, tick_label
+
+_EFFECT = "counterfactual − control"
+_STRONGEST = 6  # heads shown by group
+
+
+@checked
+def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
+    """The effect of negation on one metric for every layer (row) and head (column), and which effects survive.
+
+    A ring marks heads up to `ALPHA` after Benjamini & Hochberg's correction (`q`: of the rings, that share is expected
+    to be wrong), a dot those up to it by max-T (`p_max_t`: the chance of a single wrong dot is below it). The legend
+    counts them. Zero is in the middle of the scale.
+
+    Args:
+        tests: Dims `metric`, `layer`, `head`; variables `effect`, `n`, `q`, `p_max_t`, as `effect_tests` returns them.
+        metric: Which metric.
+        width: Inches the figure is wide at most; with few heads it is narrower.
+        axes: Where to draw; a new figure if there is none.
+
+    Raises:
+        ViewError: if the tests lack the metric, a dimension or a variable.
+    """
+    check_width(width)
+    found = _of_metric(tests, metric, ("effect", "n", "q", "p_max_t"))
+    table = _layer_by_head(found["effect"])
+    alone, axes = axes is None, axes or cell_axes(table.shape, width)
+    draw_cells(axes, table, f"{_EFFECT}\n{_unit(metric)}".strip(), diverging=True)
+    axes.set_xlabel("head", fontsize=MEDIUM)
+    n_tested = np.isfinite(_layer_by_head(found["p_max_t"])).sum()
+    tested = "too few to test" if "untestable" in tests.attrs else f"{n_tested} heads tested"
+    set_title(axes, metric_name(metric), f"{tested}, {_pairs(found['n'])}")
+    cell = size_in_points(axes) / np.array(table.shape[::-1])
+    size = float(np.clip(0.55 * cell.min(), 4, 9))  # points
+    for name, criterion, diameter, inside in (
+        ("q", f"q ≤ {ALPHA:g}, Benjamini–Hochberg", size, "none"),
+        ("p_max_t", f"p ≤ {ALPHA:g}, max-T", 0.45 * size, "black"),
+    ):
+        layers, heads = np.nonzero(_layer_by_head(found[name]) <= ALPHA)
+        marks = axes.scatter(heads, layers, diameter**2, facecolors=inside, edgecolors="black", linewidths=0.9)
+        marks.set_label(f"{criterion} ({len(layers)})")
+        marks.set_path_effects([HALO])
+    legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+    return figure_of(axes)
+
+
+@checked
+def raw_against_norm(
+    tests: xr.Dataset,
+    raw: str = "attention_to_cue",
+    weighted: str = "norm_to_cue",
+    *,
+    width: float = PAGE,
+    axes: Axes | None = None,
+) -> Figure:
+    """The effect of negation on attention (x) against that on norm-weighted attention (y), a dot a head.
+
+    Colours are layers. The heads farthest out, each effect in units of its largest, are named "layer.head" as far as
+    there is room. Where both metrics have the same unit, the diagonal is where the values change nothing.
+
+    Args:
+        tests: Dims `metric`, `layer`, `head`; variables `effect`, `n`.
+        raw: The metric along x.
+        weighted: The metric along y.
+        width: Inches the figure is wide at most.
+        axes: Where to draw; a new figure if there is none. Labels are placed for the size it has now.
+
+    Raises:
+        ViewError: if the tests lack a metric, a dimension or a variable, or no head has both effects.
+    """
+    check_width(width)
+    x, y = (_layer_by_head(_of_metric(tests, metric, ("effect", "n"))["effect"]) for metric in (raw, weighted))
+    n_layers = len(x)
+    both = np.isfinite(x) & np.isfinite(y)
+    if not both.any():
+        raise ViewError(f"No head has an effect on both {raw} and {weighted}, so there is nothing to draw.")
+    layers, heads = np.nonzero(both)
+    points = np.column_stack([x[both], y[both]])
+    alone, axes = axes is None, axes or square_axes(width)
+    axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+    scatter_heads(axes, points, layers, n_layers)
+    label_scatter(axes, *(f"{metric_name(metric)} {_unit(metric)}\n{_EFFECT}" for metric in (raw, weighted)))
+    if _unit(raw) and _unit(raw) == _unit(weighted):
+        axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
+        legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+    n = tests["n"].sel(metric=[raw, weighted])
+    axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=LARGE)
+    name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
+    return figure_of(axes)
+
+
+@checked
+def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
+    """How far attention and norm-weighted attention reach in each layer: a mark a head, a line through the medians.
+
+    A head's distance is the mean over pairs of `|query - key|` in tokens, weighted by its attention. The reference
+    line, where the metrics know it, is what attention spread evenly over the words would have.
+
+    Args:
+        metrics: Variables `attention_distance` and `norm_distance`, dims `pair`, `layer`, `head`; if it is there,
+            `uniform_distance`, dim `pair`.
+        width: Inches the figure is wide.
+        axes: Where to draw; a new figure if there is none.
+
+    Raises:
+        ViewError: if a variable or dimension lacks, or no distance is defined.
+    """
+    check_width(width)
+    kinds = {"attention": "attention_distance", "norm-weighted attention": "norm_distance"}
+    _check(metrics, "metrics", ("pair", "layer", "head"), kinds.values(), "`AttentionProbe.metrics`")
+    distances = {kind: _layer_by_head(metrics[name].mean("pair")) for kind, name in kinds.items()}
+    if not any(np.isfinite(values).any() for values in distances.values()):
+        raise ViewError("No head has an attention distance, so there is nothing to draw; it needs words to attend to.")
+    alone = axes is None
+    axes = axes or Figure(figsize=(width, 2.1 + 0.2 * width), layout="constrained").subplots()
+    keys: dict[str, Any] = {}
+    n_layers, n_heads = next(iter(distances.values())).shape
+    step = 0.5 * size_in_points(axes)[0] / n_layers
+    looks = ((-0.2, "o", BLUE), (0.2, "^", ORANGE))
+    for (kind, values), (shift, marker, colour) in zip(distances.items(), looks, strict=True):
+        layers, heads = np.nonzero(np.isfinite(values))
+        # Heads stand side by side inside their layer, so that equal distances do not hide each other.
+        spread = 0.24 * ((heads + 0.5) / n_heads - 0.5)
+        size = float(np.clip(0.35 * step, 2.2, 4.5)) ** 2
+        dots = axes.scatter(
+            layers + shift + spread, values[layers, heads], size, colour, marker=marker, alpha=0.65, linewidths=0
+        )
+        known = np.unique(layers)
+        (line,) = axes.plot(known + shift, np.nanmedian(values[known], axis=1), color=colour, linewidth=1.1)
+        keys[kind] = (dots, line)
+    if "uniform_distance" in metrics:
+        uniform = float(metrics["uniform_distance"].mean())
+        keys["uniform attention"] = axes.axhline(uniform, color="black", linewidth=0.9, linestyle="--", zorder=0)
+    axes.set_xlim(-0.6, n_layers - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer", fontsize=MEDIUM)
+    axes.set_ylabel("mean |query − key| (tokens)", fontsize=MEDIUM)
+    title = f"How far heads attend, {_pairs(xr.DataArray(metrics.sizes['pair']))}\n(marks: heads, lines: their median)"
+    axes.set_title(title, fontsize=LARGE)
+    axes.tick_params(labelsize=SMALL)
+    thin_ticks(axes)
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    return figure_of(axes)
+
+
+@checked
+def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
+    """How much of what flows into the other words comes from the cue, by layer, a colour a measure.
+
+    Solid lines are the cue's share, dashed ones that of the neutral words in its place in the control, both means over
+    the pairs that have a control; without any there are only solid lines, over all pairs.
+
+    Args:
+        shares: Dims `pair`, `compared`, `measure`, `layer`, as `AttentionProbe.cue_shares` returns them.
+        width: Inches the figure is wide.
+        axes: Where to draw; a new figure if there is none.
+
+    Raises:
+        ViewError: if a dimension lacks, or no share is defined.
+    """
+    check_width(width)
+    missing = {"pair", "compared", "measure", "layer"} - set(shares.dims)
+    if missing or not bool(shares.notnull().any()):
+        what = f"lack the dimension {', '.join(sorted(missing))}" if missing else "are all undefined"
+        raise ViewError(f"The shares {what}; give what `AttentionProbe.cue_shares` returns for pairs with a cue.")
+    drawn = controlled = shares.dropna("pair", how="any")
+    if not controlled.sizes["pair"]:
+        drawn = shares.sel(compared=["counterfactual"]).dropna("pair", how="any")
+    alone = axes is None
+    axes = axes or Figure(figsize=(width, 2.9 + 0.06 * width), layout="constrained").subplots()
+    keys: dict[str, Any] = {}
+    colours = colormaps["viridis"](np.linspace(0, 0.9, drawn.sizes["measure"]))
+    for measure, colour, marker in zip(drawn["measure"].values, colours, "os^Dv", strict=False):
+        for compared, style in zip(drawn["compared"].values, ("-", "--"), strict=False):
+            values = drawn.sel(measure=measure, compared=compared).mean("pair")
+            (line,) = axes.plot(
+                drawn["layer"].values, values, style, color=colour, marker=marker, markersize=3.5, linewidth=1.1
+            )
+            keys.setdefault(metric_name(str(measure)), line)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer", fontsize=MEDIUM)
+    axes.set_ylabel("share of what reaches a word", fontsize=MEDIUM)
+    dashed = "dashed: the neutral words in its place" if controlled.sizes["pair"] else ""
+    set_title(axes, "What the cue contributes", dashed, _pairs(xr.DataArray(drawn.sizes["pair"])))
+    axes.tick_params(labelsize=SMALL)
+    thin_ticks(axes, "x")
+    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    return figure_of(axes)
+
+
+@checked
+def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
+    """How far the effect of the cue spreads over the outputs of the other tokens, by layer (row) and role (column).
+
+    Left is the relative change of the heads' outputs from the original to the counterfactual, on a scale from 0; right
+    is how much of it is beyond a neutral word's, zero in the middle. Both are means over heads, then over the pairs
+    that have a control and a token of that role; how many stands beside the role. Without any control there is only
+    the left map, of all pairs. Roles that no pair has are left out.
+
+    Args:
+        metrics: Variable `output_change_by_role`, dims `pair`, `compared`, `role`, `layer`, `head`.
+        width: Inches the figure is wide.
+
+    Raises:
+        ViewError: if the variable, a dimension or the counterfactual lacks, or no role is defined.
+    """
+    check_width(width)
+    dims = ("pair", "compared", "role", "layer", "head")
+    _check(metrics, "metrics", dims, ["output_change_by_role"], "`AttentionProbe.metrics`")
+    change = metrics["output_change_by_role"].mean("head").transpose("compared", "pair", "layer", "role")
+    if "counterfactual" not in change["compared"]:
+        raise ViewError("The metrics lack the comparison with the counterfactual; select no other before drawing.")
+    counterfactual = change.sel(compared="counterfactual", drop=True)
+    panels = {"counterfactual": counterfactual}
+    if "control" in change["compared"] and (control := change.sel(compared="control", drop=True)).notnull().any():
+        difference = counterfactual - control
+        panels = {"counterfactual": counterfactual.where(difference.notnull()), _EFFECT: difference}
+    n_pairs = next(iter(panels.values())).notnull().any("layer").sum("pair")
+    roles = n_pairs["role"].values[n_pairs.values > 0]
+    if not len(roles):
+        raise ViewError("No token of any role has an output that can be compared, so there is nothing to draw.")
+    names = [f"{role_label(str(role))} ({int(n_pairs.sel(role=role))})" for role in roles]
+    n_layers = change.sizes["layer"]
+    across = min(0.5 + 0.4 * len(roles), width / 2)  # of one panel
+    down = n_layers * min(0.28, 4.5 / n_layers, max(0.125, 0.7 * across / len(roles)))
+    figure = Figure(figsize=(len(panels) * across, 2 + down), layout="constrained")
+    figure.suptitle("Change of the heads' outputs by role (n pairs)", fontsize=LARGE)
+    for axes, (what, values) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False).flat, panels.items(), strict=True
+    ):
+        table = values.sel(role=roles).mean("pair").values
+        draw_cells(axes, table, metric_unit("output_change"), diverging=what == _EFFECT, bar="bottom")
+        axes.set_xticks(range(len(roles)), names, rotation=90, fontsize=SMALL)
+        axes.set_title(what.replace(" − ", "\n− " if across < 2 else " − "), fontsize=MEDIUM)
+        axes.label_outer()
+    return figure
+
+
+@checked
+def effect_by_group(
+    replication: xr.Dataset,
+    metric: str,
+    *,
+    heads: Sequence[tuple[int, int]] | None = None,
+    overall: xr.Dataset | None = None,
+    width: float = PAGE,
+) -> Figure:
+    """The effect of negation on one metric in each group of pairs, a panel a head, with 95 % intervals.
+
+    Groups (cue types, data sets) are rows, with how many pairs each has; the diamond beneath is all pairs together.
+    The panels share one axis. Above each stands in how many of the groups that could be tested the effect replicates.
+    The strongest heads were chosen by the effects that are drawn, which are so larger than new pairs would show.
+
+    Args:
+        replication: Dims `group`, `metric`, `layer`, `head`; variables `effect`, `low`, `high`, `n`; dims
+            `metric`, `layer`, `head`: `replicated`, `n_groups`. As `statistics.replication` returns them.
+        metric: Which metric.
+        heads: Layer and head of each panel; the six with the largest mean effect over all groups' pairs, if not given.
+        overall: The tests of all pairs, dims `metric`, `layer`, `head`, for the diamonds.
+        width: Inches the figure is wide.
+
+    Raises:
+        ViewError: if a dataset lacks the metric, a dimension or a variable, there is no such head, or none to choose.
+    """
+    check_width(width)
+    variables = ("effect", "low", "high", "n", "replicated", "n_groups")
+    _check(replication, "groups", ("group", "metric", "layer", "head"), variables, "`replication`")
+    groups = _selected(replication, metric)
+    parts = [groups.isel(group=i) for i in range(groups.sizes["group"])]
+    names = [" ".join(map(tick_label, str(name).split())) or "(none)" for name in groups["group"].values]
+    if overall is not None:
+        parts.append(_of_metric(overall, metric, ("effect", "low", "high", "n")))
+        names.append("all")
+    chosen = _strongest(groups) if heads is None else list(heads)
+    for part in parts:
+        _check_heads(part, chosen)
+    shown = [[part.sel(layer=layer, head=head) for layer, head in chosen] for part in parts]
+    rows = [f"{name} (n = {number_range(part['n'] for part in row)})" for name, row in zip(names, shown, strict=True)]
+    across = min(len(chosen), max(1, int((width - 1.2) / 0.9)))
+    down = -(-len(chosen) // across)
+    figure = Figure(figsize=(width, 1.1 + down * (0.4 + 0.16 * len(rows))), layout="constrained")
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    keys: dict[str, Any] = {}
+    for i, (axes, (layer, head)) in enumerate(zip(panels, chosen, strict=False)):
+        keys |= _draw_forest(axes, [row[i] for row in shown], groups.sizes["group"])
+        replicated, tested = (int(groups[name].sel(layer=layer, head=head)) for name in ("replicated", "n_groups"))
+        axes.set_title(f"{layer}.{head}: {replicated} of {tested}", fontsize=MEDIUM)
+        axes.tick_params(labelsize=SMALL, labelbottom=i + across >= len(chosen))
+    for axes in panels[len(chosen) :]:
+        axes.remove()
+    panels[0].set_yticks(range(len(rows)), rows, parse_math=False)
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
+    figure.suptitle("layer.head: groups in which it replicates", fontsize=LARGE)
+    title = f"{metric_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
+    legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
+    return figure
+
+
+def _draw_forest(axes: Axes, parts: Sequence[xr.Dataset], n_groups: int) -> dict[str, Any]:
+    """An effect and its interval a row, groups as circles and what comes after them as diamonds; the legend's keys."""
+    keys: dict[str, Any] = {}
+    table = np.array([[float(part[name]) for name in ("effect", "low", "high")] for part in parts])
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+    rows = np.arange(len(parts))
+    for which, marker, colour, label in (
+        (rows < n_groups, "o", BLUE, "a group, 95 % interval"),
+        (rows >= n_groups, "D", "black", "all pairs"),
+    ):
+        if which.any():
+            effect, low, high = table[which].T
+            lines = axes.hlines(rows[which], low, high, color=colour, linewidth=1.1)
+            (marks,) = axes.plot(effect, rows[which], marker, color=colour, markersize=3.5)
+            keys[label] = (lines, marks)
+    for row in rows[np.isnan(table[:, 0])]:
+        keys["undefined"] = axes.axhspan(row - 0.5, row + 0.5, linewidth=0, **HATCHED)
+    return keys
+
+
+def _check_heads(dataset: xr.Dataset, heads: Sequence[tuple[int, int]]) -> None:
+    for layer, head in heads:
+        if layer not in dataset["layer"] or head not in dataset["head"]:
+            raise ViewError(
+                f"There is no layer {layer}, head {head}: the layers are {_ends(dataset, 'layer')} and the heads "
+                f"{_ends(dataset, 'head')}."
+            )
+    if not heads:
+        raise ViewError("No head to show: name at least one, or leave `heads` out for the strongest.")
+
+
+def _ends(dataset: xr.Dataset, dim: str) -> str:
+    return f"{int(dataset[dim].min())} to {int(dataset[dim].max())}"
+
+
+def _strongest(groups: xr.Dataset) -> list[tuple[int, int]]:
+    """Layer and head of the largest mean effects, each group weighing as much as it has pairs."""
+    known = groups["n"].where(groups["effect"].notnull())
+    effect = _layer_by_head(abs((groups["effect"] * known).sum("group") / known.sum("group")))
+    if not np.isfinite(effect).any():
+        raise ViewError("No head has an effect in any group, so there is nothing to draw.")
+    order = np.argsort(-effect, axis=None, kind="stable")[: min(_STRONGEST, np.isfinite(effect).sum())]
+    return [(int(i) // effect.shape[1], int(i) % effect.shape[1]) for i in order]
+
+
+def _check(dataset: xr.Dataset, what: str, dims: Iterable[str], variables: Iterable[str], source: str) -> None:
+    """Says what a dataset lacks."""
+    lacks = [f"the variable {name}" for name in variables if name not in dataset]
+    lacks += [f"the dimension {dim}" for dim in dims if dim not in dataset.dims]
+    if lacks:
+        raise ViewError(f"The {what} lack {', '.join(lacks)}; give the result of {source}.")
+    if empty := [dim for dim in dims if dataset.sizes[dim] == 0]:
+        raise ViewError(f"The {what} hold no {' and no '.join(empty)}, so there is nothing to draw.")
+
+
+def _of_metric(tests: xr.Dataset, metric: str, variables: Iterable[str]) -> xr.Dataset:
+    _check(tests, "tests", ("metric", "layer", "head"), variables, "`effect_tests`")
+    return _selected(tests, metric)
+
+
+def _selected(dataset: xr.Dataset, metric: str) -> xr.Dataset:
+    known = [str(name) for name in dataset["metric"].values]
+    if metric not in known:
+        raise ViewError(f"There is no metric {metric!r}; choose from {', '.join(known)}.")
+    return dataset.sel(metric=metric)
+
+
+def _layer_by_head(values: xr.DataArray) -> Float[np.ndarray, "layer head"]:
+    """As `[layer, head]` from 0 on; NaN for layers and heads that are not there."""
+    if others := [str(dim) for dim in values.dims if dim not in ("layer", "head")]:
+        raise ViewError(f"A number for each layer and head is needed; select one {' and one '.join(others)} first.")
+    named = values.assign_coords({dim: values[dim] for dim in ("layer", "head")})
+    whole = {dim: np.arange(int(values[dim].max()) + 1) for dim in ("layer", "head")}
+    return named.reindex(whole).transpose("layer", "head").to_numpy().astype(float)
+
+
+def _unit(metric: str) -> str:
+    """The unit of a metric in brackets; nothing for a correlation."""
+    unit = metric_unit(metric)
+    return f"({unit})" if unit else ""
+
+
+def _pairs(n: xr.DataArray) -> str:
+    """How many pairs the cells have, from the fewest to the most."""
+    if not np.isfinite(n).all():
+        raise ViewError(
+            "The numbers of pairs, `n`, are not all numbers. Take the tests as `effect_tests` returns them."
+        )
+    return f"n = {number_range(n.values.flat)} pair" + "s" * bool((n != 1).any())
