@@ -3,7 +3,6 @@
 import gc
 import os
 from pathlib import Path
-from types import ModuleType
 
 # Before anything imports huggingface_hub and torch, which read them once. Tests run in several processes.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -51,7 +50,7 @@ def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of two studies: of the bundled model on ten pairs, and of other weights on eight of them."""
     import torch
 
-    from negprobe import HookedEncoder, builtin_pairs, study
+    from negprobe import HookedEncoder, builtin_pairs
     from negprobe.study import run_study
     from negprobe.views import write_study
 
@@ -67,7 +66,7 @@ def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                         weights += 0.1 * weights.std() * torch.randn_like(weights) if weights.numel() > 1 else 0
         folders.append(tmp_path_factory.mktemp("studies") / name)
         with pytest.MonkeyPatch.context() as patch:
-            _draw_nothing(patch, study)
+            _draw_nothing(patch)
             write_study(run_study(model, chosen, patch_pairs=8, seed=3), folders[-1], "negprobe study")
     return folders[0], folders[1]
 
@@ -75,11 +74,9 @@ def two_studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Studies write no figure and an empty report, which takes most of a small one's time."""
-    from negprobe import study
-
-    _draw_nothing(monkeypatch, study)
+    _draw_nothing(monkeypatch)
 
 
-def _draw_nothing(patch: pytest.MonkeyPatch, study: ModuleType) -> None:
-    patch.setattr(study, "study_figures", lambda results: {})
-    patch.setattr(study, "study_report", lambda results, figures, manifest: "")
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
+    patch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")

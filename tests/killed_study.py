@@ -23,14 +23,16 @@ import matplotlib.font_manager  # noqa: F401
 import transformers.models.bert.modeling_bert
 import transformers.models.bert.tokenization_bert  # noqa: F401
 
-from negprobe import HookedEncoder, builtin_pairs, study
+from negprobe import HookedEncoder, builtin_pairs
+from negprobe.study import run as study
 from negprobe.study import run_study
 from negprobe.study.folder import identity, study_folder
 from negprobe.views import write_study
+from negprobe.views.report import write as writing
 
 study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 3
-study.study_figures = lambda results: {}
-study.study_report = lambda results, figures, manifest: ""
+writing.study_figures = lambda results: {}
+writing.study_report = lambda results, figures, manifest: ""
 PAIRS = builtin_pairs()[::35]
 
 

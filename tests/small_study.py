@@ -33,12 +33,13 @@ def _run(out: Path, said: Path, options: tuple[str, ...], file_limit: int, envir
         os.dup2(errors.fileno(), 2)
         os.dup2(nowhere.fileno(), 1)
     os.environ.update(environment)
-    from negprobe import study
     from negprobe.cli import app
+    from negprobe.study import run as study
+    from negprobe.views.report import write as writing
 
     study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 2
-    study.study_figures = lambda results: {}
-    study.study_report = lambda results, figures, manifest: ""
+    writing.study_figures = lambda results: {}
+    writing.study_report = lambda results, figures, manifest: ""
     if file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     app(["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out), *options])

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
-from negprobe import NegprobeError, evaluation, statistics
+from negprobe import NegprobeError, behaviour, statistics
 from negprobe.base.arguments import checked
 from negprobe.base.errors import ArgumentError, InputError
 from negprobe.models import HookedEncoder
@@ -140,26 +140,26 @@ def test_every_item_of_a_sequence_is_checked_also_inside_another() -> None:
 
 @pytest.mark.parametrize("column", [list, np.array, pd.Series, lambda cells: pd.Series(cells, index=[7, 3])])
 def test_scores_are_made_of_lists_arrays_and_columns(column: type) -> None:
-    assert evaluation.accuracy(column(["a", "b"]), column(["A", "c"])).hits == 1
-    assert evaluation.preference(column([1.0, 2.0]), column([0.0, 3.0])).hits == 1
-    assert evaluation.share(column([True, False])).hits == 1
+    assert behaviour.accuracy(column(["a", "b"]), column(["A", "c"])).hits == 1
+    assert behaviour.preference(column([1.0, 2.0]), column([0.0, 3.0])).hits == 1
+    assert behaviour.share(column([True, False])).hits == 1
     words, others = column([["a", "b"], ["c", "d"]]), column([["a", "b"], ["e", "f"]])
-    assert evaluation.sensitivity(words, others).hits == 1
-    assert evaluation.top_k_accuracy(words, column(["b", "c"]), 1).hits == 1
+    assert behaviour.sensitivity(words, others).hits == 1
+    assert behaviour.top_k_accuracy(words, column(["b", "c"]), 1).hits == 1
     one_pair = [column(["a", "b"])], [column(["b", "a"])]
-    assert evaluation.sensitivity(*one_pair).hits == 1
-    assert evaluation.top_k_accuracy(one_pair[0], ["b"], 2).hits == 1
+    assert behaviour.sensitivity(*one_pair).hits == 1
+    assert behaviour.top_k_accuracy(one_pair[0], ["b"], 2).hits == 1
 
 
 def test_columns_that_hold_something_else_are_refused() -> None:
     with pytest.raises(InputError, match="nan is no word"):
-        evaluation.accuracy(pd.Series(["a", np.nan]), ["a", "b"])
+        behaviour.accuracy(pd.Series(["a", np.nan]), ["a", "b"])
     with pytest.raises(InputError, match="not all numbers"):
-        evaluation.preference(np.array(["x"]), [1.0])
+        behaviour.preference(np.array(["x"]), [1.0])
     with pytest.raises(InputError, match="2 dimensions"):
-        evaluation.preference(np.ones((2, 2)), np.ones((2, 2)))
+        behaviour.preference(np.ones((2, 2)), np.ones((2, 2)))
     with pytest.raises(InputError, match="yes and no"):
-        evaluation.share(np.ones((2, 2)))
+        behaviour.share(np.ones((2, 2)))
 
 
 def test_groups_are_a_list_an_array_or_a_column() -> None:

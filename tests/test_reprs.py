@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs, load_pairs
-from negprobe import study as study_module
 from negprobe.base.reprs import Listed
 from negprobe.behaviour import builtin_set, evaluate
 from negprobe.patching import answerable
@@ -33,8 +32,8 @@ def results(model):
 def everything(model, results, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "study_figures", lambda results: {})
-        patch.setattr(study_module, "study_report", lambda results, figures, manifest: "")
+        patch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
+        patch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
         write_study(results, out, command="negprobe study")
     study = read_study(out)
     probe = AttentionProbe(model)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from negprobe import statistics
 from negprobe.base.errors import InputError, StatementError
 from negprobe.statistics import (
     agreement,
@@ -21,6 +20,7 @@ from negprobe.statistics import (
     replication,
     survivors,
 )
+from negprobe.statistics import effects as statistics
 
 TESTED = ["effect", "low", "high", "effect_size", "n", "p", "q", "p_max_t"]
 

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from negprobe import HookedEncoder, study
+from negprobe import HookedEncoder
 from negprobe.attention import METRICS, AttentionProbe
 from negprobe.base.errors import NegprobeError, StatementError, ViewError
 from negprobe.patching import mean_effect
 from negprobe.statements import StatementPair, builtin_pairs
 from negprobe.statistics import effect_tests, negation_effects, survivors
+from negprobe.study import run as study
 from negprobe.study import run_study
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
@@ -302,7 +303,7 @@ def test_the_numbers_are_kept_when_a_figure_cannot_be_drawn(results, tmp_path, m
     def broken(results):
         raise ViewError("no such colour")
 
-    monkeypatch.setattr(study, "study_figures", broken)
+    monkeypatch.setattr("negprobe.views.report.write.study_figures", broken)
     with pytest.raises(ViewError):
         write_study(results, tmp_path)
     assert len(list(tmp_path.glob("*.parquet"))) == 12

@@ -11,9 +11,10 @@ import pytest
 import torch
 import xarray as xr
 
-from negprobe import HookedEncoder, builtin_pairs, engines, mechanism, study
+from negprobe import HookedEncoder, builtin_pairs
 from negprobe.base.errors import StatementError, StudyError
-from negprobe.study import run_study
+from negprobe.study import engines, mechanism, run_study
+from negprobe.study import run as study
 from negprobe.study.engines import cluster_device, in_process, on_ray, release
 from negprobe.study.shards import Sharding
 from negprobe.views import write_study

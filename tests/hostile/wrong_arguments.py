@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from negprobe import NegprobeError, attention, evaluation, patching, statements, statistics, views
+from negprobe import NegprobeError, attention, behaviour, patching, statements, statistics, views
 from negprobe.attention import AttentionProbe
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
@@ -57,7 +57,7 @@ replicated = statistics.replication(effects, ["a"] * len(pairs), min_pairs=2, at
 circuit = patching.find_circuit(model, pairs, ranking="attribution")
 shares = probe.cue_shares(pairs)
 tokens, types, mask = model.to_tokens(pair.original)
-sets = [evaluation.builtin_set()]
+sets = [behaviour.builtin_set()]
 Case = Callable[[], Any]
 
 
@@ -290,33 +290,33 @@ CASES: dict[str, list[Case]] = {
         lambda: attention.contributions(model, tokens, None, "rollout", include_bias=False),
     ],
     "head_story": [lambda at=at: attention.head_story(readings, *at) for at in ((9, 0), (0, 9), (-1, 0), (0, -1))],
-    "accuracy": [lambda: evaluation.accuracy([], []), lambda: evaluation.accuracy(["a"], [])],
-    "preference": [lambda: evaluation.preference([NAN], [1.0]), lambda: evaluation.preference([1.0], [])],
-    "sensitivity": [lambda: evaluation.sensitivity([[]], [["a"]]), lambda: evaluation.sensitivity([["a"]], [])],
-    "share": [lambda: evaluation.share([])],
+    "accuracy": [lambda: behaviour.accuracy([], []), lambda: behaviour.accuracy(["a"], [])],
+    "preference": [lambda: behaviour.preference([NAN], [1.0]), lambda: behaviour.preference([1.0], [])],
+    "sensitivity": [lambda: behaviour.sensitivity([[]], [["a"]]), lambda: behaviour.sensitivity([["a"]], [])],
+    "share": [lambda: behaviour.share([])],
     "top_k_accuracy": [
-        *(lambda k=k: evaluation.top_k_accuracy([["a", "b"]], ["b"], k) for k in (0, -1, 99)),
-        lambda: evaluation.top_k_accuracy([["a"]], [], 1),
+        *(lambda k=k: behaviour.top_k_accuracy([["a", "b"]], ["b"], k) for k in (0, -1, 99)),
+        lambda: behaviour.top_k_accuracy([["a"]], [], 1),
     ],
-    "builtin_set": [evaluation.builtin_set],
+    "builtin_set": [behaviour.builtin_set],
     "evaluate": [
-        lambda: evaluation.evaluate([]),
-        lambda: evaluation.evaluate([], model),
-        lambda: evaluation.evaluate(sets, model, predictions=[]),
-        lambda: evaluation.evaluate(sets, predictions=[]),
-        lambda: evaluation.evaluate(sets, predictions=[[]] * sets[0].n_statements),
+        lambda: behaviour.evaluate([]),
+        lambda: behaviour.evaluate([], model),
+        lambda: behaviour.evaluate(sets, model, predictions=[]),
+        lambda: behaviour.evaluate(sets, predictions=[]),
+        lambda: behaviour.evaluate(sets, predictions=[[]] * sets[0].n_statements),
     ],
     "pseudo_log_likelihoods": [
-        *each(evaluation.pseudo_log_likelihoods, model, ["a"], batch_size=[0, -1]),
-        *(lambda texts=texts: evaluation.pseudo_log_likelihoods(model, texts) for texts in ([], [""], ["a " * 100])),
+        *each(behaviour.pseudo_log_likelihoods, model, ["a"], batch_size=[0, -1]),
+        *(lambda texts=texts: behaviour.pseudo_log_likelihoods(model, texts) for texts in ([], [""], ["a " * 100])),
     ],
     "read_gaps": [
-        *each(evaluation.read_gaps, model, ["It is [MASK]."], [["a"]], k=[0, -1, 10**9], batch_size=[0, -1]),
-        *(lambda texts=texts: evaluation.read_gaps(model, texts, [["a"]]) for texts in ([], ["a"], ["[MASK]"] * 2)),
-        lambda: evaluation.read_gaps(model, ["It is [MASK]."], [["", "\ud800", "a b"]]),
+        *each(behaviour.read_gaps, model, ["It is [MASK]."], [["a"]], k=[0, -1, 10**9], batch_size=[0, -1]),
+        *(lambda texts=texts: behaviour.read_gaps(model, texts, [["a"]]) for texts in ([], ["a"], ["[MASK]"] * 2)),
+        lambda: behaviour.read_gaps(model, ["It is [MASK]."], [["", "\ud800", "a b"]]),
     ],
-    "read_predictions": [lambda: evaluation.read_predictions("")],
-    "scored_sets": [lambda: evaluation.scored_sets("")],
+    "read_predictions": [lambda: behaviour.read_predictions("")],
+    "scored_sets": [lambda: behaviour.scored_sets("")],
     "negation_effects": [lambda given=given: statistics.negation_effects(given) for given in (sweep, xr.Dataset())],
     "effect_tests": [
         *each(statistics.effect_tests, effects, n_resamples=[0, -1], seed=[-1]),
@@ -559,19 +559,19 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"model": model, "tokens": tokens, "mask": mask, "measure": "rollout", "token_type_ids": types},
     ),
     "head_story": (attention.head_story, {"readings": readings, "layer": 0, "head": 0}),
-    "accuracy": (evaluation.accuracy, {"predicted": ["a"], "labels": ["a"]}),
-    "preference": (evaluation.preference, {"wanted": [1.0], "unwanted": [0.0]}),
-    "sensitivity": (evaluation.sensitivity, {"affirmative": [["a"]], "negated": [["b"]]}),
-    "share": (evaluation.share, {"hits": [True]}),
-    "top_k_accuracy": (evaluation.top_k_accuracy, {"predictions": [["a"]], "targets": ["a"], "k": 1}),
-    "evaluate": (evaluation.evaluate, {"sets": sets, "model": model, "predictions": None}),
-    "pseudo_log_likelihoods": (evaluation.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
+    "accuracy": (behaviour.accuracy, {"predicted": ["a"], "labels": ["a"]}),
+    "preference": (behaviour.preference, {"wanted": [1.0], "unwanted": [0.0]}),
+    "sensitivity": (behaviour.sensitivity, {"affirmative": [["a"]], "negated": [["b"]]}),
+    "share": (behaviour.share, {"hits": [True]}),
+    "top_k_accuracy": (behaviour.top_k_accuracy, {"predictions": [["a"]], "targets": ["a"], "k": 1}),
+    "evaluate": (behaviour.evaluate, {"sets": sets, "model": model, "predictions": None}),
+    "pseudo_log_likelihoods": (behaviour.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
     "read_gaps": (
-        evaluation.read_gaps,
+        behaviour.read_gaps,
         {"model": model, "texts": ["It is [MASK]."], "asked": [["a"]], "k": 1, "batch_size": 2},
     ),
-    "read_predictions": (evaluation.read_predictions, {"path": HERE / "words.txt"}),
-    "scored_sets": (evaluation.scored_sets, {"path": HERE / "pairs.csv"}),
+    "read_predictions": (behaviour.read_predictions, {"path": HERE / "words.txt"}),
+    "scored_sets": (behaviour.scored_sets, {"path": HERE / "pairs.csv"}),
     "negation_effects": (statistics.negation_effects, {"metrics": metrics}),
     "effect_tests": (statistics.effect_tests, {"effects": effects, "n_resamples": 9, "seed": 0}),
     "effects_table": (statistics.effects_table, {"tests": tests}),

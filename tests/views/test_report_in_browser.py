@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from browser_waits import wait_until
 
-from negprobe import HookedEncoder, builtin_pairs, study
+from negprobe import HookedEncoder, builtin_pairs
 from negprobe.study import run_study
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
@@ -20,7 +20,7 @@ def pages(two_studies: tuple[Path, Path], tmp_path_factory: pytest.TempPathFacto
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         # The page holds PNGs alone.
-        patch.setattr(study, "save_figure", lambda figure, path: path)
+        patch.setattr("negprobe.views.report.write.save_figure", lambda figure, path: path)
         report = write_study(run_study(model, builtin_pairs()[::28], patch_pairs=4), folder, "negprobe study")
     comparison = write_comparison(compare_studies(*map(read_study, two_studies)), folder / "ab.html")
     return {"report": report, "comparison": comparison}
