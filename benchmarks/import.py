@@ -1,6 +1,6 @@
 """Seconds that `import negprobe` takes beside `import transformer_lens`, and that `negprobe --help` takes to answer.
 
-    python scripts/benchmark_import.py
+    python benchmarks/import.py
 
 `import negprobe` opens no room; what is imported from it does, so all of its names are timed as well. Each is the
 median of processes run in turn.

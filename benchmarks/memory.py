@@ -4,7 +4,7 @@ Every pair is one of the built-in grammar's with another clause beside it ("The 
 over all the nouns and states of the lexicon. As many are patched and searched for a circuit each time, so that only
 the number of pairs measured grows.
 
-    python scripts/benchmark_memory.py --pairs 1000 --pairs 10000
+    python benchmarks/memory.py --pairs 1000 --pairs 10000
 """
 
 import os

@@ -1,6 +1,6 @@
 """How large an interactive page of many pairs is, and how soon it opens.
 
-    python scripts/benchmark_page.py
+    python benchmarks/page.py
 
 Built-in pairs, value zeroing included, on a randomly initialised BERT of 12 layers and 12 heads, whose attention is as
 hard to compress as any. The page is opened in Chromium, without a network, again and again; told are the medians until

@@ -5,8 +5,8 @@ and control, every metric, raw and norm-weighted, by role. The loop is how a not
 forward passes for each layer and head, four metrics. The bare passes are those of our own batches, tokens given,
 without a head and without looking at anything. Their ratio to ours is the median over rounds in which both run.
 
-    python scripts/benchmark_metrics.py             # the speed
-    python scripts/benchmark_metrics.py --memory    # how memory grows with the number of pairs
+    python benchmarks/metrics.py             # the speed
+    python benchmarks/metrics.py --memory    # how memory grows with the number of pairs
 """
 
 import argparse
