@@ -14,9 +14,10 @@ from pyarrow.parquet import ParquetWriter
 
 from negprobe.attention import BY_ROLE, DISTANCES, METRICS
 from negprobe.base.arguments import checked
-from negprobe.base.errors import NegprobeError
+from negprobe.base.errors import InputError, NegprobeError
 from negprobe.base.files import whole_file
 from negprobe.base.provenance import now, versions
+from negprobe.base.texts import is_utf8, quoted
 from negprobe.patching import Direction
 from negprobe.patching.effects import RUN_NAMES, tidy
 from negprobe.statements import StatementPair, to_dataframe
@@ -33,8 +34,11 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
 
     Raises:
         NegprobeError: if the folder cannot be written to.
+        InputError: for a command that is not UTF-8 text.
     """
     out = Path(out)
+    if command is not None and not is_utf8(command):
+        raise InputError(f"The command {quoted(command)} is not text that UTF-8 can write; correct it.")
     tables = {
         "pairs": pairs_table(results.pairs),
         "negation_effects": negation_effects_table(results),
@@ -45,6 +49,9 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
     }
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a name that no folder can have is a ValueError
+        raise cannot_write(out, error) from error
+    try:
         files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
@@ -66,10 +73,10 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
     return manifest
 
 
-def cannot_write(out: Path, error: OSError) -> NegprobeError:
+def cannot_write(out: Path, error: OSError | ValueError) -> NegprobeError:
     """The error for a folder of a study that cannot be written to."""
     return NegprobeError(
-        f"The folder {out} cannot be written to: {error}. What is there is kept, and the same command resumes from it."
+        f"The folder {str(out)!a} cannot be written to: {error}. What is there is kept, and the same command resumes from it."
     )
 
 

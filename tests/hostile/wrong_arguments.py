@@ -30,7 +30,7 @@ from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching import Circuit, Patch
 from negprobe.statements import Cue, StatementPair
-from negprobe.study import run_study
+from negprobe.study import read_study, run_study
 
 torch.set_num_threads(1)  # the model is tiny: threads would wait for each other longer than they work
 torch.set_printoptions(threshold=0, edgeitems=1)  # errors quote what they were given, thousands of times here
@@ -58,6 +58,8 @@ circuit = patching.find_circuit(model, pairs, ranking="attribution")
 shares = probe.cue_shares(pairs)
 tokens, types, mask = model.to_tokens(pair.original)
 sets = [behaviour.builtin_set()]
+studied = run_study(model, [silent], patch_pairs=0, circuit_pairs=0, contribution_pairs=0)
+views.write_study(studied, HERE / "study", "negprobe study")
 Case = Callable[[], Any]
 
 
@@ -349,6 +351,10 @@ CASES: dict[str, list[Case]] = {
         lambda: run_study(model, [long]),
         *each(run_study, model, pairs[:2], patch_pairs=[-1], circuit_pairs=[-1], contribution_pairs=[-1], seed=[-1]),
     ],
+    "read_study": [lambda path=path: read_study(path) for path in ("", HERE, HERE / "none", HERE / "a\0b", "\udcff")],
+    "write_study": [
+        *(lambda out=out: views.write_study(studied, out) for out in (HERE / "study" / "report.html", HERE / "a\0b")),
+    ],
 }
 
 MAPS = {
@@ -592,6 +598,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         | {"contribution_pairs": 0}
         | {"seed": 0, "shards": None, "engine": None, "progress": lambda step, done, total: None},
     ),
+    "read_study": (read_study, {"folder": HERE / "study"}),
+    "write_study": (views.write_study, {"results": studied, "out": HERE / "study", "command": "negprobe study"}),
     **{
         name: (getattr(views, name), dict(zip(inspect.signature(getattr(views, name)).parameters, good, strict=False)))
         for name, (good, _) in FIGURES.items()
@@ -673,7 +681,7 @@ def public() -> set[str]:
     return found | {
         n
         for n, one in vars(statistics).items()
-        if inspect.isfunction(one) and one.__module__ == statistics.__name__ and n[0] != "_"
+        if inspect.isfunction(one) and one.__module__.startswith(statistics.__name__) and n[0] != "_"
     }
 
 
