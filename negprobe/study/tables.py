@@ -76,7 +76,8 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
 def cannot_write(out: Path, error: OSError | ValueError) -> NegprobeError:
     """The error for a folder of a study that cannot be written to."""
     return NegprobeError(
-        f"The folder {str(out)!a} cannot be written to: {error}. What is there is kept, and the same command resumes from it."
+        f"The folder {str(out)!a} cannot be written to: {error}. What is there is kept, and the same command resumes "
+        "from it."
     )
 
 
