@@ -26,7 +26,8 @@ from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.labels import predicted_labels
-from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
+from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.layers import Block, Embed, is_hooked, key_mask
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder

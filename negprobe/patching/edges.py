@@ -18,7 +18,8 @@ from torch import Tensor
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block, LayerNorm
+from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
+from negprobe.models.layers import Block
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
@@ -208,9 +209,6 @@ def _past(
     frozen: bool,
 ) -> Float[Tensor, "pair pos sender d_model"]:
     """What a LayerNorm at the input `y` makes of changes of it: `J Δ` of `attribute_edges`."""
-    centred = change - change.mean(dim=-1, keepdim=True)
-    std = torch.sqrt(y.var(dim=-1, correction=0) + layer_norm.eps)[..., None, None]
-    if not frozen:
-        unit = (y - y.mean(dim=-1, keepdim=True))[:, :, None] / std
-        centred = centred - unit * (unit * change).mean(dim=-1, keepdim=True)
-    return centred / std * layer_norm.w
+    if frozen:
+        return FrozenLayerNorm.at(layer_norm, y[:, :, None]).carried(change)
+    return layer_norm.jacobian(y, change)
