@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
+from negprobe.attention.layer_measures import all_heads_norm, residual_norm, value_zeroing
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.models.layers import Block, LayerNorm, is_hooked
+from negprobe.models.layer_norm import FrozenLayerNorm
+from negprobe.models.layers import Block, is_hooked
 
 # What each measure reads of a block.
 _ACTIVATIONS = {
@@ -115,11 +115,8 @@ def _check_outputs(
     outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
     for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
         x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
-        z = einsum(pattern, v, "batch head query key, batch key head e -> batch query head e")
-        h = LayerNorm.forward(block.ln1, x + block.attn.out(z))
-        act_fn = block.mlp.act_fn
-        mlp_out = block.mlp.write(type(act_fn).forward(act_fn, block.mlp.read(h)))
-        by_weights = LayerNorm.forward(block.ln2, h + mlp_out)
+        z = block.attn.weighted(pattern, v)
+        by_weights = block.after_attention(x, block.attn.out(z))
         changed = float((by_weights - output)[mask.bool()].abs().max())
         if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
             raise InputError(
