@@ -29,6 +29,9 @@ CONTRIBUTIONS = tuple(_ACTIVATIONS)
 # What a block's output is computed from, with its weights alone.
 _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
+# Those that carry each token's part through the LayerNorms behind the sums.
+_POST_NORM = ("residual", "zeroing", "globenc")
+
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
 
@@ -70,14 +73,19 @@ def contributions(
         Maps on the model's device; rows and columns of padding are exactly 0.
 
     Raises:
-        InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
-            has no bias to leave out, or a hook that changes how a block's output follows from pattern and values, which
-            all measures but "rollout" compute from the weights.
+        InputError: for an unknown measure, one that is not defined for the model's architecture, tokens the model
+            cannot take, `include_bias=False` with a measure that has no bias to leave out, or a hook that changes how a
+            block's output follows from pattern and values, which all measures but "rollout" compute from the weights.
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if measure in _POST_NORM and model.architecture.norms != "post":
+        raise InputError(
+            f"The measure {measure!r} is defined for post-LayerNorm blocks, but this model's have "
+            f"norms={model.architecture.norms!r}; use 'all_heads_norm' or 'rollout'."
+        )
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
     passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)

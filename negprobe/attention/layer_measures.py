@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from negprobe.attention.measures import counted_values
+from negprobe.base.errors import InputError
 from negprobe.models.layer_norm import FrozenLayerNorm
 from negprobe.models.layers import Block
 
@@ -135,7 +136,15 @@ def value_zeroing(
     The MLP and the LayerNorms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
     weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
     a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
+
+    Raises:
+        InputError: for a block whose LayerNorms do not act on the sums, or whose MLP is gated.
     """
+    if not block.architecture.linear_norm_to_mlp:
+        raise InputError(
+            "Value zeroing is computed in closed form, which needs a post-LayerNorm block with a plain MLP; got "
+            f"norms={block.architecture.norms!r}, mlp={block.architecture.mlp!r}. Use all_heads_norm."
+        )
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)
     distances = resid_mid.new_zeros(len(v), v.shape[1], v.shape[1])

@@ -343,6 +343,11 @@ class _Decomposition:
         """
         last = cache._layer(layer)
         model = cache.model
+        if model.architecture.norms != "post":
+            raise InputError(
+                "A state is decomposed through the LayerNorms of post-LayerNorm blocks, but this model's have "
+                f"norms={model.architecture.norms!r}; read the states with accumulated_resid."
+            )
         if mlp_input and last == model.cfg.n_layers:
             raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
         if apply_ln and not mlp_input:

@@ -20,6 +20,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, ModelError
 from negprobe.base.memory import explaining_out_of_memory
 from negprobe.base.texts import is_utf8, quoted
+from negprobe.models.architecture import Architecture
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
@@ -81,7 +82,8 @@ class HookedEncoder(HookedRootModule):
         self.embed = Embed(cfg)
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
-        self.blocks = nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)])
+        self.architecture = Architecture.of(cfg)
+        self.blocks = nn.ModuleList([Block(self.architecture) for _ in range(cfg.n_layers)])
         if cfg.head == "masked_lm":
             self.mlm_head = MaskedLMHead(cfg)
             self.unembed = Unembed(cfg)

@@ -21,6 +21,8 @@ from torch.nn.modules import module as torch_module
 from transformer_lens.hook_points import HookPoint
 from transformers.activations import ACT2FN
 
+from negprobe.base.errors import ModelError
+from negprobe.models.architecture import Architecture
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.layer_norm import LayerNorm
 
@@ -30,6 +32,9 @@ StageEdit: TypeAlias = Callable[[str, Tensor], Tensor]
 The hooked pass calls the hook points, the patching engine replaces entries, and everyone else takes `unedited`.
 """
 
+
+# The kinds of parts that `Block` computes.
+_KINDS = {"norms": "post", "positions": "absolute", "mlp": "plain"}
 
 _RowMap: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -86,18 +91,19 @@ class Embed(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention without a causal mask."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         """Make per-head projections `[head, d_model, d_head]` and `[head, d_head, d_model]`."""
         super().__init__()
-        self.cfg = cfg
-        self.W_Q = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.W_K = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.W_V = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.b_Q = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.b_K = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.b_V = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
-        self.b_O = nn.Parameter(torch.empty(cfg.d_model))
+        self.architecture = architecture
+        n_heads, d_model, d_head = architecture.n_heads, architecture.d_model, architecture.d_head
+        self.W_Q = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.W_K = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.W_V = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.b_Q = nn.Parameter(torch.empty(n_heads, d_head))
+        self.b_K = nn.Parameter(torch.empty(n_heads, d_head))
+        self.b_V = nn.Parameter(torch.empty(n_heads, d_head))
+        self.W_O = nn.Parameter(torch.empty(n_heads, d_head, d_model))
+        self.b_O = nn.Parameter(torch.empty(d_model))
         self.hook_q = HookPoint()
         self.hook_k = HookPoint()
         self.hook_v = HookPoint()
@@ -133,7 +139,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "*batch query key"]:
         """`q·k / sqrt(d_head)`."""
         # Scaling the queries and not the scores saves a pass over the larger of the two.
-        return (q / self.cfg.d_head**0.5) @ k.mT
+        return (q / self.architecture.d_head**0.5) @ k.mT
 
     @staticmethod
     def pattern(
@@ -179,7 +185,7 @@ class Attention(nn.Module):
         """The heads' outputs at a few queries, without the keys and values of every token.
 
         `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so adds nothing to the softmax; and
-        `A v = (A x) W_V + b_V`, as the weights sum to 1.
+        `A v = (A x) W_V + b_V`, as the weights sum to 1. Only for architectures with `linear_keys`.
         """
         q = self.project("q", torch.take_along_dim(x, queries[..., None], dim=1))
         folded = einsum(q, self.W_K, "batch query head d_head, head d_model d_head -> batch head query d_model")
@@ -210,15 +216,15 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear maps around an activation."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         """Make `W_in [d_model, d_mlp]` and `W_out [d_mlp, d_model]`."""
         super().__init__()
-        assert cfg.d_mlp is not None
-        self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
-        self.b_in = nn.Parameter(torch.empty(cfg.d_mlp))
-        self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
-        self.b_out = nn.Parameter(torch.empty(cfg.d_model))
-        self.act_fn = ACT2FN[cfg.act_fn]
+        d_model, d_mlp = architecture.d_model, architecture.d_mlp
+        self.W_in = nn.Parameter(torch.empty(d_model, d_mlp))
+        self.b_in = nn.Parameter(torch.empty(d_mlp))
+        self.W_out = nn.Parameter(torch.empty(d_mlp, d_model))
+        self.b_out = nn.Parameter(torch.empty(d_model))
+        self.act_fn = ACT2FN[architecture.act_fn]
         self.hook_pre = HookPoint()
         self.hook_post = HookPoint()
 
@@ -254,13 +260,21 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One post-LayerNorm block: `LN2(h + MLP(h))` with `h = LN1(x + Attention(x))`."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
-        """Make attention, MLP and the two LayerNorms."""
+    def __init__(self, architecture: Architecture) -> None:
+        """Make attention, MLP and the two LayerNorms.
+
+        Raises:
+            ModelError: for a kind of part that a block cannot be made of.
+        """
         super().__init__()
-        self.attn = Attention(cfg)
-        self.ln1 = LayerNorm(cfg.d_model, cfg.eps)
-        self.mlp = MLP(cfg)
-        self.ln2 = LayerNorm(cfg.d_model, cfg.eps)
+        kinds = {name: getattr(architecture, name) for name in _KINDS}
+        if kinds != _KINDS:
+            raise ModelError(f"A block must have {_KINDS}, got {kinds}; choose a model of a supported family.")
+        self.architecture = architecture
+        self.attn = Attention(architecture)
+        self.ln1 = LayerNorm(architecture.d_model, architecture.eps)
+        self.mlp = MLP(architecture)
+        self.ln2 = LayerNorm(architecture.d_model, architecture.eps)
         self.hook_resid_pre = HookPoint()
         self.hook_attn_out = HookPoint()
         self.hook_resid_mid = HookPoint()

@@ -84,13 +84,18 @@ def attribute_edges(
 
     Raises:
         PatchingError: for an objective that the model or a pair does not have, an objective without a
-            gradient, a model with hooks, or no pairs at all.
+            gradient, a model with hooks or without post-LayerNorm blocks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
     if has_hooks(model):
         raise PatchingError(
             "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."
+        )
+    if model.architecture.norms != "post":
+        raise PatchingError(
+            "Edges are followed from LayerNorm to LayerNorm of post-LayerNorm blocks, but this model's have "
+            f"norms={model.architecture.norms!r}; use path_patch or attribute."
         )
     objective = objective or default_objective(model)
     if objective is kl_divergence:

@@ -323,10 +323,10 @@ def _mixed(
     n_pos = base.resid[layer].shape[1]
     whole = rows is not None and len(rows.values) == len(pair) * n_pos
     maps = bool(here["attn_scores"] or here["pattern"])
-    if queries is not None and whole and 2 * queries.shape[1] < n_pos:
+    folds = block.architecture.linear_keys and not maps and not any(here[site] for site in _INPUTS)
+    if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
         assert rows is not None
-        if not maps and not any(here[site] for site in _INPUTS):
-            return block.attn.mix_of_few(rows.values.unflatten(0, (len(pair), n_pos)), queries, mask)
+        return block.attn.mix_of_few(rows.values.unflatten(0, (len(pair), n_pos)), queries, mask)
 
     def projected(site: str) -> Float[Tensor, "run pos head d_head"]:
         unpatched = getattr(base, site)[layer]
