@@ -139,7 +139,11 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "*batch query key"]:
         """`q·k / sqrt(d_head)`."""
         # Scaling the queries and not the scores saves a pass over the larger of the two.
-        return (q / self.architecture.d_head**0.5) @ k.mT
+        return self.scaled(q) @ k.mT
+
+    def scaled(self, q: Float[Tensor, "*any d_head"]) -> Float[Tensor, "*any d_head"]:
+        """Queries over `sqrt(d_head)`."""
+        return q / self.architecture.d_head**0.5
 
     @staticmethod
     def pattern(
@@ -187,9 +191,9 @@ class Attention(nn.Module):
         `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so adds nothing to the softmax; and
         `A v = (A x) W_V + b_V`, as the weights sum to 1. Only for architectures with `linear_keys`.
         """
-        q = self.project("q", torch.take_along_dim(x, queries[..., None], dim=1))
-        folded = einsum(q, self.W_K, "batch query head d_head, head d_model d_head -> batch head query d_model")
-        scores = self.scores(folded.flatten(1, 2), x).unflatten(1, folded.shape[1:3])
+        q = self.scaled(self.project("q", torch.take_along_dim(x, queries[..., None], dim=1)))
+        folded = einsum(q, self.W_K, "batch query head d_head, head d_model d_head -> batch query head d_model")
+        scores = einsum(folded, x, "batch query head d_model, batch pos d_model -> batch head query pos")
         pattern = self.pattern(scores, mask)
         mixed = einsum(pattern, x, "batch head query pos, batch pos d_model -> batch query head d_model")
         z = einsum(mixed, self.W_V, "batch query head d_model, head d_model d_head -> batch query head d_head")

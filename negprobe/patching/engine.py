@@ -93,7 +93,9 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         z = block.attn.mix(q, k, v, mask)
         for kind, activation in zip(_KEPT, (x, q, k, v, z), strict=True):
             kept[kind].append(activation)
-        x = block.after_attention(x, block.attn.out(z))
+        # As rows, as patched runs have them, so that both are rounded alike.
+        rows = block.after_attention(x.flatten(0, 1), block.attn.out(z.flatten(0, 1)))
+        x = rows.unflatten(0, x.shape[:2])
     return BaseRun(run, *_with_final(kept, x))
 
 
