@@ -33,7 +33,8 @@ from negprobe.attention.layer_measures import (
     value_zeroing,
 )
 from negprobe.attention.rollout import globenc, rollout
-from negprobe.models.layers import Block, LayerNorm
+from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.layers import Block
 
 
 class LiveBytes(TorchDispatchMode):

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from negprobe.attention.layer_measures import FrozenLayerNorm, all_heads_norm, residual_norm, value_zeroing
+from negprobe.attention.layer_measures import all_heads_norm, residual_norm, value_zeroing
 from negprobe.attention.rollout import globenc, rollout
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.models.layers import Block, LayerNorm, is_hooked
+from negprobe.models.layer_norm import FrozenLayerNorm
+from negprobe.models.layers import Block, is_hooked
 
 # What each measure reads of a block.
 _ACTIVATIONS = {
@@ -28,6 +28,9 @@ CONTRIBUTIONS = tuple(_ACTIVATIONS)
 
 # What a block's output is computed from, with its weights alone.
 _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
+
+# Those that carry each token's part through the LayerNorms behind the sums.
+_POST_NORM = ("residual", "zeroing", "globenc")
 
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
@@ -70,14 +73,19 @@ def contributions(
         Maps on the model's device; rows and columns of padding are exactly 0.
 
     Raises:
-        InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that
-            has no bias to leave out, or a hook that changes how a block's output follows from pattern and values, which
-            all measures but "rollout" compute from the weights.
+        InputError: for an unknown measure, one that is not defined for the model's architecture, tokens the model
+            cannot take, `include_bias=False` with a measure that has no bias to leave out, or a hook that changes how a
+            block's output follows from pattern and values, which all measures but "rollout" compute from the weights.
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if measure in _POST_NORM and model.architecture.norms != "post":
+        raise InputError(
+            f"The measure {measure!r} is defined for post-LayerNorm blocks, but this model's have "
+            f"norms={model.architecture.norms!r}; use 'all_heads_norm' or 'rollout'."
+        )
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
     passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)
@@ -115,11 +123,8 @@ def _check_outputs(
     outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
     for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
         x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
-        z = einsum(pattern, v, "batch head query key, batch key head e -> batch query head e")
-        h = LayerNorm.forward(block.ln1, x + block.attn.out(z))
-        act_fn = block.mlp.act_fn
-        mlp_out = block.mlp.write(type(act_fn).forward(act_fn, block.mlp.read(h)))
-        by_weights = LayerNorm.forward(block.ln2, h + mlp_out)
+        z = block.attn.weighted(pattern, v)
+        by_weights = block.after_attention(x, block.attn.out(z))
         changed = float((by_weights - output)[mask.bool()].abs().max())
         if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
             raise InputError(

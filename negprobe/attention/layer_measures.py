@@ -8,7 +8,6 @@ A mask is 1 for tokens and 0 for padding; what has to do with padding is exactly
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,35 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from negprobe.attention.measures import counted_values
-from negprobe.models.layers import Block, LayerNorm
+from negprobe.base.errors import InputError
+from negprobe.models.layer_norm import FrozenLayerNorm
+from negprobe.models.layers import Block
 
 # The most floats the widest tensor of value zeroing may take, but for the result: 8 MB in float32.
 _CHUNK_BUDGET = 2**21
-
-
-@dataclass(frozen=True)
-class FrozenLayerNorm:
-    """A LayerNorm at one input, where it is linear: centre, times the gain, over that input's deviation.
-
-    `g(y_j) = (y_j - mean(y_j)) / std(y) * γ` for each summand `y_j` of an input `y`; all of them together, plus the
-    LayerNorm's bias, are its output. Kobayashi et al. 2021, section 3.2.
-
-    Attributes:
-        gain: γ.
-        std: Standard deviation of the input, over the width, with the LayerNorm's epsilon.
-    """
-
-    gain: Float[Tensor, " d_model"]
-    std: Float[Tensor, "*batch query"]
-
-    @classmethod
-    def at(cls, layer_norm: LayerNorm, y: Float[Tensor, "*batch query d_model"]) -> "FrozenLayerNorm":
-        """The linear map that `layer_norm` is at its input `y`."""
-        return cls(layer_norm.w, torch.sqrt(y.var(dim=-1, correction=0) + layer_norm.eps))
-
-    def scaled(self, summand: Float[Tensor, "*any d_model"]) -> Float[Tensor, "*any d_model"]:
-        """`g` of a summand times `std`, which is the same for all summands of one token."""
-        return (summand - summand.mean(dim=-1, keepdim=True)) * self.gain
 
 
 def all_heads_norm(
@@ -160,7 +136,15 @@ def value_zeroing(
     The MLP and the LayerNorms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
     weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
     a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
+
+    Raises:
+        InputError: for a block whose LayerNorms do not act on the sums, or whose MLP is gated.
     """
+    if not block.architecture.linear_norm_to_mlp:
+        raise InputError(
+            "Value zeroing is computed in closed form, which needs a post-LayerNorm block with a plain MLP; got "
+            f"norms={block.architecture.norms!r}, mlp={block.architecture.mlp!r}. Use all_heads_norm."
+        )
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)
     distances = resid_mid.new_zeros(len(v), v.shape[1], v.shape[1])
@@ -231,8 +215,8 @@ def _text_zeroing(
     block: Block,
 ) -> Float[Tensor, "query key"]:
     W_O, W_in, ln1 = block.attn.W_O, block.mlp.W_in, FrozenLayerNorm.at(block.ln1, resid_mid)
-    h1 = _normalized(resid_mid, block.ln1)[0]
-    h = _output_direction(h1, h1 @ W_in + block.mlp.b_in, block)
+    h1 = block.ln1.normalized(resid_mid)
+    h = _output_direction(h1, block.mlp.read(h1), block)
     # LN1, but for its deviation, and W_in are linear: they act on what each head writes, once, not on every pair's h1.
     resid_in = ln1.scaled(resid_mid) @ W_in
     b_in = block.ln1.b @ W_in + block.mlp.b_in
@@ -240,7 +224,7 @@ def _text_zeroing(
     for queries, keys in _chunks(len(v), max(1, _CHUNK_BUDGET // max(W_in.shape))):
         weights = rearrange(pattern[:, queries, keys], "head query key -> key query head")
         f = einsum(v[keys], W_O, "key head e, head e m -> key head m")
-        h1, inverse_std = _normalized(resid_mid[queries] - weights @ f, block.ln1)
+        h1, inverse_std = block.ln1.normalized_and_inverse_std(resid_mid[queries] - weights @ f)
         pre = (resid_in[queries] - weights @ (ln1.scaled(f) @ W_in)) * inverse_std + b_in
         # Half the squared distance of unit vectors is 1 - cos, without its loss of digits where cos is near 1.
         turned = _output_direction(h1, pre, block) - h[queries]
@@ -260,15 +244,6 @@ def _chunks(length: int, pairs: int) -> Iterator[tuple[slice, slice]]:
 def _output_direction(
     h1: Float[Tensor, "*any d_model"], pre: Float[Tensor, "*any d_mlp"], block: Block
 ) -> Float[Tensor, "*any d_model"]:
-    """The block's output as a unit vector, from the MLP's input and what stands before its activation."""
-    mlp_out = F.linear(block.mlp.act_fn(pre), block.mlp.W_out.T, block.mlp.b_out)
-    return F.normalize(_normalized(h1 + mlp_out, block.ln2)[0], dim=-1)
-
-
-def _normalized(
-    x: Float[Tensor, "*any d_model"], layer_norm: LayerNorm
-) -> tuple[Float[Tensor, "*any d_model"], Float[Tensor, "*any 1"]]:
-    """What a LayerNorm makes of its input, and the inverse of that input's deviation."""
-    output, _, inverse_std = torch.native_layer_norm(x, layer_norm.w.shape, layer_norm.w, layer_norm.b, layer_norm.eps)
-    # In half precision it comes in float32.
-    return output, inverse_std.to(x.dtype)
+    """The block's output as a unit vector, from the MLP's input and the values before its activation function."""
+    mlp_out = block.mlp.write(block.mlp.activated(pre))
+    return F.normalize(block.ln2.normalized(h1 + mlp_out), dim=-1)

@@ -22,7 +22,7 @@ from transformer_lens.utilities import Slice
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.base.texts import quoted
-from negprobe.models.layers import LayerNorm
+from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]
@@ -343,6 +343,11 @@ class _Decomposition:
         """
         last = cache._layer(layer)
         model = cache.model
+        if model.architecture.norms != "post":
+            raise InputError(
+                "A state is decomposed through the LayerNorms of post-LayerNorm blocks, but this model's have "
+                f"norms={model.architecture.norms!r}; read the states with accumulated_resid."
+            )
         if mlp_input and last == model.cfg.n_layers:
             raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
         if apply_ln and not mlp_input:
@@ -364,7 +369,7 @@ class _Decomposition:
             state = self._at(f"blocks.{last}.hook_resid_mid")
             if apply_ln:
                 self._through(model.blocks[last].ln1, f"blocks.{last}.hook_resid_mid")
-                state = _normalized(model.blocks[last].ln1, state)
+                state = model.blocks[last].ln1.like(state).normalized(state)
             self.state = state
         else:
             self.state = _sliced(_floating(cache._state(last)), pos_slice, dim=-2)
@@ -461,17 +466,12 @@ class _Decomposition:
 
     def _through_norm(self, norm: LayerNorm, y: Tensor) -> None:
         """Carry every term through a LayerNorm whose input in this run is `y`."""
-        gain, bias = norm.w.detach().to(y), norm.b.detach().to(y)
-        std = torch.sqrt(y.var(dim=-1, correction=0, keepdim=True) + norm.eps)
-        self._map(lambda terms: (terms - terms.mean(dim=-1, keepdim=True)) / std * gain, bias)
+        norm = norm.like(y)
+        self._map(FrozenLayerNorm.at(norm, y).carried, norm.b)
 
     def _map(self, linear: Callable[[Tensor], Tensor], bias: Tensor) -> None:
         self._stacks = [(labels, linear(stack)) for labels, stack in self._stacks]
         self._bias = linear(self._bias) + bias
-
-
-def _normalized(norm: LayerNorm, y: Tensor) -> Tensor:
-    return torch.nn.functional.layer_norm(y, norm.w.shape, norm.w.detach().to(y), norm.b.detach().to(y), norm.eps)
 
 
 def _floating(activation: Tensor) -> Tensor:

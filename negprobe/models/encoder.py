@@ -20,13 +20,15 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, ModelError
 from negprobe.base.memory import explaining_out_of_memory
 from negprobe.base.texts import is_utf8, quoted
+from negprobe.models.architecture import Architecture
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.labels import predicted_labels
-from negprobe.models.layers import Block, Embed, LayerNorm, is_hooked, key_mask
+from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.layers import Block, Embed, is_hooked, key_mask
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
@@ -80,7 +82,8 @@ class HookedEncoder(HookedRootModule):
         self.embed = Embed(cfg)
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
-        self.blocks = nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)])
+        self.architecture = Architecture.of(cfg)
+        self.blocks = nn.ModuleList([Block(self.architecture) for _ in range(cfg.n_layers)])
         if cfg.head == "masked_lm":
             self.mlm_head = MaskedLMHead(cfg)
             self.unembed = Unembed(cfg)

@@ -2,7 +2,15 @@
 
 Parameters have TransformerLens's per-head layout. They are usually strided views of the weights they were converted
 from, so that flattening the heads for one large matrix product copies nothing.
+
+A block's arithmetic stands in its stage functions, which act on rows and take edits: `project`, `mix` (through
+`scores`, `pattern` and `weighted`), `Attention.out` and `after_attention`. The hooked pass, the patching engine, paths,
+edges and the measures all call them.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +21,27 @@ from torch.nn.modules import module as torch_module
 from transformer_lens.hook_points import HookPoint
 from transformers.activations import ACT2FN
 
+from negprobe.base.errors import ModelError
+from negprobe.models.architecture import Architecture
 from negprobe.models.config import HookedEncoderConfig
+from negprobe.models.layer_norm import LayerNorm
+
+StageEdit: TypeAlias = Callable[[str, Tensor], Tensor]
+"""What becomes of an activation on its way through a block, by the name of its site (`"q"`, `"resid_mid"`, ...).
+
+The hooked pass calls the hook points, the patching engine replaces entries, and everyone else takes `unedited`.
+"""
 
 
-class LayerNorm(nn.Module):
-    """`(x - mean) / sqrt(var + eps) * w + b` over the last axis."""
+# The kinds of parts that `Block` computes.
+_KINDS = {"norms": "post", "positions": "absolute", "mlp": "plain"}
 
-    def __init__(self, width: int, eps: float) -> None:
-        """Make the parameters; `width` is the size of the last axis."""
-        super().__init__()
-        self.eps = eps
-        self.w = nn.Parameter(torch.ones(width))
-        self.b = nn.Parameter(torch.zeros(width))
+_RowMap: TypeAlias = Callable[[Tensor], Tensor]
 
-    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        """Normalise the last axis."""
-        return F.layer_norm(x, self.w.shape, self.w, self.b, self.eps)
+
+def unedited(site: str, activation: Tensor) -> Tensor:
+    """The activation as it is."""
+    return activation
 
 
 class Embed(nn.Module):
@@ -78,18 +91,19 @@ class Embed(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention without a causal mask."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         """Make per-head projections `[head, d_model, d_head]` and `[head, d_head, d_model]`."""
         super().__init__()
-        self.cfg = cfg
-        self.W_Q = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.W_K = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.W_V = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_model, cfg.d_head))
-        self.b_Q = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.b_K = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.b_V = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head))
-        self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
-        self.b_O = nn.Parameter(torch.empty(cfg.d_model))
+        self.architecture = architecture
+        n_heads, d_model, d_head = architecture.n_heads, architecture.d_model, architecture.d_head
+        self.W_Q = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.W_K = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.W_V = nn.Parameter(torch.empty(n_heads, d_model, d_head))
+        self.b_Q = nn.Parameter(torch.empty(n_heads, d_head))
+        self.b_K = nn.Parameter(torch.empty(n_heads, d_head))
+        self.b_V = nn.Parameter(torch.empty(n_heads, d_head))
+        self.W_O = nn.Parameter(torch.empty(n_heads, d_head, d_model))
+        self.b_O = nn.Parameter(torch.empty(d_model))
         self.hook_q = HookPoint()
         self.hook_k = HookPoint()
         self.hook_v = HookPoint()
@@ -107,32 +121,36 @@ class Attention(nn.Module):
 
         `mask` (see `key_mask`) acts after `hook_attn_scores`, so padding stays masked whatever a hook writes.
         """
-        q = self.hook_q(self.project(x, self.W_Q, self.b_Q))
-        k = self.hook_k(self.project(x, self.W_K, self.b_K))
-        v = self.hook_v(self.project(x, self.W_V, self.b_V))
-        z = self.hook_z(self.mix(q, k, v, mask))
-        if is_hooked(self.hook_result):
-            return self.hook_result(self.result(z)).sum(dim=2) + self.b_O
-        return self.out(z)
+        q, k, v = (self._hooked(site, self.project(site, x)) for site in ("q", "k", "v"))
+        maps = self._hooked if is_hooked(self.hook_attn_scores, self.hook_pattern) else None
+        return self.out(self.mix(q, k, v, mask, maps), self._hooked, by_head=is_hooked(self.hook_result))
 
-    def result(self, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... head d_model"]:
-        """What each head writes."""
-        return einsum(z, self.W_O, "... head d_head, head d_head d_model -> ... head d_model")
-
-    def out(self, z: Float[Tensor, "... head d_head"]) -> Float[Tensor, "... d_model"]:
-        """What all heads write together, with the bias."""
-        W_O = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
-        return F.linear(z.flatten(-2), W_O, self.b_O)
-
-    @staticmethod
     def project(
-        x: Float[Tensor, "... d_model"],
-        W: Float[Tensor, "head d_model d_head"],
-        b: Float[Tensor, "head d_head"],
-    ) -> Float[Tensor, "... head d_head"]:
-        """Queries, keys or values: `x W + b` per head."""
+        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "*row head d_head"]:
+        """Queries ("q"), keys ("k") or values ("v"): `x W + b` per head, of all heads or of some."""
+        every_W, every_b = {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
+        W, b = (every_W, every_b) if heads is None else (every_W[heads], every_b[heads])
         W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
         return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
+
+    def scores(
+        self, q: Float[Tensor, "*batch query width"], k: Float[Tensor, "*batch key width"]
+    ) -> Float[Tensor, "*batch query key"]:
+        """`q·k / sqrt(d_head)`."""
+        # Scaling the queries and not the scores saves a pass over the larger of the two.
+        return self.scaled(q) @ k.mT
+
+    def scaled(self, q: Float[Tensor, "*any d_head"]) -> Float[Tensor, "*any d_head"]:
+        """Queries over `sqrt(d_head)`."""
+        return q / self.architecture.d_head**0.5
+
+    @staticmethod
+    def pattern(
+        scores: Float[Tensor, "batch head query key"], mask: Bool[Tensor, "batch 1 1 key"] | None
+    ) -> Float[Tensor, "batch head query key"]:
+        """The pattern of these scores, exactly 0 at padding."""
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
     def mix(
         self,
@@ -140,59 +158,127 @@ class Attention(nn.Module):
         k: Float[Tensor, "batch key head d_head"],
         v: Float[Tensor, "batch key head d_head"],
         mask: Bool[Tensor, "batch 1 1 key"] | None,
+        edit: StageEdit | None = None,
     ) -> Float[Tensor, "batch query head d_head"]:
-        """The heads' outputs, pattern times values."""
-        q, k, v = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k, v))
-        if is_hooked(self.hook_attn_scores, self.hook_pattern):
-            # Scaling the queries and not the scores saves a pass over the larger of the two.
-            scores = self.hook_attn_scores((q / self.cfg.d_head**0.5) @ k.mT)
-            pattern = self.hook_pattern(masked_softmax(scores, mask))
-            z = pattern @ v
-        else:
-            # Nobody looks at the pattern, so the fused kernel, which never forms it, may be used.
-            z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        """The heads' outputs, pattern times values.
+
+        Without an edit of the scores or the pattern the fused kernel, which never forms them, is used.
+        """
+        by_head_q, by_head_k = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k))
+        if edit is not None:
+            scores = edit("attn_scores", self.scores(by_head_q, by_head_k))
+            return self.weighted(edit("pattern", self.pattern(scores, mask)), v)
+        by_head_v = rearrange(v, "batch key head d_head -> batch head key d_head")
+        z = F.scaled_dot_product_attention(by_head_q, by_head_k, by_head_v, attn_mask=mask)
         return rearrange(z, "batch head query d_head -> batch query head d_head")
+
+    @staticmethod
+    def weighted(
+        pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key head d_head"]
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """The pattern times the values."""
+        z = pattern @ rearrange(v, "batch key head d_head -> batch head key d_head")
+        return rearrange(z, "batch head query d_head -> batch query head d_head")
+
+    def mix_of_few(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        queries: Int[Tensor, "batch query"],
+        mask: Bool[Tensor, "batch 1 1 key"] | None,
+    ) -> Float[Tensor, "batch query head d_head"]:
+        """The heads' outputs at a few queries, without the keys and values of every token.
+
+        `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so adds nothing to the softmax; and
+        `A v = (A x) W_V + b_V`, as the weights sum to 1. Only for architectures with `linear_keys`.
+        """
+        q = self.scaled(self.project("q", torch.take_along_dim(x, queries[..., None], dim=1)))
+        folded = einsum(q, self.W_K, "batch query head d_head, head d_model d_head -> batch query head d_model")
+        scores = einsum(folded, x, "batch query head d_model, batch pos d_model -> batch head query pos")
+        pattern = self.pattern(scores, mask)
+        mixed = einsum(pattern, x, "batch head query pos, batch pos d_model -> batch query head d_model")
+        z = einsum(mixed, self.W_V, "batch query head d_model, head d_model d_head -> batch query head d_head")
+        return z + self.b_V
+
+    def result(self, z: Float[Tensor, "*row head d_head"]) -> Float[Tensor, "*row head d_model"]:
+        """What each head writes."""
+        return einsum(z, self.W_O, "... head d_head, head d_head d_model -> ... head d_model")
+
+    def out(
+        self, z: Float[Tensor, "*row head d_head"], edit: StageEdit = unedited, by_head: bool = False
+    ) -> Float[Tensor, "*row d_model"]:
+        """What all heads write together, with the bias; `by_head` if "result" is edited, which takes longer."""
+        z = edit("z", z)
+        if by_head:
+            return edit("result", self.result(z)).sum(dim=-2) + self.b_O
+        W_O = rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)")
+        return F.linear(z.flatten(-2), W_O, self.b_O)
+
+    def _hooked(self, site: str, activation: Tensor) -> Tensor:
+        return getattr(self, f"hook_{site}")(activation)
 
 
 class MLP(nn.Module):
     """Two linear maps around an activation."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         """Make `W_in [d_model, d_mlp]` and `W_out [d_mlp, d_model]`."""
         super().__init__()
-        assert cfg.d_mlp is not None
-        self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
-        self.b_in = nn.Parameter(torch.empty(cfg.d_mlp))
-        self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
-        self.b_out = nn.Parameter(torch.empty(cfg.d_model))
-        self.act_fn = ACT2FN[cfg.act_fn]
+        d_model, d_mlp = architecture.d_model, architecture.d_mlp
+        self.W_in = nn.Parameter(torch.empty(d_model, d_mlp))
+        self.b_in = nn.Parameter(torch.empty(d_mlp))
+        self.W_out = nn.Parameter(torch.empty(d_mlp, d_model))
+        self.b_out = nn.Parameter(torch.empty(d_model))
+        self.act_fn = ACT2FN[architecture.act_fn]
         self.hook_pre = HookPoint()
         self.hook_post = HookPoint()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the MLP writes."""
-        pre = self.hook_pre(self.read(x))
-        return self.write(self.hook_post(self.act_fn(pre)))
+        return self._compose(x, self.act_fn, self._hooked)
 
-    def read(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
-        """What stands before the activation."""
+    def read(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_mlp"]:
+        """The values before the activation function."""
         return F.linear(x, self.W_in.T, self.b_in)
 
-    def write(self, post: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
-        """What is written from behind the activation."""
+    def activated(self, pre: Float[Tensor, "*row d_mlp"]) -> Float[Tensor, "*row d_mlp"]:
+        """The values after the activation function, without its module's hooks."""
+        return type(self.act_fn).forward(self.act_fn, pre)
+
+    def write(self, post: Float[Tensor, "*row d_mlp"]) -> Float[Tensor, "*row d_model"]:
+        """What the values after the activation function write."""
         return F.linear(post, self.W_out.T, self.b_out)
+
+    def out(self, x: Float[Tensor, "*row d_model"], edit: StageEdit = unedited) -> Float[Tensor, "*row d_model"]:
+        """What the MLP writes, without hooks."""
+        return self._compose(x, self.activated, edit)
+
+    def _compose(
+        self, x: Float[Tensor, "*row d_model"], act: _RowMap, edit: StageEdit
+    ) -> Float[Tensor, "*row d_model"]:
+        return self.write(edit("mlp_post", act(edit("mlp_pre", self.read(x)))))
+
+    def _hooked(self, site: str, activation: Tensor) -> Tensor:
+        return getattr(self, f"hook_{site.removeprefix('mlp_')}")(activation)
 
 
 class Block(nn.Module):
     """One post-LayerNorm block: `LN2(h + MLP(h))` with `h = LN1(x + Attention(x))`."""
 
-    def __init__(self, cfg: HookedEncoderConfig) -> None:
-        """Make attention, MLP and the two LayerNorms."""
+    def __init__(self, architecture: Architecture) -> None:
+        """Make attention, MLP and the two LayerNorms.
+
+        Raises:
+            ModelError: for a kind of part that a block cannot be made of.
+        """
         super().__init__()
-        self.attn = Attention(cfg)
-        self.ln1 = LayerNorm(cfg.d_model, cfg.eps)
-        self.mlp = MLP(cfg)
-        self.ln2 = LayerNorm(cfg.d_model, cfg.eps)
+        kinds = {name: getattr(architecture, name) for name in _KINDS}
+        if kinds != _KINDS:
+            raise ModelError(f"A block must have {_KINDS}, got {kinds}; choose a model of a supported family.")
+        self.architecture = architecture
+        self.attn = Attention(architecture)
+        self.ln1 = LayerNorm(architecture.d_model, architecture.eps)
+        self.mlp = MLP(architecture)
+        self.ln2 = LayerNorm(architecture.d_model, architecture.eps)
         self.hook_resid_pre = HookPoint()
         self.hook_attn_out = HookPoint()
         self.hook_resid_mid = HookPoint()
@@ -207,10 +293,48 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch pos d_model"]:
         """The next block's input."""
         x = self.hook_resid_pre(x)
-        resid_mid = self.hook_resid_mid(x + self.hook_attn_out(self.attn(x, mask)))
-        h = self.ln1(resid_mid)
-        resid_post = self.hook_resid_post(h + self.hook_mlp_out(self.mlp(h)))
-        return self.hook_normalized_resid_post(self.ln2(resid_post))
+        return self._compose(x, self.attn(x, mask), self.ln1, self.mlp, self.ln2, self._hooked)
+
+    def project(
+        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "*row head d_head"]:
+        """Queries ("q"), keys ("k") or values ("v") of rows of the block's input, of all heads or of some."""
+        return self.attn.project(site, x, heads)
+
+    def mlp_out(
+        self, x: Float[Tensor, "*row d_model"], attn_out: Float[Tensor, "*row d_model"]
+    ) -> Float[Tensor, "*row d_model"]:
+        """What the MLP writes, from rows of the block's input and what attention writes there."""
+        return self.mlp.out(self.ln1.normalized(x + attn_out))
+
+    def after_attention(
+        self,
+        x: Float[Tensor, "*row d_model"],
+        attn_out: Float[Tensor, "*#row d_model"],
+        edit: StageEdit = unedited,
+        mlp_out: Float[Tensor, "*#row d_model"] | None = None,
+    ) -> Float[Tensor, "*row d_model"]:
+        """The next block's input, row by row, from this one's and what attention writes; no hooks act.
+
+        Args:
+            x: Rows of the block's input.
+            attn_out: What attention writes there.
+            edit: What becomes of the activations on the way.
+            mlp_out: What the MLP writes, if it is not to read these rows.
+        """
+        mlp = partial(self.mlp.out, edit=edit) if mlp_out is None else lambda _: mlp_out
+        return self._compose(x, attn_out, self.ln1.normalized, mlp, self.ln2.normalized, edit)
+
+    @staticmethod
+    def _compose(
+        x: Tensor, attn_out: Tensor, ln1: _RowMap, mlp: _RowMap, ln2: _RowMap, edit: StageEdit
+    ) -> Float[Tensor, "*row d_model"]:
+        """The order of a block's parts, each either a module, with its hooks, or a stage of it, without."""
+        h = ln1(edit("resid_mid", x + edit("attn_out", attn_out)))
+        return edit("normalized_resid_post", ln2(edit("resid_post", h + edit("mlp_out", mlp(h)))))
+
+    def _hooked(self, site: str, activation: Tensor) -> Tensor:
+        return getattr(self, f"hook_{site}")(activation)
 
 
 def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | None:
@@ -219,13 +343,6 @@ def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | 
     It is boolean, so its type cannot differ from that of the scores.
     """
     return None if bool(mask.all()) else rearrange(mask.bool(), "batch key -> batch 1 1 key")
-
-
-def masked_softmax(
-    scores: Float[Tensor, "batch head query key"], mask: Bool[Tensor, "batch 1 1 key"] | None
-) -> Float[Tensor, "batch head query key"]:
-    """The pattern of these scores, exactly 0 at padding."""
-    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
 
 def is_hooked(*modules: nn.Module) -> bool:

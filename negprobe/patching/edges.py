@@ -18,7 +18,8 @@ from torch import Tensor
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block, LayerNorm
+from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
+from negprobe.models.layers import Block
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
@@ -83,13 +84,18 @@ def attribute_edges(
 
     Raises:
         PatchingError: for an objective that the model or a pair does not have, an objective without a
-            gradient, a model with hooks, or no pairs at all.
+            gradient, a model with hooks or without post-LayerNorm blocks, or no pairs at all.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
     if has_hooks(model):
         raise PatchingError(
             "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."
+        )
+    if model.architecture.norms != "post":
+        raise PatchingError(
+            "Edges are followed from LayerNorm to LayerNorm of post-LayerNorm blocks, but this model's have "
+            f"norms={model.architecture.norms!r}; use path_patch or attribute."
         )
     objective = objective or default_objective(model)
     if objective is kl_divergence:
@@ -208,9 +214,6 @@ def _past(
     frozen: bool,
 ) -> Float[Tensor, "pair pos sender d_model"]:
     """What a LayerNorm at the input `y` makes of changes of it: `J Δ` of `attribute_edges`."""
-    centred = change - change.mean(dim=-1, keepdim=True)
-    std = torch.sqrt(y.var(dim=-1, correction=0) + layer_norm.eps)[..., None, None]
-    if not frozen:
-        unit = (y - y.mean(dim=-1, keepdim=True))[:, :, None] / std
-        centred = centred - unit * (unit * change).mean(dim=-1, keepdim=True)
-    return centred / std * layer_norm.w
+    if frozen:
+        return FrozenLayerNorm.at(layer_norm, y[:, :, None]).carried(change)
+    return layer_norm.jacobian(y, change)

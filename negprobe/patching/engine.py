@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Attention, Block, is_hooked, key_mask, masked_softmax
+from negprobe.models.layers import Block, is_hooked, key_mask
 from negprobe.patching.edits import Edit, replaced, replaced_queries, replaced_rows, touched
 from negprobe.patching.objectives import Readout
 from negprobe.patching.runs import Run, cached
@@ -29,8 +29,8 @@ from negprobe.patching.sites import SITES
 _HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
 _PATTERN_BUDGET = 2**27
 
-_KEPT = ("resid_pre", "q", "k", "v", "z")
-_NO_EDITS: Mapping[str, Sequence[Edit]] = dict.fromkeys(SITES, ())
+_INPUTS = ("q", "k", "v")
+_KEPT = ("resid_pre", *_INPUTS, "z")
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
     kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
     for layer in layers:
         block = _block_of(model, layer)
-        attn = block.attn
-        q, k, v = (attn.project(x, W, b) for W, b in ((attn.W_Q, attn.b_Q), (attn.W_K, attn.b_K), (attn.W_V, attn.b_V)))
-        z = attn.mix(q, k, v, mask)
+        q, k, v = (block.project(site, x) for site in _INPUTS)
+        z = block.attn.mix(q, k, v, mask)
         for kind, activation in zip(_KEPT, (x, q, k, v, z), strict=True):
             kept[kind].append(activation)
-        rows = _after_attention(block, _NO_EDITS, x.flatten(0, 1), z.flatten(0, 1))
+        # As rows, as patched runs have them, so that both are rounded alike.
+        rows = block.after_attention(x.flatten(0, 1), block.attn.out(z.flatten(0, 1)))
         x = rows.unflatten(0, x.shape[:2])
     return BaseRun(run, *_with_final(kept, x))
 
@@ -162,9 +162,9 @@ def run_edited(
             for site in SITES
             if SITES[site].has_layers
         }
-        block = model.blocks[layer]
-        assert isinstance(block, Block)
-        rows = _block(block, layer, base, pair, here, rows, real.bool(), keys, read if layer == last else None)
+        rows = _block(
+            _block_of(model, layer), layer, base, pair, here, rows, real.bool(), keys, read if layer == last else None
+        )
     if read is None:
         return readout.read(
             base.resid[-1][pair] if rows is None else rows.onto(base.resid[-1], pair, rows.values), pair
@@ -257,14 +257,14 @@ def _block(
         # Every query sees a changed key, and these are the queries that count.
         run = torch.arange(len(pair), device=pair.device).repeat_interleave(read.shape[1])
         pos = read.flatten()
-        z = _attention(block.attn, layer, base, pair, here, rows, mask, read).flatten(0, 1)
+        z = _mixed(block, layer, base, pair, here, rows, mask, read).flatten(0, 1)
     else:
         changed = real if mixes else touched(edits, real) & real
         if read is not None:
             changed = changed & torch.zeros_like(real).scatter(1, read, True)
         run, pos = changed.nonzero(as_tuple=True)
         if mixes or here["q"] or here["attn_scores"] or here["pattern"]:
-            z = _at(_attention(block.attn, layer, base, pair, here, rows, mask, None), run, pos)
+            z = _at(_mixed(block, layer, base, pair, here, rows, mask, None), run, pos)
         else:
             z = base.z[layer][pair[run], pos]
     if rows is None:
@@ -275,7 +275,14 @@ def _block(
         whole = rows.onto(x, pair, rows.values)
         # What is read may be read in any order.
         x_rows = _at(whole, run, pos) if read is None else whole[run, pos]
-    return _Rows(run, pos, _after_attention(block, here, x_rows, z, run, pos))
+
+    def edit(site: str, activation: Tensor) -> Tensor:
+        for one in here[site]:
+            activation = replaced_rows(activation, one, run, pos)
+        return activation
+
+    attn_out = block.attn.out(z, edit, by_head=bool(here["result"]))
+    return _Rows(run, pos, block.after_attention(x_rows, attn_out, edit))
 
 
 def _at(whole: Float[Tensor, "run pos *vector"], run: Int[Tensor, " row"], pos: Int[Tensor, " row"]) -> Tensor:
@@ -304,8 +311,8 @@ def _edited_input(
     return _Rows(run, pos, values)
 
 
-def _attention(
-    attn: Attention,
+def _mixed(
+    block: Block,
     layer: int,
     base: BaseRun,
     pair: Int[Tensor, " run"],
@@ -317,80 +324,27 @@ def _attention(
     """The heads' outputs before any edit of them, at some queries or at all."""
     n_pos = base.resid[layer].shape[1]
     whole = rows is not None and len(rows.values) == len(pair) * n_pos
-    if queries is not None and whole and not any(here[site] for site in ("q", "k", "v", "attn_scores", "pattern")):
+    maps = bool(here["attn_scores"] or here["pattern"])
+    folds = block.architecture.linear_keys and not maps and not any(here[site] for site in _INPUTS)
+    if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
         assert rows is not None
-        x = rows.values.unflatten(0, (len(pair), n_pos))
-        if 2 * queries.shape[1] < n_pos:
-            return _attention_of_few(attn, x, queries, mask)
+        return block.attn.mix_of_few(rows.values.unflatten(0, (len(pair), n_pos)), queries, mask)
 
-    def projected(site: str, W: Tensor, b: Tensor) -> Float[Tensor, "run pos head d_head"]:
+    def projected(site: str) -> Float[Tensor, "run pos head d_head"]:
         unpatched = getattr(base, site)[layer]
-        activation = unpatched[pair] if rows is None else rows.onto(unpatched, pair, attn.project(rows.values, W, b))
+        activation = unpatched[pair] if rows is None else rows.onto(unpatched, pair, block.project(site, rows.values))
         for edit in here[site]:
             activation = replaced(activation, edit)
         return activation
 
-    q, k, v = (
-        projected("q", attn.W_Q, attn.b_Q),
-        projected("k", attn.W_K, attn.b_K),
-        projected("v", attn.W_V, attn.b_V),
-    )
+    q, k, v = map(projected, _INPUTS)
+    every = torch.arange(n_pos, device=pair.device).expand(len(pair), -1) if queries is None else queries
     if queries is not None:
         q = torch.take_along_dim(q, rearrange(queries, "run query -> run query 1 1"), dim=1)
-    if not here["attn_scores"] and not here["pattern"]:
-        return attn.mix(q, k, v, mask)
-    if queries is None:
-        queries = torch.arange(n_pos, device=pair.device).expand(len(pair), -1)
-    q, k, v = (rearrange(t, "run pos head d_head -> run head pos d_head") for t in (q, k, v))
-    scores = (q / attn.cfg.d_head**0.5) @ k.mT
-    for edit in here["attn_scores"]:
-        scores = replaced_queries(scores, edit, queries)
-    pattern = masked_softmax(scores, mask)
-    for edit in here["pattern"]:
-        pattern = replaced_queries(pattern, edit, queries)
-    return rearrange(pattern @ v, "run head query d_head -> run query head d_head")
 
-
-def _attention_of_few(
-    attn: Attention,
-    x: Float[Tensor, "run pos d_model"],
-    queries: Int[Tensor, "run query"],
-    mask: Bool[Tensor, "run 1 1 key"] | None,
-) -> Float[Tensor, "run query head d_head"]:
-    """Attention of a few queries without the keys and values of every token.
-
-    `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so nothing to the softmax; and `A v =
-    (A x) W_V + b_V`, as the weights sum to 1.
-    """
-    x_query = torch.take_along_dim(x, queries[..., None], dim=1)
-    q = attn.project(x_query, attn.W_Q, attn.b_Q) / attn.cfg.d_head**0.5
-    read = einsum(q, attn.W_K, "run query head d_head, head d_model d_head -> run query head d_model")
-    scores = einsum(read, x, "run query head d_model, run pos d_model -> run head query pos")
-    pattern = masked_softmax(scores, mask)
-    mixed = einsum(pattern, x, "run head query pos, run pos d_model -> run query head d_model")
-    return einsum(mixed, attn.W_V, "run query head d_model, head d_model d_head -> run query head d_head") + attn.b_V
-
-
-def _after_attention(
-    block: Block,
-    here: Mapping[str, Sequence[Edit]],
-    x: Float[Tensor, "row d_model"],
-    z: Float[Tensor, "row head d_head"],
-    run: Int[Tensor, " row"] | None = None,
-    pos: Int[Tensor, " row"] | None = None,
-) -> Float[Tensor, "row d_model"]:
-    """A block's output from its input and its heads' outputs, row by row; edits say by run and position which rows."""
-
-    def edited(site: str, activation: Tensor) -> Tensor:
+    def edit_map(site: str, attention: Tensor) -> Tensor:
         for edit in here[site]:
-            assert run is not None and pos is not None
-            activation = replaced_rows(activation, edit, run, pos)
-        return activation
+            attention = replaced_queries(attention, edit, every)
+        return attention
 
-    attn, mlp = block.attn, block.mlp
-    z = edited("z", z)
-    attn_out = edited("result", attn.result(z)).sum(dim=1) + attn.b_O if here["result"] else attn.out(z)
-    h = block.ln1(edited("resid_mid", x + edited("attn_out", attn_out)))
-    post = edited("mlp_post", mlp.act_fn(edited("mlp_pre", mlp.read(h))))
-    resid_post = edited("resid_post", h + edited("mlp_out", mlp.write(post)))
-    return edited("normalized_resid_post", block.ln2(resid_post))
+    return block.attn.mix(q, k, v, mask, edit_map if maps else None)

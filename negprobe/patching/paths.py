@@ -152,9 +152,9 @@ def _path_batch(
         dtype=base_values.dtype,
     )
     blocks = [cast(Block, block) for block in model.blocks]
-    attn_out = [block.attn.out(z[pair, pos]) for block, z in zip(blocks, base.z, strict=True)]
+    attn_out = [block.attn.out(z[pair, pos])[:, None] for block, z in zip(blocks, base.z, strict=True)]
     mlp_out = [
-        _mlp_out(block, block.ln1(x[pair, pos] + written)) if mlps == "frozen" else None
+        block.mlp_out(x[pair, pos][:, None], written) if mlps == "frozen" else None
         for block, x, written in zip(blocks, base.resid, attn_out, strict=False)
     ]
     last = max((layer for layer, _, _ in receivers), default=model.cfg.n_layers)
@@ -163,7 +163,8 @@ def _path_batch(
         x = rearrange(base.resid[sender][pair, pos], "row d_model -> row 1 d_model")
         x = x + blocks[sender].attn.result(change[pair, pos])
         for layer in range(sender, last):
-            x = _through(blocks[layer], attn_out[layer], mlp_out[layer], x)
+            # The senders' change passes by what the heads write, and by the MLP if that is frozen.
+            x = blocks[layer].after_attention(x, attn_out[layer], mlp_out=mlp_out[layer])
             for site in get_args(Input):
                 here = [i for i, receiver in enumerate(receivers) if (receiver[0], receiver[2]) == (layer + 1, site)]
                 if here:
@@ -173,21 +174,6 @@ def _path_batch(
             patched[:, sender, :, 0] = _read_out(base, where, x, read)
     by_name = rearrange(patched, "pair layer head receiver -> pair (layer head) receiver")
     return by_name, base_values, source_values
-
-
-def _through(
-    block: Block,
-    attn_out: Float[Tensor, "row d_model"],
-    mlp_out: Float[Tensor, "row d_model"] | None,
-    x: Float[Tensor, "row sender d_model"],
-) -> Float[Tensor, "row sender d_model"]:
-    """A block's output where its input is changed, but not what its heads write, nor its MLP if that is given."""
-    h = block.ln1(x + attn_out[:, None])
-    return block.ln2(h + (_mlp_out(block, h) if mlp_out is None else mlp_out[:, None]))
-
-
-def _mlp_out(block: Block, h: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
-    return block.mlp.write(block.mlp.act_fn(block.mlp.read(h)))
 
 
 def _read_out(
@@ -213,9 +199,7 @@ def _received(
     read: Readout,
 ) -> Float[Tensor, "pair sender receiver"]:
     """The objective of runs in which one head of a layer reads these rows, not the base's, by one of its inputs."""
-    attn = cast(Block, model.blocks[layer]).attn
-    W, b = {"q": (attn.W_Q, attn.b_Q), "k": (attn.W_K, attn.b_K), "v": (attn.W_V, attn.b_V)}[site]
-    projected = attn.project(x, W[heads], b[heads])
+    projected = cast(Block, model.blocks[layer]).project(site, x, heads)
     n_pairs, n_pos = where.shape
     shape = (n_pairs, x.shape[1], len(heads))
     values = projected.new_zeros(n_pairs, n_pos, *projected.shape[1:])

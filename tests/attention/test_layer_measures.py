@@ -22,7 +22,7 @@ from negprobe.attention.layer_measures import (
 )
 from negprobe.attention.measures import norm_weighted
 from negprobe.base.errors import InputError
-from negprobe.models.layers import LayerNorm
+from negprobe.models.layer_norm import LayerNorm
 
 TEXT = "The museum was never quite open."
 

@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
-from negprobe.models.layers import LayerNorm
+from negprobe.models.layer_norm import LayerNorm
 
 TEXTS = ["The door is not [MASK] and the lamp is not bright.", "The soup is [MASK]."]
 TOLERANCE = 1e-12
