@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -292,12 +292,12 @@ def patch_pair(
     """
     from negprobe.base.errors import PatchingError
     from negprobe.base.files import write_csv
-    from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
+    from negprobe.patching import answerable, effect, patch_sweep
     from negprobe.patching.effects import RUN_NAMES
     from negprobe.statements import StatementPair, from_control, tokenize_all
     from negprobe.statements.unknown import warn_of_unknown_words
-    from negprobe.study.results import PATCHED_BY_ROLE
     from negprobe.study.run import prepared
+    from negprobe.study.stages import SWEEPS
     from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
@@ -325,11 +325,11 @@ def patch_pair(
             console.print("No control of the counterfactual's length was found; swapped with the original.")
         _make_folder(out)
         results = {}
-        for direction in DIRECTIONS:
-            for site in (*PATCHED_BY_ROLE, "z"):
-                result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
-                results[site, direction] = result
-                save_figure(patching_map(effect(result).squeeze("pair")), out / f"{site}-{direction}.png")
+        for stage in SWEEPS:
+            by: Literal["head", "position"] = "head" if stage.by == "head" else "position"
+            result = patch_sweep(encoder, pair, stage.site, by=by, direction=stage.direction)
+            results[stage.site, stage.direction] = result
+            save_figure(patching_map(effect(result).squeeze("pair")), out / f"{stage.site}-{stage.direction}.png")
         write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
         source, base = (heads[name].item() for name in RUN_NAMES[::-1])

@@ -15,10 +15,10 @@ from negprobe.base.errors import NegprobeWarning
 from negprobe.cli import app
 from negprobe.patching import DIRECTIONS
 from negprobe.study import run_study
-from negprobe.study.results import PATCHED_BY_ROLE
+from negprobe.study.stages import SWEPT
 from negprobe.study.tables import patching_table
 from negprobe.views import page as page_module
-from negprobe.views import report_comparison
+from negprobe.views.report import comparison as report_comparison
 from negprobe.views.report.captions import _of_patching
 from negprobe.views.report.findings import findings
 
@@ -156,7 +156,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     by_token = in_order(patching_table({("resid_pre", way): study.positions[way] for way in DIRECTIONS}))
     ours = in_order(both[0].query("site == 'resid_pre'"))
     assert ours["patched"].to_numpy() == pytest.approx(by_token["patched"].to_numpy(), abs=1e-6)
-    assert set(both[0]["site"]) == {*PATCHED_BY_ROLE, "z"}
+    assert set(both[0]["site"]) == set(SWEPT)
     # The study's sentences and captions name the control too.
     assert "with the control's" in " ".join(findings(study)) and "affirmative" not in " ".join(findings(study))
     captions = _of_patching(study)

@@ -15,7 +15,7 @@ from negprobe.statements import StatementPair, builtin_pairs, complete, from_con
 from negprobe.study import run_study
 from negprobe.study.engines import in_process
 from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
-from negprobe.study.shards import Sharding
+from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
 from negprobe.views import write_study
 from negprobe.views.report.findings import findings
 from negprobe.views.report.mechanism_findings import circuit_story, knock_out_table, mechanism
@@ -93,7 +93,8 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
 
 def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
-    found = find_mechanism(model, few, few, "there were few", seed=0, sharding=Sharding(in_process(model)))
+    measured = {stage.id: stage.measure(model, list(few.values())) for stage in (KNOCK_OUT, KNOCK_OUT_SETS)}
+    found = find_mechanism(model, measured, few, few, "there were few", seed=0)
     assert found.circuit is None and found.searched == ()
     assert f"at least {MIN_CIRCUIT_PAIRS} pairs" in found.no_circuit
     assert "there were few" in found.no_circuit
@@ -146,7 +147,7 @@ def test_workers_are_released_after_the_last_shard_and_before_the_circuit_is_sea
         progress=lambda step, done, total: steps.append("search") if "circuit" in step else None,
     )
     order = [step for step, before in zip(steps, [None, *steps], strict=False) if step != before]
-    assert order == ["shards", "released", "search", "released"]
+    assert order == ["shards", "released", "search"]
 
 
 def test_workers_are_released_when_a_study_ends_in_an_error(model):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from negprobe import HookedEncoder, builtin_pairs, provenance
+from negprobe import HookedEncoder, builtin_pairs
+from negprobe.base import provenance
 from negprobe.base.errors import StudyError
 from negprobe.base.provenance import versions
 from negprobe.study import run_study
