@@ -12,6 +12,7 @@ from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
+from negprobe.study import mechanism as mechanism_of_a_study
 from negprobe.study import run_study
 from negprobe.study.engines import in_process
 from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
@@ -99,6 +100,26 @@ def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     assert f"at least {MIN_CIRCUIT_PAIRS} pairs" in found.no_circuit
     assert "there were few" in found.no_circuit
     assert circuit_story(found) == []
+
+
+def search(model, pairs):
+    numbered = dict(enumerate(pairs))
+    measured = {stage.id: stage.measure(model, pairs[:2]) for stage in (KNOCK_OUT, KNOCK_OUT_SETS)}
+    return find_mechanism(model, measured, numbered, numbered, "", seed=0)
+
+
+def test_pairs_that_the_model_does_not_tell_apart_are_a_reason_for_no_circuit(model, controlled):
+    found = search(model, [controlled[0]] * MIN_CIRCUIT_PAIRS)
+    assert found.circuit is None and "are too few" in found.no_circuit
+
+
+def test_another_error_of_the_search_is_not_a_reason(model, controlled, monkeypatch):
+    def fail(*args, **options):
+        raise PatchingError("a hook returned NaN")
+
+    monkeypatch.setattr(mechanism_of_a_study, "find_circuit", fail)
+    with pytest.raises(PatchingError, match="a hook returned NaN"):
+        search(model, controlled[:MIN_CIRCUIT_PAIRS])
 
 
 def test_pairs_without_a_cue_are_told_so(model):

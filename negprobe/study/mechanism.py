@@ -6,7 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from negprobe.attention import AttentionProbe
-from negprobe.base.errors import PatchingError
+from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import find_circuit
 from negprobe.patching.circuits import Circuit
@@ -98,7 +98,7 @@ def _circuit(
             seed=seed,
             progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
         )
-    except PatchingError as error:
+    except TooFewPairsError as error:
         return None, str(error)
     if kept is not None:
         found.save(kept)
