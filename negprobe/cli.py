@@ -132,7 +132,8 @@ def study(
             "measured on": workers or encoder.device.type,
         }
         with (
-            study_folder(out, identity(encoder, chosen, options)) as shards,
+            study_folder(out, identity(encoder, chosen, options)) as (shards, threads),
+            _threads(threads),
             _resumable(out),
             progress_on(console) as report_progress,
         ):
@@ -418,6 +419,19 @@ def doctor() -> None:
         console.print(table)
         if any(check.right is False for check in found):
             raise typer.Exit(1)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with so many threads: sums that are split differently round differently."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

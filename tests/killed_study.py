@@ -39,7 +39,7 @@ PAIRS = builtin_pairs()[::35]
 
 def run(out: Path) -> None:
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    with study_folder(out, identity(model, PAIRS, {})) as shards:
+    with study_folder(out, identity(model, PAIRS, {})) as (shards, _):
         write_study(run_study(model, PAIRS, shards=shards), out, "negprobe study")
 
 

@@ -8,10 +8,11 @@ from functools import partial
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, builtin_pairs, views
-from negprobe.base.errors import NegprobeWarning
+from negprobe.base.errors import NegprobeError, NegprobeWarning
 from negprobe.cli import app
 from negprobe.patching import DIRECTIONS
 from negprobe.study import run_study
@@ -242,6 +243,20 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert result.exit_code == 1
     assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
+
+
+def test_a_study_is_resumed_with_the_threads_it_began_with(tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise NegprobeError(f"{torch.get_num_threads()} threads")
+
+    monkeypatch.setattr("negprobe.study.run_study", stop)
+    before = torch.get_num_threads()
+    arguments = ["study", "--limit", 2, "--out", tmp_path]
+    assert f"{before} threads" in run(*arguments).output
+    fingerprint = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    (tmp_path / "study.json").write_text(json.dumps(fingerprint | {"threads": before + 2}), encoding="utf-8")
+    assert f"{before + 2} threads" in run(*arguments).output
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -1,16 +1,20 @@
 """A shard is read as it was written, what is there is not measured again, and what is wrong with one is named."""
 
 import errno
+import hashlib
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from pyarrow import parquet
 
 from negprobe.base.errors import StudyError
 from negprobe.statements import StatementPair
 from negprobe.study import shards as shards_module
+from negprobe.study.formats import FORMAT
 from negprobe.study.shards import Sharding, open_shards, write_shard
 from negprobe.study.stages import STAGES, Stage
 
@@ -142,3 +146,25 @@ def test_a_full_disk_leaves_what_is_there_and_no_part(tmp_path: Path, monkeypatc
     with pytest.raises(StudyError, match=r"No space left on device.*goes on from there"):
         write_shard(expected(), tmp_path / "m-00000.parquet")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+def with_format(path: Path, version: int | None) -> None:
+    """The shard as a negprobe of another format version writes it."""
+    table = parquet.read_table(path)
+    layout = json.loads(table.schema.metadata[b"negprobe"])
+    del layout["format"]
+    written = json.dumps(layout if version is None else layout | {"format": version}).encode()
+    checksum = hashlib.sha256(written).hexdigest()
+    metadata = {"negprobe": written, "negprobe_sha256": checksum}
+    parquet.write_table(table.replace_schema_metadata(metadata), path, write_page_checksum=True)
+
+
+def test_shards_without_a_version_are_read_and_newer_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_shard(expected(), path)
+    with_format(path, 1 + FORMAT)
+    with pytest.raises(StudyError, match=rf"m\.parquet has format version {1 + FORMAT}, and .*Upgrade negprobe"):
+        open_shards([path])
+    write_shard(expected(), path)
+    with_format(path, None)
+    xr.testing.assert_identical(open_shards([path]).compute(), expected())

@@ -36,6 +36,7 @@ from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
 from negprobe.study.engines import Engine, in_process, released
 from negprobe.study.folder import identity, key, noted_environments
+from negprobe.study.formats import FORMAT
 from negprobe.study.mechanism import affordable_search, find_mechanism
 from negprobe.study.results import StudyResults
 from negprobe.study.shards import Progress, Sharding
@@ -117,6 +118,8 @@ def run_study(
             "pairs of the circuit": circuit_pairs,
             "pairs of contributions": contribution_pairs,
             "seed": seed,
+            # Shards of other versions have other names.
+            "format": FORMAT,
         }
         # Under a name of their own, so that no other study's are taken for this one's.
         folder = Path(shards) / key(identity(model, pairs, options))

@@ -22,6 +22,7 @@ from negprobe.base.errors import StudyError
 from negprobe.base.files import check_file, whole_file
 from negprobe.statements import StatementPair
 from negprobe.study.engines import Engine
+from negprobe.study.formats import FORMAT, checked_format
 from negprobe.study.stages import Stage
 
 Progress = Callable[[str, int, int], None]
@@ -94,6 +95,7 @@ def write_shard(dataset: xr.Dataset, path: Path) -> None:
     """
     along = {str(name): variable for name, variable in dataset.variables.items() if variable.dims[:1] == ("pair",)}
     layout = {
+        "format": FORMAT,
         "dims": {name: list(variable.dims) for name, variable in along.items()},
         "variables": [name for name in along if name in dataset.data_vars],
         "coords": {str(name): _plain(dataset[name].values) for name in dataset.coords if name not in along},
@@ -154,9 +156,12 @@ def _layout(path: Path) -> dict[str, Any]:
         metadata = parquet.read_schema(path).metadata
         if _checksum(metadata[_LAYOUT]) != metadata[_CHECKSUM]:
             raise ValueError("its layout is not what was written")
-        return json.loads(metadata[_LAYOUT])
+        layout = json.loads(metadata[_LAYOUT])
     except _UNREADABLE as error:
         raise damaged(path, f"it cannot be read as a shard ({error})") from error
+    # Version 1 has the same layout.
+    checked_format(path, layout.get("format"))
+    return layout
 
 
 def _checksum(layout: bytes) -> bytes:
