@@ -55,6 +55,14 @@ class _Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class _FigureFormat(StrEnum):
+    """File formats of figures."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
 Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and activations.")]
 
 
@@ -104,6 +112,13 @@ def study(
         str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
+    figures: Annotated[
+        list[_FigureFormat] | None,
+        typer.Option(
+            help="Another format of the figures, beside PNG; more than once for several. A finished study run again "
+            "with it is not measured again."
+        ),
+    ] = None,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.statements import load_pairs
@@ -153,7 +168,7 @@ def study(
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
-            report = write_study(results, out, _command_line())
+            report = write_study(results, out, _command_line(), figure_formats=[one.value for one in figures or ()])
             report_progress("writing the report", 1, 1)
         for sentence in [*left_out(results), *findings(results)]:
             console.print(f"• {sentence}")

@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, builtin_pairs, views
@@ -243,6 +244,21 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert result.exit_code == 1
     assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
+
+
+def test_figures_are_written_as_pdf_only_on_request_and_nothing_is_measured_again(tmp_path, monkeypatch):
+    # One figure stands for all.
+    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {"metrics": Figure()})
+    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+    arguments = ["study", "--limit", 2, "--patch-pairs", 0, "--out", tmp_path]
+    assert run(*arguments).exit_code == 0
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["metrics.png"]
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")}
+    assert run(*arguments, "--figures", "pdf", "--figures", "svg").exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["metrics.pdf", "metrics.png", "metrics.svg"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")} == shards
+    assert run(*arguments, "--figures", "gif").exit_code == 2
 
 
 def test_a_study_is_resumed_with_the_threads_it_began_with(tmp_path, monkeypatch):

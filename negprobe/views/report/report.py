@@ -172,7 +172,7 @@ _FILES = {
     "readings.parquet": "which role of token each head reads at which",
     "negation_effects.nc": "the effect of negation again, as the xarray dataset that the tests return",
     "circuit.json": "the circuit, for Circuit.load",
-    "figures": "every figure as PNG and PDF",
+    "figures": "every figure as PNG, and in the other formats that were chosen",
     "manifest.json": "command, model, data, seed, versions and these files",
     "study.json": "the fingerprint of the study, by which the same command resumes it",
     "shards": "intermediate results; only a resumed study reads them",
