@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -53,6 +53,14 @@ class _Dtype(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
     BFLOAT16 = "bfloat16"
+
+
+class _FigureFormat(StrEnum):
+    """File formats of figures."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
 
 
 Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and activations.")]
@@ -104,6 +112,13 @@ def study(
         str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
+    figures: Annotated[
+        list[_FigureFormat] | None,
+        typer.Option(
+            help="Another format of the figures, beside PNG; more than once for several. A finished study run again "
+            "with it is not measured again."
+        ),
+    ] = None,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.statements import load_pairs
@@ -132,7 +147,8 @@ def study(
             "measured on": workers or encoder.device.type,
         }
         with (
-            study_folder(out, identity(encoder, chosen, options)) as shards,
+            study_folder(out, identity(encoder, chosen, options)) as (shards, threads),
+            _threads(threads),
             _resumable(out),
             progress_on(console) as report_progress,
         ):
@@ -152,7 +168,7 @@ def study(
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
-            report = write_study(results, out, _command_line())
+            report = write_study(results, out, _command_line(), figure_formats=[one.value for one in figures or ()])
             report_progress("writing the report", 1, 1)
         for sentence in [*left_out(results), *findings(results)]:
             console.print(f"• {sentence}")
@@ -292,12 +308,12 @@ def patch_pair(
     """
     from negprobe.base.errors import PatchingError
     from negprobe.base.files import write_csv
-    from negprobe.patching import DIRECTIONS, answerable, effect, patch_sweep
+    from negprobe.patching import answerable, effect, patch_sweep
     from negprobe.patching.effects import RUN_NAMES
     from negprobe.statements import StatementPair, from_control, tokenize_all
     from negprobe.statements.unknown import warn_of_unknown_words
-    from negprobe.study.results import PATCHED_BY_ROLE
     from negprobe.study.run import prepared
+    from negprobe.study.stages import SWEEPS
     from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
@@ -325,11 +341,11 @@ def patch_pair(
             console.print("No control of the counterfactual's length was found; swapped with the original.")
         _make_folder(out)
         results = {}
-        for direction in DIRECTIONS:
-            for site in (*PATCHED_BY_ROLE, "z"):
-                result = patch_sweep(encoder, pair, site, by="head" if site == "z" else "position", direction=direction)
-                results[site, direction] = result
-                save_figure(patching_map(effect(result).squeeze("pair")), out / f"{site}-{direction}.png")
+        for stage in SWEEPS:
+            by: Literal["head", "position"] = "head" if stage.by == "head" else "position"
+            result = patch_sweep(encoder, pair, stage.site, by=by, direction=stage.direction)
+            results[stage.site, stage.direction] = result
+            save_figure(patching_map(effect(result).squeeze("pair")), out / f"{stage.site}-{stage.direction}.png")
         write_csv(patching_table(results), out / "patching.csv")
         heads = results["z", "denoising"]
         source, base = (heads[name].item() for name in RUN_NAMES[::-1])
@@ -418,6 +434,19 @@ def doctor() -> None:
         console.print(table)
         if any(check.right is False for check in found):
             raise typer.Exit(1)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with so many threads: sums that are split differently round differently."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

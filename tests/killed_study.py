@@ -24,21 +24,22 @@ import transformers.models.bert.modeling_bert
 import transformers.models.bert.tokenization_bert  # noqa: F401
 
 from negprobe import HookedEncoder, builtin_pairs
-from negprobe.study import run as study
 from negprobe.study import run_study
 from negprobe.study.folder import identity, study_folder
+from negprobe.study.stages import STAGES
 from negprobe.views import write_study
-from negprobe.views.report import write as writing
+from negprobe.views.report import write
 
-study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 3
-writing.study_figures = lambda results: {}
-writing.study_report = lambda results, figures, manifest: ""
+for stage in STAGES:
+    object.__setattr__(stage, "pairs_in_shard", 3)
+write.study_figures = lambda results: {}
+write.study_report = lambda results, figures, manifest: ""
 PAIRS = builtin_pairs()[::35]
 
 
 def run(out: Path) -> None:
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    with study_folder(out, identity(model, PAIRS, {})) as shards:
+    with study_folder(out, identity(model, PAIRS, {})) as (shards, _):
         write_study(run_study(model, PAIRS, shards=shards), out, "negprobe study")
 
 

@@ -34,12 +34,13 @@ def _run(out: Path, said: Path, options: tuple[str, ...], file_limit: int, envir
         os.dup2(nowhere.fileno(), 1)
     os.environ.update(environment)
     from negprobe.cli import app
-    from negprobe.study import run as study
-    from negprobe.views.report import write as writing
+    from negprobe.study.stages import STAGES
+    from negprobe.views.report import write
 
-    study._PAIRS_IN_SHARD = study.PATCHED_IN_SHARD = 2
-    writing.study_figures = lambda results: {}
-    writing.study_report = lambda results, figures, manifest: ""
+    for stage in STAGES:
+        object.__setattr__(stage, "pairs_in_shard", 2)
+    write.study_figures = lambda results: {}
+    write.study_report = lambda results, figures, manifest: ""
     if file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     app(["study", "--limit", "12", "--patch-pairs", "4", "--circuit-pairs", "4", "--out", str(out), *options])

@@ -8,17 +8,19 @@ from functools import partial
 
 import pandas as pd
 import pytest
+import torch
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, builtin_pairs, views
-from negprobe.base.errors import NegprobeWarning
+from negprobe.base.errors import NegprobeError, NegprobeWarning
 from negprobe.cli import app
 from negprobe.patching import DIRECTIONS
 from negprobe.study import run_study
-from negprobe.study.results import PATCHED_BY_ROLE
+from negprobe.study.stages import SWEPT
 from negprobe.study.tables import patching_table
 from negprobe.views import page as page_module
-from negprobe.views import report_comparison
+from negprobe.views.report import comparison as report_comparison
 from negprobe.views.report.captions import _of_patching
 from negprobe.views.report.findings import findings
 
@@ -156,7 +158,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     by_token = in_order(patching_table({("resid_pre", way): study.positions[way] for way in DIRECTIONS}))
     ours = in_order(both[0].query("site == 'resid_pre'"))
     assert ours["patched"].to_numpy() == pytest.approx(by_token["patched"].to_numpy(), abs=1e-6)
-    assert set(both[0]["site"]) == {*PATCHED_BY_ROLE, "z"}
+    assert set(both[0]["site"]) == set(SWEPT)
     # The study's sentences and captions name the control too.
     assert "with the control's" in " ".join(findings(study)) and "affirmative" not in " ".join(findings(study))
     captions = _of_patching(study)
@@ -242,6 +244,35 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert result.exit_code == 1
     assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
+
+
+def test_figures_are_written_as_pdf_only_on_request_and_nothing_is_measured_again(tmp_path, monkeypatch):
+    # One figure stands for all.
+    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {"metrics": Figure()})
+    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+    arguments = ["study", "--limit", 2, "--patch-pairs", 0, "--out", tmp_path]
+    assert run(*arguments).exit_code == 0
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["metrics.png"]
+    shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")}
+    assert run(*arguments, "--figures", "pdf", "--figures", "svg").exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["metrics.pdf", "metrics.png", "metrics.svg"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.parquet")} == shards
+    assert run(*arguments, "--figures", "gif").exit_code == 2
+
+
+def test_a_study_is_resumed_with_the_threads_it_began_with(tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise NegprobeError(f"{torch.get_num_threads()} threads")
+
+    monkeypatch.setattr("negprobe.study.run_study", stop)
+    before = torch.get_num_threads()
+    arguments = ["study", "--limit", 2, "--out", tmp_path]
+    assert f"{before} threads" in run(*arguments).output
+    fingerprint = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    (tmp_path / "study.json").write_text(json.dumps(fingerprint | {"threads": before + 2}), encoding="utf-8")
+    assert f"{before + 2} threads" in run(*arguments).output
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -12,10 +12,11 @@ from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
+from negprobe.study import mechanism as mechanism_of_a_study
 from negprobe.study import run_study
 from negprobe.study.engines import in_process
 from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
-from negprobe.study.shards import Sharding
+from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
 from negprobe.views import write_study
 from negprobe.views.report.findings import findings
 from negprobe.views.report.mechanism_findings import circuit_story, knock_out_table, mechanism
@@ -93,11 +94,32 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
 
 def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     few = dict(enumerate(controlled[: MIN_CIRCUIT_PAIRS - 1]))
-    found = find_mechanism(model, few, few, "there were few", seed=0, sharding=Sharding(in_process(model)))
+    measured = {stage.id: stage.measure(model, list(few.values())) for stage in (KNOCK_OUT, KNOCK_OUT_SETS)}
+    found = find_mechanism(model, measured, few, few, "there were few", seed=0)
     assert found.circuit is None and found.searched == ()
     assert f"at least {MIN_CIRCUIT_PAIRS} pairs" in found.no_circuit
     assert "there were few" in found.no_circuit
     assert circuit_story(found) == []
+
+
+def search(model, pairs):
+    numbered = dict(enumerate(pairs))
+    measured = {stage.id: stage.measure(model, pairs[:2]) for stage in (KNOCK_OUT, KNOCK_OUT_SETS)}
+    return find_mechanism(model, measured, numbered, numbered, "", seed=0)
+
+
+def test_pairs_that_the_model_does_not_tell_apart_are_a_reason_for_no_circuit(model, controlled):
+    found = search(model, [controlled[0]] * MIN_CIRCUIT_PAIRS)
+    assert found.circuit is None and "are too few" in found.no_circuit
+
+
+def test_another_error_of_the_search_is_not_a_reason(model, controlled, monkeypatch):
+    def fail(*args, **options):
+        raise PatchingError("a hook returned NaN")
+
+    monkeypatch.setattr(mechanism_of_a_study, "find_circuit", fail)
+    with pytest.raises(PatchingError, match="a hook returned NaN"):
+        search(model, controlled[:MIN_CIRCUIT_PAIRS])
 
 
 def test_pairs_without_a_cue_are_told_so(model):
@@ -146,7 +168,7 @@ def test_workers_are_released_after_the_last_shard_and_before_the_circuit_is_sea
         progress=lambda step, done, total: steps.append("search") if "circuit" in step else None,
     )
     order = [step for step, before in zip(steps, [None, *steps], strict=False) if step != before]
-    assert order == ["shards", "released", "search", "released"]
+    assert order == ["shards", "released", "search"]
 
 
 def test_workers_are_released_when_a_study_ends_in_an_error(model):

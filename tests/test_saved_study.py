@@ -90,6 +90,7 @@ def with_manifest(change):
         (shortened("metrics.parquet"), "metrics.parquet is damaged"),
         (shortened("manifest.json"), "manifest.json is damaged: it is no manifest"),
         (with_manifest(lambda manifest: manifest["model"].pop("layers")), "its model has no layers"),
+        (with_manifest(lambda manifest: manifest.update(format=3)), "has format version 3, .* Upgrade negprobe"),
         (with_manifest(lambda manifest: manifest.update(seed="none")), "not all whole numbers"),
         (with_manifest(lambda manifest: manifest["model"].update(dtype="float7")), "no known dtype"),
         (with_manifest(lambda manifest: manifest["data"].update(pairs=99)), "it has 10 pairs and manifest.json 99"),
@@ -111,3 +112,9 @@ def test_what_is_wrong_with_a_folder_is_named(two_studies: tuple[Path, Path], tm
     spoil(folder)
     with pytest.raises(NegprobeError, match=message):
         read_study(folder)
+
+
+def test_a_study_written_before_formats_had_versions_is_read(two_studies: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(two_studies[0], tmp_path / "old")
+    with_manifest(lambda manifest: manifest.pop("format"))(tmp_path / "old")
+    assert read_study(tmp_path / "old").patching.equals(read_study(two_studies[0]).patching)

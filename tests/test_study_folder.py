@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from negprobe import HookedEncoder, builtin_pairs, provenance
+from negprobe import HookedEncoder, builtin_pairs
+from negprobe.base import provenance
 from negprobe.base.errors import StudyError
 from negprobe.base.provenance import versions
 from negprobe.study import run_study
@@ -43,14 +44,14 @@ def test_a_study_killed_twenty_times_ends_with_the_same_tables_byte_for_byte(tmp
 
 def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with study_folder(out, whose) as shards:
+    with study_folder(out, whose) as (shards, _):
         (shards / "a").mkdir()
         (out / "figures").mkdir()
         (shards / "a" / "a.parquet").write_text("measured")
         for place in (out, out / "figures", shards / "a"):
             (place / ".b.parquet.17.part").write_text("half")
         (out / ".mine.part").write_text("somebody else's")
-    with study_folder(out, whose) as shards:
+    with study_folder(out, whose) as (shards, _):
         kept = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
         assert sorted(kept) == [".lock", ".mine.part", "shards/a/a.parquet", "study.json"]
     other = identity(model, builtin_pairs()[:2], {"seed": 1})
@@ -128,18 +129,36 @@ def test_a_damaged_folder_is_an_error_and_stays(whose, tmp_path: Path) -> None:
         assert (tmp_path / "study.json").read_text() == content
 
 
-def test_a_study_goes_on_with_as_many_threads_as_it_began_with(whose, tmp_path: Path) -> None:
+def test_a_folder_names_the_threads_that_its_study_began_with(whose, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         with study_folder(tmp_path, whose):
             pass
         torch.set_num_threads(1)
-        with study_folder(tmp_path, whose):
-            assert torch.get_num_threads() == 3
-        assert torch.get_num_threads() == 1
+        with study_folder(tmp_path, whose) as folder:
+            assert folder.threads == 3
+            # The library leaves torch's setting to its caller.
+            assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (None, r"of an earlier version of negprobe \(format 1 .*cannot resume.*choose another folder"),
+        (3, r"study\.json has format version 3, and this negprobe reads versions up to 2\. Upgrade"),
+        ("new", r"study\.json is damaged: 'new' is not a format version"),
+    ],
+)
+def test_the_folder_of_another_format_is_refused_by_its_version(whose, tmp_path: Path, version, said: str) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(whose | {"threads": 1} | ({} if version is None else {"format": version})))
+    before = path.read_bytes()
+    with pytest.raises(StudyError, match=said), study_folder(tmp_path, whose):
+        pass
+    assert path.read_bytes() == before
 
 
 def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(whose, tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(w
 
 def test_shards_of_another_study_are_not_taken_for_this_ones(model, without_figures, tmp_path: Path) -> None:
     for out, pairs in (("a", builtin_pairs()[:4]), ("b", builtin_pairs()[8:4:-1]), ("alone", builtin_pairs()[8:4:-1])):
-        with study_folder(tmp_path / out, identity(model, pairs, {})) as shards:
+        with study_folder(tmp_path / out, identity(model, pairs, {})) as (shards, _):
             if out == "b":
                 shutil.copytree(tmp_path / "a" / "shards", shards, dirs_exist_ok=True)
             write_study(run_study(model, pairs, patch_pairs=0, shards=shards), tmp_path / out)

@@ -24,6 +24,10 @@ class PatchingError(NegprobeError):
     """A patch was asked for that the model, pair or objective does not have."""
 
 
+class TooFewPairsError(PatchingError):
+    """There are too few pairs, or too few that the model tells apart, to search a circuit."""
+
+
 class ViewError(NegprobeError):
     """A figure or page was given something it cannot draw."""
 

@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from negprobe.base.arguments import checked
 from negprobe.base.display import view
-from negprobe.base.errors import PatchingError
+from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.base.files import read_bytes, whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
@@ -295,9 +295,9 @@ def find_circuit(
         progress: Told what is going on.
 
     Raises:
-        PatchingError: for a threshold, share or seed that does not exist, for an
-            objective that the model or a pair does not have, and for too few pairs, or too few that ablating everything
-            moves.
+        TooFewPairsError: for too few pairs, or too few that ablating everything moves.
+        PatchingError: for a threshold, share or seed that does not exist, and for an objective that the model or a pair
+            does not have.
         StatementError, InputError: for a statement that cannot be run.
     """
     if seed < 0:
@@ -372,7 +372,7 @@ def _split(
         if len(chosen) + len(group) <= n_held_out:
             chosen.update(group)
     if min(len(chosen), len(pairs) - len(chosen)) < 2:
-        raise PatchingError(
+        raise TooFewPairsError(
             f"Of {len(pairs)} pairs ({len(groups)} different ones), {len(chosen)} held out and "
             f"{len(pairs) - len(chosen)} searched on are too few; give pairs enough for two and more on either side."
         )
@@ -391,7 +391,7 @@ def _check_gaps(pairs: AblatablePairs, what: str) -> None:
     for where, gap in gaps.items():
         n_moved = int((np.abs(gap) >= MIN_GAP).sum())
         if n_moved < 2:
-            raise PatchingError(
+            raise TooFewPairsError(
                 f"Of the {len(gap)} pairs {what}, {len(gap) - n_moved} have an objective that moves by less than "
                 f"{MIN_GAP:g} {where}; faithfulness is a share of that, so give two pairs and more that the model "
                 "tells apart, or another objective."

@@ -14,12 +14,12 @@ from scipy import stats
 from negprobe.base.arguments import checked
 from negprobe.base.errors import NegprobeError
 from negprobe.base.reprs import short_repr
-from negprobe.patching import DIRECTIONS, averages
+from negprobe.patching import averages
 from negprobe.patching.effects import MIN_GAP
 from negprobe.statements import ROLES
 from negprobe.statistics import effect_tests, negation_effects
-from negprobe.study.results import PATCHED_BY_ROLE
 from negprobe.study.saved import SavedStudy, metrics_dataset, sweep
+from negprobe.study.stages import SWEEPS, Sweep
 
 STATEMENTS = ("both", "original", "counterfactual", "control")
 """What can be answered rightly: the two statements of a pair together, and each statement by itself."""
@@ -185,10 +185,9 @@ def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool)
         return pd.DataFrame(columns=names), 0
     sides = [(study, patched[side].tolist()) for study, side in ((a, "a"), (b, "b"))]
     tables = []
-    for site in (*PATCHED_BY_ROLE, "z"):
-        for direction in DIRECTIONS:
-            one, other = (_sweep(study, pairs, site, direction) for study, pairs in sides)
-            tables.append(_compared(one, other, same_shape, a.seed).assign(site=site, direction=direction))
+    for stage in SWEEPS:
+        one, other = (_sweep(study, pairs, stage) for study, pairs in sides)
+        tables.append(_compared(one, other, same_shape, a.seed).assign(site=stage.site, direction=stage.direction))
     sets = list(dict.fromkeys([*a.knock_out_sets["patch"], *b.knock_out_sets["patch"]]))
     one, other = (sweep(study.knock_out_sets, pairs, {"patch": sets}) for study, pairs in sides)
     tables.append(_compared(one, other, same_shape, a.seed).assign(site="knock_out", direction="denoising"))
@@ -202,12 +201,13 @@ def _swings(study: SavedStudy, pairs: Sequence[int]) -> Bool[np.ndarray, " pair"
     return (abs(runs["source"] - runs["base"]) >= MIN_GAP).to_numpy()
 
 
-def _sweep(study: SavedStudy, pairs: Sequence[int], site: str, direction: str) -> xr.Dataset:
-    rows = study.patching.query("site == @site and direction == @direction")
+def _sweep(study: SavedStudy, pairs: Sequence[int], stage: Sweep) -> xr.Dataset:
+    table = study.patching
+    rows = table[(table["site"] == stage.site) & (table["direction"] == stage.direction)]
     layers, heads = study.shape
     coords: dict[str, Sequence[Any]] = {"layer": range(layers)}
-    coords |= {"head": [str(head) for head in range(heads)]} if site == "z" else {"role": ROLES}
-    return sweep(rows.rename(columns={"part": "head" if site == "z" else "role"}), pairs, coords)
+    coords |= {"head": [str(head) for head in range(heads)]} if stage.by == "head" else {"role": ROLES}
+    return sweep(rows.rename(columns={"part": stage.by}), pairs, coords)
 
 
 def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -> pd.DataFrame:

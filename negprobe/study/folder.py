@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -15,16 +16,31 @@ from negprobe.base.files import PART, read_bytes, whole_file
 from negprobe.base.provenance import numeric_versions, versions
 from negprobe.models import HookedEncoder
 from negprobe.statements import StatementPair
+from negprobe.study.formats import FORMAT, checked_format
 
 _NAME = "study.json"
 _THREADS = "threads"
+_FORMAT = "format"
 _ENVIRONMENTS = "environments.json"
 
 # What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
 _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
 
 Identity = dict[str, str]
-"""What a study's numbers hang on, by name."""
+"""What a study's numbers depend on, by name."""
+
+
+class StudyFolder(NamedTuple):
+    """The folder of a study while it runs.
+
+    Attributes:
+        shards: The folder of its shards.
+        threads: With how many threads the study began. Resumed with another number it is valid, but not the same to
+            the last bit, as sums are split differently.
+    """
+
+    shards: Path
+    threads: int
 
 
 def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
@@ -89,19 +105,18 @@ def noted_environments(shards: Path) -> list[dict[str, object]]:
 
 
 @contextmanager
-def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
-    """Hold a folder for one study while it runs, and give the folder of its shards.
+def study_folder(out: Path, whose: Identity) -> Iterator[StudyFolder]:
+    """Lock a folder for one study while it runs; returns the folder of its shards, and the threads to use.
 
-    A folder that the same study began is gone on with, by as many threads: sums over other parts round otherwise.
+    A study that was stopped resumes in its folder.
 
     Raises:
-        StudyError: for a folder that another process is writing to, that holds another study or what a study would
-            overwrite, or that cannot be made or written to.
+        StudyError: for a folder that another process is writing to, that holds another study, one that another
+            format version of negprobe began, or what a study would overwrite, or that cannot be made or written to.
     """
     shards = out / "shards"
     # The system lets go of it when the process ends, however it ends.
     lock = FileLock(out / ".lock", timeout=0)
-    threads = torch.get_num_threads()
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -113,21 +128,20 @@ def study_folder(out: Path, whose: Identity) -> Iterator[Path]:
         raise _unwritable(out, error) from error
     try:
         try:
-            torch.set_num_threads(_claim(out, whose))
+            threads = _claim(out, whose)
             shards.mkdir(exist_ok=True)
             for place in (out, out / "figures", *shards.iterdir()):
                 for leftover in place.glob(f".*.[0-9]*{PART}"):
                     leftover.unlink()
         except OSError as error:
             raise _unwritable(out, error) from error
-        yield shards
+        yield StudyFolder(shards, threads)
     finally:
-        torch.set_num_threads(threads)
         lock.release()
 
 
 def _claim(out: Path, whose: Identity) -> int:
-    """Check that the folder is this study's, say so in it if it is new, and give the threads that it is measured by."""
+    """Check that the folder is this study's, write its fingerprint if it is new; returns the threads it began with."""
     path = out / _NAME
     if not path.exists():
         strangers = sorted(found.name for pattern in _WRITTEN for found in out.glob(pattern))
@@ -138,17 +152,24 @@ def _claim(out: Path, whose: Identity) -> int:
             )
         threads = torch.get_num_threads()
         with whole_file(path) as part:
-            content = json.dumps(whose | {_THREADS: threads}, indent=2, ensure_ascii=False)
+            content = json.dumps({_FORMAT: FORMAT} | whose | {_THREADS: threads}, indent=2, ensure_ascii=False)
             part.write_text(content + "\n", encoding="utf-8")
         return threads
     try:
         found = json.loads(read_bytes(path).decode())
+        version = checked_format(path, found.pop(_FORMAT, None))
         threads = found.pop(_THREADS)
         different = [name for name in {**found, **whose} if found.get(name) != whose.get(name)]
         if type(threads) is not int or not 0 < threads < 10_000:
             raise ValueError(f"{threads!r} threads")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise StudyError(f"{path} is damaged: {error}. Choose another folder.") from error
+    if version < FORMAT:
+        raise StudyError(
+            f"{out} holds a study of an earlier version of negprobe (format {version} of {_NAME}, now {FORMAT}), which "
+            "this version cannot resume. Its tables can still be read and compared; to run the study, choose another "
+            "folder."
+        )
     if different:
         told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
         raise StudyError(

@@ -1,22 +1,19 @@
 """The part of a study that asks how the negation reaches the answer: knock-outs of the cue, and the circuit."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from pathlib import Path
 
 import xarray as xr
 
 from negprobe.attention import AttentionProbe
-from negprobe.base.errors import PatchingError
+from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import Patch, find_circuit, patch, patch_sweep
+from negprobe.patching import find_circuit
 from negprobe.patching.circuits import Circuit
-from negprobe.statements import ROLES, StatementPair
-from negprobe.study.engines import release
+from negprobe.statements import StatementPair
 from negprobe.study.results import Mechanism
-from negprobe.study.shards import Sharding, damaged
-
-PATCHED_IN_SHARD = 32
-"""How many pairs are patched at once."""
+from negprobe.study.shards import Progress, damaged
+from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
 
 # A circuit is proven on half of its pairs; bootstrap intervals over much fewer than 20 are too narrow.
 MIN_CIRCUIT_PAIRS = 40
@@ -27,36 +24,35 @@ _SEARCH_WORK = {"cpu": 1.5e13, "other": 1.5e15}
 # As many times that for the fewest pairs: a quarter of an hour for a model of BERT-base's size.
 _FEWEST_PAIRS_FACTOR = 6
 
-_EVERYWHERE = "everywhere"
-
 
 def find_mechanism(
     model: HookedEncoder,
+    measured: Mapping[str, xr.Dataset],
     patched: Mapping[int, StatementPair],
     searched: Mapping[int, StatementPair],
     why_few: str,
     *,
     seed: int,
-    sharding: Sharding,
+    kept: Path | None = None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Mechanism:
-    """Knock the cue out, and search the circuit.
+    """Search the circuit, and put it beside the knock-outs of the cue.
 
     Args:
         model: The model.
-        patched: The pairs to knock the cue out of, by their numbers.
-        searched: The pairs to search the circuit on; if there are too few of them, none is.
+        measured: What the study's stages measured, by their ids; the knock-outs are taken from it.
+        patched: The pairs the cue was knocked out of, by their numbers.
+        searched: The pairs to search the circuit on; if there are too few of them, none is searched.
         why_few: Why there are too few, for the report.
         seed: Of the search.
-        sharding: How it is measured.
+        kept: The file to keep the circuit in, and to read it from if it is there.
+        progress: Called with the step of the search, and how much of it is done of how much.
     """
-    knock_out, sets = _knock_outs(model, patched, sharding)
-    # These are a study's last shards; the search runs in this process, and may take minutes.
-    release(sharding.engine)
-    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, sharding)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, kept, progress)
     read = searched if circuit is not None else patched
     return Mechanism(
-        knock_out=knock_out,
-        knock_out_sets=sets,
+        knock_out=measured[KNOCK_OUT.id].load(),
+        knock_out_sets=measured[KNOCK_OUT_SETS.id].load(),
         circuit=circuit,
         no_circuit=reason,
         searched=tuple(searched) if circuit is not None else (),
@@ -78,33 +74,16 @@ def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
     return MIN_CIRCUIT_PAIRS if MIN_CIRCUIT_PAIRS * work <= _FEWEST_PAIRS_FACTOR * affordable else 0
 
 
-def _knock_outs(
-    model: HookedEncoder, patched: Mapping[int, StatementPair], sharding: Sharding
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """The counterfactuals' runs in which one head, or more, may not look at the cue."""
-    by_head = partial(patch_sweep, site="attn_scores", by="head", direction="denoising", how="knock_out", keys="cue")
-    chosen = {_EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
-    chosen |= {
-        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
-        for layer in range(model.cfg.n_layers)
-    }
-    chosen |= {
-        f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
-        for role in ROLES
-        if role != "cue"
-    }
-    sets = partial(patch, patches=list(chosen.values()), together=False, direction="denoising")
-    knocked_out = sharding.measured("knocking out the cue by head", by_head, patched, PATCHED_IN_SHARD).load()
-    together = sharding.measured("knocking out the cue", sets, patched, PATCHED_IN_SHARD).load()
-    return knocked_out, together.assign_coords(patch=list(chosen))
-
-
 def _circuit(
-    model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, sharding: Sharding
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    why_few: str,
+    seed: int,
+    kept: Path | None,
+    progress: Progress,
 ) -> tuple[Circuit | None, str]:
     if len(pairs) < MIN_CIRCUIT_PAIRS:
         return None, f"the search needs at least {MIN_CIRCUIT_PAIRS} pairs, half of them held out, and {why_few}."
-    kept = None if sharding.folder is None else sharding.folder / "circuit.json"
     if kept is not None and kept.exists():
         try:
             return Circuit.load(kept, model), ""
@@ -117,9 +96,9 @@ def _circuit(
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
             seed=seed,
-            progress=lambda step, done, total: sharding.progress(f"searching the circuit: {step}", done, total),
+            progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
         )
-    except PatchingError as error:
+    except TooFewPairsError as error:
         return None, str(error)
     if kept is not None:
         found.save(kept)

@@ -14,9 +14,6 @@ from negprobe.patching import Direction
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
 
-PATCHED_BY_ROLE = ("resid_pre", "attn_out", "mlp_out")
-"""The sites a study patches by layer and role; heads are patched at z."""
-
 
 @dataclass(frozen=True, repr=False)
 class Mechanism:
@@ -62,8 +59,8 @@ class StudyResults:
         answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
             none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
-        patching: Results of `patching.patch_sweep` by site and direction; "z" by head, the others by role. Empty if no
-            pair has an objective. In `from_control` pairs the control takes the original's place.
+        patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
+            objective. In `from_control` pairs the control takes the original's place.
         patched: Which pairs were patched: those that have an objective, or an even sample of them.
         from_control: How many of the patched pairs swap between control and counterfactual.
         positions: The residual stream of `examples[0]`, `from_control` as in `patching`, patched by position, in both

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from negprobe.base.errors import InputError, PatchingError, StatementError, Stud
 from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
+from negprobe.patching import DIRECTIONS, Direction, answerable, patch_sweep
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -37,12 +36,13 @@ from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
 from negprobe.study.engines import Engine, in_process, released
 from negprobe.study.folder import identity, key, noted_environments
-from negprobe.study.mechanism import PATCHED_IN_SHARD, affordable_search, find_mechanism
-from negprobe.study.results import PATCHED_BY_ROLE, StudyResults
+from negprobe.study.formats import FORMAT
+from negprobe.study.mechanism import affordable_search, find_mechanism
+from negprobe.study.results import StudyResults
 from negprobe.study.shards import Progress, Sharding
+from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs
 
 _N_EXAMPLES = 8
-_PAIRS_IN_SHARD = 128
 
 # NetCDF 3, which the tests are kept in, holds integers of 32 bits.
 _SEEDS = 2**31
@@ -118,6 +118,8 @@ def run_study(
             "pairs of the circuit": circuit_pairs,
             "pairs of contributions": contribution_pairs,
             "seed": seed,
+            # Shards of other versions have other names.
+            "format": FORMAT,
         }
         # Under a name of their own, so that no other study's are taken for this one's.
         folder = Path(shards) / key(identity(model, pairs, options))
@@ -129,39 +131,56 @@ def run_study(
             ) from error
     environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
+    asked = answerable(model, kept)
+    longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
+    if patch_pairs is None:
+        patch_pairs = _affordable(model.cfg, longest)
+    sample = _even_sample(asked.pairs, patch_pairs)
+    numbered = dict(enumerate(kept))
+    patched = {index: from_control(asked.pairs[index]) for index in sample}
+    contributing, size = _contributing(model, numbered, contribution_pairs)
+    chosen: dict[Needs, Mapping[int, StatementPair]] = {
+        "statements": numbered,
+        "cue": contributing,
+        "answer": asked.pairs,
+        "swap": patched,
+    }
     with released(sharding.engine):
-        numbered = dict(enumerate(kept))
-        metrics = sharding.measured("measuring every head", _metrics, numbered, _PAIRS_IN_SHARD)
-        cue_shares = _contributed(model, numbered, contribution_pairs, sharding)
-        progress("testing every head", 0, 1)
-        share_effects = negation_effects(cue_shares.to_dataset("measure").assign_attrs(cue_shares.attrs))
-        tests, replications = _tested(metrics, seed)
-        progress("testing every head", 1, 1)
+        measured = {
+            stage.id: sharding.measured(stage, chosen[stage.needs], size if stage is CUE_SHARES else None)
+            for stage in STAGES
+            if chosen[stage.needs]
+        }
+    metrics = measured[HEAD_METRICS.id]
+    shares = measured[CUE_SHARES.id].load() if contributing else _no_shares(model)
+    answers = _answers(asked.pairs, measured.get(ANSWERS.id))
+    results = {(sweep.site, sweep.direction): measured[sweep.id].load() for sweep in SWEEPS if patched}
 
-        asked = answerable(model, kept)
-        answers = _answers(asked.pairs, sharding)
-        longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
-        if patch_pairs is None:
-            patch_pairs = _affordable(model.cfg, longest)
-        why_few = f"only {len(asked.pairs)} pairs can be patched; give more"
-        if circuit_pairs is None:
-            circuit_pairs = affordable_search(model.cfg, longest)
-            if not circuit_pairs:
-                why_few = "on a model of this size it takes long, so it runs only if the number of pairs is set"
-        elif circuit_pairs < len(asked.pairs):
-            why_few = f"the number of pairs was set to {circuit_pairs}"
-        sample = _even_sample(asked.pairs, patch_pairs)
-        patched = {index: from_control(asked.pairs[index]) for index in sample}
-        results: dict[tuple[str, Direction], xr.Dataset] = {}
-        mechanism = None
-        if patched:
-            for site in (*PATCHED_BY_ROLE, "z"):
-                for direction in DIRECTIONS:
-                    swept = partial(patch_sweep, site=site, by="head" if site == "z" else "role", direction=direction)
-                    step = f"patching {site}, {direction}"
-                    results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
-            searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
-            mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
+    progress("testing every head", 0, 1)
+    share_effects = negation_effects(shares["share"].to_dataset("measure").assign_attrs(shares.attrs))
+    tests, replications = _tested(metrics, seed)
+    progress("testing every head", 1, 1)
+
+    why_few = f"only {len(asked.pairs)} pairs can be patched; give more"
+    if circuit_pairs is None:
+        circuit_pairs = affordable_search(model.cfg, longest)
+        if not circuit_pairs:
+            why_few = "on a model of this size it takes long, so it runs only if the number of pairs is set"
+    elif circuit_pairs < len(asked.pairs):
+        why_few = f"the number of pairs was set to {circuit_pairs}"
+    mechanism = None
+    if patched:
+        searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
+        mechanism = find_mechanism(
+            model,
+            measured,
+            patched,
+            searched,
+            why_few,
+            seed=seed,
+            kept=None if folder is None else folder / "circuit.json",
+            progress=progress,
+        )
     shown = _examples(kept, list(asked.pairs), answers)
     to_show = [kept[index] for index in shown]
     examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
@@ -180,7 +199,7 @@ def run_study(
         unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
         unknown_words=unknown,
         metrics=metrics,
-        cue_shares=cue_shares,
+        cue_shares=shares["share"].assign_attrs(shares.attrs),
         cue_share_tests=effect_tests(share_effects, seed=seed) if _any_defined(share_effects) else None,
         tests=tests,
         replications=replications,
@@ -303,7 +322,7 @@ def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]
 
 def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:
     """How many pairs of so many tokens can be patched at every layer, role and head, both ways, in `_PATCHING_WORK`."""
-    patches = len(DIRECTIONS) * cfg.n_layers * (len(PATCHED_BY_ROLE) * len(ROLES) + cfg.n_heads)
+    patches = len(DIRECTIONS) * cfg.n_layers * sum(cfg.n_heads if by == "head" else len(ROLES) for by in SWEPT.values())
     # Half the layers on average, each of 12 d_model² weights, two operations a weight and token.
     work = patches * tokens * cfg.n_layers / 2 * 12 * cfg.d_model**2 * 2
     return max(1, int(_PATCHING_WORK.get(str(cfg.device), _PATCHING_WORK["other"]) / work))
@@ -318,47 +337,35 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
     return sorted(in_turn[:n])
 
 
-@unknown_words_reported()
-def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    return AttentionProbe(model).metrics(pairs)
+def _contributing(
+    model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None
+) -> tuple[dict[int, StatementPair], int]:
+    """The pairs to measure the cue's contribution on, and how many at once.
 
-
-def _contributed(
-    model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None, sharding: Sharding
-) -> xr.DataArray:
-    """The cue's shares of an even sample of the pairs with a cue: at most `most`, or by default what is affordable.
-
-    The cost is estimated from the lengths of the texts, before anything is measured.
+    They are an even sample of the pairs with a cue: at most `most`, or by default what is affordable. The cost is
+    estimated from the lengths of the texts, before anything is measured.
     """
     with_cue = {index: pair for index, pair in pairs.items() if pair.cue_spans}
+    if not with_cue or most == 0:
+        return {}, 1
     lengths = [len(tokenize(pair.counterfactual, model.tokenizer)) for pair in with_cue.values()]
     work = [
         contribution_work(model.cfg, length) * (2 if pair.control else 1)
         for length, pair in zip(lengths, with_cue.values(), strict=True)
     ]
-    if not work or most == 0:
-        return _cue_shares(model, [])["share"].assign_coords(pair=np.array([], dtype=int))
     budget = _CONTRIBUTION_WORK.get(model.device.type, _CONTRIBUTION_WORK["other"])
     mean = sum(work) / len(work)
     sample = _even_sample(with_cue, max(1, int(budget / mean)) if most is None else most)
-    size = min(_PAIRS_IN_SHARD, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
-    chosen = {index: with_cue[index] for index in sample}
-    shares = sharding.measured("measuring what the cue contributes", _cue_shares, chosen, size).load()
-    return shares["share"].assign_attrs(shares.attrs)
+    size = min(CUE_SHARES.pairs_in_shard, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
+    return {index: with_cue[index] for index in sample}, size
 
 
-@unknown_words_reported()
-def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    shares = AttentionProbe(model).cue_shares(pairs)
-    return shares.to_dataset(name="share").assign_attrs(shares.attrs)
+def _no_shares(model: HookedEncoder) -> xr.Dataset:
+    return CUE_SHARES.measure(model, []).assign_coords(pair=np.array([], dtype=int))
 
 
-def _objectives(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    return objective_values(model, pairs).rename_axis("pair").to_xarray()
-
-
-def _answers(pairs: Mapping[int, StatementPair], sharding: Sharding) -> pd.DataFrame:
-    """The objective of each run of each pair."""
+def _answers(pairs: Mapping[int, StatementPair], values: xr.Dataset | None) -> pd.DataFrame:
+    """The objective of each run of each pair, with the kind of each pair."""
     named = pd.DataFrame(
         {
             "pair": list(pairs),
@@ -366,9 +373,8 @@ def _answers(pairs: Mapping[int, StatementPair], sharding: Sharding) -> pd.DataF
             "category": [pair.category for pair in pairs.values()],
         }
     )
-    if not pairs:
+    if values is None:
         return named.assign(original=[], counterfactual=[], control=[])
-    values = sharding.measured("reading the answers", _objectives, pairs, _PAIRS_IN_SHARD)
     return pd.concat([named, values.to_dataframe().reset_index(drop=True)], axis=1)
 
 

@@ -19,6 +19,7 @@ from negprobe.base.files import check_file, read_bytes
 from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.patching import Circuit
+from negprobe.study.formats import checked_format
 
 _NUMBERS = {
     "pairs": ("pair",),
@@ -113,8 +114,8 @@ def read_study(folder: str | Path) -> SavedStudy:
     """Read the folder of a study.
 
     Raises:
-        NegprobeError: for a folder that no study was written to, and for a file of it that is missing or damaged; a
-            circuit that is, as `Circuit.load` says it.
+        NegprobeError: for a folder that no study was written to, for a file of it that is missing or damaged (a
+            circuit: as in `Circuit.load`), and for the folder of a newer negprobe.
     """
     folder = Path(folder)
     manifest = _manifest(folder)
@@ -178,6 +179,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(read_bytes(path).decode())
+        # Version 1 has the same tables.
+        checked_format(path, manifest.get("format"))
         for part, names in _MANIFEST.items():
             missing = [name for name in names if name not in manifest[part]]
             if missing:
@@ -190,7 +193,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise NegprobeError(f"{path} cannot be read: {error}.") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"it is no manifest of a study ({error!r})") from error
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise _damaged(path, "its seed, and the counts of its model and data, are not all whole numbers")

@@ -21,7 +21,9 @@ from pyarrow import parquet
 from negprobe.base.errors import StudyError
 from negprobe.base.files import check_file, whole_file
 from negprobe.statements import StatementPair
-from negprobe.study.engines import Engine, Measure
+from negprobe.study.engines import Engine
+from negprobe.study.formats import FORMAT, checked_format
+from negprobe.study.stages import Stage
 
 Progress = Callable[[str, int, int], None]
 """Told the step, and how many of its pairs are done of how many."""
@@ -47,14 +49,13 @@ class Sharding:
     folder: Path | None = None
     progress: Progress = lambda step, done, total: None
 
-    def measured(self, step: str, measure: Measure, pairs: Mapping[int, StatementPair], size: int) -> xr.Dataset:
-        """What a measure gives for the pairs, so many at a time; what is in the folder is not measured again.
+    def measured(self, stage: Stage, pairs: Mapping[int, StatementPair], size: int | None = None) -> xr.Dataset:
+        """What a stage measures on the pairs; shards that are in the folder are not measured again.
 
         Args:
-            step: What is measured, for the progress and the names of the files.
-            measure: What is measured.
+            stage: What is measured; its `id` names the files, its `title` is what progress shows.
             pairs: By their numbers, which the result has as the coordinate `pair`.
-            size: Pairs in a shard.
+            size: Pairs in a shard; by default the stage's own number.
 
         Returns:
             The dataset of all pairs, in their order. From a folder, arrays of more dimensions than `pair` are read when
@@ -63,17 +64,18 @@ class Sharding:
         Raises:
             StudyError: for a shard that is damaged or is of other pairs, or cannot be written.
         """
+        size = size or stage.pairs_in_shard
         numbers = list(pairs)
         shards = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        paths = [] if self.folder is None else [self.folder / _file_name(step, i) for i in range(len(shards))]
+        paths = [] if self.folder is None else [self.folder / _file_name(stage, i) for i in range(len(shards))]
         for path, shard in zip(paths, shards, strict=False):
             if path.exists() and _layout(path)["pair"] != shard:
                 raise damaged(path, "it is of other pairs")
         missing = [i for i in range(len(shards)) if not (paths and paths[i].exists())]
         done = len(numbers) - sum(len(shards[i]) for i in missing)
-        self.progress(step, done, len(numbers))
+        self.progress(stage.title, done, len(numbers))
         kept: dict[int, xr.Dataset] = {}
-        for job, found in self.engine(measure, [[pairs[number] for number in shards[i]] for i in missing]):
+        for job, found in self.engine(stage.measure, [[pairs[number] for number in shards[i]] for i in missing]):
             i = missing[job]
             dataset = found.assign_coords(pair=shards[i])
             if paths:
@@ -81,7 +83,7 @@ class Sharding:
             else:
                 kept[i] = dataset
             done += len(shards[i])
-            self.progress(step, done, len(numbers))
+            self.progress(stage.title, done, len(numbers))
         return open_shards(paths) if paths else _joined([kept[i] for i in range(len(shards))])
 
 
@@ -93,6 +95,7 @@ def write_shard(dataset: xr.Dataset, path: Path) -> None:
     """
     along = {str(name): variable for name, variable in dataset.variables.items() if variable.dims[:1] == ("pair",)}
     layout = {
+        "format": FORMAT,
         "dims": {name: list(variable.dims) for name, variable in along.items()},
         "variables": [name for name in along if name in dataset.data_vars],
         "coords": {str(name): _plain(dataset[name].values) for name in dataset.coords if name not in along},
@@ -153,9 +156,12 @@ def _layout(path: Path) -> dict[str, Any]:
         metadata = parquet.read_schema(path).metadata
         if _checksum(metadata[_LAYOUT]) != metadata[_CHECKSUM]:
             raise ValueError("its layout is not what was written")
-        return json.loads(metadata[_LAYOUT])
+        layout = json.loads(metadata[_LAYOUT])
     except _UNREADABLE as error:
         raise damaged(path, f"it cannot be read as a shard ({error})") from error
+    # Version 1 has the same layout.
+    checked_format(path, layout.get("format"))
+    return layout
 
 
 def _checksum(layout: bytes) -> bytes:
@@ -190,8 +196,8 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _file_name(step: str, number: int) -> str:
-    return f"{step.replace(',', '').replace(' ', '-')}-{number:05d}.parquet"
+def _file_name(stage: Stage, number: int) -> str:
+    return f"{stage.id}-{number:05d}.parquet"
 
 
 def damaged(path: Path, why: str) -> StudyError:

@@ -23,6 +23,7 @@ from negprobe.patching.effects import RUN_NAMES, tidy
 from negprobe.statements import StatementPair, to_dataframe
 from negprobe.statements.readers.plain import EXTRA
 from negprobe.statistics import effects_table
+from negprobe.study.formats import FORMAT
 from negprobe.study.results import Mechanism, StudyResults
 
 _PAIRS_IN_CHUNK = 128
@@ -182,6 +183,7 @@ def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
 def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict[str, object]:
     cfg = results.cfg
     return {
+        "format": FORMAT,
         "command": command,
         "made": now(),
         "seconds": round(results.seconds, 1),

@@ -13,10 +13,10 @@ import xarray as xr
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.base.errors import StatementError, StudyError
-from negprobe.study import engines, mechanism, run_study
-from negprobe.study import run as study
+from negprobe.study import engines, run_study
 from negprobe.study.engines import cluster_device, in_process, on_ray, release
 from negprobe.study.shards import Sharding
+from negprobe.study.stages import STAGES, Stage
 from negprobe.views import write_study
 
 PAIRS = dict(enumerate(builtin_pairs()[::25]))
@@ -108,8 +108,8 @@ def test_the_workers_of_a_cluster_without_gpus_are_on_cpus(ray) -> None:
 
 
 def test_workers_find_what_this_process_finds(workers, tmp_path: Path) -> None:
-    here = Sharding(in_process(load())).measured("m", embedded, PAIRS, 3)
-    there = Sharding(workers, tmp_path).measured("m", embedded, PAIRS, 3).compute()
+    here = Sharding(in_process(load())).measured(Stage("m", "embedding", embedded, "statements", 3), PAIRS)
+    there = Sharding(workers, tmp_path).measured(Stage("m", "embedding", embedded, "statements", 3), PAIRS).compute()
     xr.testing.assert_identical(here.drop_vars("process"), there.drop_vars("process"))
     assert set(here["process"].values) == {os.getpid()}
     assert len(set(there["process"].values)) == 2 and os.getpid() not in there["process"].values
@@ -122,9 +122,8 @@ def tables(out: Path) -> dict[str, bytes]:
 def test_a_study_on_workers_that_are_killed_has_the_tables_of_one_made_here(
     workers, without_figures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for constant in ("_PAIRS_IN_SHARD", "PATCHED_IN_SHARD"):
-        monkeypatch.setattr(study, constant, 2)
-    monkeypatch.setattr(mechanism, "PATCHED_IN_SHARD", 2)
+    for stage in STAGES:
+        monkeypatch.setitem(vars(stage), "pairs_in_shard", 2)
     pairs = builtin_pairs()[::28]
     model = load()
     write_study(run_study(model, pairs, patch_pairs=4), tmp_path / "here")

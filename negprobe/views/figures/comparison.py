@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from negprobe.patching import DIRECTIONS, Circuit
 from negprobe.statements import ROLES
 from negprobe.study.comparison import StudyComparison
+from negprobe.study.stages import SWEPT
 from negprobe.views.figures.drawing import (
     BLUE,
     LARGE,
@@ -46,7 +47,7 @@ TOPICS = (
         ("resid_pre-denoising", "z-denoising"),
         (
             *("resid_pre-noising", "z-noising"),
-            *(f"{site}-{way}" for site in ("attn_out", "mlp_out") for way in DIRECTIONS[::-1]),
+            *(f"{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
         ),
         "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
         "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
@@ -77,7 +78,7 @@ def comparison_pictures(compared: StudyComparison) -> dict[str, Picture]:
     figures: dict[str, _Drawn] = {}
     if not compared.answers.empty:
         figures["answers"] = _draw_answers(compared.answers)
-    for site in SITES:
+    for site in SWEPT:
         for direction in DIRECTIONS:
             rows = compared.swaps.query("site == @site and direction == @direction")
             if len(rows):
@@ -128,23 +129,21 @@ def _draw_answers(answers: pd.DataFrame) -> _Drawn:
 
 
 def _draw_swaps(rows: pd.DataFrame, site: str, direction: str, compared: StudyComparison) -> _Drawn:
-    what = SITES[site]
-    columns = "heads" if site == "z" else "roles of tokens"
+    what, by = SITES.get(site, site), SWEPT[site]
+    columns = "heads" if by == "head" else "roles of tokens"
     names = ["A", "B", *(["difference"] if compared.same_shape else [])]
     shapes = [compared.a.shape, compared.b.shape, compared.a.shape]
-    parts = [[str(head) for head in range(heads)] if site == "z" else _roles(rows) for _, heads in shapes]
+    parts = [[str(head) for head in range(heads)] if by == "head" else _roles(rows) for _, heads in shapes]
     tables = [
         rows.pivot(index="layer", columns="part", values=name)
         .reindex(index=range(layers), columns=part)
         .to_numpy(dtype=float)
         for name, (layers, _), part in zip(names, shapes, parts, strict=False)
     ]
-    named = parts if site == "z" else [[role_label(role) for role in part] for part in parts]
-    figure = side_by_side(
-        tables, named, "head" if site == "z" else "role", "normalised effect", f"Swapping {what}, {direction}"
-    )
+    named = parts if by == "head" else [[role_label(role) for role in part] for part in parts]
+    figure = side_by_side(tables, named, by, "normalised effect", f"Swapping {what}, {direction}")
     top = rows.iloc[int(rows[names[-1]].abs().argmax())]
-    where = f"head {top['layer']:.0f}.{top['part']}" if site == "z" else f"layer {top['layer']:.0f} at {_role(top)}"
+    where = f"head {top['layer']:.0f}.{top['part']}" if by == "head" else f"layer {top['layer']:.0f} at {_role(top)}"
     most = (
         f"They differ most in {where}: {points(top['difference'], top['low'], top['high'])}."
         if compared.same_shape

@@ -32,7 +32,7 @@ SITES = {
     "mlp_out": "what a layer's MLP writes",
     "z": "one head's output z",
 }
-"""What each site that a study patches is."""
+"""The activations at the sites that a study patches, in words; a site without an entry goes by its name."""
 
 Texts = tuple[str, str]
 """What a figure shows with its main number, and how to read it."""
@@ -161,10 +161,11 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
     """Swaps by role and head, over pairs and of one."""
     texts = {}
     for (site, direction), patched in results.patching.items():
-        by = "heads" if site == "z" else "roles of tokens"
+        by = "heads" if "head" in patched.dims else "roles of tokens"
+        swapped = SITES.get(site, site)
         texts[f"patching-{site}-{direction}"] = (
-            f"Map of layers by {by}: effect of swapping {SITES[site]}, {direction}. {_most(patched, results.seed)}",
-            f"Swapping {SITES[site]}, {_runs(patched)} ({direction}, {patched.sizes['pair']} pairs).",
+            f"Map of layers by {by}: effect of swapping {swapped}, {direction}. {_most(patched, results.seed)}",
+            f"Swapping {swapped}, {_runs(patched)} ({direction}, {patched.sizes['pair']} pairs).",
         )
     if ("resid_pre", "denoising") in results.patching:
         texts["effect-by-role"] = (

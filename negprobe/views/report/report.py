@@ -13,6 +13,7 @@ from negprobe.behaviour import share
 from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
 from negprobe.statistics import effects_table
 from negprobe.study.results import Mechanism, StudyResults
+from negprobe.study.stages import SWEPT
 from negprobe.views.figures.attention import (
     four_heatmaps,
     metric_overview,
@@ -141,7 +142,7 @@ _TOPICS = (
         ("patching-resid_pre-denoising", "patching-z-denoising", "effect-by-role", "positions-resid_pre-denoising"),
         (
             *("patching-resid_pre-noising", "patching-z-noising", "positions-resid_pre-noising"),
-            *(f"patching-{site}-{way}" for site in ("attn_out", "mlp_out") for way in DIRECTIONS[::-1]),
+            *(f"patching-{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
         ),
         "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
         "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
@@ -171,7 +172,7 @@ _FILES = {
     "readings.parquet": "which role of token each head reads at which",
     "negation_effects.nc": "the effect of negation again, as the xarray dataset that the tests return",
     "circuit.json": "the circuit, for Circuit.load",
-    "figures": "every figure as PNG and PDF",
+    "figures": "every figure as PNG, and in the other formats that were chosen",
     "manifest.json": "command, model, data, seed, versions and these files",
     "study.json": "the fingerprint of the study, by which the same command resumes it",
     "shards": "intermediate results; only a resumed study reads them",
@@ -404,7 +405,7 @@ def _swaps_tables(results: StudyResults) -> str:
         swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
         numbers = zip(found["effect"], found["low"], found["high"], strict=True)
         cells = found.assign(swapped=swapped, cell=[with_interval(*cell, decimals=2) for cell in numbers])
-        (by_head if site == "z" else by_role).append(cells)
+        (by_head if "head" in cells else by_role).append(cells)
     captions = {
         "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
         "head": "The effect of swapping the output of every head, with its bootstrap interval over pairs",

@@ -1,6 +1,8 @@
 """Writing a study into a folder: its numbers, its figures and its report."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from negprobe.base.arguments import checked
 from negprobe.base.files import whole_file
@@ -10,10 +12,25 @@ from negprobe.views.figures.drawing import save_figure
 from negprobe.views.report.document import png
 from negprobe.views.report.report import study_figures, study_report
 
+FigureFormat = Literal["png", "pdf", "svg"]
+"""A file format of figures."""
+
 
 @checked
-def write_study(results: StudyResults, out: str | Path, command: str | None = None) -> Path:
+def write_study(
+    results: StudyResults,
+    out: str | Path,
+    command: str | None = None,
+    *,
+    figure_formats: Sequence[FigureFormat] = (),
+) -> Path:
     """Write report, figures, tables and manifest into a folder, and return the report's path.
+
+    Args:
+        results: What the study found.
+        out: The folder.
+        command: How the study was started, for the manifest; by default this process's command line.
+        figure_formats: The formats to write every figure in, beside the PNG that the report shows.
 
     Raises:
         NegprobeError: if the folder cannot be written to.
@@ -28,7 +45,8 @@ def write_study(results: StudyResults, out: str | Path, command: str | None = No
         for name, figure in drawn.items():
             with whole_file(out / "figures" / f"{name}.png") as part:
                 part.write_bytes(figures[name])
-            save_figure(figure, out / "figures" / f"{name}.pdf")
+            for extra in sorted(set(figure_formats) - {"png"}):
+                save_figure(figure, out / "figures" / f"{name}.{extra}")
         page = study_report(results, figures, manifest)
         with whole_file(report) as part:
             part.write_text(page, encoding="utf-8")

@@ -1,0 +1,128 @@
+"""The stages of a study: what it measures on its pairs, in order.
+
+Each stage measures one dataset on the pairs that have what it needs. To add a sweep, add an entry to `SWEPT`; to add
+any other measurement, add a `Stage` to `STAGES`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import xarray as xr
+
+from negprobe.attention import AttentionProbe
+from negprobe.models import HookedEncoder
+from negprobe.patching import DIRECTIONS, Direction, Patch, objective_values, patch, patch_sweep
+from negprobe.statements import ROLES, StatementPair
+from negprobe.statements.unknown import unknown_words_reported
+from negprobe.study.engines import Measure
+
+Needs = Literal["statements", "cue", "answer", "swap"]
+"""Which pairs a stage measures: all of them, those with a cue, those with an answer, or those chosen for patching."""
+
+_PAIRS_IN_SHARD = 128
+_PATCHED_IN_SHARD = 32
+
+EVERYWHERE = "everywhere"
+"""The knock-out of the cue in all layers and at all queries."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement of a study.
+
+    Attributes:
+        id: Names the files of its shards.
+        title: What progress displays show.
+        measure: Takes a model and some pairs to a dataset along `pair`.
+        needs: Which pairs it measures.
+        pairs_in_shard: How many pairs it measures at once.
+    """
+
+    id: str
+    title: str
+    measure: Measure
+    needs: Needs
+    pairs_in_shard: int
+
+
+@dataclass(frozen=True)
+class Sweep(Stage):
+    """The patching of one site in one direction.
+
+    Attributes:
+        site: The site.
+        by: What the patches are told apart by, beside the layer.
+        direction: "noising" or "denoising".
+    """
+
+    site: str
+    by: Literal["head", "role"]
+    direction: Direction
+
+
+@unknown_words_reported()
+def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return AttentionProbe(model).metrics(pairs)
+
+
+@unknown_words_reported()
+def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    shares = AttentionProbe(model).cue_shares(pairs)
+    return shares.to_dataset(name="share").assign_attrs(shares.attrs)
+
+
+def _answers(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    return objective_values(model, pairs).rename_axis("pair").to_xarray()
+
+
+def _knock_out_sets(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
+    chosen = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
+    chosen |= {
+        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
+        for layer in range(model.cfg.n_layers)
+    }
+    chosen |= {
+        f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
+        for role in ROLES
+        if role != "cue"
+    }
+    found = patch(model, pairs, list(chosen.values()), together=False, direction="denoising")
+    return found.assign_coords(patch=list(chosen))
+
+
+def _sweep(site: str, by: Literal["head", "role"], direction: Direction) -> Sweep:
+    return Sweep(
+        id=f"patching-{site}-{direction}",
+        title=f"patching {site}, {direction}",
+        measure=partial(patch_sweep, site=site, by=by, direction=direction),
+        needs="swap",
+        pairs_in_shard=_PATCHED_IN_SHARD,
+        site=site,
+        by=by,
+        direction=direction,
+    )
+
+
+SWEPT: dict[str, Literal["head", "role"]] = {"resid_pre": "role", "attn_out": "role", "mlp_out": "role", "z": "head"}
+"""The sites a study patches in both directions, and what the patches of a layer are told apart by."""
+
+SWEEPS = tuple(_sweep(site, by, direction) for site, by in SWEPT.items() for direction in DIRECTIONS)
+"""The patching stages."""
+
+HEAD_METRICS = Stage("metrics", "measuring every head", _metrics, "statements", _PAIRS_IN_SHARD)
+CUE_SHARES = Stage("cue-shares", "measuring what the cue contributes", _cue_shares, "cue", _PAIRS_IN_SHARD)
+ANSWERS = Stage("answers", "reading the answers", _answers, "answer", _PAIRS_IN_SHARD)
+KNOCK_OUT = Stage(
+    "knock-out",
+    "knocking out the cue by head",
+    partial(patch_sweep, site="attn_scores", by="head", direction="denoising", how="knock_out", keys="cue"),
+    "swap",
+    _PATCHED_IN_SHARD,
+)
+KNOCK_OUT_SETS = Stage("knock-out-sets", "knocking out the cue", _knock_out_sets, "swap", _PATCHED_IN_SHARD)
+
+STAGES: tuple[Stage, ...] = (HEAD_METRICS, CUE_SHARES, ANSWERS, *SWEEPS, KNOCK_OUT, KNOCK_OUT_SETS)
+"""All stages of a study, in order."""
