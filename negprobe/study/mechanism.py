@@ -9,6 +9,7 @@ from negprobe.attention import AttentionProbe
 from negprobe.base.errors import PatchingError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Patch, find_circuit, patch, patch_sweep
+from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import ROLES, StatementPair
 from negprobe.study.engines import release
@@ -37,6 +38,7 @@ def find_mechanism(
     why_few: str,
     *,
     seed: int,
+    effort: Effort,
     sharding: Sharding,
 ) -> Mechanism:
     """Knock the cue out, and search the circuit.
@@ -47,12 +49,13 @@ def find_mechanism(
         searched: The pairs to search the circuit on; if there are too few of them, none is.
         why_few: Why there are too few, for the report.
         seed: Of the search.
+        effort: Of the search (see `find_circuit`).
         sharding: How it is measured.
     """
     knock_out, sets = _knock_outs(model, patched, sharding)
     # These are a study's last shards; the search runs in this process, and may take minutes.
     release(sharding.engine)
-    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, sharding)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, sharding)
     read = searched if circuit is not None else patched
     return Mechanism(
         knock_out=knock_out,
@@ -100,7 +103,12 @@ def _knock_outs(
 
 
 def _circuit(
-    model: HookedEncoder, pairs: Sequence[StatementPair], why_few: str, seed: int, sharding: Sharding
+    model: HookedEncoder,
+    pairs: Sequence[StatementPair],
+    why_few: str,
+    seed: int,
+    effort: Effort,
+    sharding: Sharding,
 ) -> tuple[Circuit | None, str]:
     if len(pairs) < MIN_CIRCUIT_PAIRS:
         return None, f"the search needs at least {MIN_CIRCUIT_PAIRS} pairs, half of them held out, and {why_few}."
@@ -116,6 +124,7 @@ def _circuit(
             pairs,
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
+            effort=effort,
             seed=seed,
             progress=lambda step, done, total: sharding.progress(f"searching the circuit: {step}", done, total),
         )

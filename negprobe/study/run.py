@@ -21,6 +21,7 @@ from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_values, patch_sweep
+from negprobe.patching.circuit_search import Effort
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -67,6 +68,7 @@ def run_study(
     patch_pairs: int | None = None,
     circuit_pairs: int | None = None,
     contribution_pairs: int | None = None,
+    circuit_effort: Effort = "fast",
     seed: int = 0,
     shards: str | Path | None = None,
     engine: Engine | None = None,
@@ -91,6 +93,8 @@ def run_study(
         contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
             taken in the same way; by default as many as take a few minutes, so fewer if texts are long. With 0 it is
             not measured, and the interactive views have no value zeroing either.
+        circuit_effort: How many sets of components the circuit's search evaluates, "fast" or "thorough" (see
+            `find_circuit`).
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
@@ -117,6 +121,7 @@ def run_study(
             "patched pairs": patch_pairs,
             "pairs of the circuit": circuit_pairs,
             "pairs of contributions": contribution_pairs,
+            "effort of the circuit's search": circuit_effort,
             "seed": seed,
         }
         # Under a name of their own, so that no other study's are taken for this one's.
@@ -161,7 +166,9 @@ def run_study(
                     step = f"patching {site}, {direction}"
                     results[site, direction] = sharding.measured(step, swept, patched, PATCHED_IN_SHARD).load()
             searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
-            mechanism = find_mechanism(model, patched, searched, why_few, seed=seed, sharding=sharding)
+            mechanism = find_mechanism(
+                model, patched, searched, why_few, seed=seed, effort=circuit_effort, sharding=sharding
+            )
     shown = _examples(kept, list(asked.pairs), answers)
     to_show = [kept[index] for index in shown]
     examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
