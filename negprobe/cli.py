@@ -47,6 +47,13 @@ Device = Annotated[
 ]
 
 
+class _Effort(StrEnum):
+    """How many sets of components the search for a circuit evaluates."""
+
+    FAST = "fast"
+    THOROUGH = "thorough"
+
+
 class _Dtype(StrEnum):
     """Floating-point types a model can run in, as torch names them."""
 
@@ -105,6 +112,9 @@ def study(
             help="Maximum number of pairs to measure the cue's contribution on (default: what takes a few minutes).",
         ),
     ] = None,
+    circuit: Annotated[
+        _Effort, typer.Option(help="The circuit's search: thorough evaluates several times as many sets of components.")
+    ] = _Effort.FAST,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -142,6 +152,7 @@ def study(
             "patched pairs": patch_pairs,
             "pairs of the circuit": circuit_pairs,
             "pairs of contributions": contribution_pairs,
+            "effort of the circuit's search": circuit.value,
             "seed": seed,
             # The same whoever measures, so that one engine goes on where another was.
             "measured on": workers or encoder.device.type,
@@ -160,6 +171,7 @@ def study(
                 patch_pairs=patch_pairs,
                 circuit_pairs=circuit_pairs,
                 contribution_pairs=contribution_pairs,
+                circuit_effort=circuit.value,
                 seed=seed,
                 shards=shards,
                 engine=None

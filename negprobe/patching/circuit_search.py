@@ -2,8 +2,10 @@
 spare."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -21,6 +23,16 @@ Ranking = Literal["exact", "attribution", "integrated_gradients"]
 """By what each component causes alone: measured by patching it, or estimated from gradients (see `attribute`)."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+Effort = Literal["fast", "thorough"]
+"""How many sets of components a search evaluates: see `fast_search` and `thorough_search`."""
+
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+
+# The evaluations that the fast search may spend, times the number of components.
+_FAST_EVALUATIONS = 3
+
+_ONLY_SINGLE_REMOVALS = "removing members together that cannot be removed one by one"
 
 # A component that matters only once others are gone stands low in a ranking of single ones, so pruning starts from more
 # than the shortest prefix too.
@@ -100,7 +112,73 @@ def faithfulness(pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick
     return mean_effect(set_results(pairs, sets, tick)).values
 
 
+class Found(NamedTuple):
+    """What a search returns: the members in the order of the ranking, and the candidates that it did not evaluate."""
+
+    members: tuple[Component, ...]
+    untried: str
+
+
 def search(
+    pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, effort: Effort, tick: Tick | None = None
+) -> Found:
+    """The members of a small circuit that is faithful enough, and what was not tried to make it smaller."""
+    if effort == "thorough":
+        return Found(thorough_search(pairs, ranked, threshold, tick), _ONLY_SINGLE_REMOVALS)
+    return fast_search(pairs, ranked, threshold, tick)
+
+
+def fast_search(
+    pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
+) -> Found:
+    """A prefix of the ranking that is faithful enough, pruned within three evaluations per component.
+
+    The length of the prefix is bisected. Faithfulness need not grow with the length, so this is a length that reaches
+    the threshold, and not always the shortest one. Each pass of the pruning evaluates every member's removal, and
+    bisects how many members can be removed together, in the order of what the removals cost. Pruning ends where no
+    single member can go, or where another pass could exceed the budget. No set is evaluated twice.
+    """
+    budget = _FAST_EVALUATIONS * len(ranked)
+    known: dict[ComponentSet, float] = {}
+
+    def measured(sets: Sequence[ComponentSet]) -> list[float]:
+        new = [members for members in sets if members not in known]
+        if new:
+            known.update(zip(new, faithfulness(pairs, new).tolist(), strict=True))
+        if tick is not None:
+            tick(len(known), budget)
+        return [known[members] for members in sets]
+
+    def reaches(members: Sequence[Component]) -> bool:
+        return measured([frozenset(members)])[0] >= threshold
+
+    def smallest(n_enough: int, candidate: Callable[[int], Sequence[Component]]) -> Sequence[Component]:
+        """A smallest candidate by bisection, where the one of size `n_enough` is known to be faithful enough."""
+        return candidate(1 + bisect_left(range(1, n_enough), True, key=lambda size: reaches(candidate(size))))
+
+    kept = smallest(len(ranked), partial(_first, ranked))
+    untried = [f"{len(ranked) - 1 - len(known)} of {len(ranked)} prefixes of the ranking", _ONLY_SINGLE_REMOVALS]
+    while len(kept) > 1:
+        if len(known) + len(kept) + len(kept).bit_length() > budget:
+            untried.append(f"what more than {budget} evaluations could remove")
+            break
+        without = measured([frozenset(kept) - {member} for member in kept])
+        if max(without) < threshold:
+            break
+        # What costs most to remove stays longest.
+        dearest = [kept[index] for index in np.argsort(without, kind="stable")]
+        remaining = frozenset(smallest(len(kept) - 1, partial(_first, dearest)))
+        kept = [member for member in kept if member in remaining]
+    if tick is not None:
+        tick(budget, budget)
+    return Found(tuple(kept), "; ".join(untried))
+
+
+def _first(components: Sequence[Component], n: int) -> Sequence[Component]:
+    return components[:n]
+
+
+def thorough_search(
     pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
 ) -> tuple[Component, ...]:
     """The members of a small circuit that is faithful enough, in the order of the ranking.

@@ -14,9 +14,19 @@ from negprobe.base.arguments import checked
 from negprobe.base.display import view
 from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.base.files import read_bytes, whole_file
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
-from negprobe.patching.circuit_search import RANKINGS, Ranking, estimated_scores, exact_scores, faithfulness, search
+from negprobe.patching.circuit_search import (
+    EFFORTS,
+    RANKINGS,
+    Effort,
+    Ranking,
+    estimated_scores,
+    exact_scores,
+    faithfulness,
+    search,
+)
 from negprobe.patching.component_sets import (
     ABLATIONS,
     AblatablePairs,
@@ -45,6 +55,9 @@ Progress = Callable[[str, int, int], None]
 
 # Runs that integrated gradients average over; the authors of EAP-IG take five.
 _GRADIENT_STEPS = 5
+_FORMAT_VERSION = 1
+# What the first files lacked: they have no version, and only the thorough search existed.
+_UNVERSIONED = {"format_version": 0, "effort": "thorough", "untried": ""}
 _TABLES = {
     "curve": ("size", "share", "faithfulness", "low", "high"),
     "completeness": ("n_removed", "circuit", "model", "gap"),
@@ -69,6 +82,8 @@ class Circuit:
         ablation: What is done to the components outside.
         ranking: What the components were ranked by.
         threshold: The faithfulness that the search asked for.
+        effort: How many sets of components the search evaluated ("fast" or "thorough").
+        untried: What the search did not evaluate, so that a smaller circuit may exist.
         components: The circuit, in the order of the ranking.
         scores: The mean effect of ablating each component of the model alone, or the ranking's estimate of swapping it,
             in the order of its size.
@@ -104,6 +119,8 @@ class Circuit:
     ablation: Ablation
     ranking: Ranking
     threshold: float
+    effort: Effort
+    untried: str
     components: tuple[Component, ...]
     scores: dict[Component, float] = field(repr=False, hash=False)
     search_faithfulness: float
@@ -136,6 +153,7 @@ class Circuit:
             f"; {self.direction}, {self.ablation}): faithfulness {self.faithfulness:.2f} [{self.interval[0]:.2f}, "
             f"{self.interval[1]:.2f}] on {self.n_held_out} held-out pairs, "
             f"{self.random_faithfulness:.2f} for random circuits of that size"
+            f"{f' (not tried: {self.untried})' if self.untried else ''}"
         )
 
     @checked
@@ -201,6 +219,7 @@ class Circuit:
         content = {
             one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("model", "measure", *_TABLES)
         }
+        content["format_version"] = _FORMAT_VERSION
         content["components"] = [str(component) for component in self.components]
         content["scores"] = {str(component): score for component, score in self.scores.items()}
         content |= {table: getattr(self, table).to_dict("list") for table in _TABLES}
@@ -222,10 +241,19 @@ class Circuit:
             model: The model it is a circuit of, to run it.
 
         Raises:
-            PatchingError: if the file cannot be read or is no circuit, or the model has another shape.
+            PatchingError: if the file cannot be read, is no circuit or has a newer format, or the model has another
+                shape.
         """
         try:
-            content = json.loads(read_bytes(path).decode())
+            content = _UNVERSIONED | json.loads(read_bytes(path).decode())
+            version = content.pop("format_version")
+            if isinstance(version, int) and version > _FORMAT_VERSION:
+                raise PatchingError(
+                    f"{path} has format {version} of circuits, but this negprobe reads up to format {_FORMAT_VERSION}; "
+                    "update negprobe to read it."
+                )
+            if version not in range(_FORMAT_VERSION + 1):
+                raise ValueError(f"its format version is {quoted(version)}")
             content["components"] = tuple(map(Component.named, content["components"]))
             content["scores"] = {Component.named(name): score for name, score in content["scores"].items()}
             content |= {name: tuple(content[name]) for name in ("interval", "near_zero_gap")}
@@ -262,6 +290,7 @@ def find_circuit(
     direction: Direction = "denoising",
     objective: Objective | None = None,
     threshold: float = 0.9,
+    effort: Effort = "fast",
     held_out: float = 0.5,
     mlps: bool = True,
     seed: int = 0,
@@ -271,9 +300,9 @@ def find_circuit(
 
     The base run goes on with every component outside the circuit ablated: "denoising", the default, runs the
     counterfactual and gives all other components what they have in the original, so that the circuit is what hears the
-    "not". Components are ranked by what each causes alone, largest first, whichever way it pushes. The shortest prefix
-    of the ranking that is faithful enough, and twice as many, are pruned of what they can spare, what costs least
-    first, and the smaller circuit is kept (see `circuit_search`).
+    "not". Components are ranked by what each causes alone, largest first, whichever way it pushes. A prefix of the
+    ranking that is faithful enough is pruned of the members that cost the least, as long as the rest reaches the
+    threshold. No effort proves that a circuit is the smallest one: the result's `untried` says what was not evaluated.
 
     Only heads and MLPs are ablated. The embeddings stay the base's, which every residual stream carries on, and with
     "swap" so does everything at tokens without a partner in the source: in a pair of different lengths, the cue itself.
@@ -289,6 +318,11 @@ def find_circuit(
         direction: Whose run is the base.
         objective: What is read from a run; by default `default_objective(model)`.
         threshold: The faithfulness the search asks for, above 0, at most 1.
+        effort: "fast" bisects the length of the prefix and how many members can be removed at once, in at most three
+            evaluations per component. Faithfulness need not grow with the length, so bisection finds a prefix that
+            reaches the threshold, and not always the shortest. "thorough" evaluates every length up to 25 and about 25
+            lengths of more components, prunes that prefix and the one of twice its length in small steps, and keeps
+            the smaller circuit.
         held_out: The share of the pairs that the search does not see.
         mlps: Whether MLPs count as components; without, they are never ablated.
         seed: Of the split of the pairs, the random circuits and subsets, and the bootstrap.
@@ -329,7 +363,7 @@ def find_circuit(
     else:
         steps = _GRADIENT_STEPS if ranking == "integrated_gradients" else None
         scores = estimated_scores(searched, seen, direction=direction, objective=measure, steps=steps, tick=tick)
-    members = search(searched, list(scores), threshold, _tick(progress, "searching"))
+    members, untried = search(searched, list(scores), threshold, effort, _tick(progress, "searching"))
     near_zero = len(searched.near_zero_gap)
     search_faithfulness = float(faithfulness(searched, [frozenset(members)])[0])
     del searched  # its activations make room for those of the other half
@@ -342,6 +376,8 @@ def find_circuit(
         ablation=ablation,
         ranking=ranking,
         threshold=threshold,
+        effort=effort,
+        untried=untried,
         components=members,
         scores=scores,
         search_faithfulness=search_faithfulness,
@@ -408,7 +444,7 @@ def _check_content(circuit: Circuit) -> None:
     Raises:
         ValueError: that says what it is.
     """
-    named = {"direction": DIRECTIONS, "ablation": ABLATIONS, "ranking": RANKINGS}
+    named = {"direction": DIRECTIONS, "ablation": ABLATIONS, "ranking": RANKINGS, "effort": EFFORTS}
     for name, known in named.items():
         if getattr(circuit, name) not in known:
             raise ValueError(f"{name} {getattr(circuit, name)!r} is none of {', '.join(known)}")
@@ -422,8 +458,8 @@ def _check_content(circuit: Circuit) -> None:
     least = min(min(component.layer, component.head or 0) for component in circuit.scores)
     if least < 0 or len(circuit.scores) != layers * of_a_layer:
         raise ValueError(f"its scores are not of every component of {layers} layers of {heads} heads")
-    if not (isinstance(circuit.model_name, str) and isinstance(circuit.objective, str)):
-        raise ValueError("its model and objective are not named")
+    if not all(isinstance(text, str) for text in (circuit.model_name, circuit.objective, circuit.untried)):
+        raise ValueError("its model, its objective or what was not tried is not text")
     numbers = [*circuit.scores.values(), *circuit.interval, *circuit.near_zero_gap, circuit.threshold, circuit.cpr]
     numbers += [circuit.search_faithfulness, circuit.faithfulness, circuit.random_faithfulness, circuit.random_best]
     numbers += [circuit.cmd, circuit.n_search, circuit.n_held_out, circuit.seed]

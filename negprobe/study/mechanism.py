@@ -9,6 +9,7 @@ from negprobe.attention import AttentionProbe
 from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import find_circuit
+from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
 from negprobe.study.results import Mechanism
@@ -33,6 +34,7 @@ def find_mechanism(
     why_few: str,
     *,
     seed: int,
+    effort: Effort,
     kept: Path | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Mechanism:
@@ -45,10 +47,11 @@ def find_mechanism(
         searched: The pairs to search the circuit on; if there are too few of them, none is searched.
         why_few: Why there are too few, for the report.
         seed: Of the search.
+        effort: Of the search (see `find_circuit`).
         kept: The file to keep the circuit in, and to read it from if it is there.
         progress: Called with the step of the search, and how much of it is done of how much.
     """
-    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, kept, progress)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, kept, progress)
     read = searched if circuit is not None else patched
     return Mechanism(
         knock_out=measured[KNOCK_OUT.id].load(),
@@ -79,6 +82,7 @@ def _circuit(
     pairs: Sequence[StatementPair],
     why_few: str,
     seed: int,
+    effort: Effort,
     kept: Path | None,
     progress: Progress,
 ) -> tuple[Circuit | None, str]:
@@ -95,6 +99,7 @@ def _circuit(
             pairs,
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
+            effort=effort,
             seed=seed,
             progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
         )

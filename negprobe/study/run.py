@@ -20,6 +20,7 @@ from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, patch_sweep
+from negprobe.patching.circuit_search import Effort
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -67,6 +68,7 @@ def run_study(
     patch_pairs: int | None = None,
     circuit_pairs: int | None = None,
     contribution_pairs: int | None = None,
+    circuit_effort: Effort = "fast",
     seed: int = 0,
     shards: str | Path | None = None,
     engine: Engine | None = None,
@@ -91,6 +93,8 @@ def run_study(
         contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
             taken in the same way; by default as many as take a few minutes, so fewer if texts are long. With 0 it is
             not measured, and the interactive views have no value zeroing either.
+        circuit_effort: How many sets of components the circuit's search evaluates, "fast" or "thorough" (see
+            `find_circuit`).
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
@@ -117,6 +121,7 @@ def run_study(
             "patched pairs": patch_pairs,
             "pairs of the circuit": circuit_pairs,
             "pairs of contributions": contribution_pairs,
+            "effort of the circuit's search": circuit_effort,
             "seed": seed,
             # Shards of other versions have other names.
             "format": FORMAT,
@@ -178,6 +183,7 @@ def run_study(
             searched,
             why_few,
             seed=seed,
+            effort=circuit_effort,
             kept=None if folder is None else folder / "circuit.json",
             progress=progress,
         )

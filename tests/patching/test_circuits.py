@@ -17,6 +17,7 @@ from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
 from negprobe.patching import (
     Patch,
+    circuit_search,
     circuits,
     component_sets,
     default_objective,
@@ -27,7 +28,7 @@ from negprobe.patching import (
 )
 from negprobe.patching.attribution import attribute
 from negprobe.patching.circuit_proof import prove
-from negprobe.patching.circuit_search import faithfulness, pruned, sizes
+from negprobe.patching.circuit_search import faithfulness, fast_search, pruned, sizes, thorough_search
 from negprobe.patching.circuits import Circuit, Component, find_circuit
 from negprobe.patching.component_sets import ablatable, all_components, set_objectives
 from negprobe.patching.engine import base_runs
@@ -236,11 +237,12 @@ def test_estimated_scores_are_those_of_attribution(masked_lm, ranking, steps):
     assert list(circuit.scores.values()) == sorted(circuit.scores.values(), key=abs, reverse=True)
 
 
+@pytest.mark.parametrize("effort", ["fast", "thorough"])
 @pytest.mark.parametrize("ranking", ["exact", "attribution", "integrated_gradients"])
-def test_every_ranking_tells_live_heads_from_silenced_ones(ranking):
+def test_every_ranking_tells_live_heads_from_silenced_ones(ranking, effort):
     for model, truth in planted_models():
         pairs = [replace(pair, original=pair.control) for pair in planted_pairs(16)]
-        circuit = find_circuit(model, pairs, ranking=ranking, mlps=False)
+        circuit = find_circuit(model, pairs, ranking=ranking, mlps=False, effort=effort)
         score = {(part.layer, part.head): abs(value) for part, value in circuit.scores.items()}
         assert min(score[head] for head in truth.live) > 1e-5, truth.name
         assert max(score[head] for head in truth.silenced) < 1e-9, truth.name
@@ -250,8 +252,10 @@ def test_every_ranking_tells_live_heads_from_silenced_ones(ranking):
 
 @pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
 @pytest.mark.parametrize("mlps", [True, False])
-def test_the_search_finds_the_heads_that_are_there(two_heads, ablation, mlps):
-    circuit = find_circuit(two_heads, SAME_LENGTH, ablation=ablation, mlps=mlps, threshold=0.999)
+@pytest.mark.parametrize("effort", ["fast", "thorough"])
+def test_the_search_finds_the_heads_that_are_there(two_heads, ablation, mlps, effort):
+    circuit = find_circuit(two_heads, SAME_LENGTH, ablation=ablation, mlps=mlps, threshold=0.999, effort=effort)
+    assert circuit.effort == effort
     assert set(circuit.components) == set(LIVE)
     assert len(circuit) == 2 and LIVE[0] in circuit and Component(0, 0) not in circuit
     assert circuit.faithfulness == pytest.approx(1, abs=1e-9)
@@ -283,6 +287,56 @@ def test_pruning_drops_what_costs_nothing_several_at_once(two_heads):
     assert set(kept) == set(LIVE)
     # One at a time would be 15 passes over 15, 14, 13, ... members.
     assert sum(runs) < 0.7 * sum(range(2, 16)) * len(SAME_LENGTH)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The sets that are evaluated, in order."""
+    sets = []
+
+    def counted(pairs, members, tick=None):
+        sets.extend(members)
+        return faithfulness(pairs, members, tick)
+
+    monkeypatch.setattr(circuit_search, "faithfulness", counted)
+    return sets
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_the_fast_search_evaluates_few_sets_once_and_ends_where_no_member_can_go(masked_lm, evaluated, threshold):
+    _, model = masked_lm
+    prepared = ready(model, SAME_LENGTH)
+    ranked = list(circuit_search.exact_scores(prepared))
+    steps = []
+    members, untried = fast_search(prepared, ranked, threshold, lambda done, total: steps.append((done, total)))
+    n_fast = len(evaluated)
+    assert len(set(evaluated)) == n_fast <= 3 * len(ranked)
+    # One bar: it never goes back, its total stays, and it ends full.
+    assert steps == sorted(steps) and {total for _, total in steps} == {45} and steps[-1] == (45, 45)
+    assert list(members) == [part for part in ranked if part in members]
+    assert faithfulness(prepared, [frozenset(members)])[0] >= threshold
+    without = faithfulness(prepared, [frozenset(members) - {member} for member in members])
+    assert len(members) == 1 or (without < threshold).all()
+    assert "of 15 prefixes" in untried and "one by one" in untried
+    evaluated.clear()
+    thorough = thorough_search(prepared, ranked, threshold)
+    assert len(members) <= len(thorough) + 2
+    assert len(evaluated) > 1.5 * n_fast
+
+
+def test_the_fast_search_stops_at_its_budget_and_says_so(masked_lm, evaluated, monkeypatch):
+    _, model = masked_lm
+    prepared = ready(model, SAME_LENGTH)
+    monkeypatch.setattr(circuit_search, "_FAST_EVALUATIONS", 1)
+    members, untried = fast_search(prepared, prepared.components, 0.9)
+    assert len(evaluated) <= 15
+    assert untried.endswith("what more than 15 evaluations could remove")
+    assert faithfulness(prepared, [frozenset(members)])[0] >= 0.9
+
+
+def test_a_circuit_says_what_was_not_tried(found):
+    assert found.effort == "fast" and "prefixes of the ranking" in found.untried
+    assert found.untried in str(found) and found.untried in repr(found)
 
 
 def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monkeypatch):
@@ -433,6 +487,24 @@ def test_a_circuit_is_the_same_after_saving_and_loading(masked_lm, found, tmp_pa
         Circuit.load(path).run(PAIRS)
 
 
+def test_a_file_without_a_version_is_read_and_a_newer_one_refused(found, tmp_path):
+    path = tmp_path / "circuit.json"
+    found.save(path)
+    content = json.loads(path.read_text())
+    assert content["format_version"] == 1
+    path.write_text(json.dumps(content | {"format_version": 2}))
+    with pytest.raises(PatchingError, match=r"has format 2 .* reads up to format 1; update negprobe"):
+        Circuit.load(path)
+    for version in ("1", -1, None, [1]):
+        path.write_text(json.dumps(content | {"format_version": version}))
+        with pytest.raises(PatchingError, match=r"is not a circuit .*format version"):
+            Circuit.load(path)
+    for name in ("format_version", "effort", "untried"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    assert Circuit.load(path) == replace(found, effort="thorough", untried="")
+
+
 def test_an_objective_of_ones_own_has_to_be_given_again(masked_lm, tmp_path):
     _, model = masked_lm
     circuit = find_circuit(model, SAME_LENGTH[:4], objective=objective_from(lambda logits, pairs: logits[:, 1, 100]))
@@ -460,6 +532,7 @@ def test_files_that_are_no_circuits_and_places_that_take_none_are_named(found, t
     found.save(tmp_path / "whole.json")
     whole = json.loads((tmp_path / "whole.json").read_text())
     broken = {"ablation": "nothing", "direction": "both", "components": [], "scores": {}, "faithfulness": "high"}
+    broken |= {"effort": "some", "untried": 1}
     for name, value in broken.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(whole | {name: value}))
     for name in ("text", "other", "list", *broken):

@@ -27,6 +27,8 @@ def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
         ablation="swap",
         ranking="exact",
         threshold=0.85,
+        effort="fast",
+        untried="",
         components=chosen,
         scores=scores,
         search_faithfulness=0.9,
