@@ -132,7 +132,7 @@ def study(
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.statements import load_pairs
-    from negprobe.study import run_study
+    from negprobe.study import run_study, summarize
     from negprobe.study.engines import cluster_device, on_ray
     from negprobe.study.folder import identity, study_folder
     from negprobe.views import write_study
@@ -182,7 +182,8 @@ def study(
             report_progress("writing the report", 0, 1)
             report = write_study(results, out, _command_line(), figure_formats=[one.value for one in figures or ()])
             report_progress("writing the report", 1, 1)
-        for sentence in [*left_out(results), *findings(results)]:
+        summary = summarize(results)
+        for sentence in [*left_out(summary), *findings(summary)]:
             console.print(f"• {sentence}")
         _print_path("\nReport: ", report)
 

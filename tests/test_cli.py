@@ -16,7 +16,7 @@ from negprobe import HookedEncoder, builtin_pairs, views
 from negprobe.base.errors import NegprobeError, NegprobeWarning
 from negprobe.cli import app
 from negprobe.patching import DIRECTIONS
-from negprobe.study import run_study
+from negprobe.study import run_study, summarize
 from negprobe.study.stages import SWEPT
 from negprobe.study.tables import patching_table
 from negprobe.views import page as page_module
@@ -160,7 +160,8 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     assert ours["patched"].to_numpy() == pytest.approx(by_token["patched"].to_numpy(), abs=1e-6)
     assert set(both[0]["site"]) == set(SWEPT)
     # The study's sentences and captions name the control too.
-    assert "with the control's" in " ".join(findings(study)) and "affirmative" not in " ".join(findings(study))
+    sentences = " ".join(findings(summarize(study)))
+    assert "with the control's" in sentences and "affirmative" not in sentences
     captions = _of_patching(study)
     assert f"“{control}” (the control), token by token" in captions["positions-resid_pre-noising"][1]
     assert "from the counterfactual into the control (noising" in captions["patching-z-noising"][1]

@@ -13,7 +13,7 @@ from negprobe.base.errors import PatchingError
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
 from negprobe.study import mechanism as mechanism_of_a_study
-from negprobe.study import run_study
+from negprobe.study import run_study, summarize
 from negprobe.study.engines import in_process
 from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS, affordable_search, find_mechanism
 from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
@@ -54,21 +54,21 @@ def test_the_cue_is_knocked_out_of_the_counterfactuals_of_the_patched_pairs(mode
     )
 
 
-def test_knocking_the_cue_out_everywhere_is_said_with_its_effect(found):
+def test_knocking_the_cue_out_everywhere_is_said_with_its_effect(results, found):
     effect = float(mean_effect(found.knock_out_sets).sel(patch="everywhere"))
-    table = knock_out_table(found, seed=0).set_index("attention to the cue cut")
+    table = knock_out_table(summarize(results)).set_index("attention to the cue cut")
     assert table.loc["everywhere", "effect"] == pytest.approx(effect)
     assert table.loc["everywhere", "95 % from"] <= effect <= table.loc["everywhere", "95 % to"]
 
 
 def test_sentences_name_the_strongest_head_and_the_circuit(results, found):
-    story = " ".join(mechanism(results))
+    story = " ".join(mechanism(summarize(results)))
     by_head = mean_effect(found.knock_out)
     layer, head = np.unravel_index(int(np.nanargmax(by_head.values)), by_head.shape)
     assert f"The strongest single heads: {layer}.{head} ({by_head.values[layer, head]:.0%})" in story
     assert f"{len(found.circuit)} of {len(found.circuit.scores)} components" in story
     assert f"on {found.circuit.n_held_out} pairs held out" in story
-    assert set(mechanism(results)) <= set(findings(results))
+    assert set(mechanism(summarize(results))) <= set(findings(summarize(results)))
 
 
 def test_every_head_of_the_circuit_has_its_story(found):
@@ -127,7 +127,7 @@ def test_pairs_without_a_cue_are_told_so(model):
         "The door is open. So it is [MASK].", "The door is shut. So it is [MASK].", "open", "closed"
     )
     results = run_study(model, [strange])
-    assert "attention to it could not be knocked out" in " ".join(mechanism(results))
+    assert "attention to it could not be knocked out" in " ".join(mechanism(summarize(results)))
 
 
 def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):

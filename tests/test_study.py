@@ -16,7 +16,7 @@ from negprobe.patching import mean_effect
 from negprobe.statements import StatementPair, builtin_pairs
 from negprobe.statistics import effect_tests, negation_effects, survivors
 from negprobe.study import run as study
-from negprobe.study import run_study
+from negprobe.study import run_study, summarize
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
 from negprobe.study.tables import patching_table
@@ -107,7 +107,7 @@ def test_effects_are_replicated_over_cues_and_data_sets_where_there_are_several(
     results = run_study(model, pairs)
     assert list(results.replications["source"]["group"].values) == ["a", "b"]
     assert set(results.replications["cue"]["group"].values) <= {pair.cue for pair in pairs}
-    sentences = " ".join(findings(results))
+    sentences = " ".join(findings(summarize(results)))
     assert "Tested separately in each of 2 data sets" in sentences
     assert re.search(r"Tested separately in each of \d kinds of cue", sentences)
 
@@ -138,7 +138,7 @@ def test_a_sample_is_patched_evenly_and_said(model):
     assert len({pairs[index].cue for index in results.patched}) == 6
     for patched in results.patching.values():
         assert tuple(patched["pair"].values) == results.patched
-    assert "Of 40 pairs, 6 were patched" in " ".join(findings(results))
+    assert "Of 40 pairs, 6 were patched" in " ".join(findings(summarize(results)))
     assert run_study(model, pairs[:2], patch_pairs=0).patching == {}
 
 
@@ -162,7 +162,8 @@ def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_t
     assert contributing == [(done, 6) for done in range(7)]
     alone = AttentionProbe(model).cue_shares([results.pairs[index] for index in measured])
     np.testing.assert_allclose(results.cue_shares, alone, atol=5e-6)
-    assert "contributes was measured on 6 of 40 pairs with a cue, an even sample" in " ".join(left_out(results))
+    sentences = " ".join(left_out(summarize(results)))
+    assert "contributes was measured on 6 of 40 pairs with a cue, an even sample" in sentences
     report = write_study(results, tmp_path, "negprobe study").read_text(encoding="utf-8")
     assert "6 of 40 pairs with a cue, an even sample" in report and "Curves over layers, one a measure" in report
     assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["data"]["contributions"] == 6
@@ -210,7 +211,7 @@ def test_the_folder_holds_every_number(folder, results):
     assert set(tables) == {
         *("pairs", "metrics", "metrics_by_role", "distances"),
         *("cue_shares", "negation_effects", "replication", "answers", "patching"),
-        *("knock_out", "knock_out_sets", "readings"),
+        *("knock_out", "knock_out_sets", "readings", "summary"),
     }
     for table, dims, name in (
         ("metrics", ["pair", "compared", "layer", "head"], "js_divergence"),
@@ -265,7 +266,7 @@ def test_the_report_names_every_file_beside_it_and_no_other(folder):
 def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
     report = (folder / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", report)
-    for sentence in findings(results):
+    for sentence in findings(summarize(results)):
         assert re.sub(r"\s+", " ", sentence).replace("'", "&#x27;") in text
     figures = list((folder / "figures").glob("*.png"))
     # Too few pairs for a circuit, whose figures tests of the mechanism see.
@@ -277,7 +278,7 @@ def test_the_report_is_one_file_with_every_finding_and_figure(folder, results):
 
 
 def test_the_findings_name_the_heads_the_tables_name(results):
-    sentences = " ".join(findings(results))
+    sentences = " ".join(findings(summarize(results)))
     passing = survivors(results.tests)
     top = passing.iloc[0]
     assert f"{int(top['layer'])}.{int(top['head'])} by {top['metric']} {top['effect']:+.3g}" in sentences
@@ -306,7 +307,7 @@ def test_the_numbers_are_kept_when_a_figure_cannot_be_drawn(results, tmp_path, m
     monkeypatch.setattr("negprobe.views.report.write.study_figures", broken)
     with pytest.raises(ViewError):
         write_study(results, tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 12
+    assert len(list(tmp_path.glob("*.parquet"))) == 13
     assert (tmp_path / "manifest.json").exists()
 
 

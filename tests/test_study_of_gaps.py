@@ -10,7 +10,7 @@ import torch
 from negprobe import AttentionProbe, StatementPair
 from negprobe.base.errors import StatementError
 from negprobe.patching import answerable
-from negprobe.study import run_study
+from negprobe.study import run_study, summarize
 from negprobe.study.tables import pairs_table
 from negprobe.views.report.findings import left_out
 
@@ -44,7 +44,7 @@ def test_a_study_measures_complete_sentences_and_says_so(model, monkeypatch):
     assert results.dropped[1] == "input pair 3: to this model the two statements are the same"
     assert "the [MASK] of 1 of 4 pairs was filled with the target" in results.notes[1]
     assert results.notes[0] == "Extra columns, kept but not used: 'id, note'."
-    assert set(results.notes) <= set(left_out(results))
+    assert set(results.notes) <= set(left_out(summarize(results)))
 
 
 def test_a_probe_compares_complete_sentences_and_refuses_a_gap_without_a_word(model):

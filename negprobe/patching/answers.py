@@ -31,11 +31,13 @@ class Answerable:
         unanswerable: For each other index, the reason.
         own_labels: The indices whose labels are the classifier's own and not the pair's, so that they say nothing about
             whether it is right.
+        same_labels: The indices of pairs without labels whose two statements the classifier gives the same label.
     """
 
     pairs: dict[int, StatementPair]
     unanswerable: dict[int, str]
     own_labels: tuple[int, ...] = ()
+    same_labels: tuple[int, ...] = ()
 
     __repr__ = short_repr
 
@@ -57,7 +59,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
         raise PatchingError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
     kept: dict[int, StatementPair] = {}
     reasons: dict[int, str] = {}
-    own_labels = []
+    own_labels, same_labels = [], []
     for index, given in enumerate(pairs):
         try:
             (pair,) = readable_by(model.cfg.head, [given], model.cfg.labels)
@@ -71,6 +73,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
             target, foil = _predicted_labels(model, pair)
             if target == foil:
                 reasons[index] = f"the model labels both statements {target!r}"
+                same_labels.append(index)
                 continue
             pair = replace(pair, target=target, foil=foil)
             own_labels.append(index)
@@ -79,7 +82,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
             reasons[index] = reason
         else:
             kept[index] = pair
-    return Answerable(kept, reasons, tuple(own_labels))
+    return Answerable(kept, reasons, tuple(own_labels), tuple(same_labels))
 
 
 @checked

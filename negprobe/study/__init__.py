@@ -3,5 +3,15 @@
 from negprobe.study.results import Mechanism, StudyResults
 from negprobe.study.run import run_study
 from negprobe.study.saved import SavedStudy, read_study
+from negprobe.study.summary import StudySummary, read_summary, summarize
 
-__all__ = ["Mechanism", "SavedStudy", "StudyResults", "read_study", "run_study"]
+__all__ = [
+    "Mechanism",
+    "SavedStudy",
+    "StudyResults",
+    "StudySummary",
+    "read_study",
+    "read_summary",
+    "run_study",
+    "summarize",
+]

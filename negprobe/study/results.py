@@ -39,7 +39,8 @@ class Mechanism:
     __repr__ = short_repr
 
 
-@dataclass(frozen=True, repr=False)
+# Compared by identity: arrays have no single truth value.
+@dataclass(frozen=True, repr=False, eq=False)
 class StudyResults:
     """A model, its pairs, and every number measured on them.
 
@@ -72,6 +73,7 @@ class StudyResults:
         seconds: How long the study took.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         notes: What was changed in the pairs, and what is odd about them (see `statements.pair_notes`).
+        same_labels: The pairs without labels whose two statements the classifier gives the same label.
     """
 
     cfg: HookedEncoderConfig
@@ -97,6 +99,7 @@ class StudyResults:
     seconds: float
     seed: int
     notes: tuple[str, ...] = ()
+    same_labels: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"

@@ -221,6 +221,7 @@ def run_study(
         seconds=time.perf_counter() - start,
         seed=seed,
         notes=notes,
+        same_labels=asked.same_labels,
     )
 
 

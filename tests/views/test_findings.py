@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
-from negprobe.study import run_study
+from negprobe.study import run_study, summarize
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
 from negprobe.views import write_study
@@ -21,7 +21,7 @@ def model():
 
 
 def test_one_pair_is_not_tested_and_has_no_interval(model):
-    sentences = " ".join(findings(run_study(model, builtin_pairs()[:1])))
+    sentences = " ".join(findings(summarize(run_study(model, builtin_pairs()[:1]))))
     assert "With 1 pair no head can have a p below 1" in sentences
     assert "nan" not in sentences
     assert "in all" not in sentences
@@ -32,7 +32,7 @@ def test_a_pair_without_a_swing_is_said_and_not_averaged(model):
     found = run_study(model, [pair])
     # Statements that are the same to the model are left out, so the two runs are made to agree afterwards.
     flat = {key: results.assign(source=results["base"]) for key, results in found.patching.items()}
-    sentences = " ".join(findings(replace(found, patching=flat)))
+    sentences = " ".join(findings(summarize(replace(found, patching=flat))))
     assert "No patched pair's two runs differ in the answer" in sentences
     assert "nan" not in sentences
 
@@ -42,7 +42,7 @@ def test_without_controls_swaps_are_between_original_and_counterfactual(model):
         StatementPair(f"The {noun} is open. So it is [MASK].", "The gate is open. So it is [MASK].", "open", "closed")
         for noun in ("door", "house")
     ]
-    sentences = " ".join(findings(run_study(model, pairs)))
+    sentences = " ".join(findings(summarize(run_study(model, pairs))))
     assert "swapped between original and counterfactual in all 2 pairs" in sentences
     assert "No pair has a control" in sentences
 
@@ -65,7 +65,7 @@ def test_a_classifiers_own_labels_are_never_called_right(minilm_path):
     labels = [model([pair.original, pair.counterfactual], return_type="predictions") for pair in pairs]
     changed = sum(original != counterfactual for original, counterfactual in labels)
     assert 0 < changed < len(pairs)
-    sentences = " ".join(findings(run_study(model, pairs)))
+    sentences = " ".join(findings(summarize(run_study(model, pairs))))
     assert f"different labels on {changed} of {len(pairs)} pairs" in sentences
     assert "right" not in sentences
 
@@ -93,7 +93,7 @@ def test_one_logit_is_a_score_and_never_called_right(scored):
         original, counterfactual = (
             model([getattr(pair, side) for pair in pairs])[:, 0] for side in ("original", "counterfactual")
         )
-    sentences = " ".join([*answer(results), *findings(results)])
+    sentences = " ".join([*answer(summarize(results)), *findings(summarize(results))])
     assert f"(its one logit) is {original.mean():.3f} on average" in sentences
     assert f"changes the model's score by {(counterfactual - original).mean():+.3f} on average" in sentences
     assert "right" not in sentences and "label" not in sentences and "nan" not in sentences

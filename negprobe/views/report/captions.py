@@ -7,14 +7,16 @@ import pandas as pd
 import xarray as xr
 
 from negprobe.attention import Comparison, StatementAttention
-from negprobe.patching import averages, effect, mean_effect
+from negprobe.patching import effect
 from negprobe.patching.circuits import Circuit
-from negprobe.statistics import ALPHA, agreement, rank_correlation
+from negprobe.statistics import ALPHA
 from negprobe.study.results import StudyResults
+from negprobe.study.summary import summarize
 from negprobe.views.labels import metric_name, percent, run_name
 from negprobe.views.report.circuit_story import ROLE_NAMES
 from negprobe.views.report.document import Picture
-from negprobe.views.report.mechanism_findings import ABLATED, attention_to_cue
+from negprobe.views.report.mechanism_findings import ABLATED
+from negprobe.views.report.wording import head_name
 
 _METRICS = {
     "mean_attention_diff": "how far the attention weights move on average",
@@ -68,10 +70,10 @@ def _of_heads(results: StudyResults) -> dict[str, Texts]:
         here = tests.sel(metric=metric)
         if bool(here["effect"].notnull().any()):
             texts[f"effect-{metric}"] = _of_effect(here, str(metric), int(tests["n"].max()))
-    found = agreement(tests, "attention_to_cue", "norm_to_cue")
+    found = summarize(results).rows("rank_correlation").iloc[0]
     texts["raw-against-norm"] = (
         "Scatter of heads: effect on attention to the cue across, on norm-weighted attention up. Rank correlation "
-        f"{found.correlation:.2f}.",
+        f"{found['estimate']:.2f}.",
         "What the values change. On the diagonal they change nothing.",
     )
     for by, groups in results.replications.items():
@@ -159,18 +161,19 @@ def _of_one_head(example: Comparison, layer: int, head: int) -> dict[str, Texts]
 
 def _of_patching(results: StudyResults) -> dict[str, Texts]:
     """Swaps by role and head, over pairs and of one."""
-    texts = {}
+    texts, summary = {}, summarize(results)
     for (site, direction), patched in results.patching.items():
         by = "heads" if "head" in patched.dims else "roles of tokens"
         swapped = SITES.get(site, site)
+        most = _most(summary.rows("swap", site=site, direction=direction))
         texts[f"patching-{site}-{direction}"] = (
-            f"Map of layers by {by}: effect of swapping {swapped}, {direction}. {_most(patched, results.seed)}",
+            f"Map of layers by {by}: effect of swapping {swapped}, {direction}. {most}",
             f"Swapping {swapped}, {_runs(patched)} ({direction}, {patched.sizes['pair']} pairs).",
         )
     if ("resid_pre", "denoising") in results.patching:
         texts["effect-by-role"] = (
             "Curves over layers, one a role: effect of swapping the residual stream. "
-            f"{_most(results.patching['resid_pre', 'denoising'], results.seed)}",
+            f"{_most(summary.rows('swap', site='resid_pre', direction='denoising'))}",
             "Swapping the residual stream before each layer at the tokens of each role (denoising), with 95 % "
             "bootstrap intervals over pairs.",
         )
@@ -193,25 +196,22 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
 
 def _of_mechanism(results: StudyResults) -> dict[str, Texts]:
     """Knock-outs, looking and mattering, and the circuit."""
-    found = results.mechanism
+    found, summary = results.mechanism, summarize(results)
     if found is None:
         return {}
     texts = {
         "knock-out-denoising": (
-            "Map of layers by heads: effect of one head not looking at the cue. "
-            f"{_most(found.knock_out, results.seed)}",
+            f"Map of layers by heads: effect of one head not looking at the cue. {_most(summary.rows('knock_out'))}",
             "The counterfactual's run with one head's attention from all other tokens to the cue cut before the "
             "softmax: 0 leaves its answer as it is, 1 turns it into that of the "
             f"{run_name(found.knock_out, 'source_run')}.",
         )
     }
-    z = results.patching.get(("z", "denoising"))
-    if z is not None:
-        effects, attention = mean_effect(z).values, attention_to_cue(results, z).values
-        both = np.isfinite(effects) & np.isfinite(attention)
+    correlation = summary.row("attention_and_effect")
+    if correlation is not None:
         texts["causal-against-attention"] = (
             "Scatter of heads: value-weighted attention to the cue across, effect of swapping the output up. Rank "
-            f"correlation {rank_correlation(effects[both], attention[both])[0]:.2f} over {int(both.sum())} heads.",
+            f"correlation {correlation['estimate']:.2f} over {correlation['n']} heads.",
             "Do the heads that look at the negation matter? Each head's value-weighted attention to the cue in the "
             "counterfactual, and what swapping its output does to the answer.",
         )
@@ -243,15 +243,14 @@ def _of_circuit(circuit: Circuit) -> dict[str, Texts]:
     }
 
 
-def _most(patched: xr.Dataset, seed: int) -> str:
-    """The cell with the largest effect, with its interval."""
-    table = averages(patched, seed=seed).dropna(subset="effect")
-    if table.empty:
+def _most(rows: pd.DataFrame) -> str:
+    """The largest of some effects of swaps, with its interval."""
+    if rows.empty:
         return "No pair's two runs differ in the answer."
-    top = table.iloc[int(table["effect"].abs().argmax())]
-    where = f"in head {int(top['layer'])}.{int(top['head'])}" if "head" in table else _where(top)
+    top = rows.iloc[int(rows["estimate"].abs().argmax())]
+    where = _where(top) if top["role"] else f"in head {head_name(top)}"
     interval = "" if pd.isna(top["low"]) else f" (95 % interval {percent(top['low'])} to {percent(top['high'])})"
-    return f"Largest {where}, {percent(top['effect'])}{interval}."
+    return f"Largest {where}, {percent(top['estimate'])}{interval}."
 
 
 def _runs(patched: xr.Dataset) -> str:

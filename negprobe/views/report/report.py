@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
 from negprobe.behaviour import share
-from negprobe.patching import DIRECTIONS, Circuit, averages, effect, mean_effect
+from negprobe.patching import DIRECTIONS, Circuit, effect, mean_effect
 from negprobe.statistics import effects_table
-from negprobe.study.results import Mechanism, StudyResults
+from negprobe.study.results import StudyResults
 from negprobe.study.stages import SWEPT
+from negprobe.study.summary import StudySummary, attention_to_cue, summarize
 from negprobe.views.figures.attention import (
     four_heatmaps,
     metric_overview,
@@ -47,7 +48,7 @@ from negprobe.views.report.document import (
     topics,
 )
 from negprobe.views.report.findings import answer, behaviour, carriers, left_out, responding_heads
-from negprobe.views.report.mechanism_findings import attention_to_cue, circuit_story, knock_out_table, mechanism
+from negprobe.views.report.mechanism_findings import circuit_story, knock_out_table, mechanism
 from negprobe.views.report.wording import with_interval
 
 _LIMITS = (
@@ -102,9 +103,11 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
 def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
     """Knock-outs of the cue by head, what looking at it has to do with mattering, and the circuit with its curve."""
     figures: dict[str, Figure] = {}
-    resid = results.patching.get(("resid_pre", "denoising"))
-    if resid is not None and bool(mean_effect(resid).notnull().any()):
-        figures["effect-by-role"] = effect_by_role(averages(resid, seed=results.seed))
+    by_role = summarize(results).rows("swap", site="resid_pre", direction="denoising")
+    if len(by_role):
+        columns = {"layer": "layer", "role": "role", "estimate": "effect", "low": "low", "high": "high", "n": "n_pairs"}
+        drawn = by_role[list(columns)].rename(columns=columns)
+        figures["effect-by-role"] = effect_by_role(drawn.astype({"layer": int, "n_pairs": int}).reset_index(drop=True))
     found = results.mechanism
     if found is None:
         return figures
@@ -170,6 +173,7 @@ _FILES = {
     "knock_out.parquet": "attention to the cue cut, by head",
     "knock_out_sets.parquet": "attention to the cue cut, by layer, by role and everywhere",
     "readings.parquet": "which role of token each head reads at which",
+    "summary.parquet": "every number that this report states, a row each: estimate, interval, counts and tests",
     "negation_effects.nc": "the effect of negation again, as the xarray dataset that the tests return",
     "circuit.json": "the circuit, for Circuit.load",
     "figures": "every figure as PNG, and in the other formats that were chosen",
@@ -191,7 +195,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    views = _views(results)
+    views, summary = _views(results), summarize(results)
     name, cfg = short_name(results.cfg.model_name), results.cfg
     pictures = study_pictures(results, figures, carrying_head(results))
     data = (
@@ -202,11 +206,11 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         "were patched."
     )
     sections = [
-        Section("data", "The model and the data", paragraph(data) + bullets(left_out(results))),
+        Section("data", "The model and the data", paragraph(data) + bullets(left_out(summary))),
         Section(
             "answer",
             "The answer",
-            answer_box(answer(results), _BRACKETS) + _evidence(results),
+            answer_box(answer(summary), _BRACKETS) + _evidence(summary),
         ),
         Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
         Section("views", "Look for yourself", views.body),
@@ -241,13 +245,13 @@ def _views(results: StudyResults) -> PageParts:
     return PageParts(views.head, f"{paragraph(_VIEWS)}{views.body}")
 
 
-def _evidence(results: StudyResults) -> str:
+def _evidence(summary: StudySummary) -> str:
     """All that was found, in sentences under the figures' headings."""
     found = {
-        "What the model answers": behaviour(results),
-        "Which heads respond": responding_heads(results),
-        "What carries the answer": carriers(results),
-        "How the negation gets there": mechanism(results),
+        "What the model answers": behaviour(summary),
+        "Which heads respond": responding_heads(summary),
+        "What carries the answer": carriers(summary),
+        "How the negation gets there": mechanism(summary),
     }
     parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
     return folded("The evidence in full", "".join(parts))
@@ -299,7 +303,7 @@ def _numbers(results: StudyResults, files: Sequence[str]) -> str:
     """Tables of what the figures show; the smaller ones open."""
     parts = [_answers_table(results)]
     if results.mechanism is not None:
-        parts.append(_knock_outs(results.mechanism, results.seed))
+        parts.append(_knock_outs(summarize(results)))
     parts += [folded("All heads", _heads_tables(results)), folded("All swaps", _swaps_tables(results))]
     if results.mechanism is not None and results.mechanism.circuit is not None:
         parts.append(folded("The circuit", _circuit_tables(results.mechanism.circuit)))
@@ -340,8 +344,8 @@ def _right(group: pd.DataFrame) -> dict[str, float]:
     return {**means, "both": both.share, "both, 95 % from": both.low, "both, 95 % to": both.high}
 
 
-def _knock_outs(found: Mechanism, seed: int) -> str:
-    cut = knock_out_table(found, seed)
+def _knock_outs(summary: StudySummary) -> str:
+    cut = knock_out_table(summary)
     return (
         table(cut, "What cutting attention to the cue does to the counterfactual's answer", decimals=3)
         if len(cut)
@@ -400,12 +404,11 @@ def _swaps_tables(results: StudyResults) -> str:
     """Every cell of the patching maps with its interval, roles or heads as columns."""
     by_role: list[pd.DataFrame] = []
     by_head: list[pd.DataFrame] = []
-    for (site, direction), patched in results.patching.items():
-        found = averages(patched, seed=results.seed).dropna(subset="effect")
+    for (site, direction), found in summarize(results).rows("swap").groupby(["site", "direction"], sort=False):
         swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
-        numbers = zip(found["effect"], found["low"], found["high"], strict=True)
+        numbers = zip(found["estimate"], found["low"], found["high"], strict=True)
         cells = found.assign(swapped=swapped, cell=[with_interval(*cell, decimals=2) for cell in numbers])
-        (by_head if "head" in cells else by_role).append(cells)
+        (by_head if cells["head"].notna().any() else by_role).append(cells)
     captions = {
         "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
         "head": "The effect of swapping the output of every head, with its bootstrap interval over pairs",

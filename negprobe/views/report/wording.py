@@ -20,6 +20,22 @@ def share_of(hits: Bool[ndarray, " pair"]) -> str:
     return f"{counted.hits} of {counted.n} pairs, {percent(counted.share)}{interval}"
 
 
+def share_in_words(row: pd.Series) -> str:
+    """A row of a summary that counts pairs: `hits` of `n`, the share, and its interval."""
+    interval = between(percent(row["low"]), percent(row["high"]), int(row["n"]))
+    return f"{row['hits']} of {row['n']} pairs, {percent(row['estimate'])}{interval}"
+
+
+def head_name(row: pd.Series) -> str:
+    """The head that a row is about, as "2.1"."""
+    return f"{row['layer']}.{row['head']}"
+
+
+def effect_in_words(row: pd.Series) -> str:
+    """A row of a summary that is a normalised effect, in percent with its interval."""
+    return in_percent(row["estimate"], row["low"], row["high"])
+
+
 def in_percent(value: float, low: float, high: float) -> str:
     """A normalised effect in percent with its interval, if it has one."""
     return percent(value) + ("" if pd.isna(low) else f" [{percent(low)}, {percent(high)}]")

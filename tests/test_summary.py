@@ -1,0 +1,182 @@
+"""The summary of a study: its rows equal what scipy and pandas give, and hold every number of every sentence."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from negprobe import HookedEncoder, StatementPair, builtin_pairs
+from negprobe.base.errors import NegprobeError
+from negprobe.study import read_summary, run_study, summarize
+from negprobe.study.summary import write_summary
+from negprobe.views import write_study
+from negprobe.views.report.findings import answer, findings, left_out
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def results(model):
+    pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
+    return run_study(model, pairs, patch_pairs=30, circuit_pairs=60, seed=1)
+
+
+@pytest.fixture(scope="module")
+def summary(results):
+    return summarize(results)
+
+
+@pytest.fixture(scope="module")
+def few(model):
+    return run_study(model, [*builtin_pairs()[:4], StatementPair("A zebra is open.", "A zebra is not open.")])
+
+
+def test_shares_are_those_of_the_answers_with_wilsons_interval(results, summary):
+    answers = results.answers
+    right = {
+        "original": answers["original"] > 0,
+        "counterfactual": answers["counterfactual"] < 0,
+        "both": (answers["original"] > 0) & (answers["counterfactual"] < 0),
+        "control": answers["control"].dropna() > 0,
+    }
+    for side, hits in right.items():
+        row = summary.row("right", compared=side)
+        assert (row["hits"], row["n"]) == (hits.sum(), len(hits))
+        interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+        assert [row["estimate"], row["low"], row["high"]] == pytest.approx([hits.mean(), interval.low, interval.high])
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_swaps_are_ratios_of_means_with_the_percentiles_of_drawn_pairs(results, summary, direction):
+    patched = results.patching["z", direction]
+    gap = (patched["source"] - patched["base"]).values
+    for row in summary.rows("swap", site="z", direction=direction).to_dict("records"):
+        moved = (patched["patched"].sel(layer=row["layer"], head=row["head"]) - patched["base"]).values * np.sign(gap)
+        assert row["estimate"] == pytest.approx(moved.sum() / np.abs(gap).sum())
+        assert row["n"] == len(gap)
+        found = stats.bootstrap(
+            (moved, np.abs(gap)),
+            lambda one, other, axis: one.sum(axis) / other.sum(axis),
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        width = found.high - found.low
+        assert [row["low"], row["high"]] == pytest.approx([found.low, found.high], abs=0.15 * width + 1e-9)
+
+
+def test_counts_of_heads_are_those_of_the_tests(results, summary):
+    table = results.tests[["q", "p_max_t"]].to_dataframe().groupby(["layer", "head"]).min()
+    for criterion in ("q", "p_max_t"):
+        row = summary.row("responding_heads", part=criterion)
+        assert (row["hits"], row["n"]) == ((table[criterion] <= 0.05).sum(), len(table))
+    effects = results.tests["effect"].to_dataframe()["effect"].unstack("metric")
+    row = summary.row("rank_correlation", metric="attention_to_cue")
+    assert row["estimate"] == pytest.approx(effects["attention_to_cue"].corr(effects["norm_to_cue"], method="spearman"))
+
+
+def test_a_mean_has_the_percentile_interval_of_the_study_s_seed(minilm_path):
+    encoder = HookedEncoder.from_pretrained(minilm_path, device="cpu")
+    pairs = [StatementPair(f"The {noun} is open.", f"The {noun} is not open.") for noun in ("door", "box", "gate")]
+    results = run_study(encoder, pairs, patch_pairs=0, contribution_pairs=0, seed=4)
+    row = summarize(results).row("cosine")
+    vectors = [encoder([getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
+    cosines = (vectors[0] * vectors[1]).sum(-1) / (vectors[0].norm(dim=-1) * vectors[1].norm(dim=-1))
+    cosines = cosines.double().detach().numpy()
+    found = stats.bootstrap((cosines,), np.mean, method="percentile", rng=np.random.default_rng(4)).confidence_interval
+    assert [row["estimate"], row["low"], row["high"]] == pytest.approx([cosines.mean(), *found], abs=1e-5)
+
+
+NUMBER = re.compile(r"[+−-]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?%?")
+"""A number as sentences write it."""
+
+CONSTANTS = {"0.05", "95", "1", "0"}
+"""The level of the tests and of the intervals, and the ends of the scales that sentences explain."""
+
+
+def formatted(table: pd.DataFrame) -> set[str]:
+    """Every number of a summary in every form that sentences use, and those in its notes."""
+    found: set[str] = set()
+    for row in table.to_dict("records"):
+        for value in row.values():
+            if isinstance(value, str):
+                found |= set(NUMBER.findall(value))
+            elif not pd.isna(value):
+                forms = ("+.3g", ".3g", ".2g", ".2f", ".3f", "+.3f", ".4f", ".0%", ".0f")
+                found |= {form for spec in forms for form in (format(value, spec), f"+{format(value, spec)}")}
+        if not pd.isna(row["layer"]) and not pd.isna(row["head"]):
+            found.add(f"{row['layer']}.{row['head']}")
+    return {text.replace("−", "-").replace("-0%", "0%") for text in found}
+
+
+def numbers(sentence: str) -> list[str]:
+    return [text.replace("−", "-") for text in NUMBER.findall(re.sub(r"\d+(?:st|nd|rd|th)\b", rank_alone, sentence))]
+
+
+def rank_alone(rank: re.Match[str]) -> str:
+    return rank[0][:-2]
+
+
+@pytest.mark.parametrize("study", ["results", "few"])
+def test_every_number_of_every_sentence_is_in_a_row(study, request):
+    made = summarize(request.getfixturevalue(study))
+    known = formatted(made.table) | CONSTANTS
+    sentences = [*answer(made), *findings(made), *left_out(made)]
+    stated = [(number, sentence) for sentence in sentences for number in numbers(sentence)]
+    assert len(stated) > 30
+    # How many more reasons the manifest lists, and how many pairs the rest are, are differences of two rows.
+    unknown = [(number, sentence) for number, sentence in stated if number not in known]
+    assert not [pair for pair in unknown if "more" not in pair[1] and "in the other" not in pair[1]]
+
+
+def test_a_number_that_no_row_has_is_found(summary):
+    known = formatted(summary.table) | CONSTANTS
+    assert not set(numbers("It is 77.123 [−3.21e-05, 12345%], 9876th.")) & known
+
+
+def test_the_intervals_of_a_study_are_drawn_once(results, monkeypatch):
+    def again(*_, **__):
+        raise AssertionError("an interval was computed twice")
+
+    summary = summarize(results)
+    monkeypatch.setattr("negprobe.study.summary.averages", again)
+    assert summarize(results) is summary
+    with pytest.raises(AssertionError, match="twice"):
+        summarize(replace(results, seed=2))
+
+
+def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary, tmp_path, monkeypatch):
+    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
+    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+    write_study(results, tmp_path, command="")
+    pd.testing.assert_frame_equal(read_summary(tmp_path).table, summary.table)
+    assert findings(read_summary(tmp_path)) == findings(summary)
+    assert '"summary.parquet"' in (tmp_path / "manifest.json").read_text("utf-8")
+
+
+def test_a_folder_without_a_summary_or_with_another_format_says_what_to_do(summary, tmp_path):
+    with pytest.raises(NegprobeError, match=r"has no summary.parquet.*Run the study again"):
+        read_summary(tmp_path)
+    write_summary(summary, tmp_path)
+    path = tmp_path / "summary.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"negprobe.summary.format": b"2"}), path)
+    with pytest.raises(NegprobeError, match=r"has format 2.*Update negprobe"):
+        read_summary(tmp_path)
+    pq.write_table(table.drop_columns("estimate"), path)
+    with pytest.raises(NegprobeError, match="missing columns estimate"):
+        read_summary(tmp_path)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(NegprobeError, match="damaged"):
+        read_summary(tmp_path)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(NegprobeError, match="format none"):
+        read_summary(tmp_path)
