@@ -1,4 +1,4 @@
-"""What negprobe runs on, and whether it works here."""
+"""Checks of the installation: package versions, devices, the bundled model, and access to the hub."""
 
 import platform
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ _KNOWN = "google-bert/bert-base-uncased"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        found: What it is.
-        right: Whether it is as it should be; None if there is no should.
+        name: What was checked.
+        found: The result.
+        right: Whether the check passed; None if informational.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """Versions, devices, the bundled model, and the hub, which alone asks the network for something."""
+    """Check versions, devices, the bundled model and the hub; only the last uses the network."""
     yield Check("python", f"{platform.python_version()}, {platform.platform()}")
     yield from (Check(name, metadata.version(name)) for name in _PACKAGES)
     yield Check("devices", ", ".join(_devices()))
@@ -48,18 +48,18 @@ def _devices() -> list[str]:
 
 
 def _bundled_model() -> Check:
-    """Whether the weights in the package do what they were trained for."""
+    """Whether the bundled model answers a sample of the built-in pairs correctly."""
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     answers = objective_values(model, builtin_pairs()[::10])
-    right = int(((answers["original"] > 0) & (answers["counterfactual"] < 0)).sum())
-    return Check("bundled model", f"right on {right} of {len(answers)} pairs", right == len(answers))
+    n_correct = int(((answers["original"] > 0) & (answers["counterfactual"] < 0)).sum())
+    return Check("bundled model", f"correct on {n_correct} of {len(answers)} pairs", n_correct == len(answers))
 
 
 def _hub() -> Check:
     name = "hub"
     if constants.HF_HUB_OFFLINE:
-        return Check(name, "not asked: HF_HUB_OFFLINE is set")
+        return Check(name, "not checked: HF_HUB_OFFLINE is set")
     problem = hub_problem(_KNOWN)
     if not problem:
-        return Check(name, f"{constants.ENDPOINT} answers", True)
-    return Check(name, f"{problem} Until then, give models as folders.")
+        return Check(name, f"{constants.ENDPOINT} is reachable", True)
+    return Check(name, f"{problem} Until then, load models from local folders.")

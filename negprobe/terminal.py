@@ -1,4 +1,4 @@
-"""What commands print: text without markup or control characters, progress, and expected errors in one line."""
+"""Terminal output of the commands: plain text without control characters, progress, and one-line error messages."""
 
 import time
 import warnings
@@ -28,31 +28,31 @@ from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import shown
 
 _SECONDS_BETWEEN_LINES = 30
-_INTERRUPTED = 130  # 128 and the number of SIGINT, as a shell has it
+_INTERRUPTED = 130  # 128 + SIGINT, the shell convention
 
 
 class PlainConsole(Console):
-    """A console that prints names as they are: no markup, and nothing that acts on the terminal.
+    """A console that prints text literally: markup is not interpreted, and control characters are escaped.
 
-    Only `style` and `Text` give styles; a `Text` drops some control characters, so make it from what `shown` returns.
-    Characters that the output's encoding lacks are printed as escapes.
+    Only `style` and `Text` set styles. `Text` drops some control characters, so build it from the result of `shown`.
+    Characters that the output encoding lacks are printed as escapes.
     """
 
     def __init__(self, **options: Any) -> None:
-        """As rich's `Console`, without markup, highlighting and emoji."""
+        """Takes the options of rich's `Console`, except markup, highlighting and emoji, which are off."""
         super().__init__(markup=False, highlight=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Escape before the width is measured."""
+        """Escape the text before its width is computed."""
         return super().render_str(self._plain(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Escape every printed segment, whatever it was made from."""
+        """Escape every printed segment, regardless of its source."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=self._plain(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Print why the command ends, and end it."""
+        """Print the reason on standard error, then exit."""
         if not self.stderr:
             errors.print("Error: standard output was closed before everything was printed.", soft_wrap=True)
         super().on_broken_pipe()
@@ -65,25 +65,25 @@ errors = PlainConsole(stderr=True)
 
 
 class Commands(TyperGroup):
-    """Commands whose usage errors print control characters in the arguments as escapes."""
+    """A command group that escapes control characters in the messages of usage errors."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """As in typer."""
-        with _shown_messages():
+        """As in typer, with escaped error messages."""
+        with _escaped_messages():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """As in typer."""
-        with _shown_messages():
+        """As in typer, with escaped error messages."""
+        with _escaped_messages():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _shown_messages() -> Iterator[None]:
+def _escaped_messages() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Only click's errors have a message of this name; which module they are from depends on typer's version.
+        # Only click's errors have a `message`; the module that defines them depends on the version of typer.
         if isinstance(message := getattr(error, "message", None), str):
             error.message = shown(message)  # type: ignore[attr-defined]
         raise
@@ -106,29 +106,29 @@ def clear_errors() -> Iterator[None]:
 
 
 def _expected(error: Exception) -> str | None:
-    """The message of an expected error; None for a bug."""
+    """The message of an expected error; None for any other exception, which is a bug."""
     if isinstance(error, NegprobeError | OSError):
         return str(error)
     if not is_out_of_memory(error):
         return None
-    why = f" ({str(error).splitlines()[0]})" if str(error) else ""
-    return f"There is not enough memory{why}. Use fewer or shorter statements, or a smaller model or dtype."
+    cause = f" ({str(error).splitlines()[0]})" if str(error) else ""
+    return f"There is not enough memory{cause}. Use fewer or shorter statements, or a smaller model or dtype."
 
 
 @contextmanager
 def printed_warnings() -> Iterator[None]:
-    """Print negprobe's warnings as lines, without the place in the code; others are issued unchanged."""
+    """Print each of negprobe's warnings as one line, without its code location; issue all others unchanged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", NegprobeWarning)
         try:
             yield
         finally:
-            for one in caught:
-                if issubclass(one.category, NegprobeWarning):
-                    errors.print(f"Warning: {one.message}", style="yellow", soft_wrap=True)
-    for one in caught:
-        if not issubclass(one.category, NegprobeWarning):
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            for warning in caught:
+                if issubclass(warning.category, NegprobeWarning):
+                    errors.print(f"Warning: {warning.message}", style="yellow", soft_wrap=True)
+    for warning in caught:
+        if not issubclass(warning.category, NegprobeWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 class _Step(ProgressColumn):
@@ -148,9 +148,9 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_on(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each step; if the output is not a terminal, a line now and then."""
+    """Show a progress bar for each step, or print a line every half minute if the output is not a terminal."""
     columns = (_Step(), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    # A shard may take minutes; by default the rate is that of half a minute.
+    # A shard may take minutes, but rich's default rate covers only the last 30 seconds.
     bars = Progress(*columns, console=console, speed_estimate_period=3600)
     tasks: dict[str, TaskID] = {}
     printed = 0.0

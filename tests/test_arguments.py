@@ -152,13 +152,13 @@ def test_scores_are_made_of_lists_arrays_and_columns(column: type) -> None:
 
 
 def test_columns_that_hold_something_else_are_refused() -> None:
-    with pytest.raises(InputError, match="nan is no word"):
+    with pytest.raises(InputError, match="nan is not a word"):
         behaviour.accuracy(pd.Series(["a", np.nan]), ["a", "b"])
     with pytest.raises(InputError, match="not all numbers"):
         behaviour.preference(np.array(["x"]), [1.0])
     with pytest.raises(InputError, match="2 dimensions"):
         behaviour.preference(np.ones((2, 2)), np.ones((2, 2)))
-    with pytest.raises(InputError, match="yes and no"):
+    with pytest.raises(InputError, match="true or false"):
         behaviour.share(np.ones((2, 2)))
 
 

@@ -295,7 +295,7 @@ def test_doctor_says_what_it_runs_on_and_asks_no_network_where_it_is_told_not_to
     result = run("doctor")
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
-    assert "right on 28 of 28 pairs" in said and "HF_HUB_OFFLINE is set" in said
+    assert "correct on 28 of 28 pairs" in said and "HF_HUB_OFFLINE is set" in said
 
 
 def test_help_and_import_do_not_wait_for_torch():

@@ -124,7 +124,7 @@ def test_a_worker_loads_the_commit_that_was_loaded_here(hub: Hub) -> None:
 def test_doctor_says_that_the_hub_answers(hub: Hub) -> None:
     hub.add("google-bert/bert-base-uncased", {})
     result = run("doctor")
-    assert result.exit_code == 0 and f"{hub.url} answers right" in " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == 0 and f"{hub.url} is reachable right" in " ".join(result.output.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_doctor_says_what_is_wrong_with_the_hub(hub: Hub, status: int, body: byt
     hub.fault("", status, body=body)
     result = run("doctor")
     printed = " ".join(result.output.replace("│", " ").split())
-    assert result.exit_code == 0 and said in printed and "give models as folders" in printed
+    assert result.exit_code == 0 and said in printed and "load models from local folders" in printed
 
 
 # Data sets

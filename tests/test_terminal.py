@@ -21,7 +21,7 @@ from negprobe import doctor
 from negprobe.base.errors import NegprobeError
 from negprobe.base.texts import shown
 from negprobe.cli import app
-from negprobe.terminal import PlainConsole, _shown_messages, clear_errors, progress_on
+from negprobe.terminal import PlainConsole, _escaped_messages, clear_errors, progress_on
 
 HOSTILE = "[red]a[/x] :smile: \x1b[31mb\r\x07c\x9bd\u202ee\x7f\udcfff"
 SEEN = r"[red]a[/x] :smile: \x1b[31mb\r\x07c\x9bd\u202ee\x7f\udcfff"
@@ -156,7 +156,7 @@ def test_errors_print_what_was_typed_literally(tmp_path, monkeypatch, arguments,
 
 
 def test_usage_errors_have_no_control_characters_whatever_typer_does_with_them():
-    with pytest.raises(typer.BadParameter) as raised, _shown_messages():
+    with pytest.raises(typer.BadParameter) as raised, _escaped_messages():
         raise typer.BadParameter("[/x]\x1b[31m")
     assert raised.value.message == r"[/x]\x1b[31m"
 

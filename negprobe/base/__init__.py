@@ -1,1 +1,1 @@
-"""What every other package uses: errors, argument checks, atomic files, provenance, text helpers."""
+"""Shared by all other packages: errors, argument checks, atomic files, provenance, text helpers."""

@@ -1,7 +1,7 @@
-"""How a result shows itself, without its package importing matplotlib or HTML.
+"""Lets results have display methods although their package does not import matplotlib or HTML.
 
-Packages import only from packages above them, and views come last. A method such as `Circuit.draw` is still what a user
-of a notebook reaches for, so this function alone opens `negprobe.views`, when the method is called.
+Packages import only from packages above them, and `views` comes last. Notebook users still expect methods such as
+`Circuit.draw`. Only this function imports `negprobe.views`, and only when such a method is called.
 """
 
 from collections.abc import Callable
@@ -10,5 +10,5 @@ from typing import Any
 
 
 def view(name: str) -> Callable[..., Any]:
-    """The function of this name in `negprobe.views.display`."""
+    """The function with this name in `negprobe.views.display`."""
     return getattr(import_module("negprobe.views.display"), name)

@@ -1,11 +1,11 @@
-"""The errors negprobe raises on purpose; each message says what was wrong, what was expected and what to do.
+"""negprobe's exceptions; each message says what is wrong, what was expected and what to do.
 
-Results that are defined but of limited meaning come with a `NegprobeWarning`.
+A `NegprobeWarning` marks results that are defined but hard to interpret.
 """
 
 
 class NegprobeError(Exception):
-    """Any input negprobe cannot work with; every error below is one."""
+    """Base class of all errors below: an input that negprobe cannot work with."""
 
 
 class ModelError(NegprobeError):
@@ -13,15 +13,15 @@ class ModelError(NegprobeError):
 
 
 class InputError(NegprobeError):
-    """A text, token tensor or shape the model cannot take."""
+    """A text, token tensor, shape or argument value that is not valid."""
 
 
 class StatementError(NegprobeError):
-    """A statement pair, its spans, or a file of pairs is not usable."""
+    """A statement pair, its spans, or a file of pairs cannot be used."""
 
 
 class PatchingError(NegprobeError):
-    """A patch was asked for that the model, pair or objective does not have."""
+    """The requested patch does not exist for this model, pair or objective."""
 
 
 class TooFewPairsError(PatchingError):
@@ -29,19 +29,19 @@ class TooFewPairsError(PatchingError):
 
 
 class ViewError(NegprobeError):
-    """A figure or page was given something it cannot draw."""
+    """A figure or page cannot draw its input."""
 
 
 class StudyError(NegprobeError):
-    """A study's folder is in use, another study's, damaged, or cannot be written to."""
+    """A study folder is in use, belongs to another study, is damaged, or cannot be written to."""
 
 
 class ArgumentError(NegprobeError, TypeError):
-    """An argument is of another type than the function takes."""
+    """An argument has the wrong type."""
 
 
 class NegprobeWarning(UserWarning):
-    """A result is defined but of limited meaning, for example because words are not in the model's vocabulary."""
+    """A result is defined but hard to interpret, for example because words are not in the model's vocabulary."""
 
 
 class UnknownWordsWarning(NegprobeWarning):

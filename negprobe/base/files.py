@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whatever stops the writing, and are read only if they are files."""
+"""Atomic writing of files, even if the process is killed, and reading of regular files only."""
 
 import errno
 import os
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PART = ".part"
-"""How the name of a file ends that is not finished."""
+"""The suffix of a file that is still being written."""
 
-# What a spreadsheet takes for a formula, behind whatever it does not show; full-width signs too, as OWASP lists them.
+# The start of a cell that a spreadsheet runs as a formula, with any invisible characters before it. Full-width signs
+# are included, as OWASP lists them.
 _FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A place beside `path` to write to, whose content takes the place of `path` once all of it is on the disk.
+    """A temporary file beside `path` that replaces `path` once it is completely on the disk.
 
-    Whoever reads `path` meanwhile, or after a crash, finds the old file or the new one. If writing fails, the old one
-    stays as it was.
+    A reader of `path`, also after a crash, sees either the complete old file or the complete new one. If writing fails,
+    the old file is unchanged.
 
     Raises:
-        OSError: as writing and renaming do.
+        OSError: if the file cannot be written or renamed.
     """
     path = Path(path)
     if not path.name or not _can_be_named(path):
@@ -43,20 +44,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """What is in a file.
+    """The content of a regular file.
 
     Raises:
-        OSError: as reading does, and for a pipe or a device, which may keep a reader waiting or never end.
+        OSError: if it cannot be read, or is a pipe or a device, where reading may block or never end.
     """
     check_file(path)
     return Path(path).read_bytes()
 
 
 def check_file(path: str | Path) -> None:
-    """Refuse what is no regular file, or a link to one.
+    """Check that a path is a regular file or a link to one.
 
     Raises:
-        OSError: for a folder, a pipe or a device, for a name that no file can have, and if nothing is there.
+        OSError: for a folder, a pipe or a device, for an invalid file name, and if the file does not exist.
     """
     if not _can_be_named(path):
         raise OSError(errno.EINVAL, "no file can have this name", ascii(str(path)))
@@ -64,11 +65,11 @@ def check_file(path: str | Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
 
 
 def _can_be_named(path: str | Path) -> bool:
-    """Whether a file system takes the name: bytes that are not UTF-8 are one, half a surrogate pair is none."""
+    """Whether a file can have this name: bytes that are not UTF-8 are allowed, a lone surrogate and NUL are not."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
@@ -76,10 +77,10 @@ def _can_be_named(path: str | Path) -> bool:
 
 
 def write_csv(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as CSV in UTF-8, without its index, in which no text can run as a spreadsheet's formula.
+    """Write a table as UTF-8 CSV, without its index, so that a spreadsheet cannot run any text as a formula.
 
-    Text, a column's name too, that begins with = + - @, a tab or a line's end, also behind spaces, gets an apostrophe
-    in front (OWASP, CSV Injection). Numbers are as they are; for texts as they are, write parquet.
+    A text or column name that begins with a tab or line break, or with = + - @ after any spaces, is prefixed with an
+    apostrophe (OWASP, CSV Injection). Numbers are unchanged. To keep texts unchanged, write parquet instead.
 
     Raises:
         OSError: as `whole_file`.
@@ -90,7 +91,7 @@ def write_csv(table: "pd.DataFrame", path: str | Path) -> None:
         lambda cells: cells if cells.dtype.kind in "biufc" else pd.Series(map(_inert, cells), cells.index, object)
     )
     with whole_file(path) as part:
-        # As RFC 4180 has it; with another line's end, a cell with \r in it would not be quoted, and end its row.
+        # RFC 4180 line endings. With "\n", pandas would not quote a cell that contains "\r", which would end the row.
         inert.to_csv(part, index=False, encoding="utf-8", lineterminator="\r\n")
 
 

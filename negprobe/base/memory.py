@@ -17,7 +17,7 @@ _SIGNS = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that main memory or GPU memory ran out."""
-    # torch has its own type for GPUs, but raises a plain RuntimeError for the CPU and MPS.
+    # torch has its own error type for CUDA, but raises a plain RuntimeError on the CPU and MPS.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explaining_out_of_memory(message: str) -> Iterator[None]:
-    """Turn out-of-memory errors into a `ModelError` with this message; also usable as a decorator."""
+    """Convert out-of-memory errors to a `ModelError` with this message; also usable as a decorator."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Short reprs, which identify an object and its size, so that a notebook's output stays readable."""
+"""Short reprs that identify an object and its size, so that notebook output stays readable."""
 
 import html
 from collections.abc import Iterable, Mapping, Set
@@ -9,9 +9,9 @@ from negprobe.base.texts import quoted
 
 T = TypeVar("T")
 
-# The most characters of a nested value.
+# Maximum number of characters of a nested value.
 _VALUE = 160
-# The most items of a collection that is shown in full, and the items shown of a longer `Listed`.
+# Maximum number of items of a collection shown in full, and number of items shown of a longer `Listed`.
 _FEW, _SHOWN = 20, 3
 
 
@@ -28,13 +28,13 @@ def short_repr(instance: Any) -> str:
     >>> Found("a", list(range(50)))
     Found(name='a', numbers=<list of 50>)
     """
-    shown = ((one.name, getattr(instance, one.name), one) for one in fields(instance) if one.repr)
-    parts = [f"{name}={_short(value)}" for name, value, one in shown if not _is_default(one, value)]
+    shown = ((field, getattr(instance, field.name)) for field in fields(instance) if field.repr)
+    parts = [f"{field.name}={_short(value)}" for field, value in shown if not _is_default(field, value)]
     return f"{type(instance).__name__}({', '.join(parts)})"
 
 
 class Listed(list[T]):
-    """A list with a short repr: the first few items and how many there are; a slice is one too."""
+    """A list with a short repr: the first few items and the total number; slices are `Listed` too."""
 
     def __repr__(self) -> str:
         if len(self) <= _SHOWN:
@@ -52,7 +52,7 @@ class Listed(list[T]):
 
 
 def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    """Named values as an HTML table for a notebook; everything is escaped."""
+    """An HTML table of named values for a notebook; all text is escaped."""
     cells = "".join(
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
         f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
@@ -62,13 +62,13 @@ def html_table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_default(field: Field[Any], value: object) -> bool:
-    # Only plain values are compared: an array compares element by element.
+    # Only plain values are compared, because `==` on an array compares element by element.
     plain = isinstance(value, str | tuple | int | float | None)
     return field.default is not MISSING and plain and value == field.default
 
 
 def _short(value: object) -> str:
-    """A value in about `_VALUE` characters at most."""
+    """A value in at most about `_VALUE` characters."""
     name = type(value).__name__
     if isinstance(value, str):
         return quoted(value)

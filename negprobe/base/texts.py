@@ -4,7 +4,7 @@ import reprlib
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written: not with half of a surrogate pair, as bytes that are not UTF-8 leave behind."""
+    """Whether a text can be encoded as UTF-8; one with a lone surrogate, from decoding invalid bytes, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -20,7 +20,7 @@ def quoted(value: object, width: int = 120) -> str:
 
 
 # Control characters except tab and line feed, line separators, writing-direction marks, and lone surrogates.
-_UNSEEN = {
+_ESCAPES = {
     code: chr(code).encode("unicode_escape").decode()
     for code in (
         *(code for code in range(0x20) if chr(code) not in "\t\n"),
@@ -30,13 +30,13 @@ _UNSEEN = {
         *range(0x2066, 0x206A),
     )
 }
-_UNSEEN |= {code: f"\\u{code:x}" for code in range(0xD800, 0xE000)}
+_ESCAPES |= {code: f"\\u{code:x}" for code in range(0xD800, 0xE000)}
 
 
 def shown(text: str) -> str:
-    r"""The text with characters that would control a terminal, or cannot be written to it, as Python escapes.
+    r"""The text with Python escapes for characters that would control a terminal or cannot be printed.
 
     >>> print(shown("a\x1b[31mb\rc"))
     a\x1b[31mb\rc
     """
-    return text.translate(_UNSEEN)
+    return text.translate(_ESCAPES)

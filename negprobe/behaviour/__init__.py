@@ -1,4 +1,4 @@
-"""Behaviour: a model's answers on public data sets of negation, with the scores that their authors define."""
+"""Behaviour: a model's answers on public negation data sets, with the scores that their authors define."""
 
 from negprobe.behaviour.evaluation import SHARES, Evaluation, evaluate
 from negprobe.behaviour.likelihood import pseudo_log_likelihoods

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from negprobe.base.errors import InputError
 from negprobe.behaviour.masked import (
+    first_words,
     read_gaps,
     shortened,
-    some,
     tokenizer_of_masked_lm,
-    unknown_to,
+    unknown_word_notes,
     unreadable,
 )
 from negprobe.behaviour.scores import Share, Shares, Words, preference, sensitivity, top_k_accuracy
@@ -19,25 +19,25 @@ from negprobe.statements import TokenizedStatement, tokenize
 from negprobe.statements.readers.cloze import Cloze
 
 TOP = (1, 5)
-"""Among how many of the most probable words a target is looked for."""
+"""The values of k for top-k accuracy."""
 
-# More than the scores need, because punctuation may be removed.
+# More words than the scores need, because punctuation may be removed.
 _N_READ = 2 * max(TOP)
 
 TRUE_OVER_FALSE = "true over false"
-"""How the scores begin that compare the probabilities of two words."""
+"""The prefix of the scores that compare the probabilities of target and foil."""
 
 
 @dataclass(frozen=True)
-class _Answered:
-    """An item with what was said to it.
+class _AnsweredCloze:
+    """An item and a model's answers.
 
     Attributes:
         cloze: The item.
-        affirmative: The most probable words for the affirmative.
-        negated: Those for the negation.
-        in_affirmative: Log-probabilities of the target and of the foil in the affirmative; None if not known.
-        in_negated: The same in the negation.
+        affirmative: The most probable words in the affirmative.
+        negated: The most probable words in the negation.
+        in_affirmative: Log-probabilities of target and foil in the affirmative; None if unknown.
+        in_negated: Log-probabilities of target and foil in the negation; None if unknown.
     """
 
     cloze: Cloze
@@ -48,33 +48,33 @@ class _Answered:
 
 
 def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, list[str]]:
-    """Ask a masked LM for the words in the gaps.
+    """Score the words that a masked LM predicts in the gaps.
 
-    - "top-1", "top-5": the share of affirmatives whose target is among the most probable words, with the target's
-      article before the gap (Ettinger 2020, word prediction accuracy: NEG-136 is scored on affirmatives alone).
-    - "sensitivity": the share of pairs whose most probable word changes under the negation, with the target's article
-      in the affirmative and the foil's in the negation, as the lines were published (Shivagunde et al. 2023). Where
-      the articles differ they alone may change the word: "sensitivity, one article" leaves those pairs out, and
-      those that differ in more than the negation (`Cloze.problem`).
-    - "true over false, affirmative" and "..., negated": the share in which the word that makes the statement true is
-      more probable than the one that makes it false, each behind its own article (Ettinger 2020, sensitivity of
-      completions). Both have to be single tokens, and the statements have to differ in the negation alone.
+    - "top-1", "top-5": the share of affirmatives with the target among the most probable words, where the gap follows
+      the target's article (Ettinger 2020, word prediction accuracy: NEG-136 is scored only on affirmatives).
+    - "sensitivity": the share of pairs with different most probable words in affirmative and negation. The affirmative
+      has the target's article and the negation the foil's, as published (Shivagunde et al. 2023). Different articles
+      can change the word by themselves, so "sensitivity, one article" leaves out pairs with different articles, and
+      pairs that differ by more than the negation (`Cloze.problem`).
+    - "true over false, affirmative" and "..., negated": the share of statements in which the word that makes the
+      statement true is more probable than the word that makes it false, each after its own article (Ettinger 2020,
+      completion sensitivity). Both words must be single tokens, and the statements may differ only by the negation.
 
-    NEG-136-NAT is also scored by how natural it is to say its negations.
+    For NEG-136-NAT, items with natural and less natural negations are also scored separately.
 
     Returns:
-        The shares by condition and score, and what was left out or weakens them.
+        The shares by condition and score, and notes on items left out and on limitations of the scores.
 
     Raises:
-        InputError: without a masked-LM head or a tokenizer.
+        InputError: if the model has no masked-LM head or no tokenizer.
     """
     clozes, notes = _readable(_clozes(part), model)
-    asked: dict[str, set[str]] = {}
+    words_of: dict[str, set[str]] = {}
     for cloze in clozes:
         for text in _statements(cloze):
-            asked.setdefault(text, set()).update((cloze.target, cloze.foil))
-    found = read_gaps(model, list(asked), [sorted(words) for words in asked.values()], k=_N_READ)
-    gaps = dict(zip(asked, found, strict=True))
+            words_of.setdefault(text, set()).update((cloze.target, cloze.foil))
+    found = read_gaps(model, list(words_of), [sorted(words) for words in words_of.values()], k=_N_READ)
+    gaps = dict(zip(words_of, found, strict=True))
     answered = []
     for cloze in clozes:
         target_in_affirmative, foil_in_affirmative, target_in_negated, foil_in_negated = (
@@ -89,54 +89,59 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
                 (target_in_negated, foil_in_negated),
             )
         ]
-        answered.append(_Answered(cloze, target_in_affirmative.words, foil_in_negated.words, *scores))
-    comparable = [one for one in answered if not one.cloze.problem]
+        answered.append(_AnsweredCloze(cloze, target_in_affirmative.words, foil_in_negated.words, *scores))
+    comparable = [item for item in answered if not item.cloze.problem]
     split = {
         word
-        for one in comparable
-        for text in _statements(one.cloze)
-        for word in (one.cloze.target, one.cloze.foil)
+        for item in comparable
+        for text in _statements(item.cloze)
+        for word in (item.cloze.target, item.cloze.foil)
         if word not in gaps[text].log_probabilities
     }
-    n_split = sum(one.in_affirmative is None or one.in_negated is None for one in comparable)
+    n_split = sum(item.in_affirmative is None or item.in_negated is None for item in comparable)
     if n_split:
         notes.append(
-            f"{n_split} of {len(answered)} items are left out of true over false, for a word that is not one token of "
-            f"the model: {some(sorted(split))}"
+            f"{n_split} of {len(answered)} items are left out of true over false, because the model has no single "
+            f"token for a word: {first_words(sorted(split))}"
         )
-    return _shares(part, answered), notes + _without_words(answered) + _problems(clozes)
+    return _shares(part, answered), notes + _nonword_notes(answered) + _problem_notes(clozes)
 
 
 def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
-    """Score the words that a model predicted earlier, as `score_model_on_clozes`, true over false apart.
+    """Score the words that a model predicted earlier, as `score_model_on_clozes` does, except "true over false".
 
-    As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark counts as a wrong prediction; but if
-    every list begins with one, as RoBERTa's and GPT-2's do, it is skipped. A note has the scores under the other rule.
+    As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark counts as a wrong prediction. If
+    every list begins with one, as for RoBERTa and GPT-2, it is skipped. A note gives the scores under the other rule.
     Their script is case-sensitive; this function is not.
 
     Args:
         part: The data set.
-        predictions: The most probable words for each of its statements, affirmatives and negations in turn.
+        predictions: The most probable words for each statement, alternating between affirmatives and negations.
+
+    Returns:
+        The shares by condition and score, and notes on limitations of the scores.
 
     Raises:
-        InputError: if there are more or fewer predictions than statements.
+        InputError: if the number of predictions is not the number of statements.
     """
     if len(predictions) != part.n_statements:
         raise InputError(
-            f"There are {len(predictions)} predictions, but {part.name} has {part.n_statements} statements, "
-            "affirmatives and negations in turn; give a list of words for each."
+            f"There are {len(predictions)} predictions, but {part.name} has {part.n_statements} statements "
+            "(affirmatives and negations alternate); give one list of words per statement."
         )
     clozes = _clozes(part)
-    passed_over = all(_is_no_word(words) for words in predictions)
-    lists = [words[1:] if passed_over else words for words in predictions]
-    answered = [_Answered(cloze, lists[cloze.places[0]], lists[cloze.places[1]]) for cloze in clozes]
-    shortest = min(len(words) for one in answered for words in (one.affirmative, one.negated))
-    notes = ["true over false is not scored, for predicted words come without probabilities"]
-    if passed_over:
-        as_given = [_Answered(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes]
+    skip_first = all(_starts_with_nonword(words) for words in predictions)
+    lists = [words[1:] if skip_first else words for words in predictions]
+    answered = [_AnsweredCloze(cloze, lists[cloze.places[0]], lists[cloze.places[1]]) for cloze in clozes]
+    shortest = min(len(words) for item in answered for words in (item.affirmative, item.negated))
+    notes = ["true over false is not scored, because the predicted words have no probabilities"]
+    if skip_first:
+        unchanged = [
+            _AnsweredCloze(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes
+        ]
         notes.append(
             "every list begins with an empty word or a punctuation mark, which is skipped, as the authors of NEG-1500 "
-            f"do for RoBERTa and GPT-2; counted as a prediction, {_in_short(as_given)}"
+            f"do for RoBERTa and GPT-2; if it counts as a prediction, {_summary(unchanged)}"
         )
     if shortest < max(TOP):
         notes.append(
@@ -144,26 +149,26 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
         )
     shares = _shares(part, answered)
     scored = {key: share for key, share in shares.items() if not key[1].startswith(TRUE_OVER_FALSE)}
-    return scored, notes + _without_words(answered) + _problems(clozes)
+    return scored, notes + _nonword_notes(answered) + _problem_notes(clozes)
 
 
-def _is_no_word(words: Words) -> bool:
+def _starts_with_nonword(words: Words) -> bool:
     """Whether a list begins with an empty word or a punctuation mark."""
     return len(words) > 0 and not any(mark.isalnum() for mark in words[0])
 
 
-def _without_words(answered: Sequence[_Answered]) -> list[str]:
-    """A note with the scores without empty words and punctuation, if any list begins with one."""
-    n_lists = sum(_is_no_word(words) for one in answered for words in (one.affirmative, one.negated))
+def _nonword_notes(answered: Sequence[_AnsweredCloze]) -> list[str]:
+    """A note with the scores that ignore empty words and punctuation, if any list begins with one."""
+    n_lists = sum(_starts_with_nonword(words) for item in answered for words in (item.affirmative, item.negated))
     if not n_lists:
         return []
-    bare = [
-        replace(one, affirmative=_only_words(one.affirmative), negated=_only_words(one.negated)) for one in answered
+    only_words = [
+        replace(item, affirmative=_only_words(item.affirmative), negated=_only_words(item.negated)) for item in answered
     ]
     return [
         f"{n_lists} of {2 * len(answered)} predictions begin with an empty word or a punctuation mark, which counts as "
-        f"a wrong word, as in the script of NEG-1500's authors ({_in_short(answered)}); left out of all lists, "
-        f"{_in_short(bare)}"
+        f"a wrong word, as in the script of NEG-1500's authors ({_summary(answered)}); without all of these, "
+        f"{_summary(only_words)}"
     ]
 
 
@@ -171,16 +176,16 @@ def _only_words(words: Words) -> Words:
     return [word for word in words if any(mark.isalnum() for mark in word)]
 
 
-def _in_short(answered: Sequence[_Answered]) -> str:
+def _summary(answered: Sequence[_AnsweredCloze]) -> str:
     shares = _shares_of_group(answered)
     return ", ".join(f"{name} is {shares[name].share:.3f}" for name in ("top-1", "top-5", "sensitivity"))
 
 
-def _shares(part: ScoredSet, answered: Sequence[_Answered]) -> Shares:
+def _shares(part: ScoredSet, answered: Sequence[_AnsweredCloze]) -> Shares:
     groups = {part.condition: answered}
     if part.by_category:
-        for category in dict.fromkeys(one.cloze.category for one in answered):
-            groups[category] = [one for one in answered if one.cloze.category == category]
+        for category in dict.fromkeys(item.cloze.category for item in answered):
+            groups[category] = [item for item in answered if item.cloze.category == category]
     return {
         (condition, score): share
         for condition, group in groups.items()
@@ -188,20 +193,20 @@ def _shares(part: ScoredSet, answered: Sequence[_Answered]) -> Shares:
     }
 
 
-def _shares_of_group(answered: Sequence[_Answered]) -> dict[str, Share]:
-    targets = [one.cloze.target for one in answered]
-    affirmative, negated = [one.affirmative for one in answered], [one.negated for one in answered]
+def _shares_of_group(answered: Sequence[_AnsweredCloze]) -> dict[str, Share]:
+    targets = [item.cloze.target for item in answered]
+    affirmative, negated = [item.affirmative for item in answered], [item.negated for item in answered]
     shares = {f"top-{k}": top_k_accuracy(affirmative, targets, k) for k in TOP}
     shares["sensitivity"] = sensitivity(affirmative, negated)
-    alike = [one for one in answered if one.cloze.one_article and not one.cloze.problem]
-    if len(alike) < len(answered):
+    comparable = [item for item in answered if item.cloze.one_article and not item.cloze.problem]
+    if len(comparable) < len(answered):
         shares["sensitivity, one article"] = sensitivity(
-            [one.affirmative for one in alike], [one.negated for one in alike]
+            [item.affirmative for item in comparable], [item.negated for item in comparable]
         )
-    in_affirmative = [one.in_affirmative for one in answered if one.in_affirmative is not None]
-    in_negated = [one.in_negated for one in answered if one.in_negated is not None]
+    in_affirmative = [item.in_affirmative for item in answered if item.in_affirmative is not None]
+    in_negated = [item.in_negated for item in answered if item.in_negated is not None]
     shares[f"{TRUE_OVER_FALSE}, affirmative"] = preference(*_columns(in_affirmative))
-    # Under the negation the foil is the word that makes the statement true.
+    # In the negation, the foil is the word that makes the statement true.
     shares[f"{TRUE_OVER_FALSE}, negated"] = preference(*reversed(_columns(in_negated)))
     return shares
 
@@ -211,35 +216,35 @@ def _columns(scores: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _readable(clozes: Sequence[Cloze], model: HookedEncoder) -> tuple[list[Cloze], list[str]]:
-    """The items whose statements the model can read, and what was left out or holds words it does not know."""
+    """The items the model can read, and notes on items left out and on words outside its vocabulary."""
     tokenizer = tokenizer_of_masked_lm(model)
     kept: list[Cloze] = []
-    read: list[list[TokenizedStatement]] = []
+    tokenized: list[list[TokenizedStatement]] = []
     notes = []
     for cloze in clozes:
         statements = [tokenize(text, tokenizer) for text in _statements(cloze)]
-        reason = next((reason for reason in (unreadable(one, model) for one in statements) if reason), "")
+        reason = next((reason for reason in (unreadable(statement, model) for statement in statements) if reason), "")
         if reason:
             notes.append(f"left out {shortened(cloze.affirmative)!r}: a statement {reason}")
             continue
         kept.append(cloze)
-        read.append(statements)
-    return kept, notes + unknown_to(model, read, "items")
+        tokenized.append(statements)
+    return kept, notes + unknown_word_notes(model, tokenized, "items")
 
 
-def _problems(clozes: Sequence[Cloze]) -> list[str]:
-    """How many items count for fewer scores, and the first one's reason; nothing if there are none."""
+def _problem_notes(clozes: Sequence[Cloze]) -> list[str]:
+    """A note on the items that count only for some scores, with the first reason; empty if there are none."""
     problems = [cloze.problem for cloze in clozes if cloze.problem]
     if not problems:
         return []
     return [
-        f"{len(problems)} of {len(clozes)} items, whose statements differ by more than a 'not', count for "
-        f"{', '.join(f'top-{k}' for k in TOP)} and sensitivity alone; the first: {problems[0]}"
+        f"{len(problems)} of {len(clozes)} items have statements that differ by more than a 'not'; they count only for "
+        f"{', '.join(f'top-{k}' for k in TOP)} and sensitivity. The first: {problems[0]}"
     ]
 
 
 def _statements(cloze: Cloze) -> tuple[str, str, str, str]:
-    """The affirmative and the negation, each with the target's and with the foil's article."""
+    """The affirmative with the target's and the foil's article, then the negation with the target's and the foil's."""
     return (
         cloze.for_target(cloze.affirmative),
         cloze.for_foil(cloze.affirmative),

@@ -1,4 +1,4 @@
-"""Scores of a model, or of predictions it made earlier, on whole data sets."""
+"""Scores of a model, or of its earlier predictions, on whole data sets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,11 +32,11 @@ _NEEDS: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How a model did.
+    """The scores of a model.
 
     Attributes:
-        shares: A row a score, columns `SHARES`: a share, its 95 % interval, and the counts it is made of.
-        notes: What was left out and why, and what weakens a score.
+        shares: One row per score, columns `SHARES`: a share, its 95% interval and its counts.
+        notes: Items that were left out, with reasons, and limitations of the scores.
     """
 
     shares: pd.DataFrame
@@ -56,33 +56,33 @@ def evaluate(
     predictions: Sequence[Sequence[str]] | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Evaluation:
-    """Score a model on data sets, or the words it predicted earlier on one of them.
+    """The scores of a model on data sets, or of the words it predicted earlier on one of them.
 
     - NEG-136, NEG-1500 and pairs with a `[MASK]`, on a masked LM: "top-1" and "top-5", "sensitivity", "true over false"
       (see `score_model_on_clozes`).
     - BLiMP, on a masked LM: "acceptable over unacceptable" by pseudo-log-likelihood.
-    - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", a row for each condition;
-      pairs have one for the originals and one for the counterfactuals.
+    - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", one row per condition;
+      pairs have one row for the originals and one for the counterfactuals.
 
     Args:
-        sets: What to score on.
+        sets: The data sets.
         model: The model.
-        predictions: Instead of a model, its most probable words for each statement of the one set, affirmatives and
-            negations in turn, in the data set's order.
-        progress: Told the step, and how many sets are done of how many.
+        predictions: Instead of a model, its most probable words for each statement of a single set, in the order of the
+            data set (affirmatives and negations alternate).
+        progress: Called with the name of the step, the number of sets done, and the number of sets.
 
     Raises:
-        InputError: for both or neither of model and predictions, a model of the wrong kind, a classifier without the
-            data's labels, predictions for several sets, for other data, or of another number than the statements, or
-            if the model can read nothing of the sets.
+        InputError: if both or neither of model and predictions are given, the model is of the wrong kind, a classifier
+            lacks the labels of the data, the predictions are for several sets, for other data or not one per statement,
+            or no item can be scored.
     """
     if (model is None) == (predictions is None):
-        raise InputError("Give either a model or the predictions of one, not both.")
+        raise InputError("Give either a model or the predictions of one, and not both.")
     if predictions is not None and (len(sets) != 1 or sets[0].kind != "cloze"):
         names = ", ".join(dict.fromkeys(part.name for part in sets))
         raise InputError(
-            f"Predictions are the words at the gaps of one data set; this is {names}. Give one file of NEG-136, "
-            "NEG-1500 or pairs with a [MASK]."
+            f"Predictions must be for the gaps of one data set; got {names}. Give one file of NEG-136, NEG-1500 or "
+            "pairs with a [MASK]."
         )
     if predictions is not None:
         return _evaluation([(sets[0], *score_predictions_on_clozes(sets[0], predictions))])
@@ -111,6 +111,6 @@ def _evaluation(scored: Sequence[tuple[ScoredSet, Shares, list[str]]]) -> Evalua
         for note in (*part.dropped, *(f"{part.name} {part.condition}".strip() + f": {reason}" for reason in reasons))
     ]
     if not any(row["n"] for row in rows):
-        # The last note is about what the model was given to read, the first may be about a broken row.
+        # The last note is about the model's input; earlier ones may be about broken rows.
         raise InputError(f"Nothing is left to score. {notes[-1].rstrip('.') if notes else 'There are no items'}.")
     return Evaluation(pd.DataFrame(rows, columns=list(SHARES)), tuple(notes))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from negprobe.base.errors import InputError
-from negprobe.behaviour.masked import shortened, too_long, unknown_to
+from negprobe.behaviour.masked import shortened, too_long, unknown_word_notes
 from negprobe.behaviour.scores import Shares, share
 from negprobe.behaviour.sets import ScoredSet
 from negprobe.models import HookedEncoder
@@ -16,16 +16,17 @@ from negprobe.statements.readers.nli import Inference
 
 
 def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, list[str]]:
-    """The share of items whose label is the classifier's most probable one.
+    """The accuracy of a classifier: the share of items whose label is its most probable one.
 
-    Labels are matched by name in any case. A label that the data do not have ("contradiction") is an error of the model
-    where it predicts it.
+    Labels are matched by name, ignoring case. Predicting a label that the data do not have ("contradiction") counts as
+    an error.
 
     Returns:
-        The share by condition and score, and what was left out or weakens it.
+        The share by condition and score, and notes on items left out and on limitations of the score.
 
     Raises:
-        InputError: if the classifier's labels do not exclude each other or lack the data's, or without a tokenizer.
+        InputError: if the classifier's labels are not mutually exclusive, it lacks a label of the data, or it has no
+            tokenizer.
     """
     if model.tokenizer is None:
         raise InputError(f"{model.cfg.model_name!r} has no tokenizer; load it from a folder that has one.")
@@ -34,12 +35,12 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
             f"{part.name} needs a classifier that predicts one of several labels; {model.cfg.model_name!r} {why}."
         )
     items = [item for item in part.items if isinstance(item, Inference)]
-    wanted = sorted({item.label for item in items})
-    index_of = {label: label_index(model.cfg.labels, label) for label in wanted}
+    labels = sorted({item.label for item in items})
+    index_of = {label: label_index(model.cfg.labels, label) for label in labels}
     if None in index_of.values():
         raise InputError(
-            f"{part.name} has the labels {', '.join(wanted)}, but those of {model.cfg.model_name!r} are "
-            f"{', '.join(model.cfg.labels)}; a model's labels are named in its config.json, under id2label."
+            f"{part.name} has the labels {', '.join(labels)}, but those of {model.cfg.model_name!r} are "
+            f"{', '.join(model.cfg.labels)}. Name the model's labels in its config.json, under id2label."
         )
     kept: list[Inference] = []
     statements: list[TokenizedStatement] = []
@@ -48,11 +49,11 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
         statement = tokenize(item.text, model.tokenizer)
         reason = too_long(statement, model)
         if reason:
-            notes.append(f"left out {shortened(item.premise)!r}: it {reason} with its hypothesis")
+            notes.append(f"left out {shortened(item.premise)!r}: with its hypothesis it {reason}")
             continue
         kept.append(item)
         statements.append(statement)
-    notes += unknown_to(model, [[statement] for statement in statements], "items")
+    notes += unknown_word_notes(model, [[statement] for statement in statements], "items")
     predicted = classify(model, statements)
     hits = [found == index_of[item.label] for found, item in zip(predicted, kept, strict=True)]
     return {(part.condition, "accuracy"): share(hits)}, notes

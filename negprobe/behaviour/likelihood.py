@@ -1,4 +1,4 @@
-"""How probable a masked language model finds a whole sentence."""
+"""Pseudo-log-likelihoods of whole sentences under a masked language model."""
 
 from collections.abc import Sequence
 
@@ -20,19 +20,19 @@ def pseudo_log_likelihoods(model: HookedEncoder, texts: Sequence[str], batch_siz
     """Pseudo-log-likelihood of each text: the sum over its tokens of log p(token | all others).
 
     PLL(W) = Σ_t log P(w_t | W without w_t), with w_t replaced by the mask token (Salazar et al. 2020, section 2.1,
-    doi:10.18653/v1/2020.acl-main.240). The special tokens around the text are not scored. Every masked copy of every
-    text is a row of a batch.
+    doi:10.18653/v1/2020.acl-main.240). The special tokens around the text are not scored. Each text is run once per
+    token, with that token masked.
 
     Args:
         model: A masked language model with a tokenizer.
         texts: The texts.
-        batch_size: How many masked copies are run together.
+        batch_size: Number of masked copies per batch.
 
     Returns:
         Natural logarithms, on the CPU.
 
     Raises:
-        InputError: without a masked-LM head or tokenizer, or for a text that is too long.
+        InputError: if the model has no masked-LM head or no tokenizer, or a text is too long.
         StatementError: for a text that cannot be tokenized.
     """
     tokenizer = tokenizer_of_masked_lm(model)
@@ -49,14 +49,14 @@ def pseudo_log_likelihoods(model: HookedEncoder, texts: Sequence[str], batch_siz
     total = torch.zeros(len(texts), dtype=torch.float64)
     for chosen in length_batches([len(statements[row]) for row, _ in copies], batch_size):
         rows = torch.tensor([copies[copy][0] for copy in chosen])
-        at = torch.tensor([copies[copy][1] for copy in chosen], device=model.device)
+        position = torch.tensor([copies[copy][1] for copy in chosen], device=model.device)
         batch = [statements[row] for row in rows.tolist()]
         tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
         types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
         copy = torch.arange(len(chosen), device=model.device)
-        hidden_words = tokens[copy, at]
-        tokens[copy, at] = tokenizer.mask_token_id
+        masked_tokens = tokens[copy, position]
+        tokens[copy, position] = tokenizer.mask_token_id
         resid = model(tokens, token_type_ids=types, one_zero_attention_mask=mask, stop_at_layer=model.cfg.n_layers)
-        log_probabilities = model.word_logits(resid, copy, at).log_softmax(dim=-1)
-        total.index_add_(0, rows, log_probabilities[copy, hidden_words].cpu().double())
+        log_probabilities = model.word_logits(resid, copy, position).log_softmax(dim=-1)
+        total.index_add_(0, rows, log_probabilities[copy, masked_tokens].cpu().double())
     return total

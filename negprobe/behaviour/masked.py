@@ -1,4 +1,4 @@
-"""What a masked language model says at the `[MASK]` of a statement."""
+"""Predictions of a masked language model at the `[MASK]` of a statement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from negprobe.statements.gap_tokens import gap_token
 
 @dataclass(frozen=True)
 class Gap:
-    """What a model says at one `[MASK]`.
+    """A model's predictions at one `[MASK]`.
 
     Attributes:
-        words: Its most probable words, the best first.
-        log_probabilities: Those of the requested words that are single tokens at `[MASK]`.
+        words: The most probable words, most probable first.
+        log_probabilities: The log-probabilities of the requested words that are single tokens at this `[MASK]`.
     """
 
     words: tuple[str, ...]
@@ -33,23 +33,25 @@ class Gap:
 def read_gaps(
     model: HookedEncoder, texts: Sequence[str], asked: Sequence[Sequence[str]], k: int = 5, batch_size: int = 64
 ) -> list[Gap]:
-    """Read the `[MASK]` of each text.
+    """The model's predictions at the `[MASK]` of each text.
 
     Args:
         model: A masked language model with a tokenizer.
         texts: Statements with one `[MASK]` each.
-        asked: For each of them, the words whose log-probabilities are wanted.
-        k: How many of the most probable words are kept.
-        batch_size: How many texts are run together.
+        asked: For each text, the words to return log-probabilities for.
+        k: How many of the most probable words to return.
+        batch_size: Number of texts per batch.
 
     Raises:
-        InputError: without a masked-LM head or tokenizer, without words asked for each text, for a negative k or a
-            batch of none, or for a text without exactly one `[MASK]` or too long.
+        InputError: if the model has no masked-LM head or no tokenizer, `asked` does not have one entry per text, k is
+            negative, the batch size is below 1, or a text is too long or does not have exactly one `[MASK]`.
         StatementError: for a text that cannot be tokenized.
     """
     tokenizer = tokenizer_of_masked_lm(model)
-    if len(asked) != len(texts) or k < 0:
-        raise InputError(f"Each of {len(texts)} texts needs its words, and k is 0 or more; not {len(asked)} and {k}.")
+    if len(asked) != len(texts):
+        raise InputError(f"asked must have one list of words per text; got {len(asked)} lists for {len(texts)} texts.")
+    if k < 0:
+        raise InputError(f"k must be at least 0, got {k}.")
     statements = [tokenize(text, tokenizer) for text in texts]
     for statement in statements:
         reason = unreadable(statement, model)
@@ -68,20 +70,20 @@ def read_gaps(
         row, pos = (tokens == tokenizer.mask_token_id).nonzero(as_tuple=True)
         log_probabilities = model.word_logits(resid, row, pos).log_softmax(dim=-1)
         best = log_probabilities.topk(min(k, model.cfg.d_vocab), dim=-1).indices.tolist()
-        for row, top, of_row in zip(rows, best, log_probabilities, strict=True):
+        for row, top, row_log_probabilities in zip(rows, best, log_probabilities, strict=True):
             gaps[row] = Gap(
                 tuple(tokenizer.decode([token]).strip() for token in top),
-                {word: float(of_row[token]) for word, token in ids[row].items() if token is not None},
+                {word: float(row_log_probabilities[token]) for word, token in ids[row].items() if token is not None},
             )
     return [gap for gap in gaps if gap is not None]
 
 
 def unreadable(statement: TokenizedStatement, model: HookedEncoder) -> str:
-    """Why the model cannot read a statement's one gap; empty if it can."""
+    """Why the model cannot predict a word for the statement's gap; empty if it can."""
     assert model.tokenizer is not None
     masks = statement.ids.count(model.tokenizer.mask_token_id)
     if masks != 1:
-        return f"has {masks} mask tokens, not one"
+        return f"has {masks} mask tokens instead of one"
     return too_long(statement, model)
 
 
@@ -89,39 +91,39 @@ def too_long(statement: TokenizedStatement, model: HookedEncoder) -> str:
     """Why a statement is too long for the model; empty if it is not."""
     if len(statement) <= model.cfg.n_ctx:
         return ""
-    return f"has {len(statement)} tokens, more than the {model.cfg.n_ctx} the model reads"
+    return f"has {len(statement)} tokens, more than the model's maximum of {model.cfg.n_ctx}"
 
 
 def shortened(text: str, width: int = 60) -> str:
-    """As much of a text as tells which one it is."""
+    """The beginning of a text, long enough to recognise it."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def unknown_to(
-    model: HookedEncoder, items: Sequence[Sequence[TokenizedStatement]], what: str, shown: int = 5
+def unknown_word_notes(
+    model: HookedEncoder, items: Sequence[Sequence[TokenizedStatement]], kind: str, n_shown: int = 5
 ) -> list[str]:
-    """How many items have words that the model does not know, and which; nothing if there are none.
+    """A note on the items with words outside the model's vocabulary; empty if there are none.
 
     Args:
         model: A model with a tokenizer.
         items: The statements of each item.
-        what: What the items are called.
-        shown: How many of the words are named.
+        kind: What the note calls the items, such as "pairs".
+        n_shown: Maximum number of words to list.
     """
     assert model.tokenizer is not None
     unknown = [{word for statement in item for word in unknown_words(statement, model.tokenizer)} for item in items]
     n_unknown = sum(map(bool, unknown))
     words = sorted(set[str]().union(*unknown))
     return (
-        [f"{n_unknown} of {len(items)} {what} have words the model does not know: {some(words, shown)}"]
+        [f"{n_unknown} of {len(items)} {kind} have words outside the model's vocabulary: {first_words(words, n_shown)}"]
         if n_unknown
         else []
     )
 
 
-def some(words: Sequence[str], shown: int = 5) -> str:
-    """The first words, and how many more there are."""
-    return ", ".join(words[:shown]) + (f" and {len(words) - shown} more" if len(words) > shown else "")
+def first_words(words: Sequence[str], n_shown: int = 5) -> str:
+    """The first words as a list in a sentence, with the number of omitted ones."""
+    return ", ".join(words[:n_shown]) + (f" and {len(words) - n_shown} more" if len(words) > n_shown else "")
 
 
 def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
@@ -132,10 +134,12 @@ def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
     """
     if has_own_hooks(model):
         raise InputError(
-            "The model itself has a hook (or a forward that replaces its own), which would have no effect, because "
-            "words are predicted from the last hidden states. Remove it, or hook a part such as model.unembed."
+            "The model has a hook on itself, or its forward method was replaced. Neither would have an effect, because "
+            "words are predicted from the last hidden states. Remove it, or hook a module such as model.unembed."
         )
     if model.cfg.head != "masked_lm" or model.tokenizer is None:
-        lack = "masked-LM head" if model.cfg.head != "masked_lm" else "tokenizer"
-        raise InputError(f"{model.cfg.model_name!r} has no {lack}; words are predicted by a masked LM with one.")
+        missing = "masked-LM head" if model.cfg.head != "masked_lm" else "tokenizer"
+        raise InputError(
+            f"{model.cfg.model_name!r} has no {missing}; predicting words needs a masked LM with its tokenizer."
+        )
     return model.tokenizer

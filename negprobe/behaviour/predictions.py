@@ -1,4 +1,4 @@
-"""Words that a model predicted earlier, so that it can be scored without its weights."""
+"""Reads saved predictions, so that a model can be scored without its weights."""
 
 import ast
 from pathlib import Path
@@ -11,11 +11,11 @@ from negprobe.base.texts import is_utf8, quoted
 
 @checked
 def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
-    """Read the most probable words for each statement of a data set, a line a statement in the data set's order.
+    """The most probable words for each statement of a data set, from a file with one line per statement, in order.
 
-    A line is a list of words, the most probable first, as JSON or as Python writes it: `['fish', 'trout', 'bird']`.
-    This is how Shivagunde et al. 2023 released their models' predictions. Empty words are kept: in their files, T5's
-    are predictions of a lone space (counted as in `score_predictions_on_clozes`).
+    A line is a list of words in JSON or Python syntax, most probable first: `['fish', 'trout', 'bird']`. Shivagunde et
+    al. 2023 released their models' predictions in this format. Empty words are kept: in their files, T5 predicts a lone
+    space in places (see `score_predictions_on_clozes` for how they count).
 
     Raises:
         InputError: for a file that cannot be read or is not UTF-8, or for a line that is not a list of words, with its
@@ -39,7 +39,7 @@ def _words(line: str, where: str) -> tuple[str, ...]:
     try:
         words = ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise InputError(f"{where}: not a list of words ({error}); write ['first', 'second'].") from error
+        raise InputError(f"{where}: expected a list of words ({error}); write ['first', 'second'].") from error
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise InputError(f"{where}: not a list of words but {line.strip()[:60]}; write ['first', 'second'].")
+        raise InputError(f"{where}: expected a list of words, got {line.strip()[:60]}; write ['first', 'second'].")
     return tuple(word.strip() for word in words)

@@ -1,4 +1,4 @@
-"""The items of public data sets as they are scored, in the order in which they were published."""
+"""The scored items of public data sets, in the order in which they were published."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -30,13 +30,14 @@ class ScoredSet:
 
     Attributes:
         name: The data set.
-        condition: Which part of it, as its authors name it.
-        kind: What is asked: a word at a gap, which of two sentences is acceptable, or whether a hypothesis follows.
-        items: What is asked.
-        n_statements: How many statements the data set has, those that were left out among them.
-        dropped: What was left out: where it stands and why.
-        by_category: Whether the categories of the items are scored apart as well.
-        where: The file, or the data set and split of the hub, that it was read from.
+        condition: The part of the data set, as its authors name it.
+        kind: The task: predict the word at a gap ("cloze"), choose the acceptable sentence ("minimal pairs"), or decide
+            whether a hypothesis follows ("inference").
+        items: The items.
+        n_statements: Number of statements in the data set, including those left out.
+        dropped: The items left out: where they are in the file, and why.
+        by_category: Whether each category of items is also scored separately.
+        where: The file, or the hub data set and split, that it was read from.
     """
 
     name: str
@@ -53,36 +54,37 @@ class ScoredSet:
 
 @checked
 def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
-    """Read what `load_pairs` reads, as it is scored: a set for each file, or split of the hub.
+    """The sets to score in a file, folder or hub data set that `load_pairs` reads: one per file or split.
 
-    NEG-136 and NEG-1500 keep the items whose two words want different articles, for each word is asked behind its own,
-    and those whose two statements differ by more, for the scores that are not about the difference; BLiMP and ScoNe
-    keep every condition. A file of pairs is scored where its statements have a `[MASK]` with target and foil and the
-    counterfactual has a negation that the original lacks. If none of its statements has a `[MASK]`, target and foil are
-    labels for a classifier, which give two sets: the originals labelled with the target, and the counterfactuals
-    labelled with the foil.
+    More items are kept than `load_pairs` makes pairs of. NEG-136 and NEG-1500 keep items whose target and foil need
+    different articles, because each word is scored after its own article. They also keep items whose statements differ
+    by more than the negation; these count only for the scores that do not compare the two words. BLiMP and ScoNe keep
+    all conditions. A pair from a file of pairs is scored if its statements have a `[MASK]`, it has target and foil, and
+    the counterfactual has a negation that the original lacks. If no statement in the file has a `[MASK]`, target and
+    foil are labels for a classifier, and the file gives two sets: the originals labelled with the target, and the
+    counterfactuals labelled with the foil.
 
-    An item that stands in a file more than once is scored once, for it tells nothing new, and so is a file whose items
-    are those of another. Sets of one name have the file's or split's name behind it.
+    Repeated items in a file are scored once, and of files with the same items only the first is scored. If several sets
+    have the same name, the name of the file or split is appended.
 
     Returns:
-        The sets, and the reasons why other files of a folder are of no use.
+        The sets, and the reasons why other files of a folder cannot be used.
 
     Raises:
         StatementError: as `load_pairs`.
     """
-    sets, useless = read_each(path, lambda read: _scored_sets(read(None)))
+    sets, unusable = read_each(path, lambda read: _scored_sets(read(None)))
     kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
     for part in chain.from_iterable(sets):
-        first = kept.setdefault((part.kind, frozenset(map(_asked, part.items))), part)
+        first = kept.setdefault((part.kind, frozenset(map(_content, part.items))), part)
         if first is not part:
-            useless.append(f"{part.where} has the items of {first.where}, which are scored once.")
-    return _told_apart(list(kept.values()), str(Path(path))), tuple(useless)
+            unusable.append(f"{part.where} has the same items as {first.where}, which are scored once.")
+    return _with_unique_names(list(kept.values()), str(Path(path))), tuple(unusable)
 
 
 @checked
 def builtin_set() -> ScoredSet:
-    """The built-in pairs."""
+    """The built-in pairs as a set to score."""
     clozes = tuple(_plain_cloze(numbered) for numbered in enumerate(builtin_pairs()))
     return ScoredSet("builtin", "", "cloze", clozes, 2 * len(clozes))
 
@@ -129,28 +131,28 @@ def _of(
     reasons = usable(table, read, "item to score")
     items: dict[Any, Any] = {}
     for _, item in read.items:
-        items.setdefault(_asked(item), item)
-    n_again = len(read.items) - len(items)
-    if n_again:
-        again = "1 item repeats an earlier one" if n_again == 1 else f"{n_again} items repeat earlier ones"
-        reasons = (*reasons, f"{table.where}: {again}; each is scored once.")
+        items.setdefault(_content(item), item)
+    n_repeats = len(read.items) - len(items)
+    if n_repeats:
+        repeats = "1 item repeats an earlier one" if n_repeats == 1 else f"{n_repeats} items repeat earlier ones"
+        reasons = (*reasons, f"{table.where}: {repeats}; each is scored once.")
     return ScoredSet(
         name, condition, kind, tuple(items.values()), n_statements or len(table.records), reasons, where=table.where
     )
 
 
-def _asked(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
-    """An item without where it stands and how it is grouped: equal for items that ask the same."""
+def _content(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
+    """The item without its position and category, so that repeated items are equal."""
     return replace(item, places=(0, 0), category="") if isinstance(item, Cloze) else item
 
 
-def _told_apart(sets: list[ScoredSet], path: str) -> list[ScoredSet]:
-    """The sets, with what tells its place from the others' behind each name that several have."""
-    # What stands between a folder and a file's name, or a hub name and its split.
-    between = "/\\, "
+def _with_unique_names(sets: list[ScoredSet], path: str) -> list[ScoredSet]:
+    """The sets, with the name of the file or split appended if several sets have the same name and condition."""
+    # Characters between a folder and a file's name, or between a hub name and its split.
+    separators = "/\\, "
     names = Counter((part.name, part.condition) for part in sets)
     return [
-        replace(part, name=f"{part.name} ({part.where.removeprefix(path).lstrip(between)})")
+        replace(part, name=f"{part.name} ({part.where.removeprefix(path).lstrip(separators)})")
         if names[part.name, part.condition] > 1
         else part
         for part in sets
@@ -160,7 +162,7 @@ def _told_apart(sets: list[ScoredSet], path: str) -> list[ScoredSet]:
 def _labelled(pair: StatementPair, side: str, field: str) -> Inference:
     """One statement of a pair with its label."""
     if not (pair.target and pair.foil):
-        raise StatementError("The pair names no target and foil.")
+        raise StatementError("The pair has no target or no foil; a scored pair needs both.")
     premise, _, hypothesis = getattr(pair, side).partition(SEPARATOR)
     return Inference(premise.strip(), hypothesis.strip(), str(getattr(pair, field)))
 
@@ -168,12 +170,12 @@ def _labelled(pair: StatementPair, side: str, field: str) -> Inference:
 def _plain_cloze(numbered: tuple[int, StatementPair]) -> Cloze:
     number, pair = numbered
     if not (pair.target and pair.foil):
-        raise StatementError("The pair names no target and foil.")
+        raise StatementError("The pair has no target or no foil; a scored pair needs both.")
     if pair.original.count(MASK) != 1 or pair.counterfactual.count(MASK) != 1:
-        raise StatementError(f"The pair does not have one {MASK} in each statement.")
+        raise StatementError(f"The pair does not have exactly one {MASK} in each statement.")
     if added_cues(pair.counterfactual, pair.original):
         raise StatementError("The original has the negation; give the affirmative as the original to score the pair.")
-    # A negation that is not in our list can be told by its span.
+    # A span can mark a negation that is not in the list of cues.
     if not (pair.cue_spans or added_cues(pair.original, pair.counterfactual)):
         raise StatementError("The counterfactual has no negation that the original lacks.")
     return Cloze(

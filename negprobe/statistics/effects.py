@@ -1,4 +1,4 @@
-"""Statistics over pairs: the pair is the unit, and the length-matched control is what negation is held against."""
+"""Statistics over pairs: the unit is the pair, and negation is compared with a length-matched control."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,36 +15,37 @@ from negprobe.base.errors import InputError, StatementError
 from negprobe.base.texts import quoted
 
 ALPHA = 0.05
-"""The level at which a head counts as found, unless asked otherwise."""
+"""The default significance level."""
 
 MIN_PAIRS = 6
-"""The fewest pairs with which a sign-flip test can reach p < 0.05: 2 / 2^5 is 0.0625."""
+"""The smallest number of pairs for which a sign-flip test can reach p < 0.05 (with 5 pairs, p is at least 0.0625)."""
 
 MAX_RESAMPLES = 10**6
-"""The most resamples that are drawn: more tell nothing new, and would never end."""
+"""The maximum number of resamples; more would add no information and take far too long."""
 
 _NULL_SIZE = 2**24
-"""How many numbers of a null or bootstrap distribution (resamples times heads) are held at once: 128 MiB of float64."""
+"""Numbers of a null or bootstrap distribution (resamples times heads) in memory at once: 128 MiB of float64."""
 
 _VALUES_SIZE = 2**22
-"""How many values (pairs times heads) are held at once: 32 MiB of float64."""
+"""Values (pairs times heads) in memory at once: 32 MiB of float64."""
 
 _BATCH_SIZE = 2**21
-"""How many numbers (resamples times pairs) are drawn at once; drawing takes some 60 bytes for each."""
+"""Random numbers (resamples times pairs) drawn at once; each needs about 60 bytes while it is drawn."""
 
 
 @checked
 def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
-    """What the negation does beyond a neutral word of the same length: counterfactual minus control, pair by pair.
+    """The effect of negation beyond that of a neutral word of the same length: counterfactual minus control, per pair.
 
     Args:
         metrics: Variables with the dimensions pair and compared (coordinates "counterfactual" and "control") and any
             others, as `AttentionProbe.metrics` returns them. Variables without `compared` are left out.
 
     Returns:
-        The same variables without `compared`, NaN where either of the two is, and 0 where they differ by no more than
-        the attribute `rounding` of the metrics, if it is there: in a first layer, words attend to each other as before
-        whatever is put in between, and rounding must not pass for an effect.
+        The same variables without the dimension `compared`. A value is NaN if the counterfactual's or the control's is
+        NaN, and 0 if the two differ by no more than the attribute `rounding` of the metrics, if present. In the first
+        layer, replacing one word can leave the attention between other words unchanged, and a rounding difference must
+        not count as an effect.
 
     Raises:
         InputError: if no variable has a counterfactual and a control.
@@ -52,7 +53,7 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
     if not {"counterfactual", "control"} <= set(metrics.get("compared", xr.DataArray([])).values.tolist()):
         raise InputError(
             f"The effect of negation needs variables along `compared` with the coordinates counterfactual and control; "
-            f"these have the dimensions {', '.join(map(str, metrics.dims))}. Give what AttentionProbe.metrics returns."
+            f"got the dimensions {', '.join(map(str, metrics.dims))}. Pass the result of AttentionProbe.metrics."
         )
     both = metrics[[name for name, variable in metrics.data_vars.items() if "compared" in variable.dims]]
     effects = both.sel(compared="counterfactual", drop=True) - both.sel(compared="control", drop=True)
@@ -61,46 +62,49 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
 
 @checked
 def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
-    """Test every head's effect over the pairs, and correct for having tested them all.
+    """Test the effect of every head over the pairs, corrected for multiple testing.
 
-    The null hypothesis of a head is that its effect is as likely to be d as -d in every pair, so that counterfactual
-    and control could be swapped; an effect that is skewed around zero is against it too. Each test flips the signs of
-    whole pairs, for all heads and metrics at once; its statistic is the sum of the effects over the root of their sum
-    of squares, which no flip changes, so it orders the flips as |t| does. All 2^n flips are used where `n_resamples`
-    allows, else random ones, counted with the observed.
+    The null hypothesis for a head is that in every pair the effects d and -d are equally likely, so that counterfactual
+    and control are exchangeable; effects distributed asymmetrically around zero also violate it. A resample flips the
+    signs of whole pairs, for all heads and metrics together. The statistic is the sum of the effects divided by the
+    square root of their sum of squares. Flips do not change that denominator, so the statistic orders them as |t| does.
+    All 2^n flips are used if `n_resamples` is large enough; otherwise random flips are drawn, and the observed data
+    count as one of them.
 
-    `q` keeps the expected share of false discoveries below the level if the heads are independent or positively
-    dependent (Benjamini and Hochberg 1995; Benjamini and Yekutieli 2001). `p_max_t` keeps the probability of a single
-    false discovery below it, however they depend: the largest statistic of all heads and metrics under the same flips
-    is what each is held against (the single-step maxT of Westfall and Young 1993).
+    `q` controls the false discovery rate if the heads are independent or positively dependent (Benjamini and Hochberg
+    1995; Benjamini and Yekutieli 2001). `p_max_t` controls the probability of any false discovery under every
+    dependence: each statistic is compared with the largest one of all heads and metrics under the same flips (the
+    single-step maxT of Westfall and Young 1993).
 
-    The interval is the percentile bootstrap's. In simulations of 20 pairs it covered the mean of normal, t(3) and
-    log-normal effects in 92, 92 and 85 % of 2,000 draws, BCa in 92, 89 and 88 %: no better on the whole, and BCa does
-    not exist where all effects are equal. With few pairs both are too narrow: 88 % for 8 normal effects.
+    The intervals are percentile bootstrap intervals. In 2,000 simulations with 20 pairs each, they covered the mean of
+    normal, t(3) and log-normal effects in 92, 92 and 85% of cases, and BCa intervals in 92, 89 and 88%: no better
+    overall, and BCa is undefined if all effects are equal. With few pairs both are too narrow (88% for 8 normal
+    effects).
 
     Args:
-        effects: Variables that all have the same dimensions, `pair` and any others (layer and head; also role), as
-            `negation_effects` returns them. NaN takes a pair out of that head of that metric alone.
-        n_resamples: How many sign flips and bootstrap samples to draw.
-        seed: Seed of both.
+        effects: Variables with the same dimensions, `pair` and any others (layer and head; also role), as
+            `negation_effects` returns them. NaN excludes a pair from the test of that head and metric only.
+        n_resamples: Number of sign flips, and of bootstrap samples.
+        seed: Seed for both.
 
     Returns:
-        Variables [metric, layer, head] (or whatever dimensions other than pair there are): `effect` (the mean, in units
-        of the metric), `low` and `high` (its 95 % interval, NaN with fewer than two pairs), `effect_size` (Cohen's
-        d_z, mean over standard deviation of the pairs' effects; 0 where the mean is 0), `n` (pairs), `p` (two-sided;
-        1 where every effect is 0), `q` and `p_max_t` (corrected over all cells of this call). NaN where n is 0.
-        The attribute `untestable` is there if no head can reach p = 0.05 with so few pairs, and says so; the attribute
-        `resolution` if p is so coarse that no head can reach q = 0.05 unless others do too.
+        Variables [metric, layer, head] (or the dimensions other than pair that `effects` has): `effect` (the mean, in
+        units of the metric), `low` and `high` (its 95% interval, NaN with fewer than two pairs), `effect_size` (Cohen's
+        d_z, the mean over the standard deviation of the pairs' effects; 0 if the mean is 0), `n` (pairs), `p`
+        (two-sided; 1 if all effects are 0), `q` and `p_max_t` (corrected over all cells of this call). NaN if n is 0.
+        The attribute `untestable` explains that no head can reach p = 0.05 with so few pairs; the attribute
+        `resolution` explains that p is too coarse for a single head to reach q = 0.05. Each is present only if it
+        applies.
 
     Raises:
-        InputError: if there are no variables, they differ in their dimensions, there is no resample or more than
+        InputError: if there are no variables, their dimensions differ, `n_resamples` is not between 1 and
             `MAX_RESAMPLES`, or the seed is negative.
         StatementError: if no pair has a value.
     """
     if not 1 <= n_resamples <= MAX_RESAMPLES or seed < 0:
         raise InputError(
-            f"n_resamples={quoted(n_resamples)} and seed={quoted(seed)}: give 1 to {MAX_RESAMPLES} resamples and a "
-            "seed from 0 on."
+            f"n_resamples must be between 1 and {MAX_RESAMPLES}, and seed must be at least 0; got "
+            f"n_resamples={quoted(n_resamples)} and seed={quoted(seed)}."
         )
     present = _present(effects)
     dims = ("metric", *(str(dim) for dim in _cells_of(effects).dims if dim != "pair"))
@@ -113,7 +117,7 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
         found.append([effect, low, high, effect_size, n, p, statistic])
         largest = np.maximum(largest, null)
     effect, low, high, effect_size, n, p, statistic = map(np.concatenate, zip(*found, strict=True))
-    # Random flips may miss what all of them would show: a cell's own n pairs give 2 of 2^n flips at the least.
+    # Random flips may miss the extreme ones: of all 2^n flips of n pairs, at least 2 are as extreme as observed.
     floor = np.where(n > 0, 2.0 ** (1.0 - n), np.nan)
     p = np.maximum(p, floor)
     columns = {
@@ -138,16 +142,16 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
 
 @checked
 def effects_table(tests: xr.Dataset) -> pd.DataFrame:
-    """The tests as a tidy table: a row per metric, layer and head that has a pair, each metric's largest |d_z| first.
+    """The tests as a tidy table: one row per metric, layer and head with data, sorted by |d_z| within each metric.
 
     Args:
-        tests: What `effect_tests` returns.
+        tests: The result of `effect_tests`.
 
     Returns:
         Columns `metric`, `layer`, `head` (and any other dimension), then the variables of the tests.
 
     Raises:
-        InputError: for anything but tests.
+        InputError: if `tests` is not a result of `effect_tests`.
     """
     _check_tests(tests, "effect_size", "n")
     table = tests.to_dataframe().reset_index()
@@ -158,20 +162,20 @@ def effects_table(tests: xr.Dataset) -> pd.DataFrame:
 
 @checked
 def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
-    """The heads whose effect survives a correction for all heads tested, the largest |d_z| first.
+    """The heads with a significant effect after correction for multiple testing, largest |d_z| first.
 
-    The rank is by |d_z| since p ties at the smallest value that the resamples can give.
+    They are ranked by |d_z|, because many p-values tie at the smallest value that the resamples allow.
 
     Args:
-        tests: What `effect_tests` returns.
-        alpha: The level.
+        tests: The result of `effect_tests`.
+        alpha: The significance level.
 
     Returns:
-        The rows of `effects_table` with q or p_max_t up to alpha; the columns `passes_q` and `passes_max_t` say which.
-        The rates of false discoveries hold for each of the two lists by itself.
+        The rows of `effects_table` with q or p_max_t up to alpha; the columns `passes_q` and `passes_max_t` show which.
+        The error rates hold for each of the two lists separately, not for both together.
 
     Raises:
-        InputError: for anything but tests.
+        InputError: if `tests` is not a result of `effect_tests`.
     """
     _check_tests(tests, "q", "p_max_t")
     table = effects_table(tests)
@@ -191,46 +195,44 @@ def replication(
     n_resamples: int = 9999,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Whether a head's effect is there in several groups of pairs (kinds of cue, data sets), each tested by itself.
+    """Whether the effect of a head replicates across groups of pairs (cue types, data sets), each tested separately.
 
-    `p_partial` is the p-value of the partial conjunction hypothesis that fewer than u = `at_least` of the m testable
-    groups have an effect in the overall direction: (m - u + 1) p_(u), with p_(u) the u-th smallest of the groups'
-    p-values (Benjamini and Heller 2008, the form of Bonferroni, valid however the groups depend). Those are one-sided
-    in the direction of the mean over all pairs, and doubled, as the same pairs chose that direction out of two. A
-    doubled one-sided p is the two-sided one; a group that points the other way has more than 1, and counts as 1.
+    `p_partial` tests the partial conjunction null hypothesis that fewer than u = `at_least` of the m testable groups
+    have an effect in the overall direction. It is (m - u + 1) p_(u), where p_(u) is the u-th smallest p-value of the
+    groups (the Bonferroni form of Benjamini and Heller 2008, valid under any dependence between groups). These p-values
+    are one-sided in the direction of the mean over all pairs, and doubled because that direction was chosen from the
+    same pairs. For a group in that direction, the doubled one-sided p is the two-sided p; for a group in the opposite
+    direction it exceeds 1 and is set to 1.
 
     Args:
         effects: As for `effect_tests`.
         groups: The group of each pair, such as `effects["cue"]`.
-        min_pairs: A group with fewer pairs is not tested; with fewer than 6, none can reach p = 0.05.
-        at_least: In how many groups the effect has to be, u.
-        alpha: The level for `replicated`.
+        min_pairs: A group with fewer pairs is not tested. No group with fewer than 6 pairs can reach p = 0.05.
+        at_least: The number of groups that must have the effect, u.
+        alpha: The significance level for `replicated`.
         n_resamples: As for `effect_tests`.
-        seed: As for `effect_tests`; a group's numbers are those it would have alone.
+        seed: As for `effect_tests`; every group uses the same seed, so its numbers do not depend on the other groups.
 
     Returns:
         Variables [group, metric, layer, head]: `effect`, `low`, `high`, `effect_size`, `n`, `p` of each group with
-        enough pairs, in the order of their names. Variables [metric, layer, head]: `n_groups` (m, the groups with
-        enough pairs at this head), `replicated` (those of them with the overall sign and p up to alpha), `p_partial`
-        (NaN where m < u) and `q_partial` (Benjamini-Hochberg over all cells). The attribute `too_small` names the
-        groups left out, with their pairs.
+        enough pairs, sorted by name. Variables [metric, layer, head]: `n_groups` (m, the number of groups with enough
+        pairs at this head), `replicated` (how many of them have the overall sign and p up to alpha), `p_partial` (NaN
+        if m < u) and `q_partial` (Benjamini-Hochberg over all cells). The attribute `too_small` lists the groups left
+        out and their numbers of pairs.
 
     Raises:
-        InputError: if there is not one group per pair, `at_least` is below 1 or above the number of pairs, or as
-            `effect_tests`.
+        InputError: if `groups` does not have one value per pair, `at_least` is below 1 or above the number of pairs, or
+            as `effect_tests`.
         StatementError: if no group has enough pairs.
     """
     labels = np.asarray(groups).astype(str)
     if labels.shape != (effects.sizes.get("pair", 0),):
         raise InputError(
             f"There are {effects.sizes.get('pair', 0)} pairs and groups of shape {labels.shape}; "
-            "give the name of one group for each pair, in their order."
+            "give one group name per pair, in the same order."
         )
     if not 1 <= at_least <= max(len(labels), 1):
-        raise InputError(
-            f"An effect is asked for in at least {quoted(at_least)} groups; ask for 1 or more, and no more than there "
-            "are pairs."
-        )
+        raise InputError(f"at_least must be between 1 and the number of pairs, {len(labels)}; got {quoted(at_least)}.")
     present = _present(effects)
     kept, labels = effects.isel(pair=present), labels[present]
     sizes = pd.Series(labels).value_counts().sort_index()
@@ -238,7 +240,7 @@ def replication(
     names = sizes[sizes >= min_pairs].index.tolist()
     if not names:
         raise StatementError(
-            f"No group has {min_pairs} pairs with a value: {', '.join(too_small)}. Give more pairs or merge groups."
+            f"No group has at least {min_pairs} pairs with a value: {', '.join(too_small)}. Add pairs or merge groups."
         )
     tested = [effect_tests(kept.isel(pair=labels == name), n_resamples=n_resamples, seed=seed) for name in names]
     within = xr.concat(tested, pd.Index(names, name="group"), combine_attrs="drop").drop_vars(["q", "p_max_t"])
@@ -258,13 +260,15 @@ def replication(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two metrics tell the same story about the heads.
+    """How well two metrics agree on the heads.
 
     Attributes:
-        correlation: Spearman's rank correlation of the two effects over the heads, NaN where one does not vary.
-        p: Its p-value, as if heads were independent.
-        disagreeing: The heads whose two effects differ in sign though one at least survives Benjamini-Hochberg, the
-            largest difference in d_z first: the dimensions, then `effect`, `effect_size` and `q` of each metric.
+        correlation: Spearman's rank correlation of the two metrics' effects over the heads; NaN if there are fewer than
+            three heads or one metric does not vary.
+        p: Its p-value, which assumes that heads are independent.
+        disagreeing: The heads whose effects have opposite signs although at least one is significant after
+            Benjamini-Hochberg correction, largest difference in d_z first. Columns: the dimensions, then `effect`,
+            `effect_size` and `q` of each metric.
     """
 
     correlation: float
@@ -277,19 +281,19 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
     """Compare two metrics head by head, such as "attention_to_cue" with its norm-weighted form "norm_to_cue".
 
     Args:
-        tests: What `effect_tests` returns.
-        one: A metric.
-        other: Another.
-        alpha: The level for `disagreeing`.
+        tests: The result of `effect_tests`.
+        one: The first metric.
+        other: The second metric.
+        alpha: The significance level for `disagreeing`.
 
     Raises:
-        InputError: if a metric was not tested, and for anything but tests.
+        InputError: if a metric was not tested, or `tests` is not a result of `effect_tests`.
     """
     _check_tests(tests, "effect", "effect_size", "q")
     tested = tests["metric"].values.tolist()
     for name in (one, other):
         if name not in tested:
-            raise InputError(f"There is no test of {name!r}; there are tests of {', '.join(tested)}.")
+            raise InputError(f"The metric {name!r} was not tested; the tested metrics are {', '.join(tested)}.")
     maps = (tests.sel(metric=name, drop=True)[["effect", "effect_size", "q"]] for name in (one, other))
     both = pd.concat(
         [map_.to_dataframe().add_suffix(f" {name}") for map_, name in zip(maps, (one, other), strict=True)], axis=1
@@ -305,14 +309,14 @@ def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> 
 
 @checked
 def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Spearman's rank correlation and its p; NaN for fewer than three values, or where all are the same.
+    """Spearman's rank correlation and its p-value; both NaN for fewer than three values or a constant input.
 
     Raises:
-        InputError: for more values of the one than of the other.
+        InputError: if the inputs have different lengths.
     """
     if len(one) != len(other):
         raise InputError(
-            f"Each value needs its counterpart to be ranked with, but there are {len(one)} and {len(other)}."
+            f"A rank correlation needs two arrays of the same length; got {len(one)} and {len(other)} values."
         )
     if len(one) < 3 or len(np.unique(one)) == 1 or len(np.unique(other)) == 1:
         return np.nan, np.nan
@@ -323,37 +327,37 @@ def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"
 def _check_tests(tests: xr.Dataset, *names: str) -> None:
     missing = [name for name in ("metric", *names) if name not in tests]
     if missing:
-        raise InputError(f"The tests have no {', '.join(missing)}; give what `effect_tests` returns.")
+        raise InputError(f"The tests have no {', '.join(missing)}; pass the result of `effect_tests`.")
 
 
 def _present(effects: xr.Dataset) -> Bool[np.ndarray, " pair"]:
-    """Which pairs have any value at all."""
+    """Which pairs have at least one value."""
     dims = {frozenset(variable.dims) for variable in effects.data_vars.values()}
     if len(dims) != 1 or "pair" not in effects.dims:
         found = sorted({tuple(map(str, variable.dims)) for variable in effects.data_vars.values()})
         raise InputError(
-            f"The variables to test must all have the same dimensions, `pair` among them; there are {found}. Choose "
-            "some: effects[[name, ...]]."
+            f"The variables to test must all have the same dimensions, including `pair`; got {found}. Select variables "
+            "with effects[[name, ...]]."
         )
     others = [dim for dim in effects.dims if dim != "pair"]
     present = np.any([variable.notnull().any(others).values for variable in effects.data_vars.values()], axis=0)
     if not present.any():
         raise StatementError(
             f"None of the {effects.sizes['pair']} pairs has an effect to test. A pair needs a control with as many "
-            "tokens as its counterfactual, such as the counterfactual with a neutral word in the place of the cue."
+            "tokens as its counterfactual, such as the counterfactual with its cue replaced by a neutral word."
         )
     return present
 
 
 def _cells_of(effects: xr.Dataset) -> xr.DataArray:
-    """The first variable, for the dimensions and coordinates that all have."""
+    """The first variable; all variables have the same dimensions and coordinates."""
     return next(iter(effects.data_vars.values()))
 
 
 def _blocks(
     effects: xr.Dataset, present: Bool[np.ndarray, " pair"], n_resamples: int
 ) -> Iterator[Float[np.ndarray, "pair cell"]]:
-    """The values of these pairs, a column a cell, so many cells at once that they and their distributions fit."""
+    """Yield the values of the present pairs for as many cells as fit in memory together with their distributions."""
     first = _cells_of(effects)
     dims = [dim for dim in first.dims if dim != "pair"]
     cells = first.size // effects.sizes["pair"]
@@ -369,22 +373,23 @@ def _blocks(
 def _sign_flips(
     values: Float[np.ndarray, "pair cell"], n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"], Float[np.ndarray, " resample"]]:
-    """Two-sided p-values of the sign-flip test, its statistics, and the largest of all cells under each flip."""
-    # A flip of 0 changes nothing: a missing value set to 0 is a pair left out.
+    """Two-sided p-values of the sign-flip test, its statistics, and the largest statistic of all cells per flip."""
+    # Flipping 0 has no effect, so a missing value set to 0 leaves that pair out.
     filled = np.where(np.isfinite(values), values, 0.0)
-    # Scaled by the largest value first, which keeps the squares of tiny effects from underflowing.
+    # Scaling by the largest value first keeps the squares of tiny effects from underflowing.
     filled = filled / _or_one(np.abs(filled).max(axis=0))
     scaled = filled / _or_one(np.sqrt((filled**2).sum(axis=0)))
     if len(scaled) == 1:
-        # scipy asks for two observations; one that is never there leaves the other's test as it is.
+        # scipy requires two observations; a second one of 0 does not change the test.
         scaled = np.concatenate([scaled, np.zeros_like(scaled)])
     n_pairs = len(scaled)
 
     def sizes(signs: Float[np.ndarray, "*resample pair"], axis: int) -> Float[np.ndarray, "*resample cell"]:
-        # scipy forgives rounding relative to the statistic; with the largest possible size added, near 0 too.
+        # scipy's tolerance for ties is relative to the statistic. Adding the largest possible size keeps it from
+        # vanishing near 0.
         return np.abs(signs @ scaled) + np.sqrt(n_pairs)
 
-    # What is resampled is the vector of signs: one product makes every cell's statistic of the same flip.
+    # The resampled data are the signs, so that one matrix product gives the statistics of all cells for the same flip.
     result = stats.permutation_test(
         (np.ones(n_pairs),),
         sizes,
@@ -401,7 +406,7 @@ def _sign_flips(
 def _upper_tail(
     observed: Float[np.ndarray, " cell"], null: Float[np.ndarray, " resample"], exact: bool
 ) -> Float[np.ndarray, " cell"]:
-    """The share of the null distribution at or above each observed value, counted as `scipy.stats.permutation_test`."""
+    """The share of the null distribution at or above each observed value, as in `scipy.stats.permutation_test`."""
     tolerance = 100 * np.finfo(float).eps * np.abs(observed)
     at_or_above = len(null) - np.searchsorted(np.sort(null), observed - tolerance, side="left")
     return at_or_above / len(null) if exact else (at_or_above + 1) / (len(null) + 1)
@@ -410,7 +415,7 @@ def _upper_tail(
 def _intervals(
     values: Float[np.ndarray, "pair cell"], n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
-    """95 % percentile bootstrap intervals of the means over the pairs that each cell has."""
+    """95% percentile bootstrap intervals of each cell's mean over its own pairs."""
     interval = np.full((2, values.shape[1]), np.nan)
     present = np.isfinite(values)
     # Cells with the same pairs are resampled together.
@@ -428,7 +433,7 @@ def _intervals(
 def _interval_of_means(
     values: Float[np.ndarray, "pair cell"], n_resamples: int, seed: int
 ) -> Float[np.ndarray, "2 cell"]:
-    """The bootstrap draws pairs: how often each was drawn, times the values, makes all cells' means at once."""
+    """Bootstrap intervals of all cells' means; one matrix product of draw counts and values gives all the means."""
     n_pairs, n_cells = values.shape
 
     def means(drawn: np.ndarray, axis: int) -> Float[np.ndarray, "cell resample"]:
@@ -453,21 +458,21 @@ def _interval_of_means(
 def _effect_sizes(
     values: Float[np.ndarray, "pair cell"],
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
-    """Mean and Cohen's d_z of each cell's values; NaN where there are none, or one for d_z."""
+    """Mean and Cohen's d_z of each cell's values; the mean is NaN without values, d_z with fewer than two."""
     present = np.isfinite(values)
     n = present.sum(axis=0)
-    # Equal effects of all pairs have no spread: d_z is infinite, or 0 where they are 0.
+    # If all pairs have the same effect, the standard deviation is 0 and d_z is infinite, or 0 if that effect is 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(present, values, 0.0).sum(axis=0) / n
         variance = (np.where(present, values - mean, 0.0) ** 2).sum(axis=0) / (n - 1)
-        # Equal numbers do not always have themselves as their mean.
+        # The computed mean of equal numbers can differ from them by rounding.
         variance = np.where(variance <= (4 * np.finfo(float).eps * mean) ** 2, 0.0, variance)
         size = np.where(mean == 0, 0.0, mean / np.sqrt(variance))
     return mean, np.where(n > 1, size, np.nan)
 
 
 def _false_discovery(p: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
-    """Benjamini-Hochberg over the cells that have a p."""
+    """Benjamini-Hochberg q-values over the cells that have a p-value."""
     q = np.full_like(p, np.nan)
     known = np.isfinite(p)
     q[known] = stats.false_discovery_control(p[known])
@@ -475,7 +480,7 @@ def _false_discovery(p: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"
 
 
 def _smallest(p: xr.DataArray, rank: int) -> xr.DataArray:
-    """The rank-th smallest p over the groups, NaN where there are fewer."""
+    """The rank-th smallest p-value over the groups; NaN if there are fewer groups."""
     if p.sizes["group"] < rank:
         return xr.full_like(p.isel(group=0, drop=True), np.nan)
     # numpy sorts NaN last.
@@ -483,27 +488,27 @@ def _smallest(p: xr.DataArray, rank: int) -> xr.DataArray:
 
 
 def _limits(n: np.ndarray, n_pairs: int, n_resamples: int) -> dict[str, str]:
-    """What so few pairs or resamples cannot show, in sentences, by the name of the attribute."""
+    """Attributes that explain which significance levels cannot be reached with so few pairs or resamples."""
     most = int(n.max())
     by_flips = 2.0 ** (1 - most)
     if by_flips > ALPHA:
         many = "1 pair" if most == 1 else f"{most} pairs"
         return {
-            "untestable": f"With {many} no head can have a p below {by_flips:.4g}: at least 2 of the {2**most} ways to "
-            f"flip the signs are as extreme as what was seen. It takes 6 pairs to reach {ALPHA}."
+            "untestable": f"With {many} no head can have p < {by_flips:.4g}: at least 2 of the {2**most} sign flips "
+            f"are as extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} pairs."
         }
     by_resamples = 0.0 if 2**n_pairs <= n_resamples else 1 / (n_resamples + 1)
     smallest, cells = max(by_flips, by_resamples), int((n > 0).sum())
     needed = int(np.ceil(round(smallest * cells / ALPHA, 9)))
     if needed <= 1:
         return {}
-    cure = "pairs" if by_flips >= by_resamples else "resamples"
+    remedy = "pairs" if by_flips >= by_resamples else "resamples"
     return {
-        "resolution": f"No p can be below {smallest:.2g} here, so {needed} of the {cells} tests have to be that small "
-        f"before any has a q of {ALPHA}. More {cure} would let a single head pass; p_max_t is not held back by this."
+        "resolution": f"The smallest possible p is {smallest:.2g}, so at least {needed} of the {cells:,} tests must "
+        f"reach that minimum for any q ≤ {ALPHA}. With more {remedy} a single head could pass; p_max_t is not affected."
     }
 
 
 def _or_one(scale: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
-    """The scale, or 1 where there is nothing to scale."""
+    """The scale, with 0 replaced by 1."""
     return np.where(scale > 0, scale, 1.0)

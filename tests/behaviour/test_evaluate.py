@@ -73,9 +73,12 @@ def test_predictions_are_scored_as_counted_by_hand(write):
         (name, "", "sensitivity, one article"): (1, 2),
     }
     assert list(evaluation.shares.columns) == list(SHARES)
-    assert "without probabilities" in evaluation.notes[0]
+    assert "have no probabilities" in evaluation.notes[0]
     assert "1 of 8 predictions begin with an empty word" in evaluation.notes[1]
-    assert "1 of 4 items, whose" in evaluation.notes[2] and "'A cout is not a bird,' differ" in evaluation.notes[2]
+    assert (
+        "1 of 4 items have statements that differ" in evaluation.notes[2]
+        and "'A cout is not a bird,' differ" in evaluation.notes[2]
+    )
     assert useless == () and len(evaluation.notes) == 3
 
 
@@ -127,7 +130,7 @@ def test_pairs_with_labels_are_scored_on_a_classifier_statement_by_statement(wri
     ]
     text = "original,counterfactual,target,foil\n" + "\n".join(",".join(row) for row in [*rows, ("x", "y", "", "")])
     sets, _ = scored_sets(write("mine.csv", text))
-    assert all("line 5: The pair names no target and foil" in part.dropped[0] for part in sets)
+    assert all("line 5: The pair has no target or no foil" in part.dropped[0] for part in sets)
 
     def label(text):
         with torch.no_grad():
@@ -206,7 +209,7 @@ def test_statements_with_other_subjects_are_not_asked_which_word_is_truer(write,
         "top-1": 6, "top-5": 6, "sensitivity": 6, "sensitivity, one article": 2,
         "true over false, affirmative": 3, "true over false, negated": 3,
     }  # fmt: skip
-    assert any("3 of 6 items, whose statements differ" in note for note in evaluation.notes)
+    assert any("3 of 6 items have statements that differ" in note for note in evaluation.notes)
     # Nothing is said of words in more than one token where none is left out for it.
     assert not any("not one token" in note for note in evaluation.notes)
 
@@ -281,7 +284,7 @@ def test_files_of_one_name_are_told_apart_and_a_copy_is_scored_once(write, tmp_p
     write("b/other.txt", NEG1500.partition("A bee")[0])
     sets, useless = scored_sets(tmp_path)
     assert [part.name for part in sets] == ["NEG (a/NEG.txt)", "NEG (b/NEG.txt)", "other"]
-    assert len(useless) == 1 and "b/copy.txt has the items of" in useless[0] and "a/NEG.txt" in useless[0]
+    assert len(useless) == 1 and "b/copy.txt has the same items as" in useless[0] and "a/NEG.txt" in useless[0]
 
 
 def test_splits_of_a_hub_data_set_are_told_apart(monkeypatch):
@@ -305,9 +308,9 @@ def test_what_the_model_cannot_read_is_left_out_and_counted(write, masked_lm):
     found = {score: n for (_, _, score), (_, n) in scores(evaluation).items()}
     assert found["top-1"] == 3 and found["true over false, negated"] == 2
     notes = " ".join(evaluation.notes)
-    assert "tokens, more than the 40" in notes
+    assert "tokens, more than the model's maximum of 40" in notes
     assert "1 of 3 items are left out of true over false" in notes and "scuba-diving" in notes
-    assert "1 of 3 items have words the model does not know: \u9f98" in notes
+    assert "1 of 3 items have words outside the model's vocabulary: \u9f98" in notes
 
 
 BLIMP = (
@@ -322,17 +325,17 @@ def test_acceptable_sentences_are_preferred_by_pseudo_log_likelihood(write, mask
     good, bad = pseudo_log_likelihoods(masked_lm[1], ["He did not ever go.", "He did really ever go."]).tolist()
     assert scores(evaluation) == {("BLiMP", "npi", "acceptable over unacceptable"): (int(good > bad), 1)}
     assert any("1 of 3 pairs are left out" in note for note in evaluation.notes)
-    (too_long,) = (note for note in evaluation.notes if "more than the 40" in note)
+    (too_long,) = (note for note in evaluation.notes if "maximum of 40" in note)
     assert too_long.count("go ") == 19 and "…" in too_long
 
 
 def test_words_the_model_does_not_know_are_told_for_sentences_and_labels_too(write, masked_lm, classifier):
     rows = BLIMP.splitlines()[0] + "\n" + BLIMP.splitlines()[0].replace(" go.", " 龘 龗.")
     notes = evaluate(scored_sets(write("npi.jsonl", rows))[0], masked_lm[1]).notes
-    assert notes == ("BLiMP npi: 1 of 2 pairs have words the model does not know: 龗, 龘",)
+    assert notes == ("BLiMP npi: 1 of 2 pairs have words outside the model's vocabulary: 龗, 龘",)
     items = [*MONLI[:3], ("The 龘 is not red.", "The 龘 is not dark red.", "entailment")]
     notes = evaluate(scored_sets(write("nmonli.jsonl", monli(items)))[0], classifier[1]).notes
-    assert notes == ("MoNLI nmonli: 1 of 4 items have words the model does not know: 龘",)
+    assert notes == ("MoNLI nmonli: 1 of 4 items have words outside the model's vocabulary: 龘",)
 
 
 def test_nothing_left_to_score_is_one_clear_error(write, masked_lm):
@@ -340,7 +343,7 @@ def test_nothing_left_to_score_is_one_clear_error(write, masked_lm):
     with pytest.raises(InputError, match=r"Nothing is left to score\. BLiMP npi: 1 of 1 pairs are left out"):
         evaluate(alike, masked_lm[1])
     text = f"original,counterfactual,target,foil\nIt is {'so ' * 50}[MASK].,It is not [MASK].,good,bad\nx,,,\n"
-    with pytest.raises(InputError, match=r"Nothing is left to score.*more than the 40") as raised:
+    with pytest.raises(InputError, match=r"Nothing is left to score.*maximum of 40") as raised:
         evaluate(scored_sets(write("mine.csv", text))[0], masked_lm[1])
     assert len(str(raised.value)) < 200
     # One of several sets is shown as empty.
@@ -371,7 +374,7 @@ def test_labels_are_hugging_faces_matched_in_any_case(write, classifier, tokeniz
             best = int(theirs(**tokenizer(premise, hypothesis, return_tensors="pt")).logits.argmax())
         hits += theirs.config.id2label[best].lower() == label
     assert scores(evaluation) == {("MoNLI", "nmonli", "accuracy"): (hits, 3)}
-    assert "more than the 40" in evaluation.notes[0]
+    assert "maximum of 40" in evaluation.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -442,20 +445,20 @@ def test_predictions_that_do_not_fit_are_one_clear_error(write, masked_lm):
         evaluate(gaps, masked_lm[1], predictions=words)
     with pytest.raises(InputError, match="There are 7 predictions, but simp has 8 statements"):
         evaluate(gaps, predictions=words[:-1])
-    with pytest.raises(InputError, match="gaps of one data set; this is simp, BLiMP"):
+    with pytest.raises(InputError, match="gaps of one data set; got simp, BLiMP"):
         evaluate([*gaps, *scored_sets(write("npi.jsonl", BLIMP))[0]], predictions=words)
-    with pytest.raises(InputError, match="gaps of one data set; this is BLiMP"):
+    with pytest.raises(InputError, match="gaps of one data set; got BLiMP"):
         evaluate(scored_sets(write("npi.jsonl", BLIMP))[0], predictions=words)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("['a']\nfish\n", "line 2: not a list of words"),
-        ("['a', 1]\n", "line 1: not a list of words but"),
-        ("'fish'\n", "line 1: not a list of words but 'fish'"),
-        ("['a'\n", "line 1: not a list of words"),
-        ("[" * 5000, "line 1: not a list of words"),
+        ("['a']\nfish\n", "line 2: expected a list of words"),
+        ("['a', 1]\n", "line 1: expected a list of words, got"),
+        ("'fish'\n", "line 1: expected a list of words, got 'fish'"),
+        ("['a'\n", "line 1: expected a list of words"),
+        ("[" * 5000, "line 1: expected a list of words"),
         ("\n \n", "are empty"),
     ],
 )
@@ -576,7 +579,7 @@ def test_a_data_set_for_a_classifier_is_one_line_for_a_masked_lm(write):
 
 
 def test_a_file_with_nothing_to_score_says_why(write):
-    with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair names no target and foil"):
+    with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair has no target or no foil"):
         scored_sets(write("a.csv", "original,counterfactual\nx [MASK],y [MASK]\n"))
-    with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair names no target and foil"):
+    with pytest.raises(StatementError, match="no item to score in 1 rows; line 2: The pair has no target or no foil"):
         scored_sets(write("a.csv", "original,counterfactual\nx,y\n"))

@@ -80,9 +80,9 @@ def test_nothing_to_read_is_nothing(masked_lm):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("A robin is a bird.", "has 0 mask tokens, not one"),
-        ("A [MASK] is a [MASK].", "has 2 mask tokens, not one"),
-        ("A robin is not " + "very " * 40 + "[MASK].", "has 48 tokens, more than the 40"),
+        ("A robin is a bird.", "has 0 mask tokens instead of one"),
+        ("A [MASK] is a [MASK].", "has 2 mask tokens instead of one"),
+        ("A robin is not " + "very " * 40 + "[MASK].", "has 48 tokens, more than the model's maximum of 40"),
     ],
 )
 def test_a_statement_that_cannot_be_read_is_an_error(masked_lm, text, message):
@@ -91,7 +91,7 @@ def test_a_statement_that_cannot_be_read_is_an_error(masked_lm, text, message):
 
 
 def test_a_sentence_that_is_too_long_is_an_error(masked_lm):
-    with pytest.raises(InputError, match="more than the 40"):
+    with pytest.raises(InputError, match="maximum of 40"):
         pseudo_log_likelihoods(masked_lm[1], ["very " * 40])
 
 

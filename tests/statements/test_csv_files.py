@@ -158,7 +158,7 @@ def test_a_file_in_another_encoding_is_one_clear_error(write, suffix, code):
     with pytest.raises(StatementError, match=r"is not UTF-8 text.*save it as UTF-8") as raised:
         load_pairs(path)
     assert len(str(raised.value)) < 300
-    with pytest.raises(InputError, match=r"save the file as UTF-8|line 1: not a list"):
+    with pytest.raises(InputError, match=r"save the file as UTF-8|line 1: expected a list"):
         read_predictions(path)
 
 
