@@ -1,9 +1,8 @@
-"""Time negprobe's encoder beside Hugging Face's, in one process and in alternation.
+"""Time of negprobe's encoder compared with Hugging Face's, alternating in one process.
 
-Two comparisons on randomly initialised BERT masked LMs: the plain forward pass against Hugging Face's with fused
-attention (SDPA), and `run_with_cache` of every activation against Hugging Face's eager forward with all attentions and
-hidden states.
-A ratio is the median over rounds of ours / theirs, the two timed back to back in each round.
+Two comparisons on randomly initialised BERT masked LMs: the plain forward pass with Hugging Face's fused attention
+(SDPA), and `run_with_cache` of all activations with Hugging Face's eager forward pass that returns all attentions and
+hidden states. A ratio is the median over rounds of ours / theirs; both are timed back to back in each round.
 """
 
 import argparse
@@ -32,7 +31,7 @@ def main() -> None:
     torch.manual_seed(0)
 
     table = Table(title=f"negprobe / Hugging Face, CPU, float32, {arguments.threads} threads")
-    for column in ("model", "batch x tokens", "what", "ours (ms)", "Hugging Face (ms)", "ratio", "at most"):
+    for column in ("model", "batch x tokens", "function", "ours (ms)", "Hugging Face (ms)", "ratio", "maximum ratio"):
         table.add_column(column, justify="right")
     for model_name, (layers, width, heads) in MODELS.items():
         config = BertConfig(

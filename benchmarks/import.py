@@ -1,9 +1,9 @@
-"""Seconds that `import negprobe` takes beside `import transformer_lens`, and that `negprobe --help` takes to answer.
+"""Seconds that `import negprobe` and `negprobe --help` take, compared with `import transformer_lens`.
 
     python benchmarks/import.py
 
-`import negprobe` opens no room; what is imported from it does, so all of its names are timed as well. Each is the
-median of processes run in turn.
+`import negprobe` loads none of its subpackages until a name is used, so importing all names is timed as well. Each time
+is the median over new processes, which alternate.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ COMMANDS = {
 }
 
 
-def main(rounds: Annotated[int, typer.Option(min=1, help="Processes of each.")] = 5) -> None:
+def main(rounds: Annotated[int, typer.Option(min=1, help="Number of processes per command.")] = 5) -> None:
     """Print the table."""
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(rounds + 1):
@@ -32,10 +32,10 @@ def main(rounds: Annotated[int, typer.Option(min=1, help="Processes of each.")] 
             start = time.perf_counter()
             subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
             seconds[name].append(time.perf_counter() - start)
-    # The first round reads the files from the disk.
+    # The first round is discarded, because it reads the files from disk.
     medians = {name: median(taken[1:]) for name, taken in seconds.items()}
     table = Table(title=f"median of {rounds} processes")
-    for column in ("", "seconds", "beside transformer_lens"):
+    for column in ("", "seconds", "relative to transformer_lens"):
         table.add_column(column, justify="right" if column else "left")
     for name, taken in medians.items():
         table.add_row(name, f"{taken:.2f}", f"{taken / medians['import transformer_lens']:.2f}")

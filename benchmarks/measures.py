@@ -1,12 +1,12 @@
-"""Time and weigh the measures of a whole layer beside the naive way to each, on a small encoder of random weights.
+"""Time and memory of the layer measures compared with naive implementations, on a small encoder with random weights.
 
-The naive way to a norm makes the vector `A_hqk f_h(x_k)` of every head, query and key and takes norms of their sums;
-the naive way to value zeroing runs the block again for every token, its values set to zero by a hook. Rollout has no
-other way than its product; it is timed beside a plain loop over texts and layers.
+The naive implementation of a norm builds the vector `A_hqk f_h(x_k)` of each head, query and key and takes norms of
+their sums. The naive implementation of value zeroing runs the block again for each token, with its value set to zero by
+a hook. Rollout is compared with a plain loop over texts and layers.
 
-Seconds are medians over rounds in which the two run back to back, and the speed-up is the median of naive / ours over
-the rounds. Memory is the most bytes of tensors alive at once that a run itself made, counted at every operation of one
-further run. The difference is that of both in float64, over the largest value.
+Times are medians over rounds in which both run back to back, and the speed-up is the median of naive / ours over the
+rounds. Memory is the peak of the bytes in tensors that a run itself allocated, counted at each operation of a separate
+run. The difference is the largest one between both in float64, relative to the largest value.
 """
 
 import argparse
@@ -38,16 +38,16 @@ from negprobe.models.layers import Block
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages made under it that are alive, and the most there were at once."""
+    """Tracks the bytes of live storages that were allocated in this mode, and their peak."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Start with a peak of 0."""
         super().__init__()
         self.peak = 0
         self._alive: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        """Run the operation and count what it made."""
+        """Run the operation and count the storages it allocated."""
         kwargs = kwargs or {}
         given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
         out = func(*args, **kwargs)
@@ -71,19 +71,19 @@ class Layer:
     output: Tensor
 
     def layer_norms(self, both: bool) -> list[FrozenLayerNorm]:
-        """The first LayerNorm, or both, at this layer's inputs to them."""
+        """The first LayerNorm, or both, frozen at their inputs in this layer."""
         first = FrozenLayerNorm.at(self.block.ln1, self.resid_mid)
         return [first, FrozenLayerNorm.at(self.block.ln2, self.resid_post)] if both else [first]
 
 
 def naive_summed(layer: Layer) -> Tensor:
-    """The vector of every batch, query and key, summed from those of every head."""
+    """The vector of each text, query and key, summed over heads."""
     f = torch.einsum("bkhe,hem->bhkm", layer.v, layer.block.attn.W_O)
     return (layer.pattern[..., None] * f[:, :, None]).sum(dim=1)
 
 
 def naive_parts(layer: Layer, both: bool) -> Tensor:
-    """Every vector with the residual, through the first LayerNorm or both."""
+    """The vector of each query and key with the residual, through the first LayerNorm or both."""
     n = layer.x.shape[1]
     parts = naive_summed(layer) + torch.eye(n, dtype=layer.x.dtype)[None, :, :, None] * layer.x[:, :, None]
     stages: list[tuple[LayerNorm, Tensor]] = [(layer.block.ln1, layer.resid_mid), (layer.block.ln2, layer.resid_post)]
@@ -94,7 +94,7 @@ def naive_parts(layer: Layer, both: bool) -> Tensor:
 
 
 def naive_mixing_ratio(layer: Layer) -> Tensor:
-    """From the vectors of every query and key."""
+    """The mixing ratio, from the vectors of all queries and keys."""
     parts = naive_parts(layer, both=False)
     own = parts.diagonal(dim1=1, dim2=2).mT
     context = (parts.sum(dim=2) - own).norm(dim=-1)
@@ -102,7 +102,7 @@ def naive_mixing_ratio(layer: Layer) -> Tensor:
 
 
 def naive_zeroing(layer: Layer) -> Tensor:
-    """The block run again for every token."""
+    """Value zeroing, by running the block again for each token."""
     columns = []
     for token in range(layer.x.shape[1]):
 
@@ -118,7 +118,7 @@ def naive_zeroing(layer: Layer) -> Tensor:
 
 
 def naive_chain(maps: list[Tensor]) -> Tensor:
-    """The product of maps, text by text."""
+    """The products of the maps up to each layer, one text at a time."""
     texts = []
     for text in zip(*maps, strict=True):
         products = [text[0]]
@@ -129,25 +129,25 @@ def naive_chain(maps: list[Tensor]) -> Tensor:
 
 
 def naive_rollout(layers: list[Layer]) -> Tensor:
-    """Half the mean pattern and half the identity, chained."""
+    """Rollout: the chained maps of half the mean pattern and half the identity."""
     eye = torch.eye(layers[0].x.shape[1], dtype=layers[0].x.dtype)
     return naive_chain([0.5 * layer.pattern.mean(dim=1) + 0.5 * eye for layer in layers])
 
 
 def naive_globenc(layers: list[Layer]) -> Tensor:
-    """The norms of the vectors of every query and key, chained."""
+    """GlobEnc: the chained norms of the vectors of all queries and keys."""
     chained = naive_chain([naive_parts(layer, both=True).norm(dim=-1) for layer in layers])
     return chained / chained.sum(dim=-1, keepdim=True)
 
 
 def our_residual(layer: Layer, both: bool) -> Tensor:
-    """Without a vector for every query and key."""
+    """negprobe's `residual_norm`, which builds no vector per query and key."""
     attn = layer.block.attn
     return residual_norm(layer.pattern, layer.v, attn.W_O, layer.x, layer.layer_norms(both))
 
 
 def random_layers(tokens: int, width: int, heads: int, depth: int, batch: int, dtype: torch.dtype) -> list[Layer]:
-    """A random encoder's layers on random tokens; the same at every call but for the rounding."""
+    """The layers of a random encoder on random tokens; equal in each call up to rounding."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=1000,
@@ -156,7 +156,7 @@ def random_layers(tokens: int, width: int, heads: int, depth: int, batch: int, d
         num_hidden_layers=depth,
         intermediate_size=4 * width,
         max_position_embeddings=tokens,
-        # Wide enough that attention and the MLP matter beside the residual.
+        # Large enough that attention and the MLP matter relative to the residual.
         initializer_range=0.1,
     )
     model = HookedEncoder.from_pretrained(BertModel(config).eval(), device="cpu", dtype=dtype)
@@ -166,7 +166,7 @@ def random_layers(tokens: int, width: int, heads: int, depth: int, batch: int, d
 
 
 def ways(layers: list[Layer]) -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
-    """Ours and the naive way to each measure, of the last layer or of all."""
+    """Our and the naive implementation of each measure, for the last layer or for all layers."""
     layer = layers[-1]
     W_O = layer.block.attn.W_O
     return {
@@ -198,7 +198,7 @@ def ways(layers: list[Layer]) -> dict[str, tuple[Callable[[], Tensor], Callable[
 
 
 def peak_megabytes(function: Callable[[], Tensor]) -> float:
-    """The most that was alive at once of what a call made, in MB."""
+    """The peak memory that a call allocates, in MB."""
     gc.collect()
     with LiveBytes() as live:
         function()
@@ -229,7 +229,7 @@ def main() -> None:
         exact = ways(random_layers(*size, dtype=torch.float64))
         for name, (ours, naive) in ways(random_layers(*size, dtype=torch.float32)).items():
             slow, fast, ratio = paired(naive, ours, arguments.seconds, warm_up=1, least=5)
-            a, b = (way() for way in exact[name])
+            a, b = (implementation() for implementation in exact[name])
             table.add_row(
                 name,
                 f"{fast * 1e3:.2f}",

@@ -1,8 +1,7 @@
-"""Peak memory of `negprobe study` as its pairs grow: one study after another, each in a process of its own.
+"""Peak memory of `negprobe study` for growing numbers of pairs: each study runs in its own process.
 
-Every pair is one of the built-in grammar's with another clause beside it ("The bath is hot and the door is open."),
-over all the nouns and states of the lexicon. As many are patched and searched for a circuit each time, so that only
-the number of pairs measured grows.
+Each pair combines two clauses of the built-in grammar ("The bath is hot and the door is open."), with all nouns and
+states of the lexicon. The numbers of pairs used for patching and for the circuit search are constant.
 
     python benchmarks/memory.py --pairs 1000 --pairs 10000
 """
@@ -28,9 +27,11 @@ from negprobe.statements.lexicon import held_out_combinations, training_combinat
 
 
 def main(
-    pairs: Annotated[list[int], typer.Option(help="How many pairs; more than once for several studies.")],
+    pairs: Annotated[list[int], typer.Option(help="Number of pairs; repeat the option to run several studies.")],
     model: Annotated[str, typer.Option(help="'tiny-negation', a model folder, or a hub name.")] = "tiny-negation",
-    patch_pairs: Annotated[int, typer.Option(min=1, help="Pairs that are patched, and searched for a circuit.")] = 40,
+    patch_pairs: Annotated[
+        int, typer.Option(min=1, help="Number of pairs for patching and for the circuit search.")
+    ] = 40,
 ) -> None:
     """Print the table."""
     table = Table(title=f"negprobe study of {model}, {patch_pairs} pairs patched")
@@ -49,7 +50,7 @@ def main(
             if status:
                 raise typer.Exit(1)
             kept = sum(path.stat().st_size for path in out.glob("shards/*/*"))
-        # Linux counts it in KiB, macOS in bytes.
+        # ru_maxrss is in KiB on Linux and in bytes on macOS.
         peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         row = (f"{n_pairs:,}", f"{peak / 1e6:,.0f}", f"{seconds:.0f}", f"{n_pairs / seconds:.1f}", f"{kept / 1e6:.1f}")
         table.add_row(*row)
@@ -57,17 +58,17 @@ def main(
 
 
 def written_pairs() -> Iterator[dict[str, str]]:
-    """Pairs as rows of a file, no two the same."""
+    """Distinct pairs, as rows of a file."""
     combinations = [*held_out_combinations(), *training_combinations()]
     cues = cycle(NEGATIONS)
-    for asked, beside in product(combinations, combinations):
-        if asked.noun == beside.noun:
+    for queried, added in product(combinations, combinations):
+        if queried.noun == added.noun:
             continue
-        clause, other = (Clause(each.noun, each.scale, each.scale.states[0]) for each in (asked, beside))
+        clause, other = (Clause(each.noun, each.scale, each.scale.states[0]) for each in (queried, added))
         cue = next(cues)
         sides = {"original": UNMARKED, "counterfactual": NEGATIONS, "control": CONTROLS}
         texts = {side: conclusion(other, clause.stating(phrases[cue]), asked=1) for side, phrases in sides.items()}
-        yield texts | {"target": asked.scale.states[0], "foil": asked.scale.states[1], "cue": cue}
+        yield texts | {"target": queried.scale.states[0], "foil": queried.scale.states[1], "cue": cue}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Time the metrics of a data set beside a loop over pairs, layers and heads, and beside the bare forward passes.
+"""Speed of the metrics of a data set, compared with a loop over pairs, layers and heads and with bare forward passes.
 
-Ours is `AttentionProbe.metrics` of the built-in pairs, from sentences to the labelled arrays: original, counterfactual
-and control, every metric, raw and norm-weighted, by role. The loop is how a notebook does it: one pair at a time, two
-forward passes for each layer and head, four metrics. The bare passes are those of our own batches, tokens given,
-without a head and without looking at anything. Their ratio to ours is the median over rounds in which both run.
+Ours is `AttentionProbe.metrics` of the built-in pairs, from sentences to labelled arrays: original, counterfactual and
+control, with all metrics, raw and norm-weighted, by role. The loop is what a notebook does: one pair at a time, two
+forward passes for each layer and head, and four metrics. The bare passes run the same batches of tokens without the
+model's head and without storing activations. Their ratio to ours is the median over rounds in which both run.
 
     python benchmarks/metrics.py             # the speed
     python benchmarks/metrics.py --memory    # how memory grows with the number of pairs
@@ -30,7 +30,7 @@ AT_LEAST, AT_MOST = 50, 2.5
 
 
 def large(layers: int = 6, width: int = 768) -> HookedEncoder:
-    """A BERT of random weights that reads the bundled model's words."""
+    """A BERT with random weights and the bundled model's tokenizer."""
     tokenizer = HookedEncoder.from_pretrained("tiny-negation", device="cpu").tokenizer
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -44,7 +44,7 @@ def large(layers: int = 6, width: int = 768) -> HookedEncoder:
 
 @torch.no_grad()
 def notebook_loop(model: HookedEncoder, pairs: list[StatementPair]) -> dict[tuple[int, int, int], list[float]]:
-    """The four metrics of every pair, layer and head, each from two forward passes of its own."""
+    """The four metrics of each pair, layer and head, each from its own two forward passes."""
     found = {}
     for index, pair in enumerate(pairs):
         for layer in range(model.cfg.n_layers):
@@ -68,7 +68,7 @@ def notebook_loop(model: HookedEncoder, pairs: list[StatementPair]) -> dict[tupl
 
 
 def bare_passes(probe: AttentionProbe, pairs: list[StatementPair]) -> Callable[[], None]:
-    """The forward passes that the metrics of these pairs take, and nothing else."""
+    """A function that runs only the forward passes that the metrics of these pairs need."""
     model, batches = probe.model, []
     run = model.run_with_cache
 
@@ -92,7 +92,7 @@ def bare_passes(probe: AttentionProbe, pairs: list[StatementPair]) -> Callable[[
 
 
 def print_speed(budget: float) -> None:
-    """A row for each model."""
+    """Print a table with a row for each model."""
     table = Table(title=f"pairs per second, CPU, float32, {torch.get_num_threads()} threads")
     ratios = (f"ours / loop (≥ {AT_LEAST})", f"bare / ours (≤ {AT_MOST})")
     for column in ("model", "ours", "notebook loop", "bare passes", *ratios):
@@ -120,7 +120,7 @@ def print_speed(budget: float) -> None:
 
 
 def print_memory(n_pairs: int) -> None:
-    """Measure a process with few pairs and one with ten times as many."""
+    """Print the memory of a process with `n_pairs` pairs and of one with ten times as many."""
     table = Table(title="peak memory of AttentionProbe.metrics on tiny-negation, beyond a warmed-up process (MB)")
     for column in ("pairs", "growth of the peak", "results", "rest"):
         table.add_column(column, justify="right")
@@ -132,7 +132,7 @@ def print_memory(n_pairs: int) -> None:
 
 
 def grow(n_pairs: int) -> None:
-    """Print how much the peak grows from a first batch of every length to `n_pairs`, and the size of the results."""
+    """Print how much the peak memory grows from the built-in pairs to `n_pairs`, and the size of the results, in MB."""
     probe = AttentionProbe(HookedEncoder.from_pretrained("tiny-negation", device="cpu"))
     probe.metrics(builtin_pairs())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

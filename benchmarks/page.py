@@ -1,10 +1,10 @@
-"""How large an interactive page of many pairs is, and how soon it opens.
+"""Size of an interactive page of many pairs, and the time until it is loaded and drawn.
 
     python benchmarks/page.py
 
-Built-in pairs, value zeroing included, on a randomly initialised BERT of 12 layers and 12 heads, whose attention is as
-hard to compress as any. The page is opened in Chromium, without a network, again and again; told are the medians until
-the document is there and until every head of the first layer is drawn. The page stays in OUT.
+The page shows built-in pairs, including value zeroing, for a randomly initialised BERT with 12 layers and 12 heads. It
+is opened several times in Chromium, without network access. The script prints the median times until the document is
+loaded and until all heads of the first layer are drawn, and keeps the page in OUT.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LAYERS = HEADS = 12
 
 
 def main() -> None:
-    """Write, open, print."""
+    """Write the page, open it several times, and print its size and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
@@ -42,11 +42,11 @@ def main() -> None:
     tokens = statistics.mean(len(comparison.counterfactual.statement) for comparison in comparisons)
     print(f"{len(chosen)} pairs of {tokens:.1f} tokens on average: {page.stat().st_size / 1e6:.1f} MB, {page}")
     loaded, drawn = zip(*(opened(page) for _ in range(arguments.rounds)), strict=True)
-    print(f"opens in {statistics.median(loaded):.2f} s, drawn after {statistics.median(drawn):.2f} s")
+    print(f"loaded after {statistics.median(loaded):.2f} s, drawn after {statistics.median(drawn):.2f} s")
 
 
 def opened(page: Path) -> tuple[float, float]:
-    """Seconds until the document is there, and until both statements' heads and their difference are drawn."""
+    """Seconds until the document is loaded, and until the heads of both statements and their difference are drawn."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -54,7 +54,7 @@ def opened(page: Path) -> tuple[float, float]:
         start = time.perf_counter()
         tab.goto(page.resolve().as_uri())
         loaded = time.perf_counter() - start
-        # Every small map of three views, and the enlarged one of each.
+        # Three views, each with a small map per head and one enlarged map.
         tab.wait_for_function("n => document.querySelectorAll('canvas').length === n", arg=3 * (HEADS + 1))
         drawn = time.perf_counter() - start
         browser.close()

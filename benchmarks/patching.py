@@ -1,13 +1,13 @@
-"""Time a whole patching sweep beside what a user would run today, in one process, on the same encoder and pair.
+"""Time of a patching sweep compared with two alternatives, in one process, on the same encoder and pair.
 
-Three ways to the same numbers, from the two sentences to the array of logit differences, on randomly initialised BERT
-masked LMs and a pair of 16 tokens that differ in one: `transformer_lens.patching`'s sweep (one forward pass a patch),
-the plain batched way (all patches of a layer in one batch, with hooks, every layer and the whole head), and ours. A
-ratio is the median over rounds of theirs / ours, timed back to back in each round. The difference is the largest
-between ours and the loop's numbers.
+Three implementations compute the same array of logit differences from two sentences, on randomly initialised BERT
+masked LMs and a pair of 16 tokens that differ in one: the sweep of `transformer_lens.patching` (one forward pass per
+patch), a plain batched sweep (the patches of a layer in batches, with hooks, running all layers and the whole head),
+and ours. A ratio is the median over rounds of theirs / ours, timed back to back in each round. The difference is the
+largest one between our numbers and the loop's.
 
-The rate is that of the matrix products ours makes, counted by torch's own counter, over all of its time; beside it
-stands a product of 2,048 x 2,048 matrices, timed in the same rounds.
+The rate is the floating-point operations of our sweep, as torch counts them, per second; it is compared with the
+product of two 2,048 x 2,048 matrices, timed in the same rounds.
 """
 
 import argparse
@@ -48,7 +48,7 @@ D_VOCAB = 30522
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of each row, after one that does not count")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per row, after a warm-up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -58,7 +58,7 @@ def main() -> None:
     table = Table(title=title)
     for column in (
         *("model", "site", "patches", "loop (s)", "batched (s)", "ours (s)", "loop / ours", "goal", "batched / ours"),
-        *("largest difference", "GFLOP", "GFLOP/s", "of the rate"),
+        *("largest difference", "GFLOP", "GFLOP/s", "share of matmul rate"),
     ):
         table.add_column(column, justify="right")
     for name, site, by, goal in ROWS:
@@ -68,13 +68,13 @@ def main() -> None:
         row = measured(loop, batched, ours, arguments.rounds, arguments.device)
         cells = [name, site, *row[:5], str(goal), *row[5:]]
         table.add_row(*cells)
-        # The whole takes some ten minutes: what is measured is said at once.
+        # The benchmark takes about ten minutes, so each row is printed as soon as it is measured.
         console.print(", ".join(f"{column.header} {cell}" for column, cell in zip(table.columns, cells, strict=True)))
     console.print(table)
 
 
 class _NoModules:
-    """Instead of torch's tracker of modules: everything counts for the whole."""
+    """Replaces torch's module tracker and attributes all operations to the total."""
 
     parents = frozenset({"Global"})
 
@@ -84,9 +84,9 @@ class _NoModules:
 
 
 def measured(loop, batched, ours, rounds: int, device: str) -> list[str]:
-    """One row of figures."""
+    """The cells of one row: times, ratios, difference, operations and rate."""
     counter = FlopCounterMode(display=False)
-    # It counts by module through global hooks, with which patching takes the plain way; only the total is needed.
+    # The counter's module tracker uses global hooks, which would switch off the fast paths of patching.
     counter.mod_tracker = _NoModules()
     with counter, torch.no_grad():
         mine = ours()["patched"].squeeze("pair")
@@ -99,7 +99,7 @@ def measured(loop, batched, ours, rounds: int, device: str) -> list[str]:
     times: dict[str, list[float]] = {"loop": [], "batched": [], "ours": [], "square": []}
     ways = {"loop": loop, "batched": batched, "ours": ours, "square": lambda: square @ square}
     for number in range(rounds):
-        # Whoever goes second finds warm caches, so the order changes from round to round.
+        # Later functions find warm caches, so the order alternates between rounds.
         for way in sorted(ways, reverse=bool(number % 2)):
             times[way].append(seconds(partial(finished, ways[way], device)))
     median = {way: statistics.median(found) for way, found in times.items()}
@@ -122,7 +122,7 @@ def measured(loop, batched, ours, rounds: int, device: str) -> list[str]:
 
 
 def finished(function, device: str) -> None:
-    """Call it, and wait for what it left on the device."""
+    """Call a function, and wait for the device to finish."""
     with torch.no_grad():
         function()
     if device != "cpu":
@@ -130,7 +130,7 @@ def finished(function, device: str) -> None:
 
 
 def random_model(n_layers: int, width: int, n_heads: int, device: str) -> HookedEncoder:
-    """A BERT masked LM of random weights, and a tokenizer that knows the pair's words."""
+    """A BERT masked LM with random weights, and a tokenizer with the words of the pair."""
     torch.manual_seed(0)
     config = BertConfig(
         num_hidden_layers=n_layers,
@@ -151,7 +151,7 @@ def random_model(n_layers: int, width: int, n_heads: int, device: str) -> Hooked
 
 
 def prepared(model: HookedEncoder) -> tuple[Tensor, Tensor, int, int, int]:
-    """Both statements' tokens, where the mask is, and the two answers."""
+    """The tokens of both statements, the position of the mask, and the ids of the two answers."""
     assert model.tokenizer is not None
     original, counterfactual = (model.to_tokens(text)[0] for text in (PAIR.original, PAIR.counterfactual))
     at = int((original[0] == model.tokenizer.mask_token_id).nonzero())
@@ -159,7 +159,7 @@ def prepared(model: HookedEncoder) -> tuple[Tensor, Tensor, int, int, int]:
 
 
 def loop_sweep(model: HookedEncoder, site: str) -> Tensor:
-    """What a user would run today."""
+    """The sweep of `transformer_lens.patching`."""
     original, counterfactual, at, target, foil = prepared(model)
     names = [HOOKS[site].format(layer) for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(counterfactual, names_filter=names)
@@ -174,7 +174,7 @@ def loop_sweep(model: HookedEncoder, site: str) -> Tensor:
 
 
 def batched_sweep(model: HookedEncoder, site: str) -> Tensor:
-    """All patches of a layer in batches of 64, with hooks, from the tokens to all logits."""
+    """The patches of a layer in batches of 64, with hooks, from the tokens to all logits."""
     original, counterfactual, at, target, foil = prepared(model)
     names = [HOOKS[site].format(layer) for layer in range(model.cfg.n_layers)]
     _, cache = model.run_with_cache(counterfactual, names_filter=names)
@@ -183,15 +183,15 @@ def batched_sweep(model: HookedEncoder, site: str) -> Tensor:
     cells = torch.cartesian_prod(*(torch.arange(size) for size in shape)).reshape(-1, len(shape)).to(original.device)
     values = []
     for name in names:
-        for some in cells.split(64):
+        for chunk in cells.split(64):
 
-            def swap(activation: Tensor, hook: object, some: Tensor = some, name: str = name) -> Tensor:
-                where = (some[:, -1], *some[:, :-1].unbind(dim=1))
+            def swap(activation: Tensor, hook: object, chunk: Tensor = chunk, name: str = name) -> Tensor:
+                where = (chunk[:, -1], *chunk[:, :-1].unbind(dim=1))
                 activation = activation.clone()
-                activation[(torch.arange(len(some)), *where)] = cache[name][(0, *where)]
+                activation[(torch.arange(len(chunk)), *where)] = cache[name][(0, *where)]
                 return activation
 
-            logits = model.run_with_hooks(original.expand(len(some), -1), fwd_hooks=[(name, swap)])
+            logits = model.run_with_hooks(original.expand(len(chunk), -1), fwd_hooks=[(name, swap)])
             values.append(logits[:, at, target] - logits[:, at, foil])
     return torch.cat(values).reshape(model.cfg.n_layers, *shape)
 

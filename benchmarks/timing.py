@@ -1,4 +1,4 @@
-"""Two ways to the same thing, timed back to back; for the benchmarks beside it."""
+"""Timing two functions back to back, for the other benchmarks."""
 
 import statistics
 import time
@@ -15,21 +15,21 @@ def seconds(function: Callable[[], object]) -> float:
 def paired(
     first: Callable[[], object], second: Callable[[], object], budget: float, warm_up: int = 3, least: int = 7
 ) -> tuple[float, float, float]:
-    """Median seconds of the one and of the other, and the median over rounds of first / second.
+    """Median seconds of each function, and the median over rounds of first / second.
 
     Args:
-        first: The one.
-        second: The other.
-        budget: Seconds to go on for.
-        warm_up: Rounds that are not counted.
-        least: Rounds at least.
+        first: The first function.
+        second: The second function.
+        budget: Seconds to keep timing.
+        warm_up: Number of initial rounds that are discarded.
+        least: Minimum number of rounds, even if they exceed the budget.
     """
     for _ in range(warm_up):
         first(), second()
     rounds: list[tuple[float, float]] = []
     end = time.perf_counter() + budget
     while time.perf_counter() < end or len(rounds) < least:
-        # Whoever goes second finds warm caches, so the order changes from round to round.
+        # The second function finds warm caches, so the order alternates between rounds.
         if len(rounds) % 2:
             rounds.append((seconds(first), seconds(second)))
         else:

@@ -198,7 +198,7 @@ def test_patch_takes_a_control_that_is_given_or_none(tmp_path):
         (["study", "--pairs", "no-such-file.csv"], "no-such-file.csv"),
         (["compare", "The door is open.", " "], "empty"),
         (["compare", "a " * 100, "b"], "at most 64"),
-        (["patch", "It is [MASK].", "It is not [MASK]."], "names no target and foil"),
+        (["patch", "It is [MASK].", "It is not [MASK]."], "has no target or foil"),
         (["patch", "It is.", "It is not.", "--target", "open", "--foil", "closed"], "0 mask tokens"),
     ],
 )

@@ -124,7 +124,9 @@ def test_a_worker_loads_the_commit_that_was_loaded_here(hub: Hub) -> None:
 def test_doctor_says_that_the_hub_answers(hub: Hub) -> None:
     hub.add("google-bert/bert-base-uncased", {})
     result = run("doctor")
-    assert result.exit_code == 0 and f"{hub.url} is reachable right" in " ".join(result.output.replace("│", " ").split())
+    assert result.exit_code == 0 and f"{hub.url} is reachable right" in " ".join(
+        result.output.replace("│", " ").split()
+    )
 
 
 @pytest.mark.parametrize(

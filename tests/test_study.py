@@ -67,7 +67,7 @@ def test_every_pair_is_measured_or_named_with_a_reason(results, pairs):
     assert re.search(rf"^input pair {pairs.index(TOO_LONG)}: \d+ tokens, more than the 64", results.dropped[2])
     assert results.dropped[1] == "the control of input pair 0: the control has 18 tokens and the counterfactual 14"
     assert len(results.dropped) == 3
-    assert [re.sub(r"pair \d+: ", "", reason) for reason in results.unpatched] == ["the pair names no target and foil"]
+    assert [re.sub(r"pair \d+: ", "", reason) for reason in results.unpatched] == ["the pair has no target or foil"]
     assert results.unknown_words == ("zebra",)
 
 

@@ -1,4 +1,4 @@
-"""Which tokens of a batch of comparisons belong together, and what part each of them plays."""
+"""The aligned tokens of a batch of comparisons and their roles, as padded tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from negprobe.statements import ROLES, Alignment, Span, StatementPair, Tokenized
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A pair whose statements are tokenized, and whose tokens are aligned and have their roles.
+    """A tokenized pair, with its tokens aligned and their roles assigned.
 
     Attributes:
         pair: The pair, with its cues found.
-        sides: The original, the counterfactual and, if the pair has one that fits (see `control_problem`), the control.
-        alignments: The original's alignment with each other side, on the original's tokens that all of them match.
-        roles: The role of each token of the counterfactual, and of the control, which shares its positions.
-        cue: Positions of the cue in the counterfactual; those of the neutral words in the control.
-        missing: Why some metrics of the pair are undefined; empty if none is.
+        sides: The original, the counterfactual and, if the pair has a valid one (see `control_problem`), the control.
+        alignments: The alignment of the original with each other side, restricted to the original's tokens that are
+            matched in all of them.
+        roles: The role of each token of the counterfactual. They also apply to the control, which has the same
+            positions.
+        cue: Positions of the cue in the counterfactual; in the control, the neutral words are at these positions.
+        missing: Why some metrics of the pair are undefined; empty if all are defined.
     """
 
     pair: StatementPair
@@ -40,10 +42,10 @@ class Tokenized:
 def tokenized_pair(
     pair: StatementPair, sides: Sequence[TokenizedStatement], tokenizer: PreTrainedTokenizerBase
 ) -> Tokenized:
-    """Align the sides of a pair (original, counterfactual and, if it has one, control) and tell their roles.
+    """The sides of a pair (original, counterfactual and, if it has one, control), aligned and with roles.
 
     Raises:
-        StatementError: if a span of the pair holds no token.
+        StatementError: if a span of the pair contains no token.
     """
     counterfactual = sides[1]
     missing = []
@@ -58,7 +60,7 @@ def tokenized_pair(
         sides = sides[:2]
     alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])
     if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
-        missing.append("no word of the original has a partner")
+        missing.append("no word of the original is aligned")
     return Tokenized(
         pair=pair,
         sides=tuple(sides),
@@ -76,15 +78,15 @@ def tokenized_pair(
 
 
 def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, control: TokenizedStatement) -> str:
-    """Why a control cannot stand for the counterfactual without its negation; empty if it can.
+    """Why a control is not valid for the counterfactual; empty if it is.
 
-    It has to share every token with the counterfactual but those of the words that the cues stand in.
+    A valid control differs from the counterfactual only in the tokens of the words that contain a cue.
     """
     if len(control) != len(counterfactual):
         return f"the control has {len(control)} tokens and the counterfactual {len(counterfactual)}"
     differing = {at for at, (a, b) in enumerate(zip(counterfactual.ids, control.ids, strict=True)) if a != b}
     if not differing:
-        return "the control is the counterfactual"
+        return "the control is identical to the counterfactual"
     words = (_whole_words(counterfactual.text, span) for span in pair.cue_spans)
     if pair.cue_spans and not differing <= {at for span in words for at in counterfactual.positions(span)}:
         return "the control differs from the counterfactual in more than the cue"
@@ -92,7 +94,7 @@ def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, con
 
 
 def _whole_words(text: str, span: Span) -> Span:
-    """The span up to the spaces around it: the control of "isn't" is "is now really"."""
+    """The span extended to the spaces around it, because the control of "isn't" is "is now really"."""
     start, end = span
     while start > 0 and not text[start - 1].isspace():
         start -= 1
@@ -102,7 +104,7 @@ def _whole_words(text: str, span: Span) -> Span:
 
 
 def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
-    """Alignments of the same original, cut down to the original's tokens that every one of them matches."""
+    """Alignments of the same original, restricted to the original's tokens that are matched in all of them."""
     common = set.intersection(*(set(alignment.original) for alignment in alignments))
     cut = []
     for alignment in alignments:
@@ -125,23 +127,22 @@ def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
 
 @dataclass(frozen=True)
 class Frame:
-    """A padded batch of comparisons; every pair of the batch has as many sides.
+    """A padded batch of comparisons; all pairs of a batch have the same number of sides.
 
-    `side` counts the original from 0, `compared` the other sides from 0; `group` is each of `ROLES` and then the words:
-    what is neither cue nor put there by the tokenizer.
+    Axis `side` starts with the original, axis `compared` with the counterfactual. Axis `group` holds `ROLES`, then one
+    group of all words: tokens that are neither part of the cue nor special.
 
     Attributes:
-        select: 1 where an aligned token is a token of a side: a product with it picks the aligned ones, and 0 beyond
-            the pair's own.
-        valid: Which aligned tokens are the pair's own.
-        mean_aligned: Weights that average over the aligned tokens of a group; NaN for a group without any.
-        mean_own: The same over all tokens of a compared side.
-        sum_own: Weights that sum over all tokens of a compared side; NaN for a group without any.
-        cue: Weights that sum over the cue of a compared side; NaN throughout without a cue.
+        select: A one-hot matrix: multiplying by it selects the aligned tokens of a side; 0 for padding.
+        valid: False for padding of the aligned axis.
+        mean_aligned: Weights that average over the aligned tokens of a group; NaN for an empty group.
+        mean_own: Weights that average over all tokens of a group in a compared side; NaN for an empty group.
+        sum_own: Weights that sum over all tokens of a group in a compared side; NaN for an empty group.
+        cue: Weights that sum over the cue of a compared side; all NaN without a cue.
         words: Which aligned tokens are words.
-        distance: How far each aligned token is from the nearest cue token, in tokens; NaN without a cue.
-        original_words: Which tokens of the original are words.
-        distinct: Whether a side is another statement than the original.
+        distance: Distance of each aligned token from the nearest cue token, in tokens; NaN without a cue.
+        original_words: Which tokens of the original are not special.
+        distinct: Whether a compared side has other tokens than the original.
     """
 
     select: Float[Tensor, "side batch aligned pos"]
@@ -157,8 +158,8 @@ class Frame:
 
 
 def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) -> Frame:
-    """Put the aligned positions and groups of a batch of pairs, all of as many sides, into padded tensors."""
-    # NumPy, because what is written here is small and many.
+    """The `Frame` of a batch of pairs that all have the same number of sides."""
+    # Many small writes are faster in NumPy than in torch.
     n_sides, n, n_groups = len(pairs[0].sides), max(map(len, pairs)), len(ROLES) + 1
     n_aligned = max(len(pair.alignments[0].original) for pair in pairs)
     at = np.zeros((n_sides, len(pairs), n_aligned), dtype=np.int64)
@@ -207,6 +208,6 @@ def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) 
 
 
 def uniform_distance(statement: TokenizedStatement) -> float:
-    """The mean of `|q - k|` over all pairs of a statement's words: how far uniform attention looks, in tokens."""
+    """The mean attention distance of uniform attention, in tokens: the mean of `|q - k|` over all pairs of words."""
     words = np.flatnonzero(~np.array(statement.special))
     return float(np.abs(words[:, None] - words).mean())

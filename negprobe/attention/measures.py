@@ -1,7 +1,6 @@
-"""Attention before and after the values: maps of a single head, as pure functions on tensors.
+"""Raw and value-weighted attention maps of single heads, as pure functions on tensors.
 
-The value bias `b_V` reaches every output, because the rows of a pattern sum to one; `include_bias` says whether it
-counts.
+The rows of a pattern sum to 1, so the value bias `b_V` is part of every output; `include_bias=False` removes it.
 """
 
 import torch
@@ -21,11 +20,11 @@ def similarity(
 ) -> Float[Tensor, "... head query key"]:
     """Cosine between a head's outputs at two tokens: `cos(z_q, z_p)` with `z = A v`.
 
-    This is the "value-weighted attention" heatmap of the original study: near 1 where a head writes the same thing at
-    both tokens. Symmetric, from -1 to 1, without unit; 0 where an output is exactly zero.
+    This is the "value-weighted attention" heatmap of the original study: near 1 where a head's outputs at
+    the two tokens point in the same direction. Symmetric, from -1 to 1, unitless; 0 where an output is exactly zero.
 
     Raises:
-        InputError: if the bias is to be left out and is not given.
+        InputError: if `include_bias` is False and `b_V` is missing.
     """
     if not include_bias:
         z = z - _given(b_V)
@@ -44,10 +43,10 @@ def norm_weighted(
     """Attention weighted by the norm of the transformed value: `A_qk ‖f(x_k)‖` with `f(x) = v W_O`.
 
     Kobayashi et al. 2020, "Attention is Not Only a Weight", equation 4: `‖α f(x)‖`, per head. In units of the residual
-    stream, never negative. The vectors `A_qk f(x_k)` are not formed: as `A` is a number, `‖A f‖ = A ‖f‖`.
+    stream, never negative. Because `A_qk` is a non-negative scalar, `‖A f‖ = A ‖f‖`, so the vectors are never built.
 
     Raises:
-        InputError: if the bias is to be left out and is not given.
+        InputError: if `include_bias` is False and `b_V` is missing.
     """
     v = counted_values(v, b_V, include_bias)
     return pattern * rearrange(value_norms(v, W_O), "... key head -> ... head 1 key")
@@ -56,7 +55,7 @@ def norm_weighted(
 def value_norms(
     v: Float[Tensor, "... key head d_head"], W_O: Float[Tensor, "head d_head d_model"]
 ) -> Float[Tensor, "... key head"]:
-    """`‖v W_O‖` of each head and token, by the small Gram matrix of `W_O`: `‖v W_O‖² = v (W_O W_Oᵀ) vᵀ`."""
+    """`‖v W_O‖` of each head and token, from the Gram matrix of `W_O`: `‖v W_O‖² = v (W_O W_Oᵀ) vᵀ`."""
     gram = einsum(W_O, W_O, "head d m, head e m -> head d e")
     squared = einsum(v, gram, v, "... key head d, head d e, ... key head e -> ... key head")
     return torch.sqrt(squared.clamp(min=0))
@@ -65,10 +64,10 @@ def value_norms(
 def counted_values(
     v: Float[Tensor, "... key head d_head"], b_V: Float[Tensor, "head d_head"] | None, include_bias: bool
 ) -> Float[Tensor, "... key head d_head"]:
-    """The values as they are, or without the bias every token shares.
+    """The values, without the value bias if `include_bias` is False.
 
     Raises:
-        InputError: if the bias is to be left out and is not given.
+        InputError: if `include_bias` is False and `b_V` is missing.
     """
     return v if include_bias else v - _given(b_V)
 

@@ -1,7 +1,7 @@
-"""How much two runs of a head differ, and what they do at the cue: pure functions on tensors, all heads at once.
+"""Metrics that compare a head's attention and output in two runs: pure functions on tensors, for all heads at once.
 
-A row is what one query gives to the keys. Rows of two runs are compared on aligned tokens; `valid` marks those, so that
-padding never counts.
+A row is the attention of one query to all keys. Rows of two runs are compared on aligned tokens; `valid` marks these
+and excludes padding.
 """
 
 import math
@@ -17,7 +17,7 @@ MAP_METRICS = (
     "attention_pattern_correlation",
     "value_output_correlation",
 )
-"""The metrics of two whole maps, special tokens included."""
+"""Metrics of two whole maps, including special tokens."""
 
 WORD_METRICS = (
     "js_divergence",
@@ -32,10 +32,10 @@ WORD_METRICS = (
     "diffusion",
     "diffusion_distance",
 )
-"""The metrics of words: the special tokens that a tokenizer puts around a statement do not count."""
+"""Metrics of words only; the special tokens that a tokenizer adds to a statement are excluded."""
 
 METRICS = (*MAP_METRICS, *WORD_METRICS)
-"""The metrics of a comparison; `side_metrics` says what each one is."""
+"""All metrics of a comparison, defined in `pair_metrics.side_metrics`."""
 
 
 def map_metrics(
@@ -45,13 +45,13 @@ def map_metrics(
     y: Float[Tensor, "... head query d_head"],
     valid: Bool[Tensor, "... query"],
 ) -> dict[str, Float[Tensor, "... head"]]:
-    """The four metrics of two patterns `A` and `B` and two outputs `z` and `y`, at aligned tokens.
+    """`MAP_METRICS` of two patterns `A` and `B` and two outputs `z` and `y`, at aligned tokens.
 
-    - `max_attention_diff`, `mean_attention_diff`: of `|A - B|`, from 0 to 1;
+    - `max_attention_diff`, `mean_attention_diff`: maximum and mean of `|A - B|`, from 0 to 1;
     - `attention_pattern_correlation`: Pearson correlation of the flattened `A` and `B`, from -1 to 1;
     - `value_output_correlation`: Pearson correlation of the flattened `z` and `y`, from -1 to 1.
 
-    A correlation is NaN where one of its sides is constant. Where all tokens are aligned, these are the plain
+    A correlation is NaN where one of its arguments is constant. If all tokens are aligned, these are the usual
     definitions on the whole maps.
     """
     queries = valid[..., None, :, None]
@@ -71,12 +71,12 @@ def pearson(
     y: Float[Tensor, "... head row column"],
     where: Bool[Tensor, "... 1 row #column"],
 ) -> Float[Tensor, "... head"]:
-    """Pearson correlation over the last two axes, counting only cells `where` it is true.
+    """Pearson correlation over the last two axes, using only the cells where `where` is true.
 
-    NaN where a side is constant to within rounding, because its correlation would be that of rounding errors.
+    NaN where an argument is constant to within rounding, because the result would be a correlation of rounding errors.
     """
     n = where.sum(dim=(-2, -1), keepdim=True) * (x.shape[-1] // where.shape[-1])
-    # Centred before anything is squared, because a pattern's variance is often far smaller than its mean squared.
+    # Centred before squaring, because a pattern's variance is often far smaller than its squared mean.
     mean_x, mean_y = ((t * where).sum(dim=(-2, -1), keepdim=True) / n for t in (x, y))
     x, y = (x - mean_x) * where, (y - mean_y) * where
     size_x, size_y = (t.square().sum(dim=(-2, -1), keepdim=True) for t in (x, y))
@@ -90,7 +90,7 @@ _ROUNDING = 1e-6
 
 
 def to_distribution(rows: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
-    """Rows scaled to sum to 1; a row of zeros stays one."""
+    """Rows scaled to sum to 1; a row of zeros is unchanged."""
     return rows / rows.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
@@ -100,34 +100,34 @@ def entropy(p: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
 
 
 def js_divergence(p: Float[Tensor, "... key"], q: Float[Tensor, "... key"]) -> Float[Tensor, "..."]:
-    """Jensen-Shannon divergence of two rows that sum to 1, in bits: 0 if they agree, 1 if they share no key.
+    """Jensen-Shannon divergence of two rows that sum to 1, in bits: 0 if they are equal, 1 if they share no key.
 
     Lin 1991, "Divergence Measures Based on the Shannon Entropy", equation 4.1 with equal weights:
     `½ KL(p‖m) + ½ KL(q‖m)` with `m = (p + q) / 2`.
     """
     m = (p + q) / 2
-    # With t = (p - m) / m each term is m [(1 + t) log(1 + t) + (1 - t) log(1 - t)] / 2. Its error is a rounding error
-    # of t; that of a difference of entropies is one of the entropies, far larger for rows that are nearly equal.
+    # With t = (p - m) / m each term is m [(1 + t) log(1 + t) + (1 - t) log(1 - t)] / 2. For nearly equal rows this is
+    # far more accurate than a difference of entropies, which keeps the rounding errors of the entropies.
     t = (p - q) / 2 / m.clamp(min=torch.finfo(m.dtype).tiny)
-    # At t = 1 or -1 one of the logarithms is infinite, and its factor 0.
+    # At t = 1 or -1 one logarithm is infinite and its factor is 0, which would give NaN.
     t = t.clamp(min=torch.finfo(m.dtype).eps - 1, max=1 - torch.finfo(m.dtype).eps)
     terms = (1 + t) * t.log1p() + (1 - t) * (-t).log1p()
     return (m * terms).sum(dim=-1) / (2 * math.log(2))
 
 
 def relative_change(z: Float[Tensor, "... d_head"], y: Float[Tensor, "... d_head"]) -> Float[Tensor, "..."]:
-    """How much an output changes, beside its size: `‖y - z‖ / sqrt((‖z‖² + ‖y‖²) / 2)`.
+    """Change of an output relative to its size: `‖y - z‖ / sqrt((‖z‖² + ‖y‖²) / 2)`.
 
-    0 if nothing changes, √2 for orthogonal outputs of one length, 2 for opposite ones; NaN if both are zero.
+    0 if nothing changes, √2 for orthogonal outputs of equal norm, 2 for opposite ones; NaN if both are zero.
     """
     size = ((z.square().sum(dim=-1) + y.square().sum(dim=-1)) / 2).sqrt()
     return (y - z).norm(dim=-1) / size
 
 
 def spread(change: Float[Tensor, "... pos"], where: Bool[Tensor, "... pos"]) -> Float[Tensor, "..."]:
-    """Over how large a share of the tokens a change is spread: the participation ratio `(Σ c)² / (n Σ c²)`.
+    """The share of tokens over which a change is spread: the participation ratio `(Σ c)² / (n Σ c²)`.
 
-    1 if all n tokens change alike, 1/n if one does; NaN if none does.
+    1 if all n tokens change equally, 1/n if only one changes; NaN if none changes.
     """
     change = change * where
     return change.sum(dim=-1).square() / (where.sum(dim=-1) * change.square().sum(dim=-1))
@@ -136,10 +136,10 @@ def spread(change: Float[Tensor, "... pos"], where: Bool[Tensor, "... pos"]) -> 
 def relative_distance(
     change: Float[Tensor, "... pos"], distance: Float[Tensor, "... pos"], where: Bool[Tensor, "... pos"]
 ) -> Float[Tensor, "..."]:
-    """Mean distance of a change from the cue, in units of the tokens' mean distance from it.
+    """Mean distance of a change from the cue, relative to the tokens' mean distance from it.
 
-    `(Σ c d / Σ c) / (Σ d / n)`: below 1 the change is near the cue, 1 is a change that is everywhere the same. NaN if
-    nothing changes.
+    `(Σ c d / Σ c) / (Σ d / n)`: below 1 if the change is concentrated near the cue, 1 if it is uniform over the tokens.
+    NaN if nothing changes.
     """
     change, distance = change * where, distance * where
     mean = distance.sum(dim=-1) / where.sum(dim=-1)
@@ -151,10 +151,10 @@ def attention_distance(
     key_weight: Float[Tensor, "... key"],
     where: Bool[Tensor, "... pos"],
 ) -> Float[Tensor, "..."]:
-    """How far a head looks: the mean of `|q - k|` in tokens, weighted by its attention, over the tokens `where` true.
+    """Mean attention distance of a head: `|q - k|` in tokens, weighted by its attention, over tokens with `where` true.
 
-    Attention to other tokens, such as [SEP], is left out, and the rest scaled to sum to 1. `key_weight` is what
-    attention to a key counts: 1, or the norm of its transformed value.
+    Attention to other tokens, such as [SEP], is excluded, and the rest is scaled to sum to 1. `key_weight` multiplies
+    the attention to a key: 1, or the norm of the key's transformed value.
     """
     position = torch.arange(pattern.shape[-1], device=pattern.device, dtype=pattern.dtype)
     steps = (position[:, None] - position).abs()

@@ -1,4 +1,4 @@
-"""Every metric of a batch of pairs in one layer, and of a whole data set as one labelled array."""
+"""All metrics of a batch of pairs in one layer, and the labelled dataset that collects them for all pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ from negprobe.attention.metrics import (
 from negprobe.statements import ROLES
 
 COMPARED = ("counterfactual", "control")
-"""What the original is compared with."""
+"""The statements that the original is compared with."""
 
-# Metrics of rows or of single tokens, which can be averaged over the tokens of a role.
+# Metrics of single rows or tokens, which can be averaged over the tokens of a role.
 _ALIGNED_ROWS = (
     "attention_diff",
     "output_change",
@@ -39,10 +39,10 @@ _ALIGNED_ROWS = (
 )
 _CUE_ROWS = ("attention_to_cue", "norm_to_cue", "attention_from_cue", "norm_from_cue")
 BY_ROLE = tuple(f"{name}_by_role" for name in (*_ALIGNED_ROWS, *_CUE_ROWS))
-"""The metrics of a comparison that are also told role by role."""
+"""The metrics of a comparison that are also reported for each role."""
 
 DISTANCES = ("attention_distance", "norm_distance")
-"""What is told of the original alone."""
+"""The metrics that describe the original alone."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class LayerMetrics:
     """The metrics of one layer.
 
     Attributes:
-        compared: Each of `METRICS`, of each compared side.
-        by_role: Each of `BY_ROLE`, by each of `ROLES`.
-        original: Each of `DISTANCES`, of the original.
+        compared: `METRICS`, for each compared side.
+        by_role: `BY_ROLE`, for each compared side and each of `ROLES`.
+        original: `DISTANCES` of the original.
     """
 
     compared: Float[Tensor, "metric compared batch head"]
@@ -67,34 +67,35 @@ def side_metrics(
     W_O: Float[Tensor, "head d_head d_model"],
     frame: Frame,
 ) -> LayerMetrics:
-    """Compare the original, side 0, with every other side, in one layer.
+    """The metrics of the original (side 0) compared with each other side, in one layer.
 
-    On the aligned tokens, with `A` the pattern and `z` the output of a head:
+    On the aligned tokens, where `A` is the pattern and `z` the output of a head:
 
     - `max_attention_diff`, `mean_attention_diff`, `attention_pattern_correlation`, `value_output_correlation`: see
       `metrics.map_metrics`;
-    - `js_divergence`, `entropy_change`: Jensen-Shannon divergence of each query's row, and its entropy minus the
-      original's, in bits; rows scaled to sum to 1 over the aligned keys; mean over words;
+    - `js_divergence`: Jensen-Shannon divergence between the two runs' rows, in bits, mean over words; rows are scaled
+      to sum to 1 over the aligned keys;
+    - `entropy_change`: entropy of the same rows minus the original's, in bits, mean over words;
     - `output_change`: relative change of z, mean over words (see `metrics.relative_change`);
-    - `diffusion`: over how large a share of the words z changes (see `metrics.spread`), 0 to 1;
-    - `diffusion_distance`: how far from the cue (see `metrics.relative_distance`).
+    - `diffusion`: the share of words over which the change of z is spread (see `metrics.spread`), 0 to 1;
+    - `diffusion_distance`: how far from the cue z changes (see `metrics.relative_distance`).
 
     On all tokens of the compared side:
 
-    - `attention_to_cue`: the share of its attention that a word gives the cue, mean over words, 0 to 1;
-    - `attention_from_cue`: the share of its attention that the cue gives to words, mean over the cue's tokens.
+    - `attention_to_cue`: the share of a word's attention that goes to the cue, mean over words, 0 to 1;
+    - `attention_from_cue`: the share of the cue's attention that goes to words, mean over the cue's tokens, 0 to 1.
 
-    The names with `norm_` are the same on the norm-weighted map `A ‖v W_O‖`, its rows scaled to sum to 1. Words are the
-    tokens that are neither cue nor special; special tokens have their own roles. By role, rows are those of the
-    role's queries, but `attention_from_cue` and `norm_from_cue` tell how much goes to the role's keys. In a control the
-    cue is the neutral words in its place.
+    Names with `norm_` are the same metrics on the norm-weighted map `A ‖v W_O‖`, with rows scaled to sum to 1. Words
+    are the tokens that are neither part of the cue nor special; special tokens have roles of their own. By role, the
+    queries are the role's tokens, except for `attention_from_cue` and `norm_from_cue`, where the role's tokens are the
+    keys. In a control, the neutral words that replace the cue count as the cue.
 
-    Numbers are NaN where there is nothing to average: no cue, no token of the role, no change to be spread.
+    A metric is NaN where it is undefined: no cue, no token of the role, or no change.
     """
     norms = rearrange(value_norms(v, W_O), "side batch key head -> side batch head key")
-    # What attention to a key counts: 1 in the raw map, the norm of its value in the norm-weighted one.
+    # The weight of a key: 1 in the raw map, the norm of its value in the norm-weighted one.
     weight = torch.stack([torch.ones_like(norms), norms], dim=-1)
-    # A product with ones and zeros, which is exact, and on small maps faster than indexing.
+    # A product with zeros and ones is exact, and faster than indexing on small maps.
     select = rearrange(frame.select, "side batch aligned pos -> side batch 1 aligned pos")
     A = select @ pattern @ select.mT
     z = select @ rearrange(z, "side batch query head e -> side batch head query e")
@@ -124,7 +125,7 @@ def side_metrics(
             _grouped(rearrange(from_cue, "side batch head key map -> map side batch head key"), frame.sum_own),
         ]
     )
-    # Between two runs of the same statement there is only rounding, and that is spread over nothing.
+    # Two runs of the same statement differ only by rounding, which must not count as a change.
     change = (z[1:] - z[:1]).norm(dim=-1) * rearrange(frame.distinct, "side batch -> side batch 1 1")
     words = rearrange(frame.words, "batch pos -> batch 1 pos")
     distance = rearrange(frame.distance, "side batch pos -> side batch 1 pos")
@@ -147,7 +148,7 @@ def _grouped(
 
 
 def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
-    """The metrics of a data set before anything is measured: NaN throughout, in float32."""
+    """A dataset for the metrics of `n_pairs` pairs, filled with NaN, in float32."""
     shapes = {
         **dict.fromkeys(METRICS, ("pair", "compared", "layer", "head")),
         **dict.fromkeys(BY_ROLE, ("pair", "compared", "role", "layer", "head")),
@@ -176,7 +177,7 @@ def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
 
 
 def fill(dataset: xr.Dataset, pairs: Sequence[int], layers: Sequence[LayerMetrics]) -> None:
-    """Write the metrics of a batch of pairs, layer by layer, into their places."""
+    """Write the metrics of a batch into `dataset`: `pairs` are its indices along "pair", `layers` one entry a layer."""
     compared = rearrange(
         [layer.compared for layer in layers], "layer name side batch head -> name batch side layer head"
     )

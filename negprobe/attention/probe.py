@@ -1,4 +1,4 @@
-"""`AttentionProbe`: a model's attention before and after the values, for statements and for pairs of them."""
+"""`AttentionProbe`: a model's raw and value-weighted attention, for single statements and for pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,16 +38,16 @@ from negprobe.statements import (
 )
 from negprobe.statements.unknown import warn_of_unknown_words
 
-# The most floats the patterns of one batch may take: 256 MB in float32.
+# Limit on the floats in the patterns of one batch: 256 MB in float32.
 _PATTERN_BUDGET = 2**26
 
-# Pairs that are tokenized at once, so that batches can be sorted by length.
+# Pairs tokenized together, so that batches can be sorted by length.
 _WINDOW = 1024
 
 
 @dataclass(frozen=True, repr=False)
 class StatementAttention:
-    """What a model's heads do with one statement; no padding, tensors on the CPU.
+    """The attention of all heads for one statement; without padding, with tensors on the CPU.
 
     Attributes:
         statement: The statement and its tokens.
@@ -56,7 +56,7 @@ class StatementAttention:
         norm: Attention weighted by the norm of the transformed values (see `measures.norm_weighted`).
         value: The value vectors.
         z: The heads' outputs, pattern times values.
-        zeroing: What all heads of a layer together bring from each token into each, if it was asked for (see
+        zeroing: Value zeroing over all heads of a layer, from each key into each query, if it was requested (see
             `layer_measures.value_zeroing`).
     """
 
@@ -76,16 +76,16 @@ class StatementAttention:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """A statement and its counterfactual side by side.
+    """The attention of an original and its counterfactual, with the metrics that compare them.
 
     Attributes:
         pair: The pair, with its cue found.
         original: The original's attention.
         counterfactual: The counterfactual's attention.
-        alignment: Which token of one is which of the other.
-        metrics: One row per layer and head with each of `METRICS` (see `pair_metrics.side_metrics`), and in `undefined`
-            why some are NaN, empty where none is.
-        cue_positions: Where the cue stands in the counterfactual; empty where no cue is known.
+        alignment: Which token of the original corresponds to which token of the counterfactual.
+        metrics: One row per layer and head with `METRICS` (see `pair_metrics.side_metrics`) and a column `undefined`,
+            which says why correlations are NaN; empty if none is.
+        cue_positions: Positions of the cue in the counterfactual; empty if no cue was found.
     """
 
     pair: StatementPair
@@ -102,7 +102,7 @@ class Comparison:
         """Write an interactive page of this pair (see `views.write_page`), and return its path.
 
         Args:
-            path: The file.
+            path: The file to write.
             max_bytes: As for `AttentionProbe.html`.
 
         Raises:
@@ -118,7 +118,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Padded:
-    """A batch of statements as the model takes them."""
+    """The padded model inputs of a batch of statements."""
 
     tokens: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
@@ -127,7 +127,7 @@ class _Padded:
 
 @dataclass(frozen=True)
 class _Activations:
-    """A padded batch's activations, layer by layer, on the model's device."""
+    """The activations of a padded batch, one entry per layer, on the model's device."""
 
     pattern: list[Float[Tensor, "batch head query key"]]
     v: list[Float[Tensor, "batch key head d_head"]]
@@ -135,30 +135,30 @@ class _Activations:
 
 
 class AttentionProbe:
-    """Runs statements through a model in padded batches and measures every head at once.
+    """Runs statements through a model in padded batches and computes the measures and metrics of all heads.
 
-    Each call issues at most one `NegprobeWarning`, which names the words that are not in the model's vocabulary.
+    Each call issues at most one `NegprobeWarning`, which lists the words that are not in the model's vocabulary.
 
-    A model without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
+    For a model without a masked-LM head, the [MASK] of a pair is filled in first (see `statements.readable_by`).
     """
 
     @checked
     def __init__(self, model: HookedEncoder, batch_size: int = 64) -> None:
-        """Probe `model`, with at most `batch_size` statements, or pairs, in a batch (fewer where they are long).
+        """Set the model, and the maximum number of statements or pairs in a batch (fewer if they are long).
 
         Raises:
             InputError: if the model has no tokenizer, or `batch_size` is below 1.
         """
         if batch_size < 1:
-            raise InputError(f"A batch of {batch_size} statements holds none; choose 1 or more.")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}.")
         if model.tokenizer is None:
-            raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
+            raise InputError("The model has no tokenizer; pass one to HookedEncoder.from_pretrained.")
         self.model = model
         self.batch_size = batch_size
 
     @property
     def _rounding(self) -> float:
-        # Runs of the same statement in batches of other lengths were some 2 units apart, measured on MiniLM.
+        # On MiniLM, runs of one statement in batches of different lengths differed by about 2 machine epsilons.
         return 8 * torch.finfo(self.model.dtype).eps
 
     @overload
@@ -167,11 +167,11 @@ class AttentionProbe:
     def run(self, statements: Sequence[str]) -> list[StatementAttention]: ...
     @checked
     def run(self, statements: str | Sequence[str]) -> StatementAttention | list[StatementAttention]:
-        """Attention of one statement, or of each of several, in the order given.
+        """The attention of one statement, or a list with that of several, in the order given.
 
         Raises:
             StatementError: for an empty statement.
-            InputError: for one that is longer than the model reads.
+            InputError: for a statement that is longer than the model's context.
         """
         texts = [statements] if isinstance(statements, str) else list(statements)
         tokenized = self._tokenized(texts)
@@ -197,23 +197,24 @@ class AttentionProbe:
         *,
         zeroing: bool = False,
     ) -> Comparison | list[Comparison]:
-        """Compare original and counterfactual of one pair, or of each of several, in the order given.
+        """The comparison of one pair, or a list with those of several, in the order given.
 
-        Keeps every map of every pair; for the metrics of many pairs use `metrics`.
+        All attention maps are kept in memory; to get only the metrics of many pairs, use `metrics`.
 
         Args:
-            pairs: One pair, or several, or the text of an original statement.
+            pairs: One pair, several pairs, or the text of an original statement.
             counterfactual: The text of the counterfactual, if `pairs` is a text.
-            zeroing: Whether to measure value zeroing too, which takes as long as many forward passes.
+            zeroing: Whether to compute value zeroing too, which takes as long as many forward passes.
 
         Raises:
-            StatementError: for a pair whose spans hold no token.
-            InputError: for a statement that is longer than the model reads, a text without a counterfactual, or pairs
-                with one.
+            StatementError: for a pair with a span that contains no token.
+            InputError: for a statement that is longer than the model's context, for a text without `counterfactual`,
+                or for pairs together with `counterfactual`.
         """
         if isinstance(pairs, str) != (counterfactual is not None):
             raise InputError(
-                "Give two statements, as in compare('It is open.', 'It is not open.'), or pairs and no counterfactual."
+                "compare takes two texts, as in compare('It is open.', 'It is not open.'), or pairs without a "
+                "counterfactual."
             )
         if isinstance(pairs, str):
             assert counterfactual is not None
@@ -246,18 +247,18 @@ class AttentionProbe:
     def html(
         self, pairs: StatementPair | Sequence[StatementPair], path: str | Path, *, max_bytes: int | None = None
     ) -> Path:
-        """Write an interactive page of one pair or several, and return its path.
+        """Write an interactive page of one or several pairs, and return its path.
 
-        Value zeroing is measured for the first pairs, as many as take about a minute.
+        Value zeroing is computed only for pairs that fit in about a minute, in the order given.
 
         Args:
             pairs: One pair, or several.
-            path: The page to write.
-            max_bytes: The most bytes that the maps may take before compression, which about halves them; 40 MB by
-                default (`views.page.packing.PAGE_BYTES`). Pairs that do not fit are not run; the page names them.
+            path: The file to write.
+            max_bytes: Maximum size of the maps before compression, which about halves it; 40 MB by default
+                (`views.page.packing.PAGE_BYTES`). Pairs that do not fit are not run; the page lists them.
 
         Raises:
-            ViewError: for no pairs, if none fits or one cannot be shown, or the file cannot be written.
+            ViewError: for an empty list, if no pair fits, if a pair cannot be shown, or if the file cannot be written.
             StatementError, InputError: as `compare`.
         """
         chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs)
@@ -266,11 +267,11 @@ class AttentionProbe:
 
     @checked
     def lengths(self, pairs: Sequence[StatementPair]) -> list[tuple[int, int]]:
-        """How many tokens original and counterfactual of each pair have.
+        """The numbers of tokens of the original and the counterfactual of each pair.
 
         Raises:
             StatementError: for a pair with an empty statement.
-            InputError: for a statement that is longer than the model reads.
+            InputError: for a statement that is longer than the model's context.
         """
         sides = [[getattr(pair, side) for pair in pairs] for side in ("original", "counterfactual")]
         original, counterfactual = (map(len, self._tokenized(side)) for side in sides)
@@ -280,15 +281,14 @@ class AttentionProbe:
     def metrics(
         self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.Dataset:
-        """Every metric of many pairs, each statement run once; nothing else is kept.
+        """All metrics of many pairs; each statement is run once, and its activations are discarded.
 
-        The original is compared with the counterfactual and, for pairs that have a control of the counterfactual's
-        length, with the control, both on the tokens of the original that have a partner in all of them, so that the
-        difference of the two comparisons is down to the words and not to what is averaged.
+        The original is compared with the counterfactual and, for pairs with a valid control, with the control. Both
+        comparisons use the same tokens: those of the original that are aligned with both other statements.
 
         Args:
             pairs: The pairs.
-            progress: Told how many are done.
+            progress: Called with the number of finished pairs after each batch.
 
         Returns:
             Float32, NaN where undefined:
@@ -297,19 +297,20 @@ class AttentionProbe:
               "control";
             - `BY_ROLE` `[pair compared role layer head]`, NaN for a role that no token has;
             - `attention_distance` and `norm_distance` `[pair layer head]`, of the original, in tokens (see
-              `metrics.attention_distance`), and `uniform_distance` `[pair]`, which uniform attention would have.
+              `metrics.attention_distance`);
+            - `uniform_distance` `[pair]`, the attention distance of uniform attention, in tokens.
 
-            Along `pair` stand `cue` (its kind), `category`, `source`, and in `missing` why metrics are NaN (no cue, no
-            control). A correlation is NaN as well where a pattern or an output is constant over the aligned tokens. The
-            attribute `rounding` is how far rounding may move a metric.
+            Coordinates along `pair` are `cue` (the kind of cue), `category`, `source` and `missing`, which says why
+            metrics are NaN (for example, no cue or no control). A correlation is also NaN where a pattern or an output
+            is constant over the aligned tokens. The attribute `rounding` bounds the effect of rounding on a metric.
 
         Raises:
-            InputError: for no pairs, or a statement that is longer than the model reads.
-            StatementError: for a pair whose spans hold no token.
+            InputError: for an empty list, or a statement that is longer than the model's context.
+            StatementError: for a pair with a span that contains no token.
         """
         pairs = list(pairs)
         if not pairs:
-            raise InputError("There are no pairs to measure; give at least one.")
+            raise InputError("There are no pairs; give at least one.")
         cfg = self.model.cfg
         results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads).assign_attrs(rounding=self._rounding)
         along_pair: list[tuple[str, str, str, str, float]] = []
@@ -339,21 +340,23 @@ class AttentionProbe:
     def cue_shares(
         self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.DataArray:
-        """How much of what flows into the other words comes from the cue, all heads of a layer together.
+        """The cue's share of the information flowing into the other words, over all heads of a layer.
 
-        By each measure of `CONTRIBUTIONS` (see `contributions.contributions`), rows scaled to sum to 1, the cue's
-        columns summed, the mean over words. In the control the cue is the neutral words in its place.
+        For each measure of `CONTRIBUTIONS` (see `contribution_maps.contributions`), rows are scaled to sum to 1, the
+        columns of the cue are summed, and the mean is taken over words. In the control, the neutral words that replace
+        the cue count as the cue.
 
         Args:
             pairs: The pairs.
-            progress: Told how many are done.
+            progress: Called with the number of finished pairs after each batch.
 
         Returns:
-            `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue or control.
+            `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue, and in the control
+            for a pair without one.
 
         Raises:
-            InputError: for a statement that is longer than the model reads.
-            StatementError: for a pair whose spans hold no token.
+            InputError: for a statement that is longer than the model's context.
+            StatementError: for a pair with a span that contains no token.
         """
         cfg = self.model.cfg
         tokenized = self._tokenized_pairs(list(pairs), control=True)
@@ -371,8 +374,8 @@ class AttentionProbe:
             for number, measure in enumerate(CONTRIBUTIONS):
                 maps = contributions(self.model, padded.tokens, padded.mask, measure, token_type_ids=padded.types)
                 rows = rearrange(normalized_rows(maps), "(side batch) ... -> side batch ...", side=len(compared))
-                of_cue = words @ (rows.to(cue.dtype) @ cue)
-                values = rearrange(of_cue, "side batch layer 1 1 -> batch side layer")
+                cue_share = words @ (rows.to(cue.dtype) @ cue)
+                values = rearrange(cue_share, "side batch layer 1 1 -> batch side layer")
                 shares[batch, : len(compared), number] = values.cpu().numpy()
             done += len(batch)
             progress(done)
@@ -384,11 +387,12 @@ class AttentionProbe:
     @torch.no_grad()
     @checked
     def readings(self, pairs: Sequence[StatementPair]) -> xr.Dataset:
-        """Which role each head reads at which: the share of its attention that tokens of a role give to another.
+        """The share of each head's attention that goes from tokens of one role to tokens of another.
 
-        Roles are told in the counterfactual; the original's tokens have those of their partners, and the control's
-        those of their places, where the neutral words count as the cue. The share of all tokens of role `key` is
-        averaged over the tokens of role `query` in a statement, then over the pairs that have both roles there.
+        Roles are assigned in the counterfactual. A token of the original has the role of the counterfactual's token it
+        is aligned with, and a token of the control that of the token at its position, so that the neutral words count
+        as the cue. The attention to all tokens of role `key` is averaged over the tokens of role `query` in a
+        statement, then over the pairs that have both roles there.
 
         Args:
             pairs: The pairs.
@@ -399,18 +403,18 @@ class AttentionProbe:
             - `share` `[measure side layer head query key]`, 0 to 1; `measure` is "raw" or "norm", the norm-weighted
               map (see `measures.norm_weighted`) with its rows scaled to sum to 1; `side` is "original",
               "counterfactual" or "control"; `query` and `key` are `ROLES`;
-            - `even` `[side query key]`: the share if all tokens of the statement were read alike;
-            - `n` `[side query key]`: how many pairs have both roles;
+            - `even` `[side query key]`: the share under uniform attention to all tokens of the statement;
+            - `n` `[side query key]`: the number of pairs that have both roles;
             - `change` `[measure base layer head query key]`: the counterfactual's share minus that of the `base`
               ("original" or "control"), over the pairs that have both roles on both sides;
-            - `n_changed` `[base query key]`: how many pairs these are.
+            - `n_changed` `[base query key]`: the number of these pairs.
 
         Raises:
-            InputError: for no pairs, or a statement that is longer than the model reads.
-            StatementError: for a pair whose spans hold no token.
+            InputError: for an empty list, or a statement that is longer than the model's context.
+            StatementError: for a pair with a span that contains no token.
         """
         if not pairs:
-            raise InputError("There are no pairs to read; give at least one.")
+            raise InputError("There are no pairs; give at least one.")
         sums = no_readings(self.model.cfg.n_layers, self.model.cfg.n_heads)
         tokenized = self._tokenized_pairs(pairs, control=True)
         warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
@@ -448,27 +452,27 @@ class AttentionProbe:
     def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
         tokenizer, cfg = self.model.tokenizer, self.model.cfg
         pairs = readable_by(cfg.head, pairs, cfg.labels)
-        # Before the search for cues and controls, which takes minutes where a statement is much too long.
+        # First, because the search for cues and controls would take minutes on a statement that is much too long.
         statements = iter(self._tokenized([text for pair in pairs for text in (pair.original, pair.counterfactual)]))
         completed = [complete(pair, tokenizer) for pair in pairs]
-        found = [pair.control if control and pair.control else None for pair in completed]
-        controls = iter(self._tokenized([text for text in found if text is not None]))
+        control_texts = [pair.control if control and pair.control else None for pair in completed]
+        controls = iter(self._tokenized([text for text in control_texts if text is not None]))
         return [
             tokenized_pair(
                 pair, [next(statements), next(statements), *([] if text is None else [next(controls)])], tokenizer
             )
-            for pair, text in zip(completed, found, strict=True)
+            for pair, text in zip(completed, control_texts, strict=True)
         ]
 
     def _side_batches(self, pairs: Sequence[Tokenized]) -> Iterator[list[int]]:
-        """Batches of pairs with as many sides, of similar length."""
+        """Batches of pairs of similar length that have the same number of sides."""
         for n_sides in (2, 3):
             chosen = [index for index, pair in enumerate(pairs) if len(pair.sides) == n_sides]
             for batch in self._batches([len(pairs[index]) for index in chosen], n_sides):
                 yield [chosen[index] for index in batch]
 
     def _side_metrics(self, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
-        """The metrics of each layer, all sides in one forward pass."""
+        """The metrics of each layer, from one forward pass of all sides."""
         sides = [[pair.sides[side] for pair in pairs] for side in range(len(pairs[0].sides))]
         return self._layer_metrics(self._activations(list(chain(*sides))), pairs)
 
@@ -476,9 +480,9 @@ class AttentionProbe:
     def _layer_metrics(self, activations: _Activations, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
         in_frame = frame(pairs, self.model.device, activations.z[0].dtype)
         metrics = []
-        for layer, of_layer in enumerate(zip(activations.pattern, activations.v, activations.z, strict=True)):
+        for layer, tensors in enumerate(zip(activations.pattern, activations.v, activations.z, strict=True)):
             pattern, v, z = (
-                rearrange(t, "(side batch) ... -> side batch ...", side=len(pairs[0].sides)) for t in of_layer
+                rearrange(t, "(side batch) ... -> side batch ...", side=len(pairs[0].sides)) for t in tensors
             )
             W_O = self.model.blocks[layer].get_parameter("attn.W_O")
             metrics.append(side_metrics(pattern, v, z, W_O.to(pattern.dtype), in_frame))
@@ -502,7 +506,7 @@ class AttentionProbe:
             stop_at_layer=cfg.n_layers,
             names_filter=lambda name: name.endswith(("hook_pattern", "attn.hook_v", "attn.hook_z")),
         )
-        # In half precision the model has rounded already; what is measured on top of it is not rounded again.
+        # Measures and metrics are computed in float32 at least, even if the model runs in half precision.
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         return _Activations(
             *([cache[name, layer].to(dtype) for layer in range(cfg.n_layers)] for name in ("pattern", "v", "z"))
@@ -531,7 +535,7 @@ class AttentionProbe:
         ]
 
     def _with_zeroing(self, attention: Sequence[StatementAttention]) -> list[StatementAttention]:
-        """The same with value zeroing; statements of one batch."""
+        """The attention of one batch of statements with value zeroing added."""
         padded = self._padded([one.statement for one in attention])
         maps = contributions(self.model, padded.tokens, padded.mask, "zeroing", token_type_ids=padded.types)
         return [
@@ -546,7 +550,7 @@ def _sides(pairs: Sequence[Tokenized]) -> list[TokenizedStatement]:
 
 
 def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
-    """Original against counterfactual: one table a pair of the batch."""
+    """One table per pair of the batch, comparing its original with its counterfactual."""
     arrays = rearrange([layer.compared[:, 0] for layer in layers], "layer name batch head -> batch (layer head) name")
     layer, head = (index.ravel() for index in np.indices((len(layers), layers[0].compared.shape[-1])))
     tables = []

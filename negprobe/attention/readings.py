@@ -1,4 +1,4 @@
-"""What each head reads: how much of its attention tokens of one role give to tokens of another."""
+"""The attention of each head from tokens of one role to tokens of another, averaged over pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from negprobe.base.errors import InputError
 from negprobe.statements import ROLES, align, original_roles
 
 SIDES = ("original", *COMPARED)
-"""The statements of a pair, in the order in which they are run."""
+"""The statements of a pair, in the order of the axis `side`."""
 
 MAPS = ("raw", "norm")
-"""The maps that readings are told of: attention, and attention weighted by the norm of the values."""
+"""The maps that readings are computed from: raw attention, and attention weighted by the norm of the values."""
 
 _BASES = ("original", "control")
 _CELL = ("layer", "head", "query", "key")
@@ -29,15 +29,15 @@ _CELL = ("layer", "head", "query", "key")
 
 @dataclass(frozen=True)
 class Reading:
-    """The attention that tokens of one role give to all tokens of another, in the counterfactual.
+    """The attention from tokens of one role to all tokens of another, in the counterfactual.
 
     Attributes:
-        query: The role that reads.
-        key: The role that is read.
-        raw: The share of attention, 0 to 1.
-        norm: The same after the values.
-        even: The share if every token were read alike.
-        n: How many pairs have both roles.
+        query: The role of the queries.
+        key: The role of the keys.
+        raw: The share of raw attention, 0 to 1.
+        norm: The share of norm-weighted attention, 0 to 1.
+        even: The share under uniform attention, 0 to 1.
+        n: The number of pairs that have both roles.
     """
 
     query: str
@@ -50,15 +50,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReadingChange:
-    """How much more of `key` is read at `query` in the counterfactual than in the control, or the original.
+    """The change of the attention from `query` to `key`, from the control (or the original) to the counterfactual.
 
     Attributes:
-        query: The role that reads.
-        key: The role that is read.
+        query: The role of the queries.
+        key: The role of the keys.
         base: "control", or "original" if no pair has a control.
-        raw: The difference of the shares of attention, -1 to 1.
-        norm: The same after the values.
-        n: How many pairs have both roles on both sides.
+        raw: The difference of the shares of raw attention, -1 to 1.
+        norm: The difference of the shares of norm-weighted attention, -1 to 1.
+        n: The number of pairs that have both roles on both sides.
     """
 
     query: str
@@ -71,14 +71,14 @@ class ReadingChange:
 
 @dataclass(frozen=True)
 class HeadReading:
-    """What one head reads, in short.
+    """A summary of one head's attention between roles.
 
     Attributes:
-        layer: Its layer.
-        head: Its number there.
-        raw: Where its attention is farthest above an even share.
-        norm: Where its attention after the values is.
-        change: Where its attention after the values changes most; None if no roles are in both runs.
+        layer: The head's layer.
+        head: The head's index in its layer.
+        raw: The roles for which raw attention exceeds uniform attention most.
+        norm: The roles for which norm-weighted attention exceeds uniform attention most.
+        change: The roles for which norm-weighted attention changes most; None if no pair has roles in both runs.
     """
 
     layer: int
@@ -90,51 +90,51 @@ class HeadReading:
 
 @checked
 def head_story(readings: xr.Dataset, layer: int, head: int) -> HeadReading:
-    """What a head reads most in the counterfactual, and what it reads otherwise than in the control.
+    """The roles that a head attends to most in the counterfactual, and where this differs most from the control.
 
-    Only roles that at least half as many pairs have as any are compared, so that a single pair makes no story. Two
-    things that tell little are left out: that the first token or the separator reads itself, where many heads rest, and
-    of the change the cue's own row, which differs because the cue is another word.
+    Combinations of roles that occur in less than half as many pairs as the most frequent one are ignored, because a few
+    pairs would decide them. Also ignored are attention from the first token or the separator to itself, which is high
+    in many heads, and, for the change, the queries at the cue, which differ because the cue is another word.
 
     Args:
-        readings: What `AttentionProbe.readings` returns.
+        readings: The result of `AttentionProbe.readings`.
         layer: The head's layer.
-        head: Its number there.
+        head: The head's index in its layer.
 
     Raises:
-        InputError: if there is no such head, or the readings are something else.
+        InputError: if there is no such head, or `readings` is another dataset.
     """
     if not {"side", "layer", "head", "query", "key", "measure"} <= set(readings.dims):
-        raise InputError("These are no readings of heads; give what `AttentionProbe.readings` returns.")
+        raise InputError("readings must be the result of `AttentionProbe.readings`.")
     if layer not in readings["layer"] or head not in readings["head"]:
         n_layers, n_heads = readings.sizes["layer"], readings.sizes["head"]
         raise InputError(f"There is no head {layer}.{head}: there are {n_layers} layers of {n_heads} heads.")
-    of_head = readings.sel(layer=layer, head=head)
-    here = of_head.sel(side="counterfactual")
-    above_even = (here["share"] - here["even"]).where(~_resting(here))
+    head_readings = readings.sel(layer=layer, head=head)
+    counterfactual = head_readings.sel(side="counterfactual")
+    above_even = (counterfactual["share"] - counterfactual["even"]).where(~_resting(counterfactual))
     raw, norm = (
-        Reading(query, key, *_shares(here["share"], query, key), float(cell["even"]), int(cell["n"]))
+        Reading(query, key, *_shares(counterfactual["share"], query, key), float(cell["even"]), int(cell["n"]))
         for measure in MAPS
-        for query, key in [_largest(above_even.sel(measure=measure), here["n"])]
-        for cell in [here.sel(query=query, key=key)]
+        for query, key in [_largest(above_even.sel(measure=measure), counterfactual["n"])]
+        for cell in [counterfactual.sel(query=query, key=key)]
     )
     base = "control" if readings["n_changed"].sel(base="control").any() else "original"
-    n = of_head["n_changed"].sel(base=base)
+    n = head_readings["n_changed"].sel(base=base)
     if not n.any():
         return HeadReading(layer, head, raw, norm, None)
-    change = of_head["change"].sel(base=base)
+    change = head_readings["change"].sel(base=base)
     query, key = _largest(abs(change.sel(measure="norm")).where((change["query"] != "cue") & ~_resting(change)), n)
     changed = ReadingChange(query, key, base, *_shares(change, query, key), int(n.sel(query=query, key=key)))
     return HeadReading(layer, head, raw, norm, changed)
 
 
 def _resting(cells: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Which cells are special tokens that read themselves."""
+    """Whether a cell is the attention of [CLS] or [SEP] to itself."""
     return (cells["query"] == cells["key"]) & cells["query"].isin(["cls", "sep"])
 
 
 def _largest(values: xr.DataArray, n: xr.DataArray) -> tuple[str, str]:
-    """The query and key role of the largest value that enough pairs have."""
+    """The query and key role of the largest value, among cells with at least half the maximum number of pairs."""
     cells = values.where(2 * n >= n.max()).stack(cell=("query", "key"))
     query, key = cells["cell"].values[int(cells.argmax("cell"))]
     return str(query), str(key)
@@ -148,14 +148,14 @@ def _shares(shares: xr.DataArray, query: str, key: str) -> tuple[float, float]:
 def role_matrices(
     pairs: Sequence[Tokenized], tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "side batch pos role"]:
-    """1 where a token has a role, for every side of a batch of pairs with as many sides; padding has none."""
+    """One-hot roles of the tokens of a batch of pairs that all have the same number of sides; 0 for padding."""
     matrices = np.zeros((len(pairs[0].sides), len(pairs), max(map(len, pairs)), len(ROLES)))
     for row, pair in enumerate(pairs):
-        # A control shares the counterfactual's positions.
+        # A control has the same positions as the counterfactual.
         original, counterfactual = pair.sides[:2]
-        here = original_roles(original, pair.roles, align(original, counterfactual), tokenizer, pair.pair.target)
-        of_sides = [here, *[pair.roles] * (len(pair.sides) - 1)]
-        for side, names in enumerate(of_sides):
+        in_original = original_roles(original, pair.roles, align(original, counterfactual), tokenizer, pair.pair.target)
+        side_roles = [in_original, *[pair.roles] * (len(pair.sides) - 1)]
+        for side, names in enumerate(side_roles):
             matrices[side, row, np.arange(len(names)), [ROLES.index(name) for name in names]] = 1
     return torch.from_numpy(matrices).to(device, dtype)
 
@@ -163,14 +163,14 @@ def role_matrices(
 def role_shares(
     rows: Float[Tensor, "*batch head query key"], role: Float[Tensor, "*batch pos role"]
 ) -> Float[Tensor, "*batch head role other"]:
-    """What a token of a role gives to all tokens of another, the mean over the role's tokens; 0 without any."""
+    """The attention to all tokens of role `other`, averaged over the queries of role `role`; 0 without such queries."""
     mean = role / role.sum(dim=-2, keepdim=True).clamp(min=1)
     given = einsum(rows, role, "... head query key, ... key other -> ... head query other")
     return einsum(mean, given, "... query role, ... head query other -> ... head role other")
 
 
 def no_readings(n_layers: int, n_heads: int) -> xr.Dataset:
-    """The sums that readings are the means of, before any pair is added."""
+    """A dataset of zeros to which `add_readings` adds the shares of each batch."""
     sizes = {"measure": len(MAPS), "side": len(SIDES), "base": len(_BASES), "layer": n_layers, "head": n_heads}
     sizes |= {"query": len(ROLES), "key": len(ROLES)}
     shapes = {
@@ -202,9 +202,9 @@ def add_readings(
     shares: Float[Tensor, "measure side batch layer head query_role key_role"],
     role: Float[Tensor, "side batch pos role"],
 ) -> None:
-    """Add a batch of pairs, all of as many sides, to the sums.
+    """Add a batch of pairs, all with the same number of sides, to the sums in place.
 
-    A share is 0 where a role has no token, so that the sum over pairs needs no mask; only changes do.
+    A share is 0 where a role has no token, so only the changes need a mask.
     """
     shares, role = shares.cpu().double(), role.cpu().double()
     n_sides, tokens = len(role), role.sum(dim=-2)
@@ -223,7 +223,7 @@ def add_readings(
 
 
 def mean_readings(sums: xr.Dataset) -> xr.Dataset:
-    """The means over the pairs that were added; NaN where there are none."""
+    """The means over the added pairs; NaN where there are none."""
     n, n_changed = (sums[name].where(sums[name] > 0) for name in ("n", "n_changed"))
     means = {"share": sums["share"] / n, "change": sums["change"] / n_changed, "even": sums["even"] / n}
     return sums.assign({name: values.transpose(*sums[name].dims) for name, values in means.items()})

@@ -1,4 +1,4 @@
-"""Which pairs a model can answer, so that a patch has something to move."""
+"""Selecting the pairs that a model can answer, and the objective of their unpatched runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +24,14 @@ _PAIRS_AT_ONCE = 64
 
 @dataclass(frozen=True, repr=False)
 class Answerable:
-    """The pairs that have an objective.
+    """The pairs for which the default objective is defined.
 
     Attributes:
-        pairs: The pairs by their index in what was asked for, with a classifier's labels where a pair had none.
-        unanswerable: For each other index, the reason.
-        own_labels: The indices whose labels are the classifier's own and not the pair's, so that they say nothing about
-            whether it is right.
+        pairs: The answerable pairs, by their index in the given sequence. A pair without target and foil has those that
+            the classifier predicts.
+        unanswerable: The reason for each other index.
+        own_labels: The indices of pairs whose target and foil are the classifier's own predictions. They cannot be used
+            to compute an accuracy.
         same_labels: The indices of pairs without labels whose two statements the classifier gives the same label.
     """
 
@@ -44,19 +45,19 @@ class Answerable:
 
 @checked
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
-    """Sort out the pairs whose objective (see `default_objective`) can be read.
+    """The pairs for which the default objective is defined (see `default_objective`), and the reasons for the others.
 
-    No statement may be longer than the model reads. A masked LM needs target and foil, each a single token in the place
-    of [MASK], and one [MASK] in every statement. A classifier needs two labels: the pair's target and foil (upper or
-    lower case), or, if the pair has neither and the model chooses exactly one label, those that it gives the original
-    and the counterfactual. A model with a single logit, or without a head, has an objective for every pair. Without a
-    masked-LM head, a [MASK] is filled with the target.
+    No statement may be longer than the model's context. A masked LM needs a target and a foil, each a single token in
+    the place of [MASK], and one [MASK] in each statement. A classifier needs two different labels: the pair's target
+    and foil (in upper or lower case) or, if the pair has neither and the model predicts exactly one label per text, its
+    predictions for the original and the counterfactual. For a model with a single logit, or without a head, every pair
+    is answerable. For models without a masked-LM head, a [MASK] is filled with the target.
 
     Raises:
         PatchingError: for a model without a tokenizer.
     """
     if model.tokenizer is None:
-        raise PatchingError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
+        raise PatchingError("The model has no tokenizer; pass one to HookedEncoder.from_pretrained.")
     kept: dict[int, StatementPair] = {}
     reasons: dict[int, str] = {}
     own_labels, same_labels = [], []
@@ -93,17 +94,17 @@ def objective_values(
     """The objective of each pair's unpatched runs.
 
     Returns:
-        A row per pair with the columns `original`, `counterfactual` and `control`, NaN where a pair has no control.
+        A row per pair with the columns `original`, `counterfactual` and `control`; NaN where a pair has no control.
 
     Raises:
-        PatchingError: for an objective that the model or a pair does not have.
+        PatchingError: for an objective that is not defined for the model or a pair.
         StatementError, InputError: for a statement that cannot be run.
     """
     objective = objective or default_objective(model)
     table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
         runs = pair_runs(model, [pairs[i] for i in indices], "noising")
-        # A missing control is run as the original, which keeps the rows together, and then struck out.
+        # The original is run in place of a missing control, to keep one row per pair, and set to NaN below.
         controls = tokenized_run(model, [pair.control or pair.original for pair in runs.pairs])
         sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
         rows = torch.arange(len(indices), device=model.device)
@@ -136,7 +137,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
     if model.cfg.head == "none" or len(model.cfg.labels) == 1:
         return ""
     if not pair.target or not pair.foil:
-        return "the pair names no target and foil"
+        return "the pair has no target or foil"
     if pair.target == pair.foil:
         return f"target and foil are both {quoted(pair.target)}"
     if model.cfg.head == "classification":
@@ -151,7 +152,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
         statement = tokenize(text, tokenizer)
         masks = statement.ids.count(tokenizer.mask_token_id)
         if masks != 1:
-            return f"a statement has {masks} mask tokens, not one"
+            return f"a statement has {masks} mask tokens instead of one"
         try:
             target, foil = (answer_id(model, statement, word) for word in (pair.target, pair.foil))
         except PatchingError as error:
@@ -162,4 +163,4 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
 
 
 def _same(pair: StatementPair) -> str:
-    return f"target and foil are the same to the model: {quoted(pair.target)} and {quoted(pair.foil)}"
+    return f"target and foil are the same for the model: {quoted(pair.target)} and {quoted(pair.foil)}"

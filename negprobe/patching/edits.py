@@ -1,4 +1,4 @@
-"""What a run replaces: some entries of one activation, by given values."""
+"""Edits: given values that replace entries of one activation in a batch of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from negprobe.patching.sites import SITES
 
 @dataclass(frozen=True)
 class Edit:
-    """Entries of one activation that a batch of runs replaces.
+    """Entries of one activation to replace in a batch of runs.
 
     Attributes:
-        site: Which activation, a name of `SITES`.
-        layer: Of which layer; 0 for the embeddings.
+        site: The activation, a name of `SITES`.
+        layer: The layer; 0 for the embeddings.
         where: The entries: `[run pos]`, `[run pos head]` for a site with heads, `[run head query key]` for a map.
-        values: What they become, of the site's shape, a row for each run or fewer.
-        of: Which row of `values` each run takes.
-        renormalize: Whether the rows of a pattern are scaled to sum 1 afterwards.
+        values: The new values, with the shape of the site's activation; several runs may share a row.
+        of: The row of `values` that each run uses.
+        renormalize: Whether to scale the rows of a pattern to sum to 1 afterwards.
     """
 
     site: str
@@ -33,14 +33,14 @@ class Edit:
 
     @property
     def touched(self) -> Bool[Tensor, "run pos"]:
-        """The positions at which any entry is replaced; of a map, the queries."""
+        """The positions at which an entry is replaced; for a map, the queries."""
         if SITES[self.site].is_map:
             return self.where.any(dim=3).any(dim=1)
         return self.where.any(dim=2) if self.where.ndim == 3 else self.where
 
 
 def touched(edits: Sequence[Edit], like: Bool[Tensor, "run pos"]) -> Bool[Tensor, "run pos"]:
-    """The positions at which any of the edits replaces anything."""
+    """The positions at which at least one of the edits replaces an entry."""
     anywhere = torch.zeros_like(like)
     for edit in edits:
         anywhere |= edit.touched
@@ -56,7 +56,7 @@ def replaced(activation: Float[Tensor, "run ..."], edit: Edit) -> Float[Tensor, 
 def replaced_queries(
     attention: Float[Tensor, "run head query key"], edit: Edit, queries: Int[Tensor, "run query"]
 ) -> Float[Tensor, "run head query key"]:
-    """A map of some queries after the edit."""
+    """The rows of a map for the given queries, after the edit."""
     where, values = (
         torch.take_along_dim(whole, rearrange(queries, "run query -> run 1 query 1"), dim=2)
         for whole in (edit.where, edit.values[edit.of])
@@ -67,7 +67,7 @@ def replaced_queries(
 def replaced_rows(
     rows: Float[Tensor, "row ..."], edit: Edit, run: Int[Tensor, " row"], pos: Int[Tensor, " row"]
 ) -> Float[Tensor, "row ..."]:
-    """Some rows of the activation, each the vector (or the heads' vectors) of one run and position, after the edit."""
+    """Rows of the activation after the edit; a row is the vector (or the heads' vectors) of one run and position."""
     where = edit.where[run, pos]
     index = where.nonzero(as_tuple=True)
     if not len(index[0]):

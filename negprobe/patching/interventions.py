@@ -1,4 +1,4 @@
-"""Chosen patches, alone or several in one run: "heads 1.2 and 3.0 at the cue"."""
+"""Patches chosen one by one, each in its own run or several in one run, such as "heads 1.2 and 3.0 at the cue"."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,18 +36,18 @@ from negprobe.statements import ROLES, StatementPair
 @checked
 @dataclass(frozen=True)
 class Patch:
-    """One part of an activation that is replaced; whatever is left open means all of it.
+    """A part of an activation to replace; a field that is None does not restrict the part.
 
     Attributes:
         site: A name of `SITES`.
-        layer: A layer; None for every layer.
-        head: A head; None for every head.
-        position: A position of the base's tokens (of a map, a query); None for every token.
-        role: A role of tokens, instead of a position.
-        key_position: Of a map, the position of the keys.
-        key_role: Of a map, the role of the keys, instead of a position.
-        how: What it is replaced by (see `replacements.How`).
-        renormalize: Whether the rows of a patched "pattern" are scaled to sum 1 again.
+        layer: A layer; None for all layers.
+        head: A head; None for all heads.
+        position: A token position in the base (for a map, the position of the query); None for all tokens.
+        role: A token role, instead of a position.
+        key_position: For a map, the position of the key; None for all keys.
+        key_role: For a map, the role of the keys, instead of a position.
+        how: The kind of replacement (see `replacements.How`).
+        renormalize: Whether to scale the rows of a patched "pattern" to sum to 1 again.
     """
 
     site: str
@@ -91,29 +91,29 @@ def patch(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Run chosen patches on every pair, all in one run or each in its own.
+    """The objective of patched runs: each pair is run with all patches together, or once for each patch or set.
 
     Args:
         model: The model.
         pairs: One pair, or several of any length.
-        patches: One patch, several, or several sets of patches. `[[a, b], [c]]` makes one run for each set: `a` and `b`
-            act together, `c` alone.
-        together: Whether several patches act together in one run (True) or each in its own run (False). Required for a
-            plain list of several patches, which could mean either.
-        direction: Whose run is the base, as in `patch_sweep`.
-        reference: The statements "mean" is taken over; by default `pairs`.
-        objective: What is read from a run; by default `default_objective(model)`.
-        seed: Of the choice of pairs in "resample".
-        progress: Told how many pairs are done.
+        patches: One patch, several patches, or several sets of patches. `[[a, b], [c]]` makes one run for each set: `a`
+            and `b` in one run, `c` in another.
+        together: Whether several patches are made together in one run (True) or each in its own run (False). Required
+            for a plain list of several patches, which could mean either.
+        direction: Which run is patched (the base), as in `patch_sweep`.
+        reference: The pairs whose two statements "mean" averages over; by default `pairs`.
+        objective: The objective; by default `default_objective(model)`.
+        seed: Seed for the choice of pairs in "resample".
+        progress: Called after each batch with the number of finished pairs.
 
     Returns:
-        A dataset with `patched` `[pair patch]`, one `patch` for each run (NaN where a pair has no token for one of its
-        patches), and `base` and `source` `[pair]`; the coordinate `patch` names what each run replaces.
+        A dataset with `patched` `[pair patch]`, one `patch` for each run (NaN if a pair has no token for one of the
+        run's patches), and `base` and `source` `[pair]`; the coordinate `patch` describes the patches of each run.
 
     Raises:
-        PatchingError: for a site, layer, head, position or role that does not exist, for a query left
-            without a key, for no pairs or no patches at all, for several patches without `together`, and for sets
-            with `together=True`.
+        PatchingError: for an unknown site, layer, head, position or role, for a query that would be left without keys,
+            for an empty list of pairs or patches, for several patches without `together`, and for sets with
+            `together=True`.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
@@ -134,12 +134,12 @@ def patch(
         if any(how == "resample" for _, how in wanted):
             given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
         base, source = base_runs(model, runs.base, runs.source)
-        news = {asked: _replacement(model, runs, base, source, *asked, given, means) for asked in wanted}
-        every = torch.arange(len(indices), device=model.device)
+        news = {(site, how): _replacement(model, runs, base, source, site, how, given, means) for site, how in wanted}
+        all_pairs = torch.arange(len(indices), device=model.device)
         read = readout_for(objective, model, runs, runs.base)
-        base_values[indices] = read(base.resid[-1], every).cpu().double()
+        base_values[indices] = read(base.resid[-1], all_pairs).cpu().double()
         read_source = readout_for(objective, model, runs, runs.source)
-        source_values[indices] = read_source(source.resid[-1], every).cpu().double()
+        source_values[indices] = read_source(source.resid[-1], all_pairs).cpu().double()
         unmatched[indices] = unmatched_tokens(runs)
         for number, members in enumerate(sets):
             wheres = [_where(model, runs, news[one.site, one.how], one) for one in members]
@@ -170,20 +170,24 @@ def patch(
 
 
 def _sets(patches: Patch | Sequence[Patch | Sequence[Patch]], together: bool | None) -> list[tuple[Patch, ...]]:
-    """What each run replaces."""
+    """The patches of each run.
+
+    Raises:
+        PatchingError: for an empty list or set, or if `together` is missing or contradicts the sets.
+    """
     given = [patches] if isinstance(patches, Patch) else list(patches)
     sets = [(one,) if isinstance(one, Patch) else tuple(one) for one in given]
     if not sets or not all(sets):
-        raise PatchingError("There is nothing to patch; give at least one patch in every set.")
+        raise PatchingError("There are no patches, or a set is empty; give at least one patch in each set.")
     is_plain = all(isinstance(one, Patch) for one in given)
     if is_plain and len(sets) > 1 and together is None:
         raise PatchingError(
-            f"A plain list of {len(sets)} patches is ambiguous: set together=True or together=False, to make them in "
-            "one run or each in its own."
+            f"A plain list of {len(sets)} patches is ambiguous: set together=True to make them in one run, or "
+            "together=False to make each in its own run."
         )
     if together and not is_plain:
         raise PatchingError(
-            "together=True contradicts sets of patches, each of which is a run of its own; leave it out, or give one "
+            "together=True contradicts sets of patches, because each set has its own run; omit together, or give one "
             "plain list of patches."
         )
     return [tuple(one for members in sets for one in members)] if together else sets
@@ -196,23 +200,23 @@ def _check(model: HookedEncoder, one: object) -> None:
     for name in ("layer", "head", "position", "key_position"):
         number = getattr(one, name)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
-            raise PatchingError(f"The {name} of a patch is a whole number from 0, not {number!r}.")
+            raise PatchingError(f"The {name} of a patch must be a whole number of at least 0, or None, got {number!r}.")
     check_how(site, one.how, one.renormalize)
     if one.layer is not None and (not site.has_layers or not 0 <= one.layer < model.cfg.n_layers):
-        has = f"{model.cfg.n_layers} layers, from 0" if site.has_layers else "no layers of this site"
-        raise PatchingError(f"There is no layer {one.layer} for {one.site!r}; the model has {has}.")
+        allowed = f"layers 0 to {model.cfg.n_layers - 1}" if site.has_layers else "no layers; use layer=None"
+        raise PatchingError(f"There is no layer {one.layer} of {one.site!r}; it has {allowed}.")
     if one.head is not None and (not site.has_heads or not 0 <= one.head < model.cfg.n_heads):
-        has = f"{model.cfg.n_heads} heads, from 0" if site.has_heads else "no heads at this site"
-        raise PatchingError(f"There is no head {one.head} for {one.site!r}; the model has {has}.")
+        allowed = f"heads 0 to {model.cfg.n_heads - 1}" if site.has_heads else "no heads; use head=None"
+        raise PatchingError(f"There is no head {one.head} of {one.site!r}; it has {allowed}.")
     for role in (one.role, one.key_role):
         if role is not None and role not in ROLES:
             raise PatchingError(f"There is no role {role!r}; choose one of {', '.join(ROLES)}.")
     if (one.position is not None and one.role is not None) or (
         one.key_position is not None and one.key_role is not None
     ):
-        raise PatchingError(f"{one} names both a position and a role; give one of them.")
+        raise PatchingError(f"{one} has both a position and a role; give only one of them.")
     if (one.key_position is not None or one.key_role is not None) and not site.is_map:
-        raise PatchingError(f"{one.site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
+        raise PatchingError(f"Site {one.site!r} has no keys; use keys only with 'attn_scores' or 'pattern'.")
 
 
 def _replacement(
@@ -232,7 +236,7 @@ def _replacement(
 
 
 def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -> Bool[Tensor, "pair ..."]:
-    """The entries a patch replaces, pair by pair."""
+    """The entries that a patch replaces in each pair."""
     tokens = _tokens(runs, one.position, one.role) & new.available
     site = SITES[one.site]
     if not site.has_heads:
@@ -250,7 +254,7 @@ def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -
 def _check_attention_left(
     runs: PairRuns, together: Sequence[Patch], wheres: Sequence[Bool[Tensor, "pair ..."]]
 ) -> None:
-    """Refuse patches that together take a query's attention to every token."""
+    """Raise an error if the patches together would remove a query's attention to all tokens."""
     emptying = [(one, where) for one, where in zip(together, wheres, strict=True) if _takes_attention(one)]
     real = runs.base.mask.bool()
     for layer in {one.layer for one, _ in emptying}:
@@ -258,7 +262,8 @@ def _check_attention_left(
         nothing_left = (gone | rearrange(~real, "pair key -> pair 1 1 key")).all(dim=-1)
         if bool((nothing_left & rearrange(real, "pair query -> pair 1 query")).any()):
             raise PatchingError(
-                f"{' + '.join(map(str, together))} leaves a query without any token to look at; take fewer keys away."
+                f"{' + '.join(map(str, together))} would leave a query without any token to attend to; remove fewer "
+                "keys."
             )
 
 
@@ -274,7 +279,10 @@ def _tokens(runs: PairRuns, position: int | None, role: str | None) -> Bool[Tens
         return real
     shortest = int(runs.base.mask.sum(dim=1).min())
     if not 0 <= position < shortest:
-        raise PatchingError(f"There is no position {position} in a statement of {shortest} tokens; count from 0.")
+        raise PatchingError(
+            f"There is no position {position}: the shortest statement has {shortest} tokens, positions 0 to "
+            f"{shortest - 1}."
+        )
     chosen = torch.zeros_like(real)
     chosen[:, position] = True
     return chosen

@@ -1,7 +1,7 @@
-"""What a patch is measured by: one number a run, read from the last hidden states.
+"""Objectives: the scalar that a patch moves, computed for each run from the last hidden states.
 
-Each objective is made for one side of a batch of pairs, and then read for any number of patched runs of it. Only what
-it needs of the last block and of the head is computed.
+An objective makes a `Readout` for one side of a batch of pairs, which is then applied to any number of patched runs of
+that side. Only the positions and the part of the head that the objective needs are computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,18 +27,18 @@ from negprobe.statements.gap_tokens import gap_token
 
 @dataclass(frozen=True)
 class Readout:
-    """Reads one number from each run.
+    """Computes the objective of each run.
 
     Attributes:
-        positions: The positions whose last hidden states it reads, the same number for each pair; None for all.
-        read: From the states there, and the pair each run belongs to, to the runs' numbers.
+        positions: The positions whose last hidden states are needed, the same number for each pair; None for all.
+        read: Computes the objective from the states at these positions and the index of each run's pair.
     """
 
     positions: Int[Tensor, "pair read"] | None
     read: Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
 
     def __call__(self, resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        """Read runs from all their last hidden states."""
+        """The objective of each run, from its last hidden states at all positions."""
         return self.read(_states_at(resid, self.positions, pair), pair)
 
 
@@ -53,31 +53,31 @@ Objective = Callable[[HookedEncoder, PairRuns, Run], Readout]
 
 
 def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """What an objective reads from one side.
+    """The readout that an objective makes for one side.
 
     Raises:
-        PatchingError: for something that is no objective, and what the objective itself raises.
+        PatchingError: if `objective` is not an objective, or if the objective itself raises it.
     """
     try:
         made = objective(model, runs, side)
     except TypeError as error:
         raise PatchingError(
-            f"{quoted(objective)} is no objective ({quoted(str(error))}); make one of a function of the output with "
-            "objective_from."
+            f"{quoted(objective)} is not an objective ({quoted(str(error))}); to use a function of the model's output, "
+            "wrap it with objective_from."
         ) from error
     if not isinstance(made, Readout):
         raise PatchingError(
-            f"{quoted(objective)} returned {type(made).__name__} and no Readout; make an objective of a function "
-            "of the output with objective_from."
+            f"{quoted(objective)} returned {type(made).__name__}, not a Readout; to use a function of the model's "
+            "output, wrap it with objective_from."
         )
     return made
 
 
 @checked
 def default_objective(model: HookedEncoder) -> Objective:
-    """The objective of a model's head: logit difference at [MASK], class-logit difference, or embedding contrast.
+    """The objective for a model's head: logit difference at [MASK], class-logit difference or embedding contrast.
 
-    A classifier with a single logit (a regressor, a cross-encoder) has no logit difference: its objective is the logit.
+    For a classifier with a single logit (a regressor, a cross-encoder), it is that logit.
     """
     if len(model.cfg.labels) == 1:
         return single_logit
@@ -93,14 +93,14 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     """`logit(target) - logit(foil)` at the mask token of a masked LM.
 
     Raises:
-        PatchingError: without a masked-LM head, for a pair without target or foil, one of them not a single token in
-            the place of the mask token, or a statement that does not have exactly one mask token.
+        PatchingError: for a model without a masked-LM head, for a pair without target or foil, for a target or foil
+            that is not a single token in the place of [MASK], and for a statement without exactly one mask token.
     """
     at = _mask_positions(model, side)
     target, foil = _word_ids(model, runs, side, "target"), _word_ids(model, runs, side, "foil")
     if is_hooked(model.mlm_head, model.unembed):
         return _answer_difference(model, side, target, foil)
-    # Only two words are compared, so only their difference of unembedding vectors is needed.
+    # Only two words are compared, so the difference of their unembedding vectors suffices.
     direction = model.W_U[:, target].T - model.W_U[:, foil].T
     bias = model.b_U[target] - model.b_U[foil]
 
@@ -112,11 +112,11 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
 
 @checked
 def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """`logit(target) - logit(foil)` of a classifier, target and foil being label names, in any case.
+    """`logit(target) - logit(foil)` of a classifier, where target and foil are label names, in upper or lower case.
 
     Raises:
-        PatchingError: without a classification head of several labels, or for a pair whose target or foil is not a
-            label.
+        PatchingError: for a model without a classification head or with a single label, and for a pair whose target or
+            foil is not a label.
     """
     if model.cfg.head != "classification":
         raise PatchingError(f"{model.cfg.model_name!r} is not a classifier, so it has no class logits.")
@@ -129,9 +129,9 @@ def class_logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> R
 
 @checked
 def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """The logit of a single-logit classifier: a regressor's value, or a cross-encoder's score before any sigmoid.
+    """The logit of a classifier with one logit: a regressor's value, or a cross-encoder's score before any sigmoid.
 
-    It needs neither target nor foil.
+    The pairs need neither target nor foil.
 
     Raises:
         PatchingError: for a model with another head, or with several labels.
@@ -147,14 +147,14 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 
 @checked
 def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """The probability of the target: of that label for a classifier, of that word at the mask for a masked LM.
+    """The probability of the target: a label of a classifier, or a word at [MASK] of a masked LM.
 
-    A classifier's probabilities are a softmax over its labels, or a sigmoid for each label if labels do not exclude
-    each other (`problem_type` "multi_label_classification") or there is only one, as in Hugging Face's pipelines.
+    As in Hugging Face's pipelines, a classifier's probabilities are a softmax over its labels, or a sigmoid for each
+    label if the labels do not exclude each other (`problem_type` "multi_label_classification") or there is only one.
 
     Raises:
-        PatchingError: for a model without a head, a regression model, a pair without a target the model knows, or a
-            statement that does not have exactly one mask token.
+        PatchingError: for a model without a head, a regression model, a pair whose target is missing, not a label or
+            not a single token, and a statement without exactly one mask token.
     """
     positions, logits = _answer_logits(model, side)
     _check_probabilities(model, "target_probability")
@@ -171,15 +171,14 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
 
 @checked
 def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """How far the answer's distribution is from the unpatched one: `KL(unpatched base || run)`, in nats, at least 0.
+    """`KL(unpatched base || run)` of the answer's distribution, in nats, at least 0.
 
-    The distribution is over a masked LM's words at the mask, or over a classifier's labels. If several labels can hold
-    together, each label is a distribution of its own (it holds or not), and the divergences are summed. It is 0 for the
-    base, so that a normalised effect is the share of the way, in nats, to the source's distribution.
+    The distribution is over the vocabulary at [MASK] for a masked LM, or over the labels for a classifier. If the
+    labels do not exclude each other, the divergences of the labels' binary distributions are summed. The objective is 0
+    for the base, so a normalised effect is a run's divergence divided by the source's.
 
     Raises:
-        PatchingError: for a model without a head, a regression model, or a statement that does not have exactly one
-            mask token.
+        PatchingError: for a model without a head, a regression model, or a statement without exactly one mask token.
     """
     positions, logits = _answer_logits(model, side)
     _check_probabilities(model, "kl_divergence")
@@ -188,9 +187,10 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     def outcomes(answers: Float[Tensor, "run answer"]) -> Float[Tensor, "run outcome"]:
         return label_log_likelihoods(answers, model.cfg) if is_classifier else answers.log_softmax(dim=-1)
 
-    every = torch.arange(len(runs.pairs), device=model.device)
+    all_pairs = torch.arange(len(runs.pairs), device=model.device)
     base_positions, base_logits = _answer_logits(model, runs.base)
-    clean = outcomes(base_logits(_states_at(last_hidden_states(model, runs.base), base_positions, every), every))
+    base_states = _states_at(last_hidden_states(model, runs.base), base_positions, all_pairs)
+    clean = outcomes(base_logits(base_states, all_pairs))
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         found = outcomes(logits(states, pair))
@@ -199,20 +199,23 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     return Readout(positions, read)
 
 
-FLAT_AT_THE_BASE = "kl_divergence is least at the base run, so that its gradient there is 0 and estimates nothing."
+FLAT_AT_THE_BASE = (
+    "kl_divergence has its minimum at the base run, so its gradient there is 0 and cannot estimate effects."
+)
 
 
 @checked
 def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-    """How much nearer a pooled embedding is to the original's than to the counterfactual's.
+    """How much more similar a pooled embedding is to the original's than to the counterfactual's.
 
-    `cos(e, e_original) - cos(e, e_counterfactual)`: positive on the original's side, negative on the counterfactual's,
-    from -2 to 2; `e_original` and `e_counterfactual` are the unpatched runs' embeddings.
+    `cos(e, e_original) - cos(e, e_counterfactual)`, from -2 to 2: positive if the embedding is closer to the original's
+    and negative if it is closer to the counterfactual's. `e_original` and `e_counterfactual` are the embeddings of the
+    unpatched runs.
 
     Raises:
         PatchingError: for a model with a head.
     """
-    # Tokenized as the runs are, so that a [MASK] is the model's own mask token here too.
+    # Tokenized in the same way as the runs, so that a [MASK] becomes the model's own mask token.
     originals, counterfactuals = (
         _embeddings(model, [getattr(pair, name) for pair in runs.pairs]) for name in ("original", "counterfactual")
     )
@@ -235,15 +238,15 @@ OBJECTIVES: dict[str, Objective] = {
         embedding_contrast,
     )
 }
-"""The objectives that a name stands for alone, as in a saved circuit or on a command line."""
+"""The objectives that their name fully describes, for saved circuits and command lines."""
 
 
 @checked
 def cosine_to(reference: str) -> Objective:
-    """The cosine of a pooled embedding to that of a reference sentence; for models without a head.
+    """An objective: the cosine between a pooled embedding and that of a reference sentence, for models without a head.
 
     Raises:
-        PatchingError: when it is used with a model that has a head.
+        PatchingError: if the objective is used with a model that has a head.
     """
 
     def cosine(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
@@ -258,14 +261,14 @@ def cosine_to(reference: str) -> Objective:
 def objective_from(
     function: Callable[[Float[Tensor, "run *output"], Sequence[StatementPair]], Float[Tensor, " run"]],
 ) -> Objective:
-    """An objective of your own: a function of the model's whole output and the pair of each run.
+    """An objective made from a function of the model's output and the pair of each run.
 
-    The output is what the model returns: logits `[run pos d_vocab]` of a masked LM (at padding they mean nothing),
-    `[run label]` of a classifier, embeddings `[run d_model]` without a head. Nothing can be left out of the last block
-    and the head for it, so it is slower than the others.
+    The output is what the model returns: logits `[run pos d_vocab]` of a masked LM (not meaningful at padding), logits
+    `[run label]` of a classifier, or embeddings `[run d_model]` of a model without a head. It is slower than the
+    built-in objectives, because the last block and the head are computed at all positions.
 
     Raises:
-        PatchingError: when it is used and does not return one number a run, or NaN.
+        PatchingError: if the objective is used and the function does not return one number per run, or returns NaN.
     """
 
     def own(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
@@ -275,15 +278,16 @@ def objective_from(
             if not isinstance(values, Tensor) or values.shape != (len(resid),):
                 found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
                 raise PatchingError(
-                    f"{own.__name__} returned {found} for {len(resid)} runs; an objective returns one number a run."
+                    f"{own.__name__} returned {found} for {len(resid)} runs; an objective must return one number per "
+                    "run."
                 )
             if bool(values.isnan().any()):
                 first = pairs[int(values.isnan().nonzero()[0])]
                 raise PatchingError(
-                    f"{own.__name__} returned NaN for a run of {quoted(first.original)}; an objective returns a number "
-                    "for every run, as NaN stands for a part that a pair does not have."
+                    f"{own.__name__} returned NaN for a run of {quoted(first.original)}; an objective must return a "
+                    "number for every run, because NaN marks parts that a pair does not have."
                 )
-            # Whether an answer is right is a number too.
+            # A function may return booleans, such as whether an answer is correct.
             return values.to(resid.dtype)
 
         return Readout(None, read)
@@ -293,10 +297,10 @@ def objective_from(
 
 
 def answer_id(model: HookedEncoder, statement: TokenizedStatement, word: str) -> int:
-    """Token id of a word in the place of a statement's only mask token (see `gap_tokens.gap_token`).
+    """The token id of a word that replaces a statement's only mask token (see `gap_tokens.gap_token`).
 
     Raises:
-        PatchingError: if the word is not a single token of the vocabulary there.
+        PatchingError: if the word is not a single token in that place.
     """
     assert model.tokenizer is not None
     token = gap_token(statement, word, model.tokenizer)
@@ -315,7 +319,7 @@ def _mask_positions(model: HookedEncoder, side: Run) -> Int[Tensor, "pair 1"]:
     for row, count in enumerate(is_mask.sum(dim=1).tolist()):
         if count != 1:
             raise PatchingError(
-                f"A statement has {count} mask tokens; the answer is read at exactly one: "
+                f"A statement has {count} mask tokens, but this objective needs exactly one: "
                 f"{quoted(side.statements[row].text)}."
             )
     return is_mask.long().argmax(dim=1, keepdim=True)
@@ -331,9 +335,9 @@ def _answer_logits(
     Int[Tensor, "pair 1"] | None,
     Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, "run answer"]],
 ]:
-    """The positions that a model's answer is read from (None for all), and its logits from the states there.
+    """The positions that a model's answer is computed from (None for all), and the function from states to logits.
 
-    A head with hooks gets the states of all positions, as in the model's own forward pass.
+    If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
     """
     if model.cfg.head == "classification":
         positions = None if is_hooked(model.classifier) else _first_positions(side)
@@ -349,7 +353,7 @@ def _answer_logits(
 def _answer_difference(
     model: HookedEncoder, side: Run, target: Int[Tensor, " pair"], foil: Int[Tensor, " pair"]
 ) -> Readout:
-    """`logit(target) - logit(foil)`, read from all logits of an answer."""
+    """The readout of `logit(target) - logit(foil)`, from all logits of an answer."""
     positions, logits = _answer_logits(model, side)
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
@@ -387,14 +391,17 @@ def _word_ids(model: HookedEncoder, runs: PairRuns, side: Run, name: str) -> Int
     for pair, statement in zip(runs.pairs, side.statements, strict=True):
         word = getattr(pair, name)
         if not word:
-            raise PatchingError(f"{quoted(pair.original)} has no {name}, which this objective needs.")
+            raise PatchingError(f"The pair {quoted(pair.original)} has no {name}, which this objective needs; set it.")
         ids.append(answer_id(model, statement, word))
     return torch.tensor(ids, device=model.device)
 
 
 def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_model"]:
     if model.cfg.head != "none":
-        raise PatchingError(f"{model.cfg.model_name!r} has a head; this objective is for models without.")
+        raise PatchingError(
+            f"{model.cfg.model_name!r} has a head, but this objective is for models without one; use "
+            f"{default_objective(model).__name__}."
+        )
     run = tokenized_run(model, texts)
     return pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
 
@@ -404,10 +411,10 @@ def _of_embeddings(
     side: Run,
     function: Callable[[Float[Tensor, "run d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]],
 ) -> Readout:
-    """Reads the pooled embedding, of which the first token is all that counts for some models."""
+    """The readout of a function of the pooled embedding; with CLS pooling, only the first position is needed."""
 
     def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        # The first token stands first among one position as among all.
+        # With CLS pooling the states have one position, so the mask is cut to it.
         mask = side.mask[pair][:, : states.shape[1]]
         return function(pool(states, mask, model.cfg.pooling, normalize=False), pair)
 

@@ -1,4 +1,4 @@
-"""What activations are replaced by: the other run's, nothing, a mean, or another pair's."""
+"""The activations that replace a site's own: from the source run, zeros, a mean, or another pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +18,19 @@ from negprobe.patching.sites import Site
 from negprobe.statements import ROLES, StatementPair
 
 How = Literal["swap", "zero", "mean", "resample", "knock_out"]
-"""swap: the other run's activation at the aligned token; zero: zeros; mean: the mean over a reference set's tokens of
-that role; resample: another pair's activation at a token of that role; knock_out: no attention along the edge."""
+"""swap: the source run's activation at the aligned token; zero: zeros; mean: the mean over tokens of the same role in
+a reference set; resample: another pair's activation at a token of the same role; knock_out: no attention along the
+edge."""
 
 
 RoleMeans = tuple[list[Float[Tensor, "role ..."]], Bool[Tensor, " role"]]
-"""The mean activation over a role's tokens in every layer, and which roles there are."""
+"""The mean activation over the tokens of each role, one entry per layer, and which roles occur."""
 
 
 def onto_base(
     activation: Float[Tensor, "pair ..."], source_of: Int[Tensor, "pair base_pos"], site: Site
 ) -> Float[Tensor, "pair ..."]:
-    """The source's activation at the base's positions; what stands at unmatched ones is never used."""
+    """The source's activation, rearranged to the base's positions; values at unaligned positions are not meaningful."""
     if site.is_map:
         activation = torch.take_along_dim(activation, rearrange(source_of, "pair query -> pair 1 query 1"), dim=2)
         return torch.take_along_dim(activation, rearrange(source_of, "pair key -> pair 1 1 key"), dim=3)
@@ -38,22 +39,22 @@ def onto_base(
 
 
 def donors(pairs: Sequence[StatementPair], indices: Sequence[int], seed: int) -> list[StatementPair]:
-    """For each of the pairs at `indices` another of the pairs, drawn at random; the same whatever the batches are.
+    """Another pair, drawn at random, for each of the pairs at `indices`; the choice does not depend on the batches.
 
     Raises:
         PatchingError: if there is only one pair.
     """
     if len(pairs) < 2:
-        raise PatchingError("Resampling takes another pair's activations; give at least two pairs.")
+        raise PatchingError("how='resample' uses the activations of another pair; give at least two pairs.")
     shifts = np.random.default_rng(seed).integers(1, len(pairs), size=len(pairs))
     return [pairs[(index + int(shifts[index])) % len(pairs)] for index in indices]
 
 
 def from_donors(runs: PairRuns, given: PairRuns) -> PairRuns:
-    """The same base runs with the donors' base as the source: the k-th token of a role goes to the k-th of that role.
+    """The same base runs, with the donors' base runs as the source.
 
-    Where the donor has fewer tokens of a role they are taken again from the first; where it has none, nothing is
-    replaced.
+    The k-th token of a role is replaced by the donor's k-th token of that role. If the donor has fewer tokens of the
+    role, they are used again from the first; if it has none, nothing is replaced.
     """
     source_of, aligned = torch.zeros_like(runs.source_of), torch.zeros_like(runs.aligned)
     for row, (ours, theirs) in enumerate(zip(runs.role.tolist(), given.role.tolist(), strict=True)):
@@ -69,20 +70,22 @@ def from_donors(runs: PairRuns, given: PairRuns) -> PairRuns:
 
 @torch.no_grad()
 def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> RoleMeans:
-    """The mean activation over all tokens of a role, in both statements of every pair.
+    """The mean activation over all tokens of each role, in both statements of all pairs.
 
     Returns:
-        For each layer the means `[role d_model]` or `[role head d_head]`, and which roles there are.
+        The means `[role d_model]` or `[role head d_head]` of each layer, and which roles occur.
 
     Raises:
-        PatchingError: for an attention map, whose rows have no common length, and for no pairs at all.
+        PatchingError: for an attention map, whose size differs between statements, and for an empty list of pairs.
     """
     if site.is_map:
-        raise PatchingError(f"{site.name!r} has no mean over statements, which differ in length; use 'swap' or 'zero'.")
+        raise PatchingError(
+            f"Site {site.name!r} has no mean, because statements differ in length; use 'swap' or 'zero'."
+        )
     if not pairs:
-        raise PatchingError("There are no reference statements to take means over; give at least one pair.")
+        raise PatchingError("There are no reference pairs to average over; give at least one.")
     totals: list[Tensor] = []
-    # Half precision stops counting at a few hundred.
+    # Half precision cannot count beyond a few hundred.
     exact = torch.promote_types(model.dtype, torch.float32)
     count = torch.zeros(len(ROLES), device=model.device, dtype=exact)
     for indices in pair_batches(model, pairs, site_widths(model, pairs, site)):
@@ -102,11 +105,11 @@ def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site)
 
 @dataclass(frozen=True)
 class Replacement:
-    """What a site's activations become, for a batch of pairs.
+    """The new activations of a site, for a batch of pairs.
 
     Attributes:
-        values: For each layer the new activation, of the base's shape.
-        available: The base positions that have one.
+        values: The new activation of each layer, in the shape of the base's.
+        available: The base positions that have a new activation.
     """
 
     values: list[Float[Tensor, "pair ..."]]
@@ -114,17 +117,20 @@ class Replacement:
 
 
 def check_how(site: Site, how: How, renormalize: bool) -> None:
-    """Refuse a replacement that a site cannot have.
+    """Check that a replacement is possible at a site.
 
     Raises:
-        PatchingError: for such a one.
+        PatchingError: if it is not.
     """
     if how == "knock_out" and site.name != "attn_scores":
-        raise PatchingError(f"Attention is knocked out at 'attn_scores', before the softmax, not at {site.name!r}.")
+        raise PatchingError(f"how='knock_out' needs the site 'attn_scores' (before the softmax), got {site.name!r}.")
     if how in ("mean", "resample") and site.is_map:
-        raise PatchingError(f"{site.name!r} of another statement has another size; use 'swap', 'zero' or 'knock_out'.")
+        raise PatchingError(
+            f"how={how!r} is not possible at {site.name!r}, whose size differs between statements; use 'swap', 'zero' "
+            "or 'knock_out'."
+        )
     if renormalize and site.name != "pattern":
-        raise PatchingError(f"Only the rows of 'pattern' sum to 1 and can be renormalised, not those of {site.name!r}.")
+        raise PatchingError(f"renormalize needs the site 'pattern', whose rows sum to 1, got {site.name!r}.")
 
 
 def replacement(
@@ -137,16 +143,16 @@ def replacement(
     given: PairRuns | None = None,
     means: RoleMeans | None = None,
 ) -> Replacement:
-    """What replaces a site's activations.
+    """The new activations of a site.
 
     Args:
         model: The model.
         runs: The pairs.
-        base: The site's unpatched activations in the base, layer by layer.
-        source: The pairs' source, unpatched.
+        base: The site's unpatched activations in the base run, one entry per layer.
+        source: The unpatched source run.
         site: The site.
-        how: By what they are replaced.
-        given: The runs with a donor as their source, for "resample".
+        how: The kind of replacement.
+        given: The result of `from_donors`, for "resample".
         means: `role_means` of the site, for "mean".
     """
     real = runs.base.mask.bool()
@@ -165,6 +171,6 @@ def replacement(
 
 
 def base_activations(model: HookedEncoder, base: BaseRun, site: Site) -> Sequence[Float[Tensor, "pair ..."]]:
-    """A site's unpatched activations, layer by layer, from what is kept or from another run."""
+    """A site's unpatched activations, one entry per layer: those kept by the base run, or else from another run."""
     kept = {"resid_pre": base.resid[:-1], "q": base.q, "k": base.k, "v": base.v, "z": base.z}
     return kept[site.name] if site.name in kept else site_activations(model, base.run, site)[1]

@@ -1,4 +1,4 @@
-"""A batch of pairs as two padded runs whose tokens are known to belong together."""
+"""A batch of pairs as two padded runs with aligned tokens."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from negprobe.statements import (
 )
 from negprobe.statements.controls import is_from_control
 
-# Floats of the activations kept for the pairs that are prepared together.
+# Limit on the floats kept as activations of one batch of pairs.
 _KEPT_BUDGET = 2**27
 _PAIRS_AT_ONCE = 32
 
 Direction = Literal["noising", "denoising"]
-"""noising: the counterfactual's activation goes into the original's run; denoising: the other way round."""
+"""noising: the counterfactual's activation is patched into the original's run; denoising: the reverse."""
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
@@ -57,15 +57,15 @@ class Run:
 
 @dataclass(frozen=True)
 class PairRuns:
-    """A base run that is patched and the source run whose activations go into it.
+    """A batch of pairs as a base run, which is patched, and a source run, which provides the activations.
 
     Attributes:
         pairs: The pairs, with their cues found.
         base: The run that is patched.
-        source: The run the activations come from.
-        source_of: For each base position the source position it is aligned with; 0 where there is none.
-        aligned: Whether a base position has one.
-        role: For each base position the index of its role in `ROLES`; -1 for padding.
+        source: The run that the activations come from.
+        source_of: The source position that each base position is aligned with; 0 where there is none.
+        aligned: Whether a base position is aligned.
+        role: The index in `ROLES` of the role of each base position; -1 for padding.
     """
 
     pairs: tuple[StatementPair, ...]
@@ -77,9 +77,9 @@ class PairRuns:
 
 
 def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str, tuple[str, list[str]]]:
-    """Which statement of each pair is run, as the coordinates `base_run` and `source_run` of a result.
+    """The coordinates `base_run` and `source_run` of a result: which statement of each pair is in each run.
 
-    For a pair made by `from_control`, "control" takes the place of "original".
+    For a pair made by `from_control`, "control" replaces "original".
     """
     counterfactual = ("pair", ["counterfactual"] * len(pairs))
     other = ("pair", ["control" if is_from_control(pair) else "original" for pair in pairs])
@@ -88,29 +88,29 @@ def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str,
 
 
 def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[StatementPair]:
-    """One pair or several as a list.
+    """One or several pairs as a list.
 
     Raises:
-        PatchingError: if there are none, or something else among them.
+        PatchingError: for an empty list, or an item that is not a `StatementPair`.
     """
     chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs) if isinstance(pairs, Iterable) else []
     if not chosen:
         raise PatchingError("There are no pairs to patch; give at least one StatementPair.")
     for pair in chosen:
         if not isinstance(pair, StatementPair):
-            raise PatchingError(f"{quoted(pair)} is not a StatementPair; make one of the two statements.")
+            raise PatchingError(f"{quoted(pair)} is not a StatementPair; use StatementPair(original, counterfactual).")
     return chosen
 
 
 def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: int = 6) -> list[list[int]]:
-    """The pairs' indices in batches whose activations are kept together, from the shortest to the longest.
+    """The indices of the pairs in batches, from the shortest pair to the longest.
 
     Args:
         model: The model.
         pairs: The pairs.
-        widths: How many times `d_model` floats are kept of each token and layer.
+        widths: The number of floats kept for each token and layer, in multiples of `d_model`.
     """
-    # A token has seldom fewer than two characters; only a batch's size hangs on it.
+    # Characters bound the number of tokens well enough: only the batch size depends on this.
     lengths = [max(len(pair.original), len(pair.counterfactual)) for pair in pairs]
     n_tokens = min(model.cfg.n_ctx, max(lengths))
     per_pair = n_tokens * model.cfg.n_layers * model.cfg.d_model * widths
@@ -118,7 +118,7 @@ def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: i
 
 
 def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> int:
-    """How many times `d_model` floats the site has of each token."""
+    """The number of floats that a site has for each token, in multiples of `d_model`."""
     if site.is_map:
         longest = min(model.cfg.n_ctx, max(max(len(pair.original), len(pair.counterfactual)) for pair in pairs))
         return 1 + model.cfg.n_heads * longest // model.cfg.d_model
@@ -126,20 +126,21 @@ def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site
 
 
 def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
-    """Tokenize, align and pad a batch of pairs.
+    """A batch of pairs, tokenized, aligned and padded.
 
-    Roles are found in the counterfactual, where the cue is, and carried to the original by the alignment. A model
-    without a masked-LM head reads pairs with a [MASK] as complete sentences (see `statements.readable_by`).
+    Roles are assigned in the counterfactual, which contains the cue, and transferred to the original by the alignment.
+    For a model without a masked-LM head, the [MASK] of a pair is filled in first (see `statements.readable_by`).
 
     Raises:
-        PatchingError: for a model without a tokenizer.
-        StatementError: for a statement that cannot be tokenized, or a span without a token.
-        InputError: for one that is longer than the model's context.
+        PatchingError: for a model without a tokenizer, or with a hook on the model itself.
+        StatementError: for a statement that cannot be tokenized, or a span that contains no token.
+        InputError: for a statement that is longer than the model's context.
     """
     pairs = readable_by(model.cfg.head, pairs, model.cfg.labels)
     original = tokenized_run(model, [pair.original for pair in pairs])
     counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
-    # Their cues and what these act on, now that no statement is too long; a control is not run here.
+    # Cues and affected words are searched only now, when no statement is too long. The control is not run, so it needs
+    # no tokenizer.
     pairs = [complete(pair) for pair in pairs]
     originals, counterfactuals = original.statements, counterfactual.statements
     assert model.tokenizer is not None
@@ -169,19 +170,19 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
 
 
 def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
-    """Statements tokenized and padded as one side of a batch.
+    """Statements tokenized and padded, as one side of a batch.
 
     Raises:
         PatchingError: for a model without a tokenizer, or with a hook on the model itself.
         StatementError: for a statement that cannot be tokenized.
-        InputError: for one that is longer than the model's context.
+        InputError: for a statement that is longer than the model's context.
     """
     if model.tokenizer is None:
-        raise PatchingError("Patching statements needs a tokenizer; give one to HookedEncoder.from_pretrained.")
+        raise PatchingError("The model has no tokenizer; pass one to HookedEncoder.from_pretrained.")
     if has_own_hooks(model):
         raise PatchingError(
-            "The model itself has a hook (or a replaced forward), which would have no effect, because patched runs are "
-            "read from the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
+            "The model itself has a hook (or a replaced forward), which would have no effect, because objectives read "
+            "the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
         )
     statements = tuple(tokenize_all(texts, model.tokenizer))
     longest = max(statements, key=len)
@@ -198,7 +199,7 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
 def cached(
     model: HookedEncoder, run: Run, names: Sequence[str]
 ) -> tuple[Float[Tensor, "pair pos d_model"], dict[str, Tensor]]:
-    """The last hidden states of an unpatched run, and the activations of some hooks."""
+    """The last hidden states of an unpatched run, and the activations at the hooks in `names`."""
     final, cache = model.run_with_cache(
         run.tokens,
         token_type_ids=run.token_types,
@@ -214,16 +215,16 @@ def cached(
 def site_activations(
     model: HookedEncoder, run: Run, site: Site
 ) -> tuple[Float[Tensor, "pair pos d_model"], list[Float[Tensor, "pair ..."]]]:
-    """The last hidden states of an unpatched run, and a site's activation in every layer (one for the embeddings).
+    """The last hidden states of an unpatched run, and a site's activation in each layer (one entry for the embeddings).
 
     Raises:
-        PatchingError: for an embedding that the model's family does not have.
+        PatchingError: for an embedding that the model does not have.
     """
     if site.name == "token_type_embed" and not model.cfg.n_token_types:
         raise PatchingError(f"{model.cfg.model_name!r} has no token types, so there is no 'token_type_embed'.")
     names = [site.hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
     found: dict[str, Tensor] = {}
-    # Caches leave the heads' results out unless they are asked for at loading; hooks of one's own see them.
+    # A cache omits `hook_result` unless it was requested at loading; a forward hook on it always works.
     final = model.run_with_hooks(
         run.tokens,
         token_type_ids=run.token_types,
@@ -235,7 +236,10 @@ def site_activations(
 
 
 def keep_in(found: dict[str, Tensor], name: str) -> Callable[[Tensor, HookPoint], None]:
-    """A hook that keeps the activation under this name; the hook point's own name has a prefix in an outer module."""
+    """A hook that stores the activation in `found[name]`.
+
+    The hook point's own name is not used, because it has a prefix if the model is part of another module.
+    """
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
         found[name] = activation
@@ -244,5 +248,5 @@ def keep_in(found: dict[str, Tensor], name: str) -> Callable[[Tensor, HookPoint]
 
 
 def last_hidden_states(model: HookedEncoder, run: Run) -> Float[Tensor, "pair pos d_model"]:
-    """What the head reads, of an unpatched run."""
+    """The last hidden states of an unpatched run, which are the input of the model's head."""
     return cached(model, run, [])[0]

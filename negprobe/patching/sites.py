@@ -1,4 +1,4 @@
-"""Where an activation can be replaced: every hook of the encoder, by its short name."""
+"""The activations that can be patched, with their short names and hook names."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ POSITION, HEADS, MAP = ("pos",), ("pos", "head"), ("head", "query", "key")
 
 @dataclass(frozen=True)
 class Site:
-    """An activation of every layer, or of the embeddings.
+    """A hook point that can be patched, in every layer or in the embeddings.
 
     Attributes:
         name: TransformerLens's short name.
-        hook: Its hook name, with `{layer}` where every layer has one.
-        axes: What it is indexed by between the batch and the entries of a vector: a position, a position and a head,
-            or, for the two attention maps, head, query and key.
+        hook: The hook name, with `{layer}` for a site that every layer has.
+        axes: The axes after the batch axis, without the axis of the vector itself: position; position and head; or, for
+            the two attention maps, head, query and key.
     """
 
     name: str
@@ -24,17 +24,17 @@ class Site:
 
     @property
     def has_heads(self) -> bool:
-        """Whether heads can be replaced one by one."""
+        """Whether single heads can be patched."""
         return "head" in self.axes
 
     @property
     def is_map(self) -> bool:
-        """Whether it is an attention map, by query and key."""
+        """Whether the site is an attention map, indexed by query and key."""
         return self.axes == MAP
 
     @property
     def has_layers(self) -> bool:
-        """Whether every layer has one; the embeddings are there once and count as layer 0."""
+        """Whether every layer has this site; the embeddings exist once and count as layer 0."""
         return "{layer}" in self.hook
 
 
@@ -65,10 +65,10 @@ SITES = {
 
 
 def site_for(name: str) -> Site:
-    """The site of a name.
+    """The site with this name.
 
     Raises:
-        PatchingError: for a site that does not exist.
+        PatchingError: for an unknown name.
     """
     if not isinstance(name, str) or name not in SITES:
         raise PatchingError(f"There is no site {name!r}; choose one of {', '.join(SITES)}.")

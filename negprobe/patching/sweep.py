@@ -1,4 +1,4 @@
-"""Sweeps: one patch after another over layers, heads, tokens and roles, on one pair or on many."""
+"""Sweeps: one patch for each layer and each head, position or role, on one or many pairs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair
 
 By = Literal["head", "position", "role"]
-"""What a sweep varies besides the layer: an attention head, a token position, a token role."""
+"""The part that a sweep varies besides the layer: an attention head, a token position or a token role."""
 
 Progress = Callable[[int], None]
-"""Told after each batch how many pairs are done."""
+"""Called after each batch with the number of finished pairs."""
 
 
 @checked
@@ -54,42 +54,43 @@ def patch_sweep(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Patch one layer and one part after another, on every pair.
+    """The objective of patched runs: one run per pair for each layer and each head, position or role.
 
-    A patch replaces the base run's activation at one site and layer and runs the rest of the model. `by` says which
-    part: "position" one token's, "role" that of all tokens of a role, "head" one head's at all tokens, ("head", "role")
-    or ("head", "position") one head's at those tokens. Of the attention maps, positions and roles are the queries'.
+    A patch replaces the base run's activation at one site and layer, and runs the rest of the model. `by` chooses the
+    part that is replaced: "position" is one token, "role" all tokens of a role, "head" one head at all tokens, and
+    ("head", "role") or ("head", "position") one head at these tokens. For the attention maps, positions and roles are
+    those of the queries.
 
     Args:
         model: The model.
         pairs: One pair, or several of any length.
         site: A name of `SITES`.
-        by: What varies besides the layer.
-        direction: Whose run is the base: "noising" puts the counterfactual's activation into the original's run,
-            "denoising" the other way. The objective of the source run is what effects are normalised by, whatever the
-            activation is replaced with.
-        how: "swap" takes the source's activation, at aligned tokens (of a map, aligned queries and keys) only; "zero",
-            "mean" (over the tokens of that role in `reference`) and "resample" (a token of that role in another pair)
-            ablate at every token; "knock_out" takes attention along the chosen edges away before the softmax, and
-            needs the site "attn_scores".
-        keys: Of a map, only the edges to the keys of this role.
-        reference: The statements "mean" is taken over, both of each pair; by default `pairs`.
-        renormalize: Whether the rows of a patched "pattern" are scaled to sum 1 again.
-        objective: What is read from a run; by default `default_objective(model)`.
-        seed: Of the choice of pairs in "resample".
-        progress: Told how many pairs are done.
+        by: The part that varies besides the layer.
+        direction: Which run is patched (the base): "noising" puts the counterfactual's activation into the original's
+            run, "denoising" the reverse. Effects are always normalised by the objective of the source run, even if
+            `how` takes the new activation from elsewhere.
+        how: "swap" uses the source's activation, at aligned tokens only (for a map, aligned queries and keys). "zero",
+            "mean" (over the tokens of the same role in `reference`) and "resample" (a token of the same role in another
+            pair) ablate, whether or not a token is aligned. "knock_out" removes attention along the chosen edges before
+            the softmax, and needs the site "attn_scores".
+        keys: For a map, patch only the edges to keys of this role.
+        reference: The pairs whose two statements "mean" averages over; by default `pairs`.
+        renormalize: Whether to scale the rows of a patched "pattern" to sum to 1 again.
+        objective: The objective; by default `default_objective(model)`.
+        seed: Seed for the choice of pairs in "resample".
+        progress: Called after each batch with the number of finished pairs.
 
     Returns:
-        A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where the
-        pair has no such part, or it is not aligned), and `base` and `source` `[pair]`, those of the unpatched runs.
-        `effects.effect`, `effects.mean_effect` and `effects.averages` normalise it. Coordinates name roles, the
-        statement in each run (`base_run`, `source_run`: "original", "counterfactual" or, for a pair made by
-        `from_control`, "control"), and for a single pair the tokens of the base; attributes name site, direction,
-        objective and model.
+        A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where a
+        pair does not have the part, or the part has no replacement), and `base` and `source` `[pair]`, the objective of
+        the unpatched runs. `effects.effect`, `effects.mean_effect` and `effects.averages` normalise the values.
+        Coordinates name the roles, the statement in each run (`base_run`, `source_run`: "original", "counterfactual"
+        or, for a pair made by `from_control`, "control") and, for a single pair, the tokens of the base. Attributes
+        name the site, direction, objective and model.
 
     Raises:
-        PatchingError: for a site, part, role or objective that does not exist or that the model
-            or a pair does not have, for a query left without a key, and for no pairs at all.
+        PatchingError: for an unknown site, part, role or objective, for one that the model or a pair does not have, for
+            a query that would be left without keys, and for an empty list of pairs.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
@@ -113,7 +114,7 @@ def patch_sweep(
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is swept: a checked request."""
+    """The checked arguments of a sweep."""
 
     site: Site
     by: tuple[By, ...]
@@ -129,7 +130,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Values:
-    """The objective of a batch's runs: patched, and unpatched base and source."""
+    """The objective of a batch's patched runs, and of its unpatched base and source runs."""
 
     patched: Float[Tensor, "pair layer ..."]
     base: Float[Tensor, " pair"]
@@ -140,22 +141,25 @@ class Values:
 def checked_sweep(
     site: str, by: By | Sequence[By], how: How, keys: str | None, renormalize: bool, direction: Direction
 ) -> Sweep:
-    """A request as it came, checked."""
+    """The arguments of a sweep, checked.
+
+    Raises:
+        PatchingError: for an unknown site, part or role, or a combination that is not possible.
+    """
     where = site_for(site)
-    # Heads first, whatever order they were asked for in.
+    # Sorting puts "head" first, whatever order was given.
     asked = (by,) if isinstance(by, str) or not isinstance(by, Iterable) else by
     parts = tuple(sorted(map(str, asked)))
     known = get_args(By)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known) or len(set(parts) - {"head"}) > 1:
         raise PatchingError(
-            "A sweep goes by 'position', 'role' or 'head', or by ('head', 'position') or ('head', 'role'), "
-            f"not by {by!r}."
+            f"by must be 'position', 'role', 'head', ('head', 'position') or ('head', 'role'), got {by!r}."
         )
     if "head" in parts and not where.has_heads:
-        raise PatchingError(f"{site!r} is not made of heads; sweep it by position or role, or sweep 'z' by head.")
+        raise PatchingError(f"Site {site!r} has no heads; sweep it by position or role, or sweep 'z' by head.")
     check_how(where, how, renormalize)
     if keys is not None and not where.is_map:
-        raise PatchingError(f"{site!r} has no keys to choose; only 'attn_scores' and 'pattern' do.")
+        raise PatchingError(f"Site {site!r} has no keys; use keys only with 'attn_scores' or 'pattern'.")
     if keys is not None and keys not in ROLES:
         raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
     return Sweep(where, cast(tuple[By, ...], parts), how, None if keys is None else ROLES.index(keys), renormalize)
@@ -169,7 +173,7 @@ def _sweep_batch(
     means: RoleMeans | None,
     objective: Objective,
 ) -> Values:
-    """The objective of every patch of a batch of pairs, and of its unpatched base and source runs."""
+    """The objective of all patched runs of a batch of pairs, and of its unpatched base and source runs."""
     base, source = base_runs(model, runs.base, runs.source)
     unpatched = base_activations(model, base, sweep.site)
     new = replacement(model, runs, unpatched, source, sweep.site, sweep.how, given, means)
@@ -188,7 +192,7 @@ def _sweep_batch(
         torch.nan,
     ).repeat(1, len(unpatched), len(heads), 1)
     for layer, (old, values) in enumerate(zip(unpatched, new.values, strict=True)):
-        # A run in which nothing changes has the base's value already.
+        # Patches that change nothing are not run: they keep the value of the base.
         differs = values != old
         differs = differs & rearrange(keys, "pair key -> pair 1 1 key") if sweep.site.is_map else differs.any(dim=-1)
         pair, head, token = _changing(differs, tokens, heads, sweep.site).nonzero(as_tuple=True)
@@ -201,7 +205,7 @@ def _sweep_batch(
 
 
 def token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token pos"]:
-    """For each pair and part, the base positions it is made of."""
+    """The base positions that belong to each part, for each pair."""
     n_pos = runs.role.shape[1]
     if by == "position":
         return torch.eye(n_pos, dtype=torch.bool, device=runs.role.device).expand(len(runs.pairs), -1, -1)
@@ -212,23 +216,23 @@ def token_choices(runs: PairRuns, by: By | None) -> Bool[Tensor, "pair token pos
 
 
 def head_choices(model: HookedEncoder, sweep: Sweep) -> Bool[Tensor, "part head"]:
-    """For each part the heads it is made of."""
+    """The heads that belong to each part."""
     if "head" in sweep.by:
         return torch.eye(model.cfg.n_heads, dtype=torch.bool, device=model.device)
     return torch.ones(1, model.cfg.n_heads if sweep.site.has_heads else 1, dtype=torch.bool, device=model.device)
 
 
 def _key_choices(runs: PairRuns, available: Bool[Tensor, "pair pos"], sweep: Sweep) -> Bool[Tensor, "pair pos"]:
-    """The keys of a map whose edges are replaced; of no meaning for other sites.
+    """The keys of a map to which edges are replaced; for other sites, the available positions.
 
     Raises:
-        PatchingError: for a replacement that leaves a query without attention to any key.
+        PatchingError: for a replacement that leaves a query without any key to attend to.
     """
     keys = available if sweep.keys is None else available & (runs.role == sweep.keys)
     nothing_left = sweep.how == "knock_out" or (sweep.how == "zero" and sweep.renormalize)
     if nothing_left and bool((keys == runs.base.mask.bool()).all(dim=1).any()):
         raise PatchingError(
-            "A query that may look at no token has no attention; choose fewer keys to take away, such as keys='cue'."
+            "This would leave queries without any token to attend to; remove fewer keys, for example keys='cue'."
         )
     return keys if sweep.site.is_map else available
 
@@ -239,12 +243,12 @@ def _changing(
     heads: Bool[Tensor, "part head"],
     site: Site,
 ) -> Bool[Tensor, "pair part token"]:
-    """Which runs replace any entry by another."""
+    """The runs in which at least one entry changes."""
     if site.is_map:
         by_head = rearrange(differs.any(dim=-1), "pair head pos -> pair pos head")
     else:
         by_head = differs if site.has_heads else differs[..., None]
-    # Sums of nothing but zeros and ones, so that one matrix product does for a chain of `any`.
+    # A sum of zeros and ones is positive where any is 1, so one matrix product replaces a chain of `any`.
     counts = einsum(
         by_head.float(), tokens.float(), heads.float(), "pair pos head, pair token pos, part head -> pair part token"
     )
@@ -254,7 +258,7 @@ def _changing(
 def _where(
     differs: Bool[Tensor, "run ..."], tokens: Bool[Tensor, "run pos"], heads: Bool[Tensor, "run head"], site: Site
 ) -> Bool[Tensor, "run ..."]:
-    """The entries that each run replaces."""
+    """The entries to replace in each run."""
     if site.is_map:
         chosen = rearrange(tokens, "run query -> run 1 query 1") & rearrange(heads, "run head -> run head 1 1")
     elif site.has_heads:
@@ -305,7 +309,7 @@ def sweep_dataset(
         attrs={
             "site": sweep.site.name,
             "how": sweep.how,
-            # Not "keys": an array that has an attribute of that name is taken for a mapping.
+            # Not "keys": Python takes an object with an attribute of that name for a mapping.
             "key_role": "" if sweep.keys is None else ROLES[sweep.keys],
             "renormalize": str(sweep.renormalize),
         }
@@ -314,7 +318,7 @@ def sweep_dataset(
 
 
 def attributes(model: HookedEncoder, direction: Direction, objective: Objective) -> dict[str, str]:
-    """What a result says about how it was made."""
+    """The attributes of a result: its direction, objective and model."""
     return {
         "direction": direction,
         "objective": getattr(objective, "__name__", str(objective)),
@@ -323,7 +327,7 @@ def attributes(model: HookedEncoder, direction: Direction, objective: Objective)
 
 
 def unmatched_tokens(runs: PairRuns) -> list[str]:
-    """The base's tokens that have no partner in the source, pair by pair."""
+    """The base's tokens that are not aligned with the source, as one string per pair."""
     lost = (runs.base.mask.bool() & ~runs.aligned).cpu()
     return [
         " ".join(token for at, token in enumerate(statement.tokens) if lost[row, at])

@@ -227,7 +227,7 @@ def test_progress_counts_the_pairs(probe):
     [
         ("The door is now really open.", "the control has 9 tokens and the counterfactual 8"),
         ("The gate is now open.", "the control differs from the counterfactual in more than the cue"),
-        ("The door is not open.", "the control is the counterfactual"),
+        ("The door is not open.", "the control is identical to the counterfactual"),
     ],
 )
 def test_a_control_that_does_not_fit_is_left_out_and_said(probe, control, why):
@@ -260,7 +260,7 @@ def test_identical_statements_and_statements_without_a_common_word_are_told(prob
     assert same["diffusion"].isnull().all() and same["diffusion_distance"].isnull().all()
     assert "no cue" in same["missing"].item() and "the two statements are the same" in same["missing"].item()
     other = probe.metrics([StatementPair("Dogs bark loudly today", "Nobody came")])
-    assert "no word of the original has a partner" in other["missing"].item()
+    assert "no word of the original is aligned" in other["missing"].item()
     assert other["js_divergence"].isnull().all() and other["max_attention_diff"].notnull().any()
 
 
@@ -269,7 +269,7 @@ def test_no_pairs_and_too_long_statements_are_errors(probe):
         probe.metrics([])
     with pytest.raises(InputError, match="at most 256"):
         probe.metrics([StatementPair("open", "not " * 600)])
-    with pytest.raises(InputError, match="batch of 0"):
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         AttentionProbe(probe.model, batch_size=0)
 
 

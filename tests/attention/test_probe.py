@@ -39,7 +39,7 @@ def test_two_statements_are_compared_as_their_pair_is(probe):
     assert torch.equal(of_strings.original.zeroing, of_pair.original.zeroing)
     assert probe.run(EQUAL.original).statement == of_pair.original.statement
     for wrong in ((EQUAL.original,), (EQUAL, EQUAL.counterfactual), (PAIRS, EQUAL.counterfactual)):
-        with pytest.raises(InputError, match="Give two statements"):
+        with pytest.raises(InputError, match="compare takes two texts"):
             probe.compare(*wrong)
 
 

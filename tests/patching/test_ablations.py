@@ -228,16 +228,16 @@ def test_a_mean_over_one_token_is_that_token_and_changes_nothing(tiny):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"how": "knock_out", "site": "pattern", "keys": "cue"}, "at 'attn_scores', before the softmax"),
-        ({"how": "knock_out", "site": "z"}, "at 'attn_scores', before the softmax"),
-        ({"how": "knock_out"}, "A query that may look at no token"),
-        ({"how": "mean"}, "another statement has another size"),
-        ({"how": "resample", "site": "pattern"}, "another statement has another size"),
+        ({"how": "knock_out", "site": "pattern", "keys": "cue"}, "needs the site 'attn_scores'"),
+        ({"how": "knock_out", "site": "z"}, "needs the site 'attn_scores'"),
+        ({"how": "knock_out"}, "leave queries without any token to attend to"),
+        ({"how": "mean"}, "size differs between statements"),
+        ({"how": "resample", "site": "pattern"}, "size differs between statements"),
         ({"how": "resample", "site": "z", "pairs": TINY_EQUAL.pair}, "at least two pairs"),
-        ({"how": "mean", "site": "z", "reference": []}, "no reference statements"),
+        ({"how": "mean", "site": "z", "reference": []}, "no reference pairs"),
         ({"how": "knock_out", "keys": "cues"}, "no role 'cues'"),
-        ({"how": "zero", "site": "resid_pre", "keys": "cue"}, "no keys to choose"),
-        ({"how": "zero", "site": "attn_scores", "renormalize": True}, "Only the rows of 'pattern'"),
+        ({"how": "zero", "site": "resid_pre", "keys": "cue"}, "has no keys"),
+        ({"how": "zero", "site": "attn_scores", "renormalize": True}, "renormalize needs the site 'pattern'"),
     ],
 )
 def test_an_ablation_that_does_not_exist_is_a_clear_error(tiny, change, message):
@@ -247,5 +247,5 @@ def test_an_ablation_that_does_not_exist_is_a_clear_error(tiny, change, message)
 
 
 def test_a_pattern_of_nothing_cannot_be_scaled_to_sum_one(tiny):
-    with pytest.raises(PatchingError, match="A query that may look at no token"):
+    with pytest.raises(PatchingError, match="leave queries without any token to attend to"):
         patch_sweep(tiny, PAIRS, "pattern", by="role", how="zero", renormalize=True)

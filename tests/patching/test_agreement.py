@@ -71,11 +71,11 @@ def test_a_correlation_that_is_undefined_is_nan(patched):
 
 def test_results_of_other_patches_are_not_compared(patched):
     exact, estimated = patched
-    with pytest.raises(PatchingError, match="The site of the exact results is 'z', that of the estimates 'q'"):
+    with pytest.raises(PatchingError, match="site is 'z' in the exact results but 'q' in the estimates"):
         agreement(results(exact), results(estimated, site="q"))
-    with pytest.raises(PatchingError, match="not of the same pairs and parts"):
+    with pytest.raises(PatchingError, match="different pairs or parts"):
         agreement(results(exact), results(estimated[:2]))
-    with pytest.raises(PatchingError, match="not of the same pairs: their base"):
+    with pytest.raises(PatchingError, match="The base runs of the exact and the estimated results differ"):
         agreement(results(exact), results(estimated).assign(base=("pair", np.zeros(3))))
-    with pytest.raises(PatchingError, match="compare like with like"):
+    with pytest.raises(PatchingError, match="compare results with the same axes"):
         agreement(results(exact), results(estimated).isel(head=0, drop=True))

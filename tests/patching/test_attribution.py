@@ -266,7 +266,7 @@ def rounded(model, runs, side):
         ({"sites": ["resid"]}, "no site 'resid'"),
         ({"sites": ["result"]}, "'result' are not estimated"),
         ({"sites": ["embed"]}, "'embed' are not estimated"),
-        ({"sites": ["resid_pre"], "by": "head"}, "not made of heads"),
+        ({"sites": ["resid_pre"], "by": "head"}, "has no heads"),
         ({"pairs": []}, "no pairs"),
         ({"steps": 0}, "at least one step, not 0"),
         ({"objective": rounded}, "no gradient"),

@@ -59,13 +59,13 @@ def test_patches_are_made_together_or_one_by_one_as_the_call_says(tiny, by_hand,
 
 
 def test_a_list_that_does_not_say_how_it_is_meant_is_an_error(tiny):
-    with pytest.raises(PatchingError, match=r"2 patches .* together=True or together=False"):
+    with pytest.raises(PatchingError, match=r"2 patches .* together=True to .* together=False to"):
         patch(tiny, PAIR, [HEAD, MLP])
     for sets in ([[HEAD, MLP]], [[HEAD], MLP]):
         with pytest.raises(PatchingError, match="together=True contradicts"):
             patch(tiny, PAIR, sets, together=True)
     for nothing in ([], [[]], [[HEAD], []]):
-        with pytest.raises(PatchingError, match="nothing to patch"):
+        with pytest.raises(PatchingError, match="There are no patches"):
             patch(tiny, PAIR, nothing, together=False)
     with pytest.raises(ArgumentError):
         patch(tiny, PAIR, ["z"])

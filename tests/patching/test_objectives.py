@@ -223,7 +223,7 @@ def test_a_word_that_is_two_tokens_in_one_of_the_places_makes_a_pair_unanswerabl
 
 def test_words_that_are_one_token_to_the_model_cannot_be_told_apart(masked_lm):
     pair = StatementPair("It is [MASK].", "It is not [MASK].", "open", "Open")
-    assert "the same to the model" in answerable(masked_lm[1], [pair]).unanswerable[0]
+    assert "the same for the model" in answerable(masked_lm[1], [pair]).unanswerable[0]
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_an_objective_of_ones_own_may_count_or_say_yes_and_no(tiny, site):
     ],
 )
 def test_an_objective_of_ones_own_that_is_not_one_number_a_run_is_a_clear_error(tiny, function, found):
-    with pytest.raises(PatchingError, match=f"<lambda> returned {found} for 1 runs; .* one number a run"):
+    with pytest.raises(PatchingError, match=f"<lambda> returned {found} for 1 runs; .* one number per run"):
         patch_sweep(tiny, TINY_EQUAL.pair, "mlp_out", by="position", objective=objective_from(function))
 
 
@@ -440,9 +440,9 @@ def test_an_objective_of_ones_own_that_is_nan_is_a_clear_error(tiny):
         ("none", class_logit_difference, "is not a classifier"),
         ("none", target_probability, "has no masked-LM head"),
         ("none", kl_divergence, "has no masked-LM head"),
-        ("masked_lm", embedding_contrast, "has a head; this objective is for models without"),
-        ("classification", embedding_contrast, "has a head; this objective is for models without"),
-        ("masked_lm", cosine_to("The door is open."), "has a head; this objective is for models without"),
+        ("masked_lm", embedding_contrast, "has a head, but this objective is for models without one"),
+        ("classification", embedding_contrast, "has a head, but this objective is for models without one"),
+        ("masked_lm", cosine_to("The door is open."), "has a head, but this objective is for models without one"),
     ],
 )
 def test_an_objective_for_another_head_is_a_clear_error(head, objective, message):
@@ -563,7 +563,7 @@ def test_labels_that_do_not_exclude_each_other_are_not_chosen_for_a_pair(problem
     unnamed = StatementPair("The door is open.", "The door is not open.")
     named = StatementPair("The door is open.", "The door is not open.", "LABEL_0", "LABEL_2")
     sorted_out = answerable(model, [unnamed, named])
-    assert sorted_out.unanswerable == {0: "the pair names no target and foil"}
+    assert sorted_out.unanswerable == {0: "the pair has no target or foil"}
     assert sorted_out.pairs == {1: named}
 
 
@@ -585,7 +585,7 @@ def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(to
         logits = theirs(**tokenizer(texts[0], return_tensors="pt")).logits[0]
     assert objective_values(model, [pair]).loc[0, "original"] == pytest.approx((logits[2] - logits[1]).item(), abs=1e-5)
     same = StatementPair(*texts, "entailment", "ENTAILMENT")
-    assert "the same to the model" in answerable(model, [same]).unanswerable[0]
+    assert "the same for the model" in answerable(model, [same]).unanswerable[0]
 
     theirs, model = labelled("yes", "Yes", "no")
     with torch.no_grad():

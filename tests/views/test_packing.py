@@ -10,9 +10,10 @@ import torch
 from sample_comparisons import HEADS, LAYERS, ORIGINAL, comparison_of, tokenized, with_zeroing
 
 from negprobe.attention import Comparison
+from negprobe.attention.affordable import fitting
 from negprobe.base.errors import ViewError
-from negprobe.views import packing
-from negprobe.views.page.packing import bits_for, fitting, map_bytes, packed
+from negprobe.views.page import packing
+from negprobe.views.page.packing import bits_for, map_bytes, packed
 
 
 def unpacked(text: str, sizes: list[int], bits: int, zeroing: bool) -> list[dict[str, np.ndarray]]:
@@ -82,7 +83,7 @@ def test_large_pages_have_fewer_digits(comparison: Comparison) -> None:
 
 def test_norms_that_are_not_attention_times_a_norm_of_the_key_are_refused(comparison: Comparison) -> None:
     turned = replace(comparison.original, norm=comparison.original.norm.flip(-2))
-    with pytest.raises(ViewError, match="not its attention times a norm of each key"):
+    with pytest.raises(ViewError, match="not its raw attention times a norm for each key"):
         packed(replace(comparison, original=turned), 16)
 
 

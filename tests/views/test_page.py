@@ -133,7 +133,7 @@ def test_a_sweep_is_told_as_effects_by_layer_and_token(comparison: Comparison) -
 
 def test_a_sweep_by_role_is_an_error_that_says_what_to_do(comparison: Comparison) -> None:
     by_role = sweep_of(ORIGINAL).rename(position="role").drop_vars("token")
-    with pytest.raises(ViewError, match=r'by layer and position, but this has pair, layer, role; .* by="position"'):
+    with pytest.raises(ViewError, match=r'but this sweep has pair, layer, role; .* by="position"'):
         comparison_page([comparison], title="t", sweeps=[by_role])
 
 
@@ -197,13 +197,15 @@ def test_what_does_not_fit_on_a_page_is_left_out_and_named(comparison: Compariso
     assert re.match(
         r"1 of 3 pairs are left out, .* 0\.0134 MB before compression: pair 2 '.*<i>.*'…? \(0\.\d+ MB\)", left_out
     )
-    assert zeroing == "Value zeroing was not measured for 2 of 2 pairs."
+    assert zeroing == "Value zeroing was not computed for 2 of 2 pairs."
     assert len(packed_pairs(comparison_page(three, title="t"))) == 3
     assert not notes_of(comparison_page([with_zeroing(comparison)], title="t"))
 
 
 def test_a_page_that_not_even_one_pair_fits_on_is_an_error(comparison: Comparison) -> None:
-    with pytest.raises(ViewError, match=r"maps of the smallest take up to 0\.\d+ MB, and max_bytes allows 0\.001 MB"):
+    with pytest.raises(
+        ViewError, match=r"maps of the smallest pair need up to 0\.\d+ MB, but max_bytes allows 0\.001 MB"
+    ):
         comparison_page([comparison], title="t", max_bytes=1000)
 
 
@@ -231,7 +233,7 @@ def test_pairs_that_do_not_fit_are_not_run_and_value_zeroing_stays_in_its_budget
     }
     assert [pair["zeroing"] for pair in index_of(text)["pairs"]] == [True, True, False, False]
     assert left_out[0].startswith("1 of 5 pairs are left out") and "pair 2 'not a a" in left_out[0]
-    assert not_zeroed == ["Value zeroing was not measured for 2 of 4 pairs."]
+    assert not_zeroed == ["Value zeroing was not computed for 2 of 4 pairs."]
     assert notes_of(text) == [*left_out, *not_zeroed]
     zeroed = probe.compare(pairs[0], zeroing=True).original.zeroing
     assert torch.equal(compared_for_page(probe, pairs[:1])[0].original.zeroing, zeroed)

@@ -85,7 +85,7 @@ class OpenPage:
         return {side: self.page.locator(found[side]).all_text_contents() for side in SIDES}
 
     def told(self) -> str:
-        return self.page.inner_text("#negprobe-told")
+        return self.page.inner_text("#negprobe-summary")
 
     def cell(self, layer: int, head: int) -> Any:
         return self.page.locator("#negprobe-overview tr").nth(layer + 1).locator("button").nth(head)
@@ -327,7 +327,7 @@ def test_a_token_without_a_partner_is_marked_alone_and_told_so(open_page: Any, c
     with open_page(comparison) as shown:
         shown.token("counterfactual", CUE).hover()
         assert shown.chosen() == {"original": [], "counterfactual": ["not"], "difference": []}
-        assert "“not”, which has no partner" in shown.told()
+        assert "“not”, which has no aligned partner" in shown.told()
 
 
 def test_a_clicked_token_stays_until_escape(open_page: Any, comparison: Comparison) -> None:
@@ -391,7 +391,7 @@ def test_zeroing_is_one_map_of_all_heads_where_there_is_one(open_page: Any, comp
         shown.token("original", 1).hover()
         row = comparison.original.raw[0].mean(dim=0)[1]
         most = int(row.argmax())
-        assert f"all heads, turn of the output, 1 − cos. original: {ORIGINAL[most]} {row[most]:.3f}" in shown.told()
+        assert f"all heads, change of the output, 1 − cos. original: {ORIGINAL[most]} {row[most]:.3f}" in shown.told()
         shown.choose("pair", "1")
         shown.wait_for_canvases(CANVASES)
         assert shown.value("measure") == "raw"

@@ -1,5 +1,5 @@
 "use strict";
-// Reads what views/packing.py wrote: the maps of one pair, as arrays [layer][head][query][key] (zeroing: [layer][query][key]).
+// Decodes the maps of one pair, encoded by page/packing.py, into arrays [layer][head][query][key] (zeroing: [layer][query][key]).
 const NegprobeMaps = (() => {
   async function inflated(text) {
     const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
@@ -24,7 +24,7 @@ const NegprobeMaps = (() => {
     };
   }
 
-  // Rounded so that a number is as long as it is known.
+  // Rounded to the digits that quantisation preserves.
   const rounded = (value) => +value.toFixed(4);
 
   function square(n, value) {
@@ -52,7 +52,7 @@ const NegprobeMaps = (() => {
       };
       const maps = (value) => range(layers).map((l) => range(heads).map((h) =>
         square(n, (q, k) => value(l * heads + h, q, k))));
-      // Each is made when it is first shown.
+      // Each measure is decoded when it is first shown.
       const made = {};
       const measures = {
         raw: () => maps(weight),

@@ -1,5 +1,5 @@
 "use strict";
-// Layers and heads as a grid of one metric: the way in to a head.
+// A grid of layers and heads, coloured by one metric; a click on a cell chooses the head.
 const NegprobeOverview = (() => {
   function drawn(table, { layers, heads, choose }) {
     const cells = [];
@@ -46,11 +46,11 @@ const NegprobeOverview = (() => {
     function colour(values, name, bound) {
       cells.forEach((row, layer) => row.forEach((button, number) => {
         const value = values[layer * heads + number];
-        const told = value === null ? "undefined" : value.toPrecision(3);
+        const shown = value === null ? "undefined" : value.toPrecision(3);
         button.style.setProperty("--share", value === null ? "0%" : `${Math.round((100 * Math.abs(value)) / bound)}%`);
         button.classList.toggle("less", value < 0);
         button.textContent = value === null ? "–" : "";
-        button.title = button.ariaLabel = `layer ${layer}, head ${number}: ${name} ${told}`;
+        button.title = button.ariaLabel = `layer ${layer}, head ${number}: ${name} ${shown}`;
       }));
     }
 

@@ -1,5 +1,5 @@
 "use strict";
-// The pairs as a table, with the mean over heads of each metric; a column's name sorts by it.
+// A table of the pairs with the mean of each metric over all heads; a click on a column header sorts by it.
 const NegprobePairs = (() => {
   const element = (tag, ...children) => {
     const made = document.createElement(tag);
@@ -22,7 +22,7 @@ const NegprobePairs = (() => {
   }
 
   function listed(details, { pairs, metrics, names }, choose) {
-    // Of each pair its number and then its metrics, to sort by.
+    // The sort keys of each pair: its number, then its metrics.
     const numbers = pairs.map((pair, number) => [-number, ...metrics.map((metric) => mean(pair.metrics[metric]))]);
     const rows = pairs.map((pair, number) => {
       const cells = numbers[number].slice(1).map((value) => element("td", value === null ? "–" : value.toPrecision(3)));

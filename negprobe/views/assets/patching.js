@@ -1,5 +1,5 @@
 "use strict";
-// One statement's tokens coloured by the effect of patching them, a line a layer.
+// The tokens of one statement, coloured by the effect of patching them, with one line per layer.
 const NegprobePatching = (() => {
   const name = "negprobe-patched";
 
@@ -11,9 +11,9 @@ const NegprobePatching = (() => {
 
     function draw() {
       const { tokens, layers, effects } = sweeps[choice.value];
-      // The whole swing at least, so that small effects look small.
+      // The scale reaches at least 1, so that small effects look small.
       const bound = Math.max(1, ...effects.flat().map((effect) => Math.abs(effect ?? 0)));
-      writeScale(block.querySelector(".negprobe-scale"), true, bound, "effect: 1 is the other run's answer; a token without a partner stays white");
+      writeScale(block.querySelector(".negprobe-scale"), true, bound, "effect: 0 is the answer of the unpatched run, 1 that of the other run; tokens without an aligned partner are white");
       block.querySelector(".negprobe-lines").replaceChildren(...layers.map((layer, i) => {
         const line = document.createElement("div");
         const title = document.createElement("h4");
@@ -25,7 +25,7 @@ const NegprobePatching = (() => {
       }));
       effects.forEach((row, i) => CircuitsVis.render(`${name}-${i}`, CircuitsVis.ColoredTokens, {
         tokens: tokens.map((token) => `${token} `),
-        // A token without a partner has no effect to be shown.
+        // A token that is not aligned has no effect.
         values: row.map((effect) => effect ?? 0),
         minValue: -bound,
         maxValue: bound,

@@ -1,27 +1,28 @@
 "use strict";
-// The strips of tokens: pointing at one marks its partner in the others, and colours every strip by what it reads.
+// The strips of tokens: pointing at a token marks the aligned tokens in the other strips, and colours all strips by its attention.
 const NegprobeTokens = (() => {
-  // strips: {side: element}; partners(side, index) and reading(side, index) give what to mark and to colour.
-  function linked(strips, { partners, reading, tell }) {
+  // strips: {side: element}. partners(side, index) returns the tokens to mark by side, shares(marked) the colours of each
+  // strip, and describe(place, marked) writes the summary.
+  function linked(strips, { partners, shares, describe }) {
     let pointed = null, locked = null;
 
     const buttons = (side) => [...strips[side].querySelectorAll("button")];
     const chosen = () => pointed ?? locked;
 
     function mark() {
-      const here = chosen();
-      const marked = here ? partners(here.side, here.index) : {};
-      const shares = here ? reading(marked) : {};
+      const token = chosen();
+      const marked = token ? partners(token.side, token.index) : {};
+      const colours = token ? shares(marked) : {};
       for (const side of Object.keys(strips)) {
         buttons(side).forEach((button, i) => {
           button.classList.toggle("chosen", marked[side] === i);
-          const share = shares[side]?.[i] ?? 0;
+          const share = colours[side]?.[i] ?? 0;
           button.style.setProperty("--share", `${Math.round(100 * Math.min(1, Math.abs(share)))}%`);
           button.classList.toggle("less", share < 0);
           button.setAttribute("aria-pressed", String(locked?.side === side && locked.index === i));
         });
       }
-      tell(here, marked);
+      describe(token, marked);
     }
 
     function place({ target }) {
@@ -33,11 +34,11 @@ const NegprobeTokens = (() => {
     const same = (a, b) => a && b && a.side === b.side && a.index === b.index;
 
     function moved(event) {
-      const here = place(event);
+      const token = place(event);
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (here && step) {
+      if (token && step) {
         event.preventDefault();
-        buttons(here.side)[here.index + step]?.focus();
+        buttons(token.side)[token.index + step]?.focus();
       }
     }
 
@@ -47,9 +48,9 @@ const NegprobeTokens = (() => {
       strip.addEventListener("focusin", (event) => { pointed = place(event); mark(); });
       strip.addEventListener("focusout", () => { pointed = null; mark(); });
       strip.addEventListener("click", (event) => {
-        const here = place(event);
-        if (!here) return;
-        locked = same(here, locked) ? null : here;
+        const token = place(event);
+        if (!token) return;
+        locked = same(token, locked) ? null : token;
         mark();
       });
       strip.addEventListener("keydown", moved);
@@ -68,14 +69,14 @@ const NegprobeTokens = (() => {
         button.append(word);
         button.type = "button";
         button.className = classes(i);
-        // One stop of the tab key a strip; arrows go on from there.
+        // The tab key stops once per strip; arrow keys move within it.
         button.tabIndex = i ? -1 : 0;
         return button;
       });
       strips[side].replaceChildren(...words.flatMap((word) => [word, " "]));
     }
 
-    // The tokens are others: nothing is kept.
+    // Clears the selection when other tokens are shown.
     function forget() {
       pointed = locked = null;
       mark();

@@ -11,12 +11,12 @@
     raw: { unit: "attention weight", signed: false },
     norm: { unit: "A · ‖v W_O‖", signed: false },
     similarity: { unit: "cosine", signed: true, bound: 1 },
-    zeroing: { unit: "turn of the output, 1 − cos", signed: false },
+    zeroing: { unit: "change of the output, 1 − cos", signed: false },
   };
 
-  // React's own update path: CircuitsVis.render gives no handle to change or remove what it drew, and drawing
-  // anew would leak every chart. React takes any class marked isReactComponent as stateful and gives it an
-  // `updater`; an element it made (Hello's) serves as the mould for others.
+  // Updates go through React itself: CircuitsVis.render returns no handle to change or remove a view, and rendering
+  // again would leak the charts. React treats any class marked isReactComponent as stateful and gives it an `updater`;
+  // an element created by CircuitsVis (Hello's) serves as the template for others.
   function Live(props) {
     this.props = props;
     this.state = { shown: null };
@@ -63,7 +63,7 @@
 
   const article = (side) => block.querySelector(`[data-side=${side}]`);
   const zeroing = () => choice.measure.value === "zeroing";
-  // Zeroing tells of all heads of a layer at once.
+  // Value zeroing has one map for all heads of a layer.
   const headChosen = () => (zeroing() ? "0" : choice.head.value);
 
   function drawSide(side, tokens, attention, signed, bound, unit) {
@@ -78,7 +78,7 @@
       : { type: CircuitsVis.AttentionPattern, props: { ...props, attention: attention[head], zoomed: true } });
   }
 
-  // The maps of the chosen pair, unpacked when it is first chosen.
+  // The maps of each pair, decoded when it is first chosen.
   const unpacked = new Map();
   function mapsOf(number) {
     if (!unpacked.has(number)) {
@@ -91,10 +91,10 @@
     return unpacked.get(number);
   }
 
-  // What is drawn now: the maps of the layer, a list of heads a side, with their bounds.
+  // The maps that are shown: a list of heads for each side.
   let drawn = null;
 
-  // All heads of a long statement would take the browser minutes to draw; they can still be asked for.
+  // Drawing all heads of a long statement would take the browser minutes, so it happens only if the user chooses "all".
   const mostCells = 15000;
 
   async function choosePair() {
@@ -104,7 +104,7 @@
     const option = choice.measure.querySelector("[value=zeroing]");
     option.disabled = !pair.zeroing;
     if (!pair.zeroing && zeroing()) choice.measure.value = "raw";
-    // Before its tokens go: what is marked now is none of the next pair's.
+    // Clear the selection before the tokens change, because the marked tokens belong to the previous pair.
     drawn = null;
     strips.forget();
     const [from, to] = pair.aligned;
@@ -119,12 +119,12 @@
 
   async function draw() {
     const number = choice.pair.value, pair = index.pairs[number];
-    const read = await mapsOf(number);
-    // Another pair may have been chosen while this one was unpacked.
+    const sideMaps = await mapsOf(number);
+    // Another pair may have been chosen while this one was decoded.
     if (number !== choice.pair.value) return;
     const { unit, signed, bound } = measures[choice.measure.value];
     choice.head.disabled = zeroing();
-    const maps = read.map((side) => side(choice.measure.value)[choice.layer.value]).map((map) => (zeroing() ? [map] : map));
+    const maps = sideMaps.map((side) => side(choice.measure.value)[choice.layer.value]).map((map) => (zeroing() ? [map] : map));
     const change = difference(...maps, pair.aligned);
     const shared = bound ?? largest(maps);
     drawn = { original: maps[0], counterfactual: maps[1], difference: change };
@@ -135,14 +135,14 @@
     strips.mark();
   }
 
-  // Of one token in each strip: itself, its partner and where both stand among the aligned ones.
+  // The indices of one token in each strip: its own, that of its partner, and that of both among the aligned tokens.
   function partners(side, i) {
     const [from, to] = index.pairs[choice.pair.value].aligned;
     const at = { original: from.indexOf(i), counterfactual: to.indexOf(i), difference: i }[side];
     return at < 0 ? { [side]: i } : { original: from[at], counterfactual: to[at], difference: at };
   }
 
-  // The rows of the marked tokens, the mean over the heads where all are shown.
+  // The rows of the marked tokens, averaged over heads if all heads are shown.
   function rows(marked) {
     if (!drawn) return {};
     return Object.fromEntries(Object.entries(marked).map(([side, query]) => {
@@ -151,38 +151,39 @@
     }));
   }
 
-  function reading(marked) {
-    const read = rows(marked);
-    return Object.fromEntries(Object.entries(read).map(([side, row]) => {
-      const most = side === "difference" ? [row] : Object.entries(read).filter(([name]) => name !== "difference").map(([, r]) => r);
-      const bound = largest(most);
+  // The rows of the marked tokens relative to their largest value; original and counterfactual share a scale.
+  function shares(marked) {
+    const bySide = rows(marked);
+    return Object.fromEntries(Object.entries(bySide).map(([side, row]) => {
+      const sameScale = side === "difference" ? [row] : Object.entries(bySide).filter(([name]) => name !== "difference").map(([, r]) => r);
+      const bound = largest(sameScale);
       return [side, row.map((value) => value / bound)];
     }));
   }
 
-  const told = document.getElementById("negprobe-told");
-  function tell(here, marked) {
-    if (!here || !drawn) {
-      told.textContent = "";
+  const summary = document.getElementById("negprobe-summary");
+  function describe(token, marked) {
+    if (!token || !drawn) {
+      summary.textContent = "";
       return;
     }
     const pair = index.pairs[choice.pair.value];
     const tokens = { ...pair, difference: alignedTokens(pair) };
     const { unit } = measures[choice.measure.value];
-    const where = headChosen() === "all" ? "the mean head" : zeroing() ? "all heads" : `head ${headChosen()}`;
+    const where = headChosen() === "all" ? "mean over heads" : zeroing() ? "all heads" : `head ${headChosen()}`;
     const parts = Object.entries(rows(marked)).map(([side, row]) => {
       const order = row.map((_, key) => key).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a])).slice(0, 3);
       const number = (value) => (side === "difference" || value < 0 ? signedNumber(value) : value.toFixed(3));
       return `${side}: ${order.map((key) => `${shorten(tokens[side][key])} ${number(row[key])}`).join(", ")}`;
     });
-    const alone = "difference" in marked ? "" : ", which has no partner";
-    const name = shorten(tokens[here.side][here.index]);
-    told.textContent = `At “${name}”${alone}, layer ${choice.layer.value}, ${where}, ${unit}. ${parts.join("; ")}.`;
+    const alone = "difference" in marked ? "" : ", which has no aligned partner";
+    const name = shorten(tokens[token.side][token.index]);
+    summary.textContent = `At “${name}”${alone}, layer ${choice.layer.value}, ${where}, ${unit}. ${parts.join("; ")}.`;
   }
 
   const strips = NegprobeTokens.linked(
     Object.fromEntries(sides.map((side) => [side, article(side).querySelector(".negprobe-tokens")])),
-    { partners, reading, tell },
+    { partners, shares, describe },
   );
 
   let overview = null, pairs = null;
@@ -211,7 +212,7 @@
     });
   }
 
-  // What the pointer does to a head in one view happens to the same head in the others.
+  // Pointer events on a head in one view are repeated on the same head in the other views.
   const heads = (side) => [...document.querySelectorAll(`#negprobe-${side} h4`)];
   function mirror(event) {
     const side = event.target.closest("article")?.dataset.side;
@@ -235,7 +236,7 @@
     choice.metric.addEventListener("change", drawOverview);
     for (const name of ["layer", "head", "measure"]) choice[name].addEventListener("change", draw);
   }
-  // Nothing is drawn before it is first scrolled to.
+  // Drawing starts when the views are first scrolled into sight.
   const watch = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     watch.disconnect();

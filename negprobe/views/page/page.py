@@ -1,7 +1,7 @@
 """Attention of a statement and its counterfactual as one self-contained, interactive HTML page.
 
-The maps are circuitsvis' `AttentionHeads`. Its bundle is inlined once, whatever the number of pairs, and the
-page's content-security policy allows no other script and no network.
+The maps are drawn by circuitsvis's `AttentionHeads`. Its bundle is inlined once for all pairs, and the page's
+content-security policy forbids other scripts and network access.
 """
 
 import base64
@@ -29,22 +29,22 @@ from negprobe.statements import StatementPair
 from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.page.packing import MEASURES, PAGE_BYTES, bits_for, map_bytes, packed
 
-# How many of the pairs that are left out the page names.
+# The maximum number of omitted pairs that the page lists by name.
 _NAMED = 10
 
 _SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
 
 
 class PageTooLargeError(ViewError):
-    """Not even one pair fits on a page."""
+    """No pair fits on the page."""
 
 
 @dataclass(frozen=True)
 class PageParts:
-    """The interactive views, to be put into a page: `head` goes into `<head>`, `body` anywhere into `<body>`.
+    """The interactive views as HTML: `head` belongs in `<head>`, `body` anywhere in `<body>`.
 
-    A page holds them once. `head` carries the content-security policy, which allows the scripts in `body`,
-    inline styles and `data:` images, and nothing else.
+    A page can contain them only once. `head` contains the content-security policy, which allows only the scripts in
+    `body`, inline styles and `data:` images.
     """
 
     head: str
@@ -60,20 +60,20 @@ def comparison_page(
     max_bytes: int = PAGE_BYTES,
     left_out: Sequence[str] = (),
 ) -> str:
-    """One self-contained HTML page with the attention of every pair, layer and head.
+    """A self-contained HTML page with the attention of all pairs, layers and heads.
 
     Args:
-        comparisons: The pairs, of one model.
-        title: Of the page.
-        sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
+        comparisons: The compared pairs, all from one model.
+        title: The title of the page.
+        sweeps: Results of `patch_sweep(..., by="position")` for one pair each, which are shown on its tokens.
         max_bytes: As for `page_parts`.
         left_out: As for `page_parts`.
 
     Raises:
-        ViewError: as `page_parts`, and for a title that UTF-8 cannot write.
+        ViewError: as `page_parts`, and for a title that cannot be encoded in UTF-8.
     """
     if not is_utf8(title):
-        raise ViewError(f"The title {quoted(title)} has half a surrogate pair, which no page can hold.")
+        raise ViewError(f"The title {quoted(title)} contains half a surrogate pair, which UTF-8 cannot encode; fix it.")
     parts = page_parts(comparisons, sweeps=sweeps, max_bytes=max_bytes, left_out=left_out)
     return Template(_asset("page.html")).substitute(
         title=html.escape(title), head=parts.head, style=_asset("page.css"), body=parts.body
@@ -90,7 +90,7 @@ def write_page(
     max_bytes: int = PAGE_BYTES,
     left_out: Sequence[str] = (),
 ) -> Path:
-    """Write `comparison_page` to `path`, as a whole or not at all, and return it.
+    """Write `comparison_page` to `path` atomically, and return the path.
 
     Raises:
         ViewError: as `page_parts`, and if the file cannot be written.
@@ -101,7 +101,7 @@ def write_page(
         with whole_file(path) as part:
             part.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
+        raise ViewError(f"The page {path} cannot be written: {error}. Choose another path.") from error
     return path
 
 
@@ -110,11 +110,11 @@ def write_pairs_page(
 ) -> tuple[Path, list[str], list[str]]:
     """Compare the pairs whose maps fit on a page, and write the page.
 
-    The size of a pair's maps follows from its number of tokens, so a pair that does not fit is not run at all.
+    The size of a pair's maps follows from its numbers of tokens, so pairs that do not fit are not run.
 
     Returns:
-        The page's path, a sentence on the pairs that were left out, and one on those without value zeroing; the lists
-        are empty if there are no such pairs.
+        The path of the page, a list with a sentence about omitted pairs, and a list with a sentence about pairs without
+        value zeroing; a list is empty if there are no such pairs.
 
     Raises:
         ViewError: as `write_page`.
@@ -136,22 +136,24 @@ def page_parts(
     max_bytes: int = PAGE_BYTES,
     left_out: Sequence[str] = (),
 ) -> PageParts:
-    """The interactive views of some comparisons of one model, with their style, data and scripts.
+    """The interactive views of comparisons from one model, with their style, data and scripts.
 
     Args:
-        comparisons: The pairs, of one model. What they have of `zeroing` is shown too.
-        sweeps: What `patch_sweep(..., by="position")` found for one pair each, to be shown on its tokens.
-        max_bytes: The most bytes that the maps may take before compression, which about halves them. Pairs that do not
-            fit are left out, and named on the page.
-        left_out: Sentences on pairs that were left out before, shown with those.
+        comparisons: The compared pairs, all from one model. Value zeroing is shown for pairs that have it.
+        sweeps: Results of `patch_sweep(..., by="position")` for one pair each, which are shown on its tokens.
+        max_bytes: Maximum size of the maps in bytes before compression, which about halves it. Pairs that do not fit
+            are omitted and listed on the page.
+        left_out: Sentences about pairs that were omitted earlier, to be shown as well.
 
     Raises:
-        ViewError: if there is nothing to show, no pair fits in `max_bytes`, the comparisons differ in layers or heads,
-            a map does not fit its tokens, a value is not a finite number, no tokens are aligned, or a sweep is not of
-            one pair by position.
+        ViewError: if there are no comparisons, no pair fits in `max_bytes`, the comparisons differ in layers or heads,
+            a map does not fit its tokens, a value is not finite, no tokens of a pair are aligned, or a sweep does not
+            have exactly one pair and the axes layer and position.
     """
     if not all(map(is_utf8, left_out)):
-        raise ViewError(f"left_out, {quoted(left_out)}, has half a surrogate pair, which no page can hold.")
+        raise ViewError(
+            f"left_out ({quoted(left_out)}) contains half a surrogate pair, which UTF-8 cannot encode; fix it."
+        )
     layers, heads = _layers_and_heads(comparisons)
     sizes = [map_bytes([len(side.statement.tokens) for side in _sides(one)], layers, heads) for one in comparisons]
     shown, more_left_out = _fitting([one.pair for one in comparisons], sizes, max_bytes)
@@ -169,7 +171,7 @@ def page_parts(
         "pairs": [_pair_data(comparison, names) for comparison in comparisons],
         "sweeps": [_sweep_data(sweep) for sweep in sweeps],
     }
-    # Each pair by itself, so that the page opens before any is unpacked.
+    # Pairs are stored separately, so that the page opens before any of them is decoded.
     data = [
         f'<script type="application/json" id="negprobe-index">{_json(index)}</script>',
         *(
@@ -192,12 +194,12 @@ def page_parts(
 
 
 def _fitting(pairs: Sequence[StatementPair], sizes: Sequence[int], max_bytes: int) -> tuple[list[int], list[str]]:
-    """The indices of the pairs whose maps fit on a page, and a sentence on the others, if there are any."""
+    """The indices of the pairs whose maps fit on a page, and a list with a sentence about the others, if any."""
     shown = fitting(sizes, max_bytes)
     if pairs and not shown:
         raise PageTooLargeError(
-            f"No pair fits on the page: the maps of the smallest take up to {_megabytes(min(sizes))}, and max_bytes "
-            f"allows {_megabytes(max_bytes)}. Raise max_bytes, or give shorter texts."
+            f"No pair fits on the page: the maps of the smallest pair need up to {_megabytes(min(sizes))}, but "
+            f"max_bytes allows {_megabytes(max_bytes)}. Increase max_bytes, or use shorter texts."
         )
     others = sorted({*range(len(pairs))} - {*shown})
     if not others:
@@ -205,15 +207,15 @@ def _fitting(pairs: Sequence[StatementPair], sizes: Sequence[int], max_bytes: in
     named = [f"pair {i + 1} {quoted(pairs[i].counterfactual, 60)} ({_megabytes(sizes[i])})" for i in others]
     more = f", and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     return shown, [
-        f"{len(others)} of {len(pairs)} pairs are left out, because the maps of a page may take "
+        f"{len(others)} of {len(pairs)} pairs are left out, because the maps of a page are limited to "
         f"{_megabytes(max_bytes)} before compression: {', '.join(named[:_NAMED])}{more}."
     ]
 
 
 def _without_zeroing(comparisons: Sequence[Comparison]) -> list[str]:
-    """A sentence on the pairs that have no maps of value zeroing, if there are any."""
+    """A list with a sentence about the pairs without maps of value zeroing, if any."""
     n = sum(any(side.zeroing is None for side in _sides(one)) for one in comparisons)
-    return [f"Value zeroing was not measured for {n} of {len(comparisons)} pairs."] if n else []
+    return [f"Value zeroing was not computed for {n} of {len(comparisons)} pairs."] if n else []
 
 
 def _megabytes(n_bytes: int) -> str:
@@ -226,14 +228,14 @@ def _sides(comparison: Comparison) -> tuple[StatementAttention, StatementAttenti
 
 def _layers_and_heads(comparisons: Sequence[Comparison]) -> tuple[int, int]:
     if not comparisons:
-        raise ViewError("There is no comparison to show; give the page at least one.")
+        raise ViewError("There are no comparisons to show; give at least one.")
     sides = [side for comparison in comparisons for side in _sides(comparison)]
     in_heads = [measure for measure in MEASURES if measure != "zeroing"]
     shapes = sorted({tuple(getattr(side, measure).shape[:2]) for side in sides for measure in in_heads})
     if len(shapes) > 1:
         raise ViewError(
-            f"A page shows one model, but the comparisons have different (layers, heads): {shapes}; "
-            "write a page for each model."
+            f"A page shows one model, but the comparisons have different numbers of (layers, heads): {shapes}; "
+            "write one page per model."
         )
     layers, heads = shapes[0]
     return layers, heads
@@ -244,7 +246,7 @@ def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object
     if not alignment.original:
         raise ViewError(
             f"No token of {comparison.pair.original!r} is aligned with one of "
-            f"{comparison.pair.counterfactual!r}; leave this pair out."
+            f"{comparison.pair.counterfactual!r}; omit this pair."
         )
     sides = _sides(comparison)
     metrics = comparison.metrics.sort_values(["layer", "head"]).reindex(columns=[*names])
@@ -260,12 +262,12 @@ def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object
 
 
 def _sweep_data(sweep: xr.Dataset) -> dict[str, object]:
-    """One pair's effects by layer and token, as they are told in `patching.js`."""
+    """The effects of one pair by layer and token, as `patching.js` shows them."""
     if "patched" not in sweep or set(sweep["patched"].dims) != {"pair", "layer", "position"} or "token" not in sweep:
         dims = ", ".join(map(str, sweep["patched"].dims)) if "patched" in sweep else "no patched runs"
         raise ViewError(
-            f"A sweep is shown on the tokens of one pair, by layer and position, but this has {dims}; make it with "
-            'patch_sweep(model, pair, site, by="position").'
+            f"A page shows sweeps of one pair with the axes pair, layer and position, but this sweep has {dims}; make "
+            'it with patch_sweep(model, pair, site, by="position").'
         )
     effects = effect(sweep).squeeze("pair").transpose("layer", "position")
     before = "before " if sweep.attrs["site"] == "resid_pre" else ""
@@ -278,12 +280,12 @@ def _sweep_data(sweep: xr.Dataset) -> dict[str, object]:
 
 
 def _numbers(values: Float[np.ndarray, " value"]) -> list[float | None]:
-    """Four digits are as much as is read off a colour; JSON has no NaN."""
+    """Values with four significant digits, enough for a colour; None for NaN, which JSON does not have."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 
 def _json(data: object) -> str:
-    # Inside a script element only "<" can start something else than text.
+    # Inside a script element only "<" can start anything but text.
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -297,7 +299,7 @@ def _options(names: Iterable[str]) -> str:
 
 def _circuitsvis() -> str:
     bundle = files("circuitsvis").joinpath("dist", "cdn", "iife.js").read_text(encoding="utf-8")
-    # The source map is not here to be fetched, and "</script" in one of its strings would end the element.
+    # The source map is not available on the page, and "</script" in a string of the bundle would end the element.
     code = bundle.partition("//# sourceMappingURL=")[0]
     return code.replace("</script", "<\\/script")
 
