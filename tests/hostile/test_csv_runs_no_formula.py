@@ -119,4 +119,4 @@ def test_nothing_else_writes_csv() -> None:
         if isinstance(node, ast.Attribute)
         and (node.attr == "to_csv" or (getattr(node.value, "id", "") == "csv" and "riter" in node.attr))
     ]
-    assert [place.split(":")[0] for place in found] == ["negprobe/files.py"]
+    assert [place.split(":")[0] for place in found] == ["negprobe/base/files.py"]

@@ -533,7 +533,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "find_circuit": (
         patching.find_circuit,
         {"model": model, "pairs": pairs[:4], "ranking": "attribution", "ablation": "swap", "direction": "noising"}
-        | {"objective": None, "threshold": 0.5, "held_out": 0.5, "mlps": False, "seed": 0},
+        | {"objective": None, "threshold": 0.5, "effort": "fast", "held_out": 0.5, "mlps": False, "seed": 0},
     ),
     "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a"}),
     "find_cues": (statements.find_cues, {"text": "not a"}),
@@ -596,10 +596,14 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
         | {"contribution_pairs": 0}
-        | {"seed": 0, "shards": None, "engine": None, "progress": lambda step, done, total: None},
+        | {"circuit_effort": "fast", "seed": 0, "shards": None, "engine": None}
+        | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),
-    "write_study": (views.write_study, {"results": studied, "out": HERE / "study", "command": "negprobe study"}),
+    "write_study": (
+        views.write_study,
+        {"results": studied, "out": HERE / "study", "command": "negprobe study", "figure_formats": []},
+    ),
     **{
         name: (getattr(views, name), dict(zip(inspect.signature(getattr(views, name)).parameters, good, strict=False)))
         for name, (good, _) in FIGURES.items()
