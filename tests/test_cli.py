@@ -19,7 +19,7 @@ from negprobe.patching import DIRECTIONS
 from negprobe.study import run_study, summarize
 from negprobe.study.stages import SWEPT
 from negprobe.study.tables import patching_table
-from negprobe.views import page as page_module
+from negprobe.views.page import page as page_module
 from negprobe.views.report import comparison as report_comparison
 from negprobe.views.report.captions import _of_patching
 from negprobe.views.report.findings import findings

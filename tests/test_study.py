@@ -150,7 +150,6 @@ def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_t
     # Value zeroing of both sides: the second matrix of the MLP, for every two tokens.
     one = np.mean([2 * n**2 * model.cfg.n_layers * 2 * model.cfg.d_mlp * model.cfg.d_model for n in lengths])
     monkeypatch.setattr(study, "_CONTRIBUTION_WORK", {"cpu": 6.5 * one, "other": 0})
-    monkeypatch.setattr(study, "_PAIRS_IN_SHARD", 2)
     told = []
     results = run_study(
         model, pairs, patch_pairs=0, progress=lambda step, done, total: told.append((step, done, total))
