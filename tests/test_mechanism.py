@@ -105,7 +105,7 @@ def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
 def search(model, pairs):
     numbered = dict(enumerate(pairs))
     measured = {stage.id: stage.measure(model, pairs[:2]) for stage in (KNOCK_OUT, KNOCK_OUT_SETS)}
-    return find_mechanism(model, measured, numbered, numbered, "", seed=0)
+    return find_mechanism(model, measured, numbered, numbered, "", seed=0, effort="fast")
 
 
 def test_pairs_that_the_model_does_not_tell_apart_are_a_reason_for_no_circuit(model, controlled):

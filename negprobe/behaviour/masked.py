@@ -134,7 +134,7 @@ def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
     """
     if has_own_hooks(model):
         raise InputError(
-            "The model has a hook on itself, or its forward method was replaced. Neither would have an effect, because "
+            "The model itself has a hook, or its forward method was replaced. Neither would have an effect, because "
             "words are predicted from the last hidden states. Remove it, or hook a module such as model.unembed."
         )
     if model.cfg.head != "masked_lm" or model.tokenizer is None:

@@ -214,7 +214,7 @@ def _attention_changes(results: StudyResults) -> Iterator[Row]:
         mean = change.dropna("pair", how="any").mean("pair").sel(compared=list(COMPARED))
     for layer, head in _largest(mean.sel(compared="counterfactual", drop=True)):
         for side in mean["compared"].values:
-            value = mean.sel(compared=side, layer=layer, head=head).item()
+            value = float(mean.sel(compared=side, layer=layer, head=head))
             yield {"statistic": "attention_change", "compared": side, "layer": layer, "head": head, "estimate": value}
 
 

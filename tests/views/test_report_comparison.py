@@ -11,7 +11,7 @@ import pytest
 from negprobe.base.errors import ViewError
 from negprobe.study.comparison import StudyComparison, compare_studies
 from negprobe.study.saved import read_study
-from negprobe.views import report_comparison
+from negprobe.views.report import comparison as report_comparison
 from negprobe.views.report.comparison import comparison_report, write_comparison
 from negprobe.views.report.comparison_findings import answer
 
