@@ -29,7 +29,7 @@ from negprobe.models.layer_norm import LayerNorm
 StageEdit: TypeAlias = Callable[[str, Tensor], Tensor]
 """What becomes of an activation on its way through a block, by the name of its site (`"q"`, `"resid_mid"`, ...).
 
-The hooked pass calls the hook points, the patching engine replaces entries, and everyone else takes `unedited`.
+The hooked pass calls the hook points, the patching engine replaces entries, and all other callers use `unedited`.
 """
 
 
@@ -126,11 +126,11 @@ class Attention(nn.Module):
         return self.out(self.mix(q, k, v, mask, maps), self._hooked, by_head=is_hooked(self.hook_result))
 
     def project(
-        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " some"] | None = None
+        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
-        """Queries ("q"), keys ("k") or values ("v"): `x W + b` per head, of all heads or of some."""
-        every_W, every_b = {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
-        W, b = (every_W, every_b) if heads is None else (every_W[heads], every_b[heads])
+        """Queries ("q"), keys ("k") or values ("v"): `x W + b` per head, of all heads, or of the chosen ones."""
+        all_W, all_b = {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
+        W, b = (all_W, all_b) if heads is None else (all_W[heads], all_b[heads])
         W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
         return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
 
@@ -296,9 +296,9 @@ class Block(nn.Module):
         return self._compose(x, self.attn(x, mask), self.ln1, self.mlp, self.ln2, self._hooked)
 
     def project(
-        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " some"] | None = None
+        self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
-        """Queries ("q"), keys ("k") or values ("v") of rows of the block's input, of all heads or of some."""
+        """Queries ("q"), keys ("k") or values ("v") of rows of the block's input, of all or the chosen heads."""
         return self.attn.project(site, x, heads)
 
     def mlp_out(

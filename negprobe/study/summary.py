@@ -301,7 +301,7 @@ def _mechanism(results: StudyResults) -> Iterator[Row]:
     if found is None:
         return
     yield from _averages("knock_out", found.knock_out, results.seed)
-    # The names that `study.mechanism` gives the sets.
+    # The names that `stages.KNOCK_OUT_SETS` gives the sets.
     cuts: dict[object, Row] = {f"layer {layer}": {"layer": layer} for layer in range(results.cfg.n_layers)}
     cuts |= {f"at {role}": {"role": role} for role in ROLES}
     for row in _averages("knock_out_set", found.knock_out_sets, results.seed):
