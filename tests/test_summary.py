@@ -39,8 +39,11 @@ def few(model):
     return run_study(model, [*builtin_pairs()[:4], StatementPair("A zebra is open.", "A zebra is not open.")])
 
 
-def test_shares_are_those_of_the_answers_with_wilsons_interval(results, summary):
-    answers = results.answers
+def test_shares_are_those_of_the_answers_with_wilsons_interval(results):
+    # The bundled model answers every pair correctly, so that both and either would be the same share.
+    drawn = np.random.default_rng(0).normal(size=(len(results.answers), 3))
+    answers = results.answers.assign(**dict(zip(("original", "counterfactual", "control"), drawn.T, strict=True)))
+    summary = summarize(replace(results, answers=answers))
     right = {
         "original": answers["original"] > 0,
         "counterfactual": answers["counterfactual"] < 0,
