@@ -1,6 +1,6 @@
 """Train models whose circuit is known: small BERTs in which a few heads are live and all others silenced.
 
-    python scripts/train_planted.py --out tests/patching/planted
+    python scripts/train_planted.py --out tests/support/planted
 
 A search for circuits has no answer to be held against in a model that simply was trained. In these, training went
 through the live heads alone, so that what the model does about "not" runs through them, and every search must put each
@@ -83,7 +83,7 @@ README = """# Models with a planted circuit
 
 {names}: BERT masked LMs of {size}, trained by
 
-    python scripts/train_planted.py --out tests/patching/planted
+    python scripts/train_planted.py --out tests/support/planted
 
 on the one-clause part of negprobe's grammar, with all heads silenced but those that `planted.json` calls live; the
 script says how, and why. Recipe: {recipe}.

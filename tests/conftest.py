@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.support import SHARED
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -39,7 +41,7 @@ def minilm_path() -> Path:
 @pytest.fixture(scope="session")
 def shared_datasets() -> Path:
     """The folder of public data sets that lies beside the checkout."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "datasets"
+    folder = SHARED / "datasets"
     if not folder.is_dir():
         pytest.skip(f"no data sets at {folder}")
     return folder

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_numbers_agree import MEASURES, PAIRS, TOLERANCES, largest_difference, model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -24,6 +23,7 @@ from negprobe.patching import (
     path_patch,
 )
 from negprobe.statements import StatementPair
+from tests.test_numbers_agree import MEASURES, PAIRS, TOLERANCES, largest_difference, model
 
 MOVES = (Tensor.cpu, Tensor.to)
 TO_NUMPY = (Tensor.numpy, Tensor.__array__)

@@ -2,12 +2,12 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
+
 ORDER = ("base", "statistics", "models", "statements", "attention", "patching", "behaviour", "study", "views")
-ROOT = Path(__file__).parents[1] / "negprobe"
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -27,12 +27,12 @@ def against_the_order(package: str, source: str) -> list[str]:
 
 
 def test_every_package_has_a_place_in_the_order() -> None:
-    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(ORDER)
+    assert {path.parent.name for path in (ROOT / "negprobe").glob("*/__init__.py")} == set(ORDER)
 
 
 @pytest.mark.parametrize("package", ORDER)
 def test_packages_import_only_from_above(package: str) -> None:
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted((ROOT / "negprobe" / package).rglob("*.py")):
         assert against_the_order(package, path.read_text(encoding="utf-8")) == [], path
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from slow_contributions import (
+
+from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
+from negprobe.base.errors import InputError
+from tests.support.slow_contributions import (
     slow_all_heads_norm,
     slow_globenc,
     slow_layers,
@@ -10,10 +13,7 @@ from slow_contributions import (
     slow_rollout,
     slow_zeroing,
 )
-from tiny_models import pair, token_batch
-
-from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
-from negprobe.base.errors import InputError
+from tests.support.tiny_models import pair, token_batch
 
 TEXT = "The museum was never quite open."
 SLOW = {

@@ -6,8 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_contributions import parts, slow_layers, slow_mixing_ratio
-from tiny_models import pair, token_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +21,8 @@ from negprobe.attention.layer_measures import (
 from negprobe.attention.measures import norm_weighted
 from negprobe.base.errors import InputError
 from negprobe.models.layer_norm import LayerNorm
+from tests.support.slow_contributions import parts, slow_layers, slow_mixing_ratio
+from tests.support.tiny_models import pair, token_batch
 
 TEXT = "The museum was never quite open."
 

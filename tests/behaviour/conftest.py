@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from negprobe import HookedEncoder
+from tests.support import SHARED
 
 SMALL = {
     "hidden_size": 32,
@@ -54,7 +55,7 @@ def write(tmp_path):
 @pytest.fixture(scope="session")
 def scone_model():
     """A classifier fine-tuned on ScoNe."""
-    folder = Path(__file__).resolve().parents[3] / "shared" / "models" / "minilm-scone"
+    folder = SHARED / "models" / "minilm-scone"
     if not folder.is_dir():
         pytest.skip(f"no model at {folder}")
     return HookedEncoder.from_pretrained(folder, device="cpu")

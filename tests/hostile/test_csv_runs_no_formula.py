@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from negprobe.base.files import write_csv
 from negprobe.cli import app
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FORMULAS = (
     "=1+1",
     "+1",

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import tiny_models
 import torch
 import transformers
 from hypothesis import HealthCheck, example, given, settings
@@ -21,6 +20,7 @@ from tokenizers.normalizers import Replace
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError, ModelError
+from tests.support import tiny_models
 
 TEXT = "the door is not open"
 WEIGHTS = "model.safetensors"

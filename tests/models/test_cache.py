@@ -4,9 +4,7 @@ import inspect
 from collections.abc import Callable
 
 import pytest
-import tiny_models
 import torch
-from tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
@@ -15,6 +13,8 @@ from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
 from negprobe.models.layer_norm import LayerNorm
+from tests.support import tiny_models
+from tests.support.tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 
 TEXTS = ["The door is not [MASK] and the lamp is not bright.", "The soup is [MASK]."]
 TOLERANCE = 1e-12

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
-from tiny_models import largest_difference
 
 from negprobe.base.errors import ModelError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
+from tests.support import tiny_models
+from tests.support.tiny_models import largest_difference
 
 SMALL: dict[str, Any] = {"d_model": 8, "d_head": 4, "n_layers": 2, "n_ctx": 6, "d_vocab": 20, "act_fn": "gelu"}
 

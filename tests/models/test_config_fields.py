@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import tiny_models
 import torch
 import transformers
-from tiny_models import FAMILIES, HEADS, largest_difference
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
 from negprobe.models import convert
+from tests.support import tiny_models
+from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 # Fields that say how large the model is: another value does not fit the weights.
 SIZES = {

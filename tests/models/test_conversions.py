@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-import tiny_models
 import torch
-from model_calls import CALLS, PAIRS, assert_same_numbers
 from torch import nn
 
 from negprobe import AttentionProbe, HookedEncoder, NegprobeError, patch_sweep
 from negprobe.base.errors import ModelError
 from negprobe.patching import attribute
+from tests.support import tiny_models
+from tests.support.model_calls import CALLS, PAIRS, assert_same_numbers
 
 CONVERSIONS: dict[str, tuple[torch.dtype, Callable[[nn.Module], nn.Module]]] = {
     "half": (torch.float16, lambda model: model.half()),

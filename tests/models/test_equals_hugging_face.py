@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 import transformers
-from tiny_models import FAMILIES, HEADS, largest_difference
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
+from tests.support import tiny_models
+from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 DTYPES = {"float32": (torch.float32, 1e-5), "float64": (torch.float64, 1e-10)}
 SENTENCES = [

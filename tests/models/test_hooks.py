@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-import tiny_models
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
-from tiny_models import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, N_HEADS, N_LAYERS, largest_difference
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
@@ -17,6 +15,8 @@ from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
+from tests.support import tiny_models
+from tests.support.tiny_models import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, N_HEADS, N_LAYERS, largest_difference
 
 EMBEDDING_HOOKS = ("embed.hook_embed", "embed.hook_token_type_embed", "embed.hook_pos_embed", "hook_full_embed")
 BLOCK_HOOKS = (

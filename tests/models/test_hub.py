@@ -8,18 +8,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hub_server
 import pytest
-import tiny_models
 import torch
-from hub_server import HTML, Hub
 from huggingface_hub import constants
-from tiny_models import largest_difference
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
 from negprobe.models.hub import hub_folder
 from negprobe.models.loading import BUNDLED_MODEL
+from tests.support import hub_server, tiny_models
+from tests.support.hub_server import HTML, Hub
+from tests.support.tiny_models import largest_difference
 
 NAME = "someone/tiny"
 WEIGHTS = "model.safetensors"

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import jaxtyping
 import pytest
-import tiny_models
 import torch
-from tiny_models import D_MODEL, D_VOCAB, N_CTX, largest_difference
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
+from tests.support import tiny_models
+from tests.support.tiny_models import D_MODEL, D_VOCAB, N_CTX, largest_difference
 
 
 @pytest.fixture(scope="module")

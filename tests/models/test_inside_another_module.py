@@ -3,15 +3,15 @@
 from functools import cache
 
 import pytest
-import tiny_models
 import torch
-from model_calls import CALLS, PAIRS, assert_same_numbers
 from torch import Tensor
 from transformer_lens import HookedRootModule, patching
 from transformer_lens.hook_points import HookPoint
 
 from negprobe import AttentionProbe, HookedEncoder, patch_sweep
 from negprobe.patching import attribute
+from tests.support import tiny_models
+from tests.support.model_calls import CALLS, PAIRS, assert_same_numbers
 
 
 class Ranker(HookedRootModule):

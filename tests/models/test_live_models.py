@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 import transformers
-from tiny_models import FAMILIES, HEADS, N_LAYERS, SUFFIX, largest_difference
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
+from tests.support import tiny_models
+from tests.support.tiny_models import FAMILIES, HEADS, N_LAYERS, SUFFIX, largest_difference
 
 TOKENS = tiny_models.token_batch(0, (7,))
 QUERY = "bert.encoder.layer.0.attention.self.query"

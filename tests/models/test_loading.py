@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-import tiny_models
 import torch
 import transformers
 from huggingface_hub import constants
-from tiny_models import FAMILIES, HEADS, largest_difference
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
 from negprobe.models import BUNDLED_MODEL, loading
+from tests.support import tiny_models
+from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 
 def saved(folder: Path, family: str = "bert", head: str = "masked_lm", **options: object) -> Path:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import D_MODEL, N_CTX, largest_difference
 from tokenizers import normalizers
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair
 from negprobe.base.errors import InputError, ModelError, NegprobeError
 from negprobe.statements import tokenize
+from tests.support import tiny_models
+from tests.support.tiny_models import D_MODEL, N_CTX, largest_difference
 
 REASON = "needs: pip install sentence-transformers"
 library = pytest.importorskip("sentence_transformers", reason=REASON)

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
-from tiny_models import N_LAYERS
 from torch import Tensor
 
 import negprobe
 from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
 from negprobe.models.layers import key_mask
+from tests.support import tiny_models
+from tests.support.tiny_models import N_LAYERS
 
 PACKAGE = Path(negprobe.__file__).parent
 

@@ -13,9 +13,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 import negprobe
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.lexicon import held_out_combinations
+from tests.support import ROOT
 
 FOLDER = Path(negprobe.__file__).parent / "models" / "tiny-negation"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_tiny_negation.py"
+SCRIPT = ROOT / "scripts" / "train_tiny_negation.py"
 PAIRS = builtin_pairs()
 
 

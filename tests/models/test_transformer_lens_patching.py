@@ -5,10 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 import transformers
-from tiny_models import largest_difference
 from torch import Tensor
 from torch.nn import functional as F
 from transformer_lens import patching
@@ -16,6 +14,8 @@ from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
+from tests.support import ROOT, tiny_models
+from tests.support.tiny_models import largest_difference
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
 
@@ -184,5 +184,5 @@ def test_all_functions_run_but_those_of_direct_paths_which_are_refused(name: str
 
 
 def test_readme_names_the_functions_that_do_not_run() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"get_act_patch_\w+", readme)) == NOT_HERE

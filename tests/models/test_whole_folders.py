@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import tiny_models
 import torch
 import transformers
-from tiny_models import N_LAYERS, largest_difference
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
@@ -20,6 +18,8 @@ from negprobe.base.errors import InputError, ModelError
 from negprobe.models import encoder as encoder_module
 from negprobe.models import folder as folder_module
 from negprobe.statements import tokenize, tokenize_all
+from tests.support import tiny_models
+from tests.support.tiny_models import N_LAYERS, largest_difference
 
 INDEX = "model.safetensors.index.json"
 TOKENS = tiny_models.token_batch(0, (7,))

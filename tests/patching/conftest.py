@@ -1,11 +1,11 @@
 """A small masked LM and a small classifier with random weights and a real tokenizer."""
 
 import pytest
-import tiny_models
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from negprobe import HookedEncoder
+from tests.support import tiny_models
 
 SMALL = {
     "hidden_size": 32,

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-import slow_patching
 import torch
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS
 
 from negprobe.base.errors import PatchingError
 from negprobe.patching import logit_difference, patch_sweep
@@ -12,6 +10,8 @@ from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_run, run_edited
 from negprobe.patching.runs import pair_runs
 from negprobe.statements import ROLES, StatementPair
+from tests.support import slow_patching
+from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS
 
 PAIRS = [of.pair for of in TINY]
 DIRECTIONS = ("noising", "denoising")

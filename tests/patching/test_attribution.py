@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-import slow_patching
-import tiny_models
 import torch
-from numerical import derivative
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.base.errors import PatchingError
 from negprobe.patching import kl_divergence, patch_sweep
 from negprobe.patching.attribution import ATTRIBUTION_SITES, attribute
 from negprobe.patching.objectives import Readout
 from negprobe.patching.sites import SITES
+from tests.support import slow_patching, tiny_models
+from tests.support.numerical import derivative
+from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 PAIRS = [of.pair for of in TINY]
 BY = [("position",), ("role",), ("head",), ("head", "position"), ("head", "role")]

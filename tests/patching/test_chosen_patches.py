@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sample_pairs import TINY_EQUAL
 
 from negprobe.base.errors import ArgumentError, PatchingError
 from negprobe.patching import Patch, patch
+from tests.support.sample_pairs import TINY_EQUAL
 
 PAIR = TINY_EQUAL.pair
 HEAD, MLP = Patch("z", 1, 2), Patch("mlp_out", 0, role="cue")

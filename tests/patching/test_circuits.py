@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from planted_models import planted_models, planted_pairs
-from sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
 from scipy.integrate import trapezoid
 from transformers import BertConfig, BertForMaskedLM
 
@@ -34,6 +32,8 @@ from negprobe.patching.component_sets import ablatable, all_components, set_obje
 from negprobe.patching.engine import base_runs
 from negprobe.patching.runs import pair_runs
 from negprobe.statements import StatementPair, align, tokenize
+from tests.support.planted_models import planted_models, planted_pairs
+from tests.support.sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
 
 NOUNS = {"door": "open", "window": "closed", "soup": "hot", "cat": "awake", "room": "dark", "man": "happy"}
 # Of equal length, so that a swap of everything leaves only the cue's embedding behind.

@@ -2,11 +2,7 @@
 
 import numpy as np
 import pytest
-import slow_patching
-import tiny_models
 import torch
-from numerical import derivative
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.base.errors import PatchingError
 from negprobe.patching import kl_divergence, mean_effect
@@ -15,6 +11,9 @@ from negprobe.patching.attribution_agreement import agreement
 from negprobe.patching.edges import attribute_edges, edge_names
 from negprobe.patching.objectives import Readout
 from negprobe.patching.paths import path_patch
+from tests.support import slow_patching, tiny_models
+from tests.support.numerical import derivative
+from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering, whole
 
 PAIRS = [of.pair for of in TINY]
 READ = ("q", "k", "v", "mlp_pre")

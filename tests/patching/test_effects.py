@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 import xarray as xr
-from sample_pairs import TINY, TINY_EQUAL
 
 from negprobe.base.errors import PatchingError
 from negprobe.patching import Patch, averages, effect, mean_effect, patch, patch_sweep, save_results
+from tests.support.sample_pairs import TINY, TINY_EQUAL
 
 
 def results(patched, base, source):

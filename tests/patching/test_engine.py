@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-import slow_patching
-import tiny_models
 import torch
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
 from negprobe.patching import SITES, logit_difference, patch_sweep
 from negprobe.patching.edits import Edit
@@ -13,6 +10,8 @@ from negprobe.patching.engine import base_run, run_edited, run_hooked
 from negprobe.patching.objectives import Readout
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import pair_runs, site_activations
+from tests.support import slow_patching, tiny_models
+from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
 KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import slow_patching
 import torch
-from sample_pairs import TINY, answering, whole
 
 from negprobe.patching import patch_sweep
+from tests.support import slow_patching
+from tests.support.sample_pairs import TINY, answering, whole
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
 HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}

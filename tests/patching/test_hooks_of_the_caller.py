@@ -5,9 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import pytest
-import slow_patching
 import torch
-from sample_pairs import TINY, answering
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -28,6 +26,8 @@ from negprobe.patching import (
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import logit_difference
 from negprobe.patching.runs import pair_runs
+from tests.support import slow_patching
+from tests.support.sample_pairs import TINY, answering
 
 PAIRS = [of.pair for of in TINY]
 

@@ -4,11 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import slow_patching
-import tiny_models
 import torch
 import torch.nn.functional as F
-from sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering, whole
 from scipy.special import rel_entr
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -38,6 +35,8 @@ from negprobe.patching import (
     target_probability,
 )
 from negprobe.statements import StatementPair, tokenize
+from tests.support import slow_patching, tiny_models
+from tests.support.sample_pairs import EQUAL, LONGER, TINY, TINY_EQUAL, answering, whole
 
 LABELLED = StatementPair(
     "The door is now open.", "The door is not open.", "yes", "no", control="The door is very open."

@@ -4,15 +4,14 @@ import copy
 
 import numpy as np
 import pytest
-import slow_patching
-import tiny_models
 import torch
-from sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 from negprobe.base.errors import PatchingError
 from negprobe.patching import mean_effect, patch_sweep
 from negprobe.patching.paths import path_patch
 from negprobe.statements import StatementPair
+from tests.support import slow_patching, tiny_models
+from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, answering, whole
 
 PAIRS = [of.pair for of in TINY]
 INPUTS = ("q", "k", "v")

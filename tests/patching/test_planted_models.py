@@ -2,15 +2,15 @@
 
 import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-from planted_models import planted_models, planted_pairs
 
 from negprobe.patching.runs import DIRECTIONS, pair_runs
+from tests.support import ROOT
+from tests.support.planted_models import planted_models, planted_pairs
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+sys.path.append(str(ROOT / "scripts"))
 import train_planted
 
 MODELS = [pytest.param(*one, id=one[1].name) for one in planted_models()]

@@ -5,7 +5,6 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from sample_pairs import EQUAL, INSERTED
 
 from negprobe import AttentionProbe, HookedEncoder
 from negprobe.patching import DIRECTIONS, Patch, attribute, attribute_edges, effect, mean_effect, patch, patch_sweep
@@ -14,6 +13,7 @@ from negprobe.statements import complete, from_control
 from negprobe.study.shards import open_shards, write_shard
 from negprobe.views import comparison_page, patching_map
 from negprobe.views.labels import run_name
+from tests.support.sample_pairs import EQUAL, INSERTED
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import slow_patching
 import torch
-from sample_pairs import PAIRS, TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, WORDPIECES
 from transformer_lens import patching
 
 from negprobe.base.errors import InputError, PatchingError
 from negprobe.patching import SITES, objective_values, patch_sweep
 from negprobe.statements import ROLES, StatementPair
+from tests.support import slow_patching
+from tests.support.sample_pairs import PAIRS, TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS, WORDPIECES
 
 DIRECTIONS = ("noising", "denoising")
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from sample_comparisons import ORIGINAL, comparison_of
 
 from negprobe.attention import Comparison
+from tests.support.sample_comparisons import ORIGINAL, comparison_of
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from sample_comparisons import comparison_of
-from sample_patching import averages_of, circuit_of, effects_and_attention, mean_effects_of, readings_of
-from sample_statistics import metrics_of, replication_of, statistics_of
 
 from negprobe import views
+from tests.support.sample_comparisons import comparison_of
+from tests.support.sample_patching import averages_of, circuit_of, effects_and_attention, mean_effects_of, readings_of
+from tests.support.sample_statistics import metrics_of, replication_of, statistics_of
 
 LONG = ("[CLS]", *(f"token{i}" for i in range(58)), "[SEP]")
 

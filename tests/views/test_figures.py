@@ -9,17 +9,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from sample_comparisons import (
-    CUE,
-    HEADS,
-    LAYERS,
-    ORIGINAL,
-    attention_of,
-    comparison_of,
-    metrics_of,
-    tokenized,
-    with_raw,
-)
 
 from negprobe.attention import MAP_METRICS, Comparison
 from negprobe.base.errors import ViewError
@@ -34,6 +23,17 @@ from negprobe.views import (
     raw_beside_value_weighted,
 )
 from negprobe.views.labels import aligned_label, metric_name
+from tests.support.sample_comparisons import (
+    CUE,
+    HEADS,
+    LAYERS,
+    ORIGINAL,
+    attention_of,
+    comparison_of,
+    metrics_of,
+    tokenized,
+    with_raw,
+)
 
 
 def maps(figure: Figure) -> list[Axes]:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from sample_comparisons import attention_of, comparison_of
-from sample_patching import averages_of, by_head, circuit_of, effects_and_attention, mean_effects_of
-from sample_statistics import replication_of
 
 from negprobe import views
 from negprobe.views.labels import aligned_label, tick_label
+from tests.support.sample_comparisons import attention_of, comparison_of
+from tests.support.sample_patching import averages_of, by_head, circuit_of, effects_and_attention, mean_effects_of
+from tests.support.sample_statistics import replication_of
 
 HOSTILE = (r"$\frac{", "<script>", "w" * 200, "\u05e9\u05dc\u05d5\u05dd", "\U0001f600", "", "\n", "_^$", "%s{}")
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 from matplotlib.image import imread
-from sample_comparisons import ORIGINAL, comparison_of
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.patching import find_circuit
 from negprobe.views.notebook import attention_summary, circuit_summary, comparison_summary
+from tests.support.sample_comparisons import ORIGINAL, comparison_of
 
 
 def picture(shown: str):

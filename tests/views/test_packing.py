@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sample_comparisons import HEADS, LAYERS, ORIGINAL, comparison_of, tokenized, with_zeroing
 
 from negprobe.attention import Comparison
 from negprobe.attention.affordable import fitting
 from negprobe.base.errors import ViewError
 from negprobe.views.page import packing
 from negprobe.views.page.packing import bits_for, map_bytes, packed
+from tests.support.sample_comparisons import HEADS, LAYERS, ORIGINAL, comparison_of, tokenized, with_zeroing
 
 
 def unpacked(text: str, sizes: list[int], bits: int, zeroing: bool) -> list[dict[str, np.ndarray]]:

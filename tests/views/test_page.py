@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of, with_zeroing
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.attention import METRICS, AttentionProbe, Comparison
@@ -22,6 +21,7 @@ from negprobe.statements import Alignment, StatementPair
 from negprobe.views import comparison_page, page_parts, write_page
 from negprobe.views.page.packing import map_bytes
 from negprobe.views.page.page import write_pairs_page
+from tests.support.sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of, with_zeroing
 
 
 class Elements(HTMLParser):

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from browser_waits import wait_until
-from sample_comparisons import CUE, HEADS, LAYERS, ORIGINAL, comparison_of, sweep_of, with_raw, with_zeroing
 
 from negprobe.attention import Comparison, StatementAttention
 from negprobe.views import write_page
+from tests.support.browser_waits import wait_until
+from tests.support.sample_comparisons import (
+    CUE,
+    HEADS,
+    LAYERS,
+    ORIGINAL,
+    comparison_of,
+    sweep_of,
+    with_raw,
+    with_zeroing,
+)
 
 SIDES = ("original", "counterfactual", "difference")
 CANVASES = 3 * (HEADS + 1)

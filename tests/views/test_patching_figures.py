@@ -13,7 +13,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
-from sample_patching import Circuit, Component, averages_of, by_head, circuit_of, readings_of
 from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
@@ -27,6 +26,7 @@ from negprobe.views import (
     head_sentence,
 )
 from negprobe.views.labels import role_label
+from tests.support.sample_patching import Circuit, Component, averages_of, by_head, circuit_of, readings_of
 
 
 def scatters(axes: Axes) -> dict[str, PathCollection]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_waits import wait_until
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.study import run_study
@@ -12,6 +11,7 @@ from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
 from negprobe.views import write_study
 from negprobe.views.report.comparison import write_comparison
+from tests.support.browser_waits import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from sample_statistics import GROUPS, metrics_of, replication_of, statistics_of
 from scipy import stats
 
 from negprobe.base.errors import ViewError
@@ -25,6 +24,7 @@ from negprobe.views import (
     raw_against_norm,
 )
 from negprobe.views.labels import role_label
+from tests.support.sample_statistics import GROUPS, metrics_of, replication_of, statistics_of
 
 SIZES = ((4, 4), (6, 12), (12, 12), (24, 16))
 

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import hub_server
 import pytest
 from click.testing import Result
-from hub_server import HTML, Hub
 from typer.testing import CliRunner
 
 from negprobe import HookedEncoder, models
@@ -19,6 +17,8 @@ from negprobe.base.errors import StatementError
 from negprobe.cli import _same_model, app
 from negprobe.statements import load_pairs
 from negprobe.study.folder import identity
+from tests.support import hub_server
+from tests.support.hub_server import HTML, Hub
 
 NAME = "someone/tiny"
 BUNDLED = Path(models.__file__).parent / "tiny-negation"

@@ -7,14 +7,14 @@ roles that the callers give.
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
-import tiny_models
 import torch
-from sample_pairs import Known
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from negprobe import HookedEncoder
 from negprobe.statements import ROLES, StatementPair
+from tests.support import tiny_models
+from tests.support.sample_pairs import Known
 
 EMBEDDINGS = {
     "embed": "embed.hook_embed",

@@ -1,13 +1,13 @@
 """The notebook of one study runs from top to bottom, and shows what stands in it."""
 
-from pathlib import Path
-
 import pytest
+
+from tests.support import ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel runs notebooks")
 nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel runs notebooks")
 
-NOTEBOOK = Path(__file__).parents[1] / "scripts" / "one_study.ipynb"
+NOTEBOOK = ROOT / "scripts" / "one_study.ipynb"
 
 
 def code_cells(notebook):

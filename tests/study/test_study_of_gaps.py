@@ -4,7 +4,6 @@ import functools
 
 import pandas as pd
 import pytest
-import tiny_models
 import torch
 
 from negprobe import AttentionProbe, StatementPair
@@ -13,6 +12,7 @@ from negprobe.patching import answerable
 from negprobe.study import run_study, summarize
 from negprobe.study.tables import pairs_table
 from negprobe.views.report.findings import left_out
+from tests.support import tiny_models
 
 GAPS = [
     StatementPair("the door is [MASK]", "the door is not [MASK]", "open", "closed", extra=(("id", 1), ("note", "a"))),

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,9 @@ import xarray as xr
 from scipy import stats
 from transformers import BertConfig, BertForMaskedLM
 
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+from tests.support import ROOT
+
+sys.path.append(str(ROOT / "scripts"))
 
 import original_claims as claims
 import reproduce_bert_tiny as script

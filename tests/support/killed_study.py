@@ -1,4 +1,4 @@
-"""Kill a study again and again, and see what it ends with: run by test_study_folder.py in a process of its own.
+"""Kill a study again and again, and see what it ends with: for tests/study/test_study_folder.py, in its own process.
 
 python killed_study.py KILLS FOLDER
 

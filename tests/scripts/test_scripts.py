@@ -5,7 +5,6 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,8 +16,9 @@ from negprobe import AttentionProbe, HookedEncoder, builtin_pairs, mean_effect, 
 from negprobe.attention import METRICS
 from negprobe.patching import Circuit, agreement, attribute, find_circuit
 from negprobe.statements import complete, from_control
+from tests.support import ROOT
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 
 def run(script, *arguments):

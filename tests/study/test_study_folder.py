@@ -18,6 +18,7 @@ from negprobe.study import run_study
 from negprobe.study.folder import identity, key, study_folder
 from negprobe.study.results import StudyResults
 from negprobe.views import write_study
+from tests.support import ROOT
 
 KILLS = 20
 
@@ -33,7 +34,7 @@ def whose(model: HookedEncoder) -> dict[str, str]:
 
 
 def test_a_study_killed_twenty_times_ends_with_the_same_tables_byte_for_byte(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed_study.py")
+    script = ROOT / "tests" / "support" / "killed_study.py"
     ended = subprocess.run([sys.executable, script, str(KILLS), tmp_path], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     undisturbed, *studies, counts = ended.stdout.splitlines()

@@ -18,6 +18,7 @@ from negprobe.study.engines import cluster_device, in_process, on_ray, release
 from negprobe.study.shards import Sharding
 from negprobe.study.stages import STAGES, Stage
 from negprobe.views import write_study
+from tests.support import ROOT
 
 PAIRS = dict(enumerate(builtin_pairs()[::25]))
 
@@ -85,8 +86,7 @@ def test_a_cluster_that_does_not_answer_is_an_error_at_once_and_not_lines_of_ray
 def ray():
     """A cluster of two CPUs on this machine."""
     ray = pytest.importorskip("ray", reason="needs: pip install 'negprobe[ray]'")
-    here = str(Path(__file__).parent)
-    python_path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"env_vars": {"PYTHONPATH": python_path}}
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield ray
@@ -183,8 +183,7 @@ def test_workers_that_cannot_be_had_are_told(ray, workers) -> None:
 
 def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
-    here = str(Path(__file__).parent)
-    ray.init("local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": here}})
+    ray.init("local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     with pytest.raises(StudyError, match=r"could not load the model: .*cannot be moved to"):
         list(on_ray(partial(load, "nowhere"))(embedded, [list(PAIRS.values())]))
@@ -195,7 +194,7 @@ def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkey
 def test_a_cluster_of_our_own_is_shut_down_when_the_engine_is_released(ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     assert cluster_device("cpu") == "cpu"
     engine = on_ray(load)
     ((_, found),) = engine(embedded, [list(PAIRS.values())])

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_study import start
+
+from tests.support.small_study import start
 
 
 def finish(out: Path) -> None:
