@@ -410,7 +410,7 @@ class HookedEncoder(HookedRootModule):
         if self.tokenizer is None:
             raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
         if not is_utf8(word):
-            raise InputError(f"{quoted(word)} is not text that UTF-8 can write; choose a word that is one token.")
+            raise InputError(f"{quoted(word)} is not valid UTF-8 text; choose a word that is one token.")
         ids = encode(self.tokenizer, [word], add_special_tokens=False)["input_ids"][0]
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
@@ -694,7 +694,7 @@ def _check_texts(texts: list[Any]) -> None:
         if not all(part.strip() for part in parts):
             raise InputError(f"Text {index} is empty; give it at least one word.")
         if not all(map(is_utf8, parts)):
-            raise InputError(f"Text {index}, {quoted(text)}, is not text that UTF-8 can write; correct it.")
+            raise InputError(f"Text {index}, {quoted(text)}, is not valid UTF-8 text; correct it.")
 
 
 def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:

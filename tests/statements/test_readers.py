@@ -86,7 +86,7 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.csv", HEADER + 'x,y\nq,"y\n', "line 3: .*quotes"),
         ("a.csv", HEADER + "\n\"x\nx\",y,z\nx,y\n", "lines 3, 4: 3 cells"),
         ("a.csv", SPANS + "x,y z,1,\nx,y,,\n", "line 2: cue_start and cue_end are '1'"),
-        ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: .1, 9. of cue_spans is not"),
+        ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: cue_spans contains .1, 9., which is not"),
         ("a.csv", SPANS + "x,y z,1.5,2\nx,y,,\n", "line 2: .*two whole numbers"),
         ("a.csv", SPANS[:-1] + ",cue_spans\nx,y z,0,1,\"((0, 1),)\"\nx,y,,,\n",
          "line 2: .*both cue_spans and cue_start"),
