@@ -19,7 +19,7 @@ from negprobe.study.summary_table import StudySummary
 
 @dataclass(frozen=True, repr=False)
 class Mechanism:
-    """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
+    """How the negation reaches the answer: knock-outs of the cue, and the circuit.
 
     Attributes:
         knock_out: The counterfactual's run with one head's attention to the cue taken away, `[pair layer head]`.

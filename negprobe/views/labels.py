@@ -29,7 +29,7 @@ _METRICS = {
     "output_change": "change of head outputs",
     "diffusion": "spread of the change over words",
     "diffusion_distance": "distance of the change from the cue",
-    "all_heads_norm": "norm of what attention writes",
+    "all_heads_norm": "norm of the attention output",
     "residual": "with residual and LayerNorm",
     "zeroing": "value zeroing",
     "rollout": "attention rollout",
