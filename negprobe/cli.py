@@ -132,7 +132,7 @@ def study(
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.statements import load_pairs
-    from negprobe.study import run_study, summarize
+    from negprobe.study import run_study
     from negprobe.study.engines import cluster_device, on_ray
     from negprobe.study.folder import identity, study_folder
     from negprobe.views import write_study
@@ -182,7 +182,7 @@ def study(
             report_progress("writing the report", 0, 1)
             report = write_study(results, out, _command_line(), figure_formats=[one.value for one in figures or ()])
             report_progress("writing the report", 1, 1)
-        summary = summarize(results)
+        summary = results.summary
         for sentence in [*left_out(summary), *findings(summary)]:
             console.print(f"• {sentence}")
         _print_path("\nReport: ", report)
@@ -288,7 +288,7 @@ def compare_reports(
         with console.status("Comparing the studies"):
             compared = compare_studies(read_study(a), read_study(b))
             page = write_comparison(compared, out, _command_line())
-        for sentence in answer(compared):
+        for sentence in answer(compared.summary):
             console.print(f"• {sentence}")
         _print_path(f"\nA is {a}, B is {b}. Report: ", page)
 

@@ -77,20 +77,27 @@ def _answers(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset
     return objective_values(model, pairs).rename_axis("pair").to_xarray()
 
 
-def _knock_out_sets(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
-    chosen = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
-    chosen |= {
-        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
-        for layer in range(model.cfg.n_layers)
+def knock_out_patches(n_layers: int) -> dict[str, Patch]:
+    """The knock-outs of the cue by name: in every layer and at every query, in one layer, or at the queries of a role.
+
+    The names are the coordinate `patch` of the measured dataset.
+    """
+    patches = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
+    patches |= {
+        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out") for layer in range(n_layers)
     }
-    chosen |= {
+    return patches | {
         f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
         for role in ROLES
         if role != "cue"
     }
-    found = patch(model, pairs, list(chosen.values()), together=False, direction="denoising")
-    return found.assign_coords(patch=list(chosen))
+
+
+def _knock_out_sets(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
+    patches = knock_out_patches(model.cfg.n_layers)
+    found = patch(model, pairs, list(patches.values()), together=False, direction="denoising")
+    return found.assign_coords(patch=list(patches))
 
 
 def _sweep(site: str, by: Literal["head", "role"], direction: Direction) -> Sweep:
