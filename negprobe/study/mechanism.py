@@ -99,6 +99,7 @@ def _circuit(
             pairs,
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
+            direction="denoising",
             effort=effort,
             seed=seed,
             progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
