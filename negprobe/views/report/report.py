@@ -12,6 +12,7 @@ from negprobe.attention import METRICS
 from negprobe.behaviour import share
 from negprobe.patching import DIRECTIONS, Circuit, effect, mean_effect
 from negprobe.statistics import effects_table
+from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.results import StudyResults
 from negprobe.study.stages import SWEPT
 from negprobe.study.summary import StudySummary, attention_to_cue, summarize
@@ -198,12 +199,13 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     views, summary = _views(results), summarize(results)
     name, cfg = short_name(results.cfg.model_name), results.cfg
     pictures = study_pictures(results, figures, carrying_head(results))
+    objective = "" if results.objective == DEFAULT_OBJECTIVE else f", with the objective {results.objective}"
     data = (
         f"{cfg.model_name} is a {cfg.family} model of {cfg.n_layers} layers with {cfg.n_heads} heads each, with "
         f"{_HEADS[cfg.head]}. {len(results.pairs)} pairs of statements from {results.source} were run through it: an "
         "original, its counterfactual with the negation, and, where there is one, a control with a neutral word in "
         f"the negation's place. {len(results.answers)} pairs have an answer that can be read, {len(results.patched)} "
-        "were patched."
+        f"were patched{objective}."
     )
     sections = [
         Section("data", "The model and the data", paragraph(data) + bullets(left_out(summary))),
