@@ -17,6 +17,7 @@ from negprobe.patching.objectives import (
     kl_divergence,
     logit_difference,
     objective_from,
+    objective_named,
     single_logit,
     target_probability,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "logit_difference",
     "mean_effect",
     "objective_from",
+    "objective_named",
     "objective_values",
     "patch",
     "patch_sweep",

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
@@ -148,9 +149,9 @@ def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return moved.where(abs(gap) >= MIN_GAP), abs(gap)
 
 
-def one_name(names: xr.DataArray) -> str:
+def one_name(names: ArrayLike) -> str:
     """The name of a run over pairs: "control or original" where pairs differ."""
-    return " or ".join(sorted(set(map(str, names.values.flat))))
+    return " or ".join(sorted(set(map(str, np.ravel(names)))))
 
 
 def _named(results: xr.Dataset, which: xr.DataArray) -> list[int]:

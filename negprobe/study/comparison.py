@@ -15,6 +15,7 @@ from scipy import stats
 from negprobe.base.arguments import checked
 from negprobe.base.errors import NegprobeError
 from negprobe.base.reprs import short_repr
+from negprobe.base.texts import quoted
 from negprobe.patching import averages
 from negprobe.patching.effects import MIN_GAP
 from negprobe.statements import ROLES
@@ -91,8 +92,13 @@ def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
     intervals and tests have A's seed.
 
     Raises:
-        NegprobeError: if no pair is in both.
+        NegprobeError: if no pair is in both, or their patches moved different objectives.
     """
+    if a.objective != b.objective:
+        raise NegprobeError(
+            f"The study in {a.folder} patched the objective {quoted(a.objective)} and the one in {b.folder} "
+            f"{quoted(b.objective)}, so their effects cannot be compared. Run both studies with one objective."
+        )
     common = _common_pairs(a, b)
     same_shape = a.shape == b.shape
     answers, no_answers = _answers(a, b, common)

@@ -70,9 +70,10 @@ class StudyResults:
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
             those of which no group, or only one, has enough pairs.
-        answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
-            none).
+        answers: For each pair that has an answer, the model's default objective of its `original`, `counterfactual` and
+            `control` (NaN if none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
+        objective: What patches move: "default" for the model's default objective, which the answers are always of.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
             objective. In `from_control` pairs the control takes the original's place.
         patched: Which pairs were patched: those that have an objective, or an even sample of them.
@@ -102,6 +103,7 @@ class StudyResults:
     replications: dict[str, xr.Dataset]
     answers: pd.DataFrame
     own_labels: bool
+    objective: str
     patching: dict[tuple[str, Direction], xr.Dataset]
     patched: tuple[int, ...]
     from_control: int

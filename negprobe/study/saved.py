@@ -18,6 +18,7 @@ from negprobe.base.files import read_bytes
 from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.patching import Circuit
+from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.formats import checked_format
 from negprobe.study.reading import damaged, read_table
 
@@ -97,6 +98,12 @@ class SavedStudy:
         """Whether the model gives a single score, not one of several labels."""
         # Studies of earlier versions do not name the labels.
         return len(self.manifest["model"].get("labels", ())) == 1
+
+    @property
+    def objective(self) -> str:
+        """What its patches moved: "default" for the model's default objective."""
+        # Studies of earlier versions had no other.
+        return str(self.manifest.get("objective", DEFAULT_OBJECTIVE))
 
     @property
     def seed(self) -> int:

@@ -4,8 +4,8 @@ Each stage measures one dataset on the pairs that have what it needs. To add a s
 any other measurement, add a `Stage` to `STAGES`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, Direction, Patch, objective_values, patch, patch_sweep
+from negprobe.patching import DIRECTIONS, Direction, Objective, Patch, objective_values, patch, patch_sweep
 from negprobe.statements import ROLES, StatementPair
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
@@ -62,6 +62,14 @@ class Sweep(Stage):
     direction: Direction
 
 
+def with_objective(stage: Stage, objective: Objective) -> Stage:
+    """The stage with another objective than the model's default; a stage that patches nothing is left as it is."""
+    if stage.needs != "swap":
+        return stage
+    measure: Callable[..., xr.Dataset] = stage.measure
+    return replace(stage, measure=partial(measure, objective=objective))
+
+
 @unknown_words_reported()
 def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
     return AttentionProbe(model).metrics(pairs)
@@ -93,10 +101,12 @@ def knock_out_patches(n_layers: int) -> dict[str, Patch]:
     }
 
 
-def _knock_out_sets(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+def _knock_out_sets(
+    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
+) -> xr.Dataset:
     """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
     patches = knock_out_patches(model.cfg.n_layers)
-    found = patch(model, pairs, list(patches.values()), together=False, direction="denoising")
+    found = patch(model, pairs, list(patches.values()), together=False, direction="denoising", objective=objective)
     return found.assign_coords(patch=list(patches))
 
 

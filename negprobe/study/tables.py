@@ -216,6 +216,7 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,
+        "objective": results.objective,
         "files": list(files),
         **versions(),
         "earlier_environments": [one for one in results.environments if one != versions()],

@@ -239,6 +239,9 @@ CASES: dict[str, list[Case]] = {
     ],
     "cosine_to": [sweeps(objective=patching.cosine_to(text)) for text in ("", "a " * 100, "a")],
     "objective_from": [sweeps(objective=patching.objective_from(lambda output, of: None))],
+    "objective_named": each(
+        partial(patching.objective_named, model), name=["", "x", "single_logit", "cosine:", "cosine:a", "cosine:\ud800"]
+    ),
     **{
         name: [
             sweeps(objective=getattr(patching, name)),
@@ -529,6 +532,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "save_results": (patching.save_results, {"results": sweep, "path": HERE / "a.nc"}),
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
+    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence"}),
     "default_objective": (patching.default_objective, {"model": model}),
     "find_circuit": (
         patching.find_circuit,
@@ -596,7 +600,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
         | {"contribution_pairs": 0}
-        | {"circuit_effort": "fast", "seed": 0, "shards": None, "engine": None}
+        | {"circuit_effort": "fast", "objective": None, "seed": 0, "shards": None, "engine": None}
         | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),

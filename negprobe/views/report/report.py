@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
 from negprobe.patching import DIRECTIONS, Circuit
+from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.results import StudyResults
 from negprobe.study.stages import SWEPT
 from negprobe.study.summary_table import StudySummary
@@ -228,12 +229,13 @@ def data(results: StudyResults) -> str:
     cfg, summary = results.cfg, results.summary
     layers, heads, pairs = (summary.rows(name).iloc[0] for name in ("layers", "heads_per_layer", "pairs"))
     answered, patched = summary.rows("answers").iloc[0], summary.row("patched")
+    objective = "" if results.objective == DEFAULT_OBJECTIVE else f", with the objective {results.objective}"
     return (
         f"{cfg.model_name} is a {cfg.family} model with {layers['estimate']:.0f} layers of {heads['estimate']:.0f} "
         f"heads and {_HEADS[cfg.head]}. It was run on {pairs['estimate']:.0f} pairs of statements from "
         f"{results.source}: an original, its counterfactual with the negation, and, for some pairs, a control with a "
         f"neutral word in place of the negation. {answered['hits']} pairs have an answer that can be measured; "
-        f"{0 if patched is None else patched['hits']} were patched."
+        f"{0 if patched is None else patched['hits']} were patched{objective}."
     )
 
 
