@@ -7,122 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from negprobe.statements import ROLES, Alignment, Span, StatementPair, TokenizedStatement, align, roles
-
-
-@dataclass(frozen=True)
-class Tokenized:
-    """A tokenized pair, with its tokens aligned and their roles assigned.
-
-    Attributes:
-        pair: The pair, with its cues found.
-        sides: The original, the counterfactual and, if the pair has a valid one (see `control_problem`), the control.
-        alignments: The alignment of the original with each other side, restricted to the original's tokens that are
-            matched in all of them.
-        roles: The role of each token of the counterfactual. They also apply to the control, which has the same
-            positions.
-        cue: Positions of the cue in the counterfactual; in the control, the neutral words are at these positions.
-        missing: Why some metrics of the pair are undefined; empty if all are defined.
-    """
-
-    pair: StatementPair
-    sides: tuple[TokenizedStatement, ...]
-    alignments: tuple[Alignment, ...]
-    roles: tuple[str, ...]
-    cue: tuple[int, ...]
-    missing: str
-
-    def __len__(self) -> int:
-        """The number of tokens of the longest side."""
-        return max(map(len, self.sides))
-
-
-def tokenized_pair(
-    pair: StatementPair, sides: Sequence[TokenizedStatement], tokenizer: PreTrainedTokenizerBase
-) -> Tokenized:
-    """The sides of a pair (original, counterfactual and, if it has one, control), aligned and with roles.
-
-    Raises:
-        StatementError: if a span of the pair contains no token.
-    """
-    counterfactual = sides[1]
-    missing = []
-    if sides[0].ids == counterfactual.ids:
-        missing.append("the two statements are the same")
-    if not pair.cue_spans:
-        missing.append("no cue that the counterfactual has and the original lacks")
-    if len(sides) < 3:
-        missing.append("no control")
-    elif problem := control_problem(pair, counterfactual, sides[2]):
-        missing.append(problem)
-        sides = sides[:2]
-    alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])
-    if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
-        missing.append("no word of the original is aligned")
-    return Tokenized(
-        pair=pair,
-        sides=tuple(sides),
-        alignments=tuple(alignments),
-        roles=roles(
-            counterfactual,
-            tokenizer,
-            cue_spans=pair.cue_spans,
-            affected_spans=pair.affected_spans,
-            target=pair.target,
-        ),
-        cue=tuple(sorted({at for span in pair.cue_spans for at in counterfactual.positions(span)})),
-        missing="; ".join(missing),
-    )
-
-
-def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, control: TokenizedStatement) -> str:
-    """Why a control is not valid for the counterfactual; empty if it is.
-
-    A valid control differs from the counterfactual only in the tokens of the words that contain a cue.
-    """
-    if len(control) != len(counterfactual):
-        return f"the control has {len(control)} tokens and the counterfactual {len(counterfactual)}"
-    differing = {at for at, (a, b) in enumerate(zip(counterfactual.ids, control.ids, strict=True)) if a != b}
-    if not differing:
-        return "the control is identical to the counterfactual"
-    words = (_whole_words(counterfactual.text, span) for span in pair.cue_spans)
-    if pair.cue_spans and not differing <= {at for span in words for at in counterfactual.positions(span)}:
-        return "the control differs from the counterfactual in more than the cue"
-    return ""
-
-
-def _whole_words(text: str, span: Span) -> Span:
-    """The span extended to the spaces around it, because the control of "isn't" is "is now really"."""
-    start, end = span
-    while start > 0 and not text[start - 1].isspace():
-        start -= 1
-    while end < len(text) and not text[end].isspace():
-        end += 1
-    return start, end
-
-
-def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
-    """Alignments of the same original, restricted to the original's tokens that are matched in all of them."""
-    common = set.intersection(*(set(alignment.original) for alignment in alignments))
-    cut = []
-    for alignment in alignments:
-        if len(alignment.original) == len(common):
-            cut.append(alignment)
-            continue
-        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
-        kept = [(i, j) for i, j in links if i in common]
-        left = [(i, j) for i, j in links if i not in common]
-        cut.append(
-            Alignment(
-                original=tuple(i for i, _ in kept),
-                counterfactual=tuple(j for _, j in kept),
-                unmatched_original=tuple(sorted([*alignment.unmatched_original, *(i for i, _ in left)])),
-                unmatched_counterfactual=tuple(sorted([*alignment.unmatched_counterfactual, *(j for _, j in left)])),
-            )
-        )
-    return cut
+from negprobe.statements import ROLES, TokenizedStatement
+from negprobe.statements.prepared import PreparedPair
 
 
 @dataclass(frozen=True)
@@ -157,7 +44,7 @@ class Frame:
     distinct: Bool[Tensor, "compared batch"]
 
 
-def frame(pairs: Sequence[Tokenized], device: torch.device, dtype: torch.dtype) -> Frame:
+def frame(pairs: Sequence[PreparedPair], device: torch.device, dtype: torch.dtype) -> Frame:
     """The `Frame` of a batch of pairs that all have the same number of sides."""
     # Many small writes are faster in NumPy than in torch.
     n_sides, n, n_groups = len(pairs[0].sides), max(map(len, pairs)), len(ROLES) + 1

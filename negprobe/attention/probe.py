@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
-from negprobe.attention.frames import Tokenized, frame, tokenized_pair, uniform_distance
+from negprobe.attention.frames import frame, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.metrics import METRICS
 from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
@@ -29,6 +29,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
 from negprobe.statements import (
     Alignment,
+    PreparedPair,
     StatementPair,
     TokenizedStatement,
     complete,
@@ -36,6 +37,7 @@ from negprobe.statements import (
     tokenize_all,
     unknown_words,
 )
+from negprobe.statements.prepared import aligned_pair
 from negprobe.statements.unknown import warn_of_unknown_words
 
 # Limit on the floats in the patterns of one batch: 256 MB in float32.
@@ -279,7 +281,7 @@ class AttentionProbe:
 
     @checked
     def metrics(
-        self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
+        self, pairs: Sequence[StatementPair | PreparedPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.Dataset:
         """All metrics of many pairs; each statement is run once, and its activations are discarded.
 
@@ -316,7 +318,7 @@ class AttentionProbe:
         along_pair: list[tuple[str, str, str, str, float]] = []
         unknown: list[TokenizedStatement] = []
         for start in range(0, len(pairs), _WINDOW):
-            window = self._tokenized_pairs(pairs[start : start + _WINDOW], control=True)
+            window = self._prepared(pairs[start : start + _WINDOW])
             unknown += (side for side in _sides(window) if unknown_words(side, self.model.tokenizer))
             done = start
             for batch in self._side_batches(window):
@@ -338,7 +340,7 @@ class AttentionProbe:
     @torch.no_grad()
     @checked
     def cue_shares(
-        self, pairs: Sequence[StatementPair], progress: Callable[[int], None] = lambda done: None
+        self, pairs: Sequence[StatementPair | PreparedPair], progress: Callable[[int], None] = lambda done: None
     ) -> xr.DataArray:
         """The cue's share of the information flowing into the other words, over all heads of a layer.
 
@@ -359,7 +361,7 @@ class AttentionProbe:
             StatementError: for a pair with a span that contains no token.
         """
         cfg = self.model.cfg
-        tokenized = self._tokenized_pairs(list(pairs), control=True)
+        tokenized = self._prepared(pairs)
         warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
         shares = np.full((len(tokenized), len(COMPARED), len(CONTRIBUTIONS), cfg.n_layers), np.nan, dtype=np.float32)
         done = 0
@@ -386,7 +388,7 @@ class AttentionProbe:
 
     @torch.no_grad()
     @checked
-    def readings(self, pairs: Sequence[StatementPair]) -> xr.Dataset:
+    def readings(self, pairs: Sequence[StatementPair | PreparedPair]) -> xr.Dataset:
         """The share of each head's attention that goes from tokens of one role to tokens of another.
 
         Roles are assigned in the counterfactual. A token of the original has the role of the counterfactual's token it
@@ -416,7 +418,7 @@ class AttentionProbe:
         if not pairs:
             raise InputError("There are no pairs; give at least one.")
         sums = no_readings(self.model.cfg.n_layers, self.model.cfg.n_heads)
-        tokenized = self._tokenized_pairs(pairs, control=True)
+        tokenized = self._prepared(pairs)
         warn_of_unknown_words(_sides(tokenized), self.model.tokenizer)
         for batch in self._side_batches(tokenized):
             members = [tokenized[index] for index in batch]
@@ -449,7 +451,12 @@ class AttentionProbe:
             fit = max(1, _PATTERN_BUDGET // (n_sides * cfg.n_layers * cfg.n_heads * longest**2))
             yield from (batch[start : start + fit] for start in range(0, len(batch), fit))
 
-    def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[Tokenized]:
+    def _prepared(self, given: Sequence[StatementPair | PreparedPair]) -> list[PreparedPair]:
+        """The pairs, those prepared that are not."""
+        made = iter(self._tokenized_pairs([pair for pair in given if isinstance(pair, StatementPair)], control=True))
+        return [pair if isinstance(pair, PreparedPair) else next(made) for pair in given]
+
+    def _tokenized_pairs(self, pairs: Sequence[StatementPair], *, control: bool) -> list[PreparedPair]:
         tokenizer, cfg = self.model.tokenizer, self.model.cfg
         pairs = readable_by(cfg.head, pairs, cfg.labels)
         # First, because the search for cues and controls would take minutes on a statement that is much too long.
@@ -458,26 +465,26 @@ class AttentionProbe:
         control_texts = [pair.control if control and pair.control else None for pair in completed]
         controls = iter(self._tokenized([text for text in control_texts if text is not None]))
         return [
-            tokenized_pair(
+            aligned_pair(
                 pair, [next(statements), next(statements), *([] if text is None else [next(controls)])], tokenizer
             )
             for pair, text in zip(completed, control_texts, strict=True)
         ]
 
-    def _side_batches(self, pairs: Sequence[Tokenized]) -> Iterator[list[int]]:
+    def _side_batches(self, pairs: Sequence[PreparedPair]) -> Iterator[list[int]]:
         """Batches of pairs of similar length that have the same number of sides."""
         for n_sides in (2, 3):
             chosen = [index for index, pair in enumerate(pairs) if len(pair.sides) == n_sides]
             for batch in self._batches([len(pairs[index]) for index in chosen], n_sides):
                 yield [chosen[index] for index in batch]
 
-    def _side_metrics(self, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
+    def _side_metrics(self, pairs: Sequence[PreparedPair]) -> list[LayerMetrics]:
         """The metrics of each layer, from one forward pass of all sides."""
         sides = [[pair.sides[side] for pair in pairs] for side in range(len(pairs[0].sides))]
         return self._layer_metrics(self._activations(list(chain(*sides))), pairs)
 
     @torch.no_grad()
-    def _layer_metrics(self, activations: _Activations, pairs: Sequence[Tokenized]) -> list[LayerMetrics]:
+    def _layer_metrics(self, activations: _Activations, pairs: Sequence[PreparedPair]) -> list[LayerMetrics]:
         in_frame = frame(pairs, self.model.device, activations.z[0].dtype)
         metrics = []
         for layer, tensors in enumerate(zip(activations.pattern, activations.v, activations.z, strict=True)):
@@ -545,7 +552,7 @@ class AttentionProbe:
         ]
 
 
-def _sides(pairs: Sequence[Tokenized]) -> list[TokenizedStatement]:
+def _sides(pairs: Sequence[PreparedPair]) -> list[TokenizedStatement]:
     return [side for pair in pairs for side in pair.sides]
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from negprobe.attention.frames import Tokenized
 from negprobe.attention.pair_metrics import COMPARED
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
@@ -146,7 +145,7 @@ def _shares(shares: xr.DataArray, query: str, key: str) -> tuple[float, float]:
 
 
 def role_matrices(
-    pairs: Sequence[Tokenized], tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
+    pairs: Sequence[PreparedPair], tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "side batch pos role"]:
     """One-hot roles of the tokens of a batch of pairs that all have the same number of sides; 0 for padding."""
     matrices = np.zeros((len(pairs[0].sides), len(pairs), max(map(len, pairs)), len(ROLES)))

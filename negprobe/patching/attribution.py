@@ -38,7 +38,7 @@ from negprobe.patching.sweep import (
     sweep_dataset,
     token_choices,
 )
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 # Base, source and gradients of every vector site.
 _WIDTHS = 60
@@ -56,7 +56,7 @@ _EMBEDDINGS = SITES["full_embed"].hook
 @checked
 def attribute(
     model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
+    pairs: Swappable | Sequence[Swappable],
     *,
     sites: Sequence[str] | None = None,
     by: By | Sequence[By],

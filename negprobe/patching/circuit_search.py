@@ -17,7 +17,7 @@ from negprobe.patching.effects import mean_effect
 from negprobe.patching.objectives import Objective
 from negprobe.patching.runs import Direction
 from negprobe.patching.sweep import By
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 Ranking = Literal["exact", "attribution", "integrated_gradients"]
 """By what each component causes alone: measured by patching it, or estimated from gradients (see `attribute`)."""
@@ -56,7 +56,7 @@ def exact_scores(pairs: AblatablePairs, tick: Tick | None = None) -> dict[Compon
 
 def estimated_scores(
     pairs: AblatablePairs,
-    statements: Sequence[StatementPair],
+    statements: Sequence[Swappable],
     *,
     direction: Direction,
     objective: Objective,

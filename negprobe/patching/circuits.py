@@ -44,7 +44,7 @@ from negprobe.patching.objectives import (
     default_objective,
 )
 from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs, run_names
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,10 +164,10 @@ class Circuit:
     @checked
     def run(
         self,
-        pairs: StatementPair | Sequence[StatementPair],
+        pairs: Swappable | Sequence[Swappable],
         *,
         objective: Objective | None = None,
-        reference: Sequence[StatementPair] | None = None,
+        reference: Sequence[Swappable] | None = None,
     ) -> pd.DataFrame:
         """Run the circuit on pairs, with everything outside it ablated.
 
@@ -290,7 +290,7 @@ class Circuit:
 @checked
 def find_circuit(
     model: HookedEncoder,
-    pairs: Sequence[StatementPair],
+    pairs: Sequence[Swappable],
     *,
     ranking: Ranking = "exact",
     ablation: Ablation = "swap",
@@ -352,7 +352,7 @@ def find_circuit(
     measure = objective or default_objective(model)
     names = run_names(pairs, direction)
 
-    def ready(chosen: Sequence[StatementPair], what: str) -> AblatablePairs:
+    def ready(chosen: Sequence[Swappable], what: str) -> AblatablePairs:
         some = ablatable(
             model,
             chosen,
@@ -409,9 +409,7 @@ def _unrecorded_runs(direction: str) -> dict[str, str]:
     return {"base_run": base, "source_run": source}
 
 
-def _split(
-    pairs: Sequence[StatementPair], held_out: float, seed: int
-) -> tuple[list[StatementPair], list[StatementPair]]:
+def _split(pairs: Sequence[Swappable], held_out: float, seed: int) -> tuple[list[Swappable], list[Swappable]]:
     """The pairs to search on and those held out, each in their order."""
     if not 0 < held_out < 1:
         raise PatchingError(f"The share of pairs to hold out is between 0 and 1, not {held_out}.")

@@ -21,7 +21,7 @@ from negprobe.patching.objectives import Objective, Readout, readout_for
 from negprobe.patching.replacements import Replacement, RoleMeans, base_activations, replacement, role_means
 from negprobe.patching.runs import Direction, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 Ablation = Literal["swap", "mean", "zero"]
 """What a component outside a circuit writes: what it writes in the pair's other run, at aligned tokens; the mean over
@@ -123,13 +123,13 @@ class AblatablePairs:
 @torch.no_grad()
 def ablatable(
     model: HookedEncoder,
-    pairs: Sequence[StatementPair],
+    pairs: Sequence[Swappable],
     components: Sequence[Component],
     *,
     direction: Direction,
     ablation: Ablation,
     objective: Objective,
-    reference: Sequence[StatementPair],
+    reference: Sequence[Swappable],
 ) -> AblatablePairs:
     """Run pairs, and keep what all their ablations need: some twelve vectors of `d_model` a token and layer.
 
@@ -170,7 +170,7 @@ def _itself(batch: _Batch) -> _Batch:
 @torch.no_grad()
 def _prepared(
     model: HookedEncoder,
-    pairs: Sequence[StatementPair],
+    pairs: Sequence[Swappable],
     indices: list[int],
     *,
     direction: Direction,

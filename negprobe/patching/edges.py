@@ -27,7 +27,7 @@ from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 LayerNorms = Literal["differentiated", "frozen"]
 """How a change passes a LayerNorm: to first order, or as if the deviation it divides by stayed the base run's."""
@@ -45,7 +45,7 @@ _Activations = Mapping[tuple[str, int], Tensor]
 @checked
 def attribute_edges(
     model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
+    pairs: Swappable | Sequence[Swappable],
     *,
     direction: Direction = "noising",
     objective: Objective | None = None,

@@ -30,7 +30,7 @@ from negprobe.patching.replacements import (
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES, site_for
 from negprobe.patching.sweep import Progress, attributes, unmatched_tokens
-from negprobe.statements import ROLES, StatementPair
+from negprobe.statements import ROLES, Swappable
 
 
 @checked
@@ -81,12 +81,12 @@ class Patch:
 @torch.no_grad()
 def patch(
     model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
+    pairs: Swappable | Sequence[Swappable],
     patches: Patch | Sequence[Patch | Sequence[Patch]],
     *,
     together: bool | None = None,
     direction: Direction = "noising",
-    reference: Sequence[StatementPair] | None = None,
+    reference: Sequence[Swappable] | None = None,
     objective: Objective | None = None,
     seed: int = 0,
     progress: Progress | None = None,

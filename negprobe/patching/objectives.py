@@ -418,11 +418,13 @@ def _label_ids(model: HookedEncoder, runs: PairRuns, name: str) -> Int[Tensor, "
 
 def _word_ids(model: HookedEncoder, runs: PairRuns, side: Run, name: str) -> Int[Tensor, " pair"]:
     ids = []
-    for pair, statement in zip(runs.pairs, side.statements, strict=True):
+    for swap, statement in zip(runs.swaps, side.statements, strict=True):
+        pair = swap.pair
         word = getattr(pair, name)
         if not word:
             raise PatchingError(f"The pair {quoted(pair.original)} has no {name}, which this objective needs; set it.")
-        ids.append(answer_id(model, statement, word))
+        known = swap.gap_tokens.get((statement.text, word))
+        ids.append(answer_id(model, statement, word) if known is None else known)
     return torch.tensor(ids, device=model.device)
 
 

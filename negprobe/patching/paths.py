@@ -25,7 +25,7 @@ from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import Progress, attributes
-from negprobe.statements import StatementPair
+from negprobe.statements import Swappable
 
 Input = Literal["q", "k", "v"]
 """What a head reads the residual stream by."""
@@ -40,7 +40,7 @@ MLPs = Literal["live", "frozen"]
 @checked
 def path_patch(
     model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
+    pairs: Swappable | Sequence[Swappable],
     *,
     receivers: Literal["output"] | Sequence[Receiver] = "output",
     direction: Direction = "noising",

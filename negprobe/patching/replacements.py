@@ -15,7 +15,7 @@ from negprobe.models import HookedEncoder
 from negprobe.patching.engine import BaseRun, base_run
 from negprobe.patching.runs import PairRuns, pair_batches, pair_runs, site_activations, site_widths
 from negprobe.patching.sites import Site
-from negprobe.statements import ROLES, StatementPair
+from negprobe.statements import ROLES, Swappable
 
 How = Literal["swap", "zero", "mean", "resample", "knock_out"]
 """swap: the source run's activation at the aligned token; zero: zeros; mean: the mean over tokens of the same role in
@@ -38,7 +38,7 @@ def onto_base(
     return torch.take_along_dim(activation, index, dim=1)
 
 
-def donors(pairs: Sequence[StatementPair], indices: Sequence[int], seed: int) -> list[StatementPair]:
+def donors(pairs: Sequence[Swappable], indices: Sequence[int], seed: int) -> list[Swappable]:
     """Another pair, drawn at random, for each of the pairs at `indices`; the choice does not depend on the batches.
 
     Raises:
@@ -69,7 +69,7 @@ def from_donors(runs: PairRuns, given: PairRuns) -> PairRuns:
 
 
 @torch.no_grad()
-def role_means(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> RoleMeans:
+def role_means(model: HookedEncoder, pairs: Sequence[Swappable], site: Site) -> RoleMeans:
     """The mean activation over all tokens of each role, in both statements of all pairs.
 
     Returns:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.errors import InputError, PatchingError
 from negprobe.base.texts import quoted
@@ -18,15 +20,15 @@ from negprobe.patching.sites import Site
 from negprobe.statements import (
     ROLES,
     StatementPair,
+    Swap,
+    Swappable,
     TokenizedStatement,
-    align,
     complete,
-    original_roles,
     readable_by,
-    roles,
     tokenize_all,
 )
 from negprobe.statements.controls import is_from_control
+from negprobe.statements.prepared import aligned_swap
 
 # Limit on the floats kept as activations of one batch of pairs.
 _KEPT_BUDGET = 2**27
@@ -61,6 +63,7 @@ class PairRuns:
 
     Attributes:
         pairs: The pairs, with their cues found.
+        swaps: Their two statements, tokenized and aligned.
         base: The run that is patched.
         source: The run that the activations come from.
         source_of: The source position that each base position is aligned with; 0 where there is none.
@@ -69,6 +72,7 @@ class PairRuns:
     """
 
     pairs: tuple[StatementPair, ...]
+    swaps: tuple[Swap, ...]
     base: Run
     source: Run
     source_of: Int[Tensor, "pair base_pos"]
@@ -76,33 +80,36 @@ class PairRuns:
     role: Int[Tensor, "pair base_pos"]
 
 
-def run_names(pairs: Sequence[StatementPair], direction: Direction) -> dict[str, tuple[str, list[str]]]:
+def run_names(pairs: Sequence[Swappable], direction: Direction) -> dict[str, tuple[str, list[str]]]:
     """The coordinates `base_run` and `source_run` of a result: which statement of each pair is in each run.
 
     For a pair made by `from_control`, "control" replaces "original".
     """
     counterfactual = ("pair", ["counterfactual"] * len(pairs))
-    other = ("pair", ["control" if is_from_control(pair) else "original" for pair in pairs])
+    other = (
+        "pair",
+        ["control" if is_from_control(pair.pair if isinstance(pair, Swap) else pair) else "original" for pair in pairs],
+    )
     base, source = (other, counterfactual) if direction == "noising" else (counterfactual, other)
     return {"base_run": base, "source_run": source}
 
 
-def chosen_pairs(pairs: StatementPair | Iterable[StatementPair]) -> list[StatementPair]:
+def chosen_pairs(pairs: Swappable | Iterable[Swappable]) -> list[Swappable]:
     """One or several pairs as a list.
 
     Raises:
         PatchingError: for an empty list, or an item that is not a `StatementPair`.
     """
-    chosen = [pairs] if isinstance(pairs, StatementPair) else list(pairs) if isinstance(pairs, Iterable) else []
+    chosen = [pairs] if isinstance(pairs, Swappable) else list(pairs) if isinstance(pairs, Iterable) else []
     if not chosen:
         raise PatchingError("There are no pairs to patch; give at least one StatementPair.")
     for pair in chosen:
-        if not isinstance(pair, StatementPair):
+        if not isinstance(pair, Swappable):
             raise PatchingError(f"{quoted(pair)} is not a StatementPair; use StatementPair(original, counterfactual).")
     return chosen
 
 
-def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: int = 6) -> list[list[int]]:
+def pair_batches(model: HookedEncoder, pairs: Sequence[Swappable], widths: int = 6) -> list[list[int]]:
     """The indices of the pairs in batches, from the shortest pair to the longest.
 
     Args:
@@ -117,7 +124,7 @@ def pair_batches(model: HookedEncoder, pairs: Sequence[StatementPair], widths: i
     return list(length_batches(lengths, max(1, min(_PAIRS_AT_ONCE, _KEPT_BUDGET // per_pair))))
 
 
-def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site) -> int:
+def site_widths(model: HookedEncoder, pairs: Sequence[Swappable], site: Site) -> int:
     """The number of floats that a site has for each token, in multiples of `d_model`."""
     if site.is_map:
         longest = min(model.cfg.n_ctx, max(max(len(pair.original), len(pair.counterfactual)) for pair in pairs))
@@ -125,7 +132,7 @@ def site_widths(model: HookedEncoder, pairs: Sequence[StatementPair], site: Site
     return {"result": model.cfg.n_heads, "mlp_pre": 4, "mlp_post": 4}.get(site.name, 1)
 
 
-def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: Direction) -> PairRuns:
+def pair_runs(model: HookedEncoder, pairs: Sequence[Swappable], direction: Direction) -> PairRuns:
     """A batch of pairs, tokenized, aligned and padded.
 
     Roles are assigned in the counterfactual, which contains the cue, and transferred to the original by the alignment.
@@ -136,64 +143,94 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[StatementPair], direction: D
         StatementError: for a statement that cannot be tokenized, or a span that contains no token.
         InputError: for a statement that is longer than the model's context.
     """
-    pairs = readable_by(model.cfg.head, pairs, model.cfg.labels)
-    original = tokenized_run(model, [pair.original for pair in pairs])
-    counterfactual = tokenized_run(model, [pair.counterfactual for pair in pairs])
-    # Cues and affected words are searched only now, when no statement is too long. The control is not run, so it needs
-    # no tokenizer.
-    pairs = [complete(pair) for pair in pairs]
-    originals, counterfactuals = original.statements, counterfactual.statements
-    assert model.tokenizer is not None
-    alignments = [align(a, b) for a, b in zip(originals, counterfactuals, strict=True)]
-
+    swaps = _swaps(model, pairs)
+    original, counterfactual = (padded_run(model, [swap.statements[side] for swap in swaps]) for side in (0, 1))
     base, source = (original, counterfactual) if direction == "noising" else (counterfactual, original)
-    source_of = torch.zeros_like(base.tokens)
-    aligned = torch.zeros_like(base.tokens, dtype=torch.bool)
-    role = torch.full_like(base.tokens, -1)
-    for row, (pair, alignment) in enumerate(zip(pairs, alignments, strict=True)):
-        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
-        to_source = dict(links) if direction == "noising" else {j: i for i, j in links}
-        at = list(to_source)
-        source_of[row, at] = torch.tensor(list(to_source.values()), device=source_of.device)
-        aligned[row, at] = True
-        names = roles(
-            counterfactuals[row],
-            model.tokenizer,
-            cue_spans=pair.cue_spans,
-            affected_spans=pair.affected_spans,
-            target=pair.target,
-        )
-        if direction == "noising":
-            names = original_roles(originals[row], names, alignment, model.tokenizer, pair.target)
-        role[row, : len(names)] = torch.tensor([ROLES.index(name) for name in names], device=role.device)
-    return PairRuns(tuple(pairs), base, source, source_of, aligned, role)
+    # Many small writes are faster in NumPy than in torch.
+    shape = tuple(base.tokens.shape)
+    source_of, aligned, role = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool), np.full(shape, -1)
+    for row, swap in enumerate(swaps):
+        links = swap.alignment.original, swap.alignment.counterfactual
+        at, there = links if direction == "noising" else links[::-1]
+        source_of[row, list(at)] = there
+        aligned[row, list(at)] = True
+        names = swap.roles[0 if direction == "noising" else 1]
+        role[row, : len(names)] = [ROLES.index(name) for name in names]
+    of_tokens = (torch.from_numpy(array).to(base.tokens.device) for array in (source_of, aligned, role))
+    return PairRuns(tuple(swap.pair for swap in swaps), tuple(swaps), base, source, *of_tokens)
 
 
-def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
-    """Statements tokenized and padded, as one side of a batch.
+def _swaps(model: HookedEncoder, given: Sequence[Swappable]) -> list[Swap]:
+    """The pairs, those prepared that are not."""
+    pairs = readable_by(model.cfg.head, [pair for pair in given if isinstance(pair, StatementPair)], model.cfg.labels)
+    # Statements first: cues and affected words are searched only when no statement is too long. The control is not run,
+    # so it needs no tokenizer.
+    sides = [tokenized(model, [getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
+    made = (
+        aligned_swap(complete(pair), *statements, tokenizer_of(model))
+        for pair, *statements in zip(pairs, *sides, strict=True)
+    )
+    return [pair if isinstance(pair, Swap) else next(made) for pair in given]
+
+
+def tokenizer_of(model: HookedEncoder) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        PatchingError: for a model without one.
+    """
+    if model.tokenizer is None:
+        raise PatchingError("The model has no tokenizer; pass one to HookedEncoder.from_pretrained.")
+    return model.tokenizer
+
+
+def tokenized(model: HookedEncoder, texts: Sequence[str]) -> list[TokenizedStatement]:
+    """Statements tokenized, none of them too long.
 
     Raises:
         PatchingError: for a model without a tokenizer, or with a hook on the model itself.
         StatementError: for a statement that cannot be tokenized.
         InputError: for a statement that is longer than the model's context.
     """
-    if model.tokenizer is None:
-        raise PatchingError("The model has no tokenizer; pass one to HookedEncoder.from_pretrained.")
+    tokenizer = tokenizer_of(model)
+    _check_hooks(model)
+    statements = tokenize_all(texts, tokenizer)
+    longest = max(statements, key=len, default=None)
+    if longest is not None and len(longest) > model.cfg.n_ctx:
+        raise InputError(
+            f"A statement has {len(longest)} tokens, but the model reads at most {model.cfg.n_ctx}: "
+            f"{longest.text[:60]!r}… Shorten it."
+        )
+    return statements
+
+
+def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
+    """Statements tokenized and padded, as one side of a batch.
+
+    Raises:
+        PatchingError, StatementError, InputError: as `tokenized`.
+    """
+    return padded_run(model, tokenized(model, texts))
+
+
+def padded_run(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -> Run:
+    """Tokenized statements padded, as one side of a batch.
+
+    Raises:
+        PatchingError: for a model with a hook on the model itself.
+    """
+    _check_hooks(model)
+    tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
+    types = pad_token_types([statement.token_types for statement in statements], [*map(len, statements)], model.device)
+    return Run(tuple(statements), tokens, mask, types)
+
+
+def _check_hooks(model: HookedEncoder) -> None:
     if has_own_hooks(model):
         raise PatchingError(
             "The model itself has a hook (or a replaced forward), which would have no effect, because objectives read "
             "the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
         )
-    statements = tuple(tokenize_all(texts, model.tokenizer))
-    longest = max(statements, key=len)
-    if len(longest) > model.cfg.n_ctx:
-        raise InputError(
-            f"A statement has {len(longest)} tokens, but the model reads at most {model.cfg.n_ctx}: "
-            f"{longest.text[:60]!r}… Shorten it."
-        )
-    tokens, mask = pad_tokens([statement.ids for statement in statements], model.cfg.pad_token_id, model.device)
-    types = pad_token_types([statement.token_types for statement in statements], [*map(len, statements)], model.device)
-    return Run(statements, tokens, mask, types)
 
 
 def cached(

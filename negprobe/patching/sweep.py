@@ -29,7 +29,7 @@ from negprobe.patching.replacements import (
 )
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names, site_widths
 from negprobe.patching.sites import Site, site_for
-from negprobe.statements import ROLES, StatementPair
+from negprobe.statements import ROLES, StatementPair, Swappable
 
 By = Literal["head", "position", "role"]
 """The part that a sweep varies besides the layer: an attention head, a token position or a token role."""
@@ -41,14 +41,14 @@ Progress = Callable[[int], None]
 @checked
 def patch_sweep(
     model: HookedEncoder,
-    pairs: StatementPair | Sequence[StatementPair],
+    pairs: Swappable | Sequence[Swappable],
     site: str,
     *,
     by: By | Sequence[By],
     direction: Direction = "noising",
     how: How = "swap",
     keys: str | None = None,
-    reference: Sequence[StatementPair] | None = None,
+    reference: Sequence[Swappable] | None = None,
     renormalize: bool = False,
     objective: Objective | None = None,
     seed: int = 0,

@@ -8,6 +8,7 @@ from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
 from negprobe.statements.pair import Span, StatementPair
+from negprobe.statements.prepared import PreparedPair, Swap, Swappable
 from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
 from negprobe.statements.token_roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
@@ -18,8 +19,11 @@ __all__ = [
     "Alignment",
     "Cue",
     "LoadedPairs",
+    "PreparedPair",
     "Span",
     "StatementPair",
+    "Swap",
+    "Swappable",
     "TokenizedStatement",
     "added_cues",
     "align",

@@ -1,0 +1,240 @@
+"""`PreparedPair`: a pair tokenized, aligned and with roles, made once and used by every measurement of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from negprobe.base.arguments import checked
+from negprobe.base.errors import StatementError
+from negprobe.statements.alignment import Alignment, align
+from negprobe.statements.completion import complete
+from negprobe.statements.controls import from_control
+from negprobe.statements.gap_tokens import gap_token
+from negprobe.statements.pair import Span, StatementPair
+from negprobe.statements.token_roles import original_roles, roles
+from negprobe.statements.tokens import TokenizedStatement, tokenize_all
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The two statements of a pair that patching swaps activations between, tokenized, aligned and with roles.
+
+    One statement is the counterfactual. The other is the original or, in the variant made from a control, the control.
+
+    Attributes:
+        pair: The pair, with its cues found. In a swap with the control, its `original` is the control's text.
+        statements: The original or the control, and the counterfactual.
+        alignment: The alignment of the first with the second.
+        roles: The role of each token of each statement.
+        gap_tokens: The token of a word at the [MASK] of a statement (see `gap_tokens.gap_token`), by the text of the
+            statement and the word. Words that are not included are looked up when they are needed.
+    """
+
+    pair: StatementPair
+    statements: tuple[TokenizedStatement, TokenizedStatement]
+    alignment: Alignment
+    roles: tuple[tuple[str, ...], tuple[str, ...]]
+    gap_tokens: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
+
+    @property
+    def original(self) -> str:
+        """The text of the original or the control."""
+        return self.pair.original
+
+    @property
+    def counterfactual(self) -> str:
+        """The text of the counterfactual."""
+        return self.pair.counterfactual
+
+
+Swappable = StatementPair | Swap
+"""What patching takes: a pair, or one that was prepared before."""
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A pair for one tokenizer: its statements tokenized, their tokens aligned, and their roles assigned.
+
+    Attributes:
+        pair: The pair, with its cues found.
+        sides: The original, the counterfactual and, if the pair has a valid one (see `control_problem`), the control.
+        alignments: The alignment of the original with each other side, restricted to the original's tokens that are
+            matched in all of them.
+        roles: The role of each token of the counterfactual. They also apply to the control, which has the same
+            positions.
+        cue: Positions of the cue in the counterfactual; in the control, the neutral words are at these positions.
+        missing: Why some metrics of the pair are undefined; empty if all are defined.
+    """
+
+    pair: StatementPair
+    sides: tuple[TokenizedStatement, ...]
+    alignments: tuple[Alignment, ...]
+    roles: tuple[str, ...]
+    cue: tuple[int, ...]
+    missing: str
+
+    def __len__(self) -> int:
+        """The number of tokens of the longest side."""
+        return max(map(len, self.sides))
+
+
+def aligned_pair(
+    pair: StatementPair, sides: Sequence[TokenizedStatement], tokenizer: PreTrainedTokenizerBase
+) -> PreparedPair:
+    """The sides of a completed pair (original, counterfactual and, if it has one, control), aligned and with roles.
+
+    Raises:
+        StatementError: if a span of the pair contains no token.
+    """
+    counterfactual = sides[1]
+    missing = []
+    if sides[0].ids == counterfactual.ids:
+        missing.append("the two statements are the same")
+    if not pair.cue_spans:
+        missing.append("no cue that the counterfactual has and the original lacks")
+    if len(sides) < 3:
+        missing.append("no control")
+    elif problem := control_problem(pair, counterfactual, sides[2]):
+        missing.append(problem)
+        sides = sides[:2]
+    alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])
+    if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
+        missing.append("no word of the original is aligned")
+    return PreparedPair(
+        pair=pair,
+        sides=tuple(sides),
+        alignments=tuple(alignments),
+        roles=_counterfactual_roles(pair, counterfactual, tokenizer),
+        cue=tuple(sorted({at for span in pair.cue_spans for at in counterfactual.positions(span)})),
+        missing="; ".join(missing),
+    )
+
+
+@checked
+def prepare(pair: StatementPair, tokenizer: PreTrainedTokenizerBase, *, n_ctx: int) -> tuple[PreparedPair, str]:
+    """A pair prepared for measuring, with its control if that is valid, and the reason why its own control is not.
+
+    A pair without a valid control gets one that is found, if there is one (see `complete`).
+
+    Args:
+        pair: The pair, as the model reads it (see `readable_by`).
+        tokenizer: The model's tokenizer.
+        n_ctx: The largest number of tokens that the model reads.
+
+    Raises:
+        StatementError: for a statement that cannot be tokenized or is longer than `n_ctx`, and for two statements with
+            the same tokens.
+    """
+    statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
+    if statements[0].ids == statements[1].ids:
+        raise StatementError("to this model the two statements are the same")
+    longest = max(map(len, statements))
+    # Before the search for cues and controls, which takes minutes on a statement that is much too long.
+    if longest > n_ctx:
+        raise StatementError(f"{longest} tokens, more than the {n_ctx} the model reads")
+    completed = complete(pair, tokenizer)
+    sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
+    problem = control_problem(completed, *sides[1:]) if completed.control else ""
+    if problem:
+        completed = complete(replace(completed, control=None), tokenizer)
+        sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
+    return aligned_pair(completed, sides, tokenizer), problem
+
+
+@checked
+def control_swap(pair: StatementPair, tokenizer: PreTrainedTokenizerBase) -> Swap:
+    """The swap of a pair with its control or, if it has none, with its original; with the tokens of target and foil.
+
+    Args:
+        pair: The pair, as the model reads it (see `readable_by`), completed.
+        tokenizer: The model's tokenizer.
+
+    Raises:
+        StatementError: for a statement that cannot be tokenized, or a span that contains no token.
+    """
+    swapped = from_control(pair)
+    other, counterfactual = tokenize_all([swapped.original, swapped.counterfactual], tokenizer)
+    words = [word for word in (pair.target, pair.foil) if word]
+    tokens = {
+        (statement.text, word): gap_token(statement, word, tokenizer)
+        for statement in (other, counterfactual)
+        if statement.ids.count(tokenizer.mask_token_id) == 1
+        for word in words
+    }
+    return replace(aligned_swap(complete(swapped), other, counterfactual, tokenizer), gap_tokens=tokens)
+
+
+def aligned_swap(
+    pair: StatementPair,
+    other: TokenizedStatement,
+    counterfactual: TokenizedStatement,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Swap:
+    """The swap of a pair whose cues are found and whose original is `other`.
+
+    Roles are assigned in the counterfactual, which contains the cue, and transferred to `other` by the alignment.
+
+    Raises:
+        StatementError: for a span that contains no token.
+    """
+    alignment = align(other, counterfactual)
+    names = _counterfactual_roles(pair, counterfactual, tokenizer)
+    other_names = original_roles(other, names, alignment, tokenizer, pair.target)
+    return Swap(pair, (other, counterfactual), alignment, (other_names, names))
+
+
+def _counterfactual_roles(
+    pair: StatementPair, counterfactual: TokenizedStatement, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, ...]:
+    return roles(
+        counterfactual, tokenizer, cue_spans=pair.cue_spans, affected_spans=pair.affected_spans, target=pair.target
+    )
+
+
+def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, control: TokenizedStatement) -> str:
+    """Why a control is not valid for the counterfactual; empty if it is.
+
+    A valid control differs from the counterfactual only in the tokens of the words that contain a cue.
+    """
+    if len(control) != len(counterfactual):
+        return f"the control has {len(control)} tokens and the counterfactual {len(counterfactual)}"
+    differing = {at for at, (a, b) in enumerate(zip(counterfactual.ids, control.ids, strict=True)) if a != b}
+    if not differing:
+        return "the control is identical to the counterfactual"
+    words = (_whole_words(counterfactual.text, span) for span in pair.cue_spans)
+    if pair.cue_spans and not differing <= {at for span in words for at in counterfactual.positions(span)}:
+        return "the control differs from the counterfactual in more than the cue"
+    return ""
+
+
+def _whole_words(text: str, span: Span) -> Span:
+    """The span extended to the spaces around it, because the control of "isn't" is "is now really"."""
+    start, end = span
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return start, end
+
+
+def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
+    """Alignments of the same original, restricted to the original's tokens that are matched in all of them."""
+    common = set.intersection(*(set(alignment.original) for alignment in alignments))
+    cut = []
+    for alignment in alignments:
+        if len(alignment.original) == len(common):
+            cut.append(alignment)
+            continue
+        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
+        kept = [(i, j) for i, j in links if i in common]
+        left = [(i, j) for i, j in links if i not in common]
+        cut.append(
+            Alignment(
+                original=tuple(i for i, _ in kept),
+                counterfactual=tuple(j for _, j in kept),
+                unmatched_original=tuple(sorted([*alignment.unmatched_original, *(i for i, _ in left)])),
+                unmatched_counterfactual=tuple(sorted([*alignment.unmatched_counterfactual, *(j for _, j in left)])),
+            )
+        )
+    return cut
