@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.attention.pair_metrics import COMPARED
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
-from negprobe.statements import ROLES, align, original_roles
+from negprobe.statements import ROLES, PreparedPair, align, original_roles
 
 SIDES = ("original", *COMPARED)
 """The statements of a pair, in the order of the axis `side`."""

@@ -86,10 +86,8 @@ def run_names(pairs: Sequence[Swappable], direction: Direction) -> dict[str, tup
     For a pair made by `from_control`, "control" replaces "original".
     """
     counterfactual = ("pair", ["counterfactual"] * len(pairs))
-    other = (
-        "pair",
-        ["control" if is_from_control(pair.pair if isinstance(pair, Swap) else pair) else "original" for pair in pairs],
-    )
+    plain = [pair.pair if isinstance(pair, Swap) else pair for pair in pairs]
+    other = ("pair", ["control" if is_from_control(pair) else "original" for pair in plain])
     base, source = (other, counterfactual) if direction == "noising" else (counterfactual, other)
     return {"base_run": base, "source_run": source}
 
@@ -167,8 +165,8 @@ def _swaps(model: HookedEncoder, given: Sequence[Swappable]) -> list[Swap]:
     # so it needs no tokenizer.
     sides = [tokenized(model, [getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
     made = (
-        aligned_swap(complete(pair), *statements, tokenizer_of(model))
-        for pair, *statements in zip(pairs, *sides, strict=True)
+        aligned_swap(complete(pair), original, counterfactual, tokenizer_of(model))
+        for pair, original, counterfactual in zip(pairs, *sides, strict=True)
     )
     return [pair if isinstance(pair, Swap) else next(made) for pair in given]
 

@@ -12,12 +12,11 @@ import xarray as xr
 
 from negprobe.base.errors import StudyError
 from negprobe.models import HookedEncoder
-from negprobe.statements import StatementPair
 
-Measure = Callable[[HookedEncoder, Sequence[StatementPair]], xr.Dataset]
+Measure = Callable[[HookedEncoder, Sequence[Any]], xr.Dataset]
 """Takes a model and some pairs to numbers along `pair`, which depend on nothing else."""
 
-Engine = Callable[[Measure, Sequence[Sequence[StatementPair]]], Iterator[tuple[int, xr.Dataset]]]
+Engine = Callable[[Measure, Sequence[Sequence[Any]]], Iterator[tuple[int, xr.Dataset]]]
 """Takes a measure and the pairs of each shard to the shards' numbers and datasets, in the order they are done.
 
 A study releases its engine when its last shard is in (see `release`).
@@ -48,7 +47,7 @@ def released(engine: Engine) -> Iterator[None]:
 def in_process(model: HookedEncoder) -> Engine:
     """One shard after another, here."""
 
-    def run(measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
+    def run(measure: Measure, shards: Sequence[Sequence[Any]]) -> Iterator[tuple[int, xr.Dataset]]:
         for number, pairs in enumerate(shards):
             yield number, measure(model, pairs)
 
@@ -65,7 +64,7 @@ class _Worker:
     def ready(self) -> None:
         """Answers once the model is loaded."""
 
-    def measure(self, measure: Measure, number: int, pairs: Sequence[StatementPair]) -> tuple[int, xr.Dataset]:
+    def measure(self, measure: Measure, number: int, pairs: Sequence[Any]) -> tuple[int, xr.Dataset]:
         """The number of a shard, and what is measured on its pairs."""
         return number, measure(self.model, pairs)
 
@@ -112,7 +111,7 @@ class _OnRay:
         self._load, self._device, self._patience = load, device, patience
         self._workers: Sequence[Any] = ()
 
-    def __call__(self, measure: Measure, shards: Sequence[Sequence[StatementPair]]) -> Iterator[tuple[int, xr.Dataset]]:
+    def __call__(self, measure: Measure, shards: Sequence[Sequence[Any]]) -> Iterator[tuple[int, xr.Dataset]]:
         if not shards:
             return
         from ray import exceptions

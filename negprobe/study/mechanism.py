@@ -11,7 +11,7 @@ from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Objective, find_circuit
 from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
-from negprobe.statements import StatementPair
+from negprobe.statements import Swap
 from negprobe.study.results import Mechanism
 from negprobe.study.shards import Progress, damaged
 from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
@@ -29,8 +29,8 @@ _FEWEST_PAIRS_FACTOR = 6
 def find_mechanism(
     model: HookedEncoder,
     measured: Mapping[str, xr.Dataset],
-    patched: Mapping[int, StatementPair],
-    searched: Mapping[int, StatementPair],
+    patched: Mapping[int, Swap],
+    searched: Mapping[int, Swap],
     why_few: str,
     *,
     seed: int,
@@ -61,7 +61,7 @@ def find_mechanism(
         circuit=circuit,
         no_circuit=reason,
         searched=tuple(searched) if circuit is not None else (),
-        readings=AttentionProbe(model).readings(list(read.values())),
+        readings=AttentionProbe(model).readings([swap.pair for swap in read.values()]),
     )
 
 
@@ -81,7 +81,7 @@ def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
 
 def _circuit(
     model: HookedEncoder,
-    pairs: Sequence[StatementPair],
+    pairs: Sequence[Swap],
     why_few: str,
     seed: int,
     effort: Effort,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import xarray as xr
 from negprobe.attention import METRICS, AttentionProbe
 from negprobe.attention.affordable import compared_for_page
 from negprobe.attention.contribution_maps import contribution_work
-from negprobe.attention.frames import Tokenized, control_problem, tokenized_pair
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, PatchingError, StatementError, StudyError
 from negprobe.base.provenance import versions
@@ -21,18 +20,18 @@ from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_named, objective_values, patch_sweep
 from negprobe.patching.circuit_search import Effort
+from negprobe.patching.runs import tokenizer_of
 from negprobe.statements import (
     ROLES,
+    PreparedPair,
     StatementPair,
-    complete,
-    from_control,
+    Swap,
     has_gap,
     pair_notes,
     readable_by,
-    tokenize,
-    tokenize_all,
     unknown_words,
 )
+from negprobe.statements.prepared import control_swap, prepare
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
 from negprobe.study.engines import Engine, in_process, released
@@ -44,6 +43,9 @@ from negprobe.study.shards import Progress, Sharding
 from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs, Stage, with_objective
 
 _N_EXAMPLES = 8
+
+# Bytes of effects that are read from the shards once, and not at every test.
+_IN_MEMORY = 2**28
 
 # NetCDF 3, which the tests are kept in, holds integers of 32 bits.
 _SEEDS = 2**31
@@ -126,7 +128,8 @@ def run_study(
     )
     moved = objective_named(model, objective)
     start = time.perf_counter()
-    kept, too_long, unknown = _readable(model, pairs)
+    members, too_long, unknown = _readable(model, pairs)
+    kept = [member.pair for member in members]
     notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
     probe = AttentionProbe(model)
     folder = None
@@ -142,15 +145,15 @@ def run_study(
     environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
     asked = answerable(model, kept)
-    longest = max(len(tokenize(pair.counterfactual, model.tokenizer)) for pair in kept)
+    longest = max(len(member.sides[1]) for member in members)
     if patch_pairs is None:
         patch_pairs = _affordable(model.cfg, longest)
     sample = _even_sample(asked.pairs, patch_pairs)
-    numbered = dict(enumerate(kept))
-    patched = {index: from_control(asked.pairs[index]) for index in sample}
-    contributing, size = _contributing(model, numbered, contribution_pairs)
-    chosen: dict[Needs, Mapping[int, StatementPair]] = {
-        "statements": numbered,
+    swap = cache(lambda index: control_swap(asked.pairs[index], tokenizer_of(model)))
+    patched = {index: swap(index) for index in sample}
+    contributing, size = _contributing(model, members, contribution_pairs)
+    chosen: dict[Needs, Mapping[int, StatementPair | PreparedPair | Swap]] = {
+        "statements": dict(enumerate(members)),
         "cue": contributing,
         "answer": asked.pairs,
         "swap": patched,
@@ -185,7 +188,7 @@ def run_study(
         why_few = f"the number of pairs was set to {circuit_pairs}"
     mechanism = None
     if patched:
-        searched = {index: from_control(asked.pairs[index]) for index in _even_sample(asked.pairs, circuit_pairs)}
+        searched = {index: swap(index) for index in _even_sample(asked.pairs, circuit_pairs)}
         mechanism = find_mechanism(
             model,
             measured,
@@ -203,9 +206,10 @@ def run_study(
     examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
     positions: dict[Direction, xr.Dataset] = {}
     if patched:
-        example = from_control(asked.pairs[shown[0]])
         positions = {
-            direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction, objective=moved)
+            direction: patch_sweep(
+                model, swap(shown[0]), "resid_pre", by="position", direction=direction, objective=moved
+            )
             for direction in DIRECTIONS
         }
     return StudyResults(
@@ -254,6 +258,9 @@ def _check_options(
 def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
     """The tests of every metric and head over the pairs that have a control, all together and group by group."""
     effects = negation_effects(metrics[list(METRICS)])
+    if effects.nbytes <= _IN_MEMORY:
+        # Each group of pairs would read the shards again.
+        effects = effects.load()
     if not _any_defined(effects):
         return None, {}
     replications = {}
@@ -267,7 +274,7 @@ def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str
 
 def _readable(
     model: HookedEncoder, pairs: Sequence[StatementPair]
-) -> tuple[list[StatementPair], list[str], tuple[str, ...]]:
+) -> tuple[list[PreparedPair], list[str], tuple[str, ...]]:
     """Pairs with cue and length-matched control, what was left out, and the words the model does not know."""
     if model.tokenizer is None:
         raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
@@ -288,7 +295,7 @@ def _readable(
             continue
         for statement in member.sides:
             unknown |= set(unknown_words(statement, model.tokenizer))
-        kept.append(member.pair)
+        kept.append(member)
     if not kept:
         reason = f" The first reason: {dropped[0]}." if dropped else ""
         raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
@@ -311,32 +318,17 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
 
 
 @checked
-def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[Tokenized, str]:
+def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[PreparedPair, str]:
     """A pair ready to be measured, with a control that fits if there is one, and the problem with its own control.
 
     Raises:
         StatementError: for a statement that the model cannot read.
         InputError: for a model without a tokenizer.
     """
-    tokenizer = model.tokenizer
-    if tokenizer is None:
+    if model.tokenizer is None:
         raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
     (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
-    statements = tokenize_all([pair.original, pair.counterfactual], tokenizer)
-    if statements[0].ids == statements[1].ids:
-        raise StatementError("to this model the two statements are the same")
-    longest = max(map(len, statements))
-    # Before the search for cues and controls, which takes minutes where a statement is much too long.
-    if longest > model.cfg.n_ctx:
-        raise StatementError(f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads")
-    completed = complete(pair, tokenizer)
-    sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
-    problem = control_problem(completed, *sides[1:]) if completed.control else ""
-    if problem:
-        # One that is found takes its place, if there is one.
-        completed = complete(replace(completed, control=None), tokenizer)
-        sides = statements + tokenize_all([completed.control] if completed.control else [], tokenizer)
-    return tokenized_pair(completed, sides, tokenizer), problem
+    return prepare(pair, model.tokenizer, n_ctx=model.cfg.n_ctx)
 
 
 def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:
@@ -357,24 +349,24 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
 
 
 def _contributing(
-    model: HookedEncoder, pairs: Mapping[int, StatementPair], most: int | None
-) -> tuple[dict[int, StatementPair], int]:
+    model: HookedEncoder, members: Sequence[PreparedPair], most: int | None
+) -> tuple[dict[int, PreparedPair], int]:
     """The pairs to measure the cue's contribution on, and how many at once.
 
     They are an even sample of the pairs with a cue: at most `most`, or by default what is affordable. The cost is
     estimated from the lengths of the texts, before anything is measured.
     """
-    with_cue = {index: pair for index, pair in pairs.items() if pair.cue_spans}
+    with_cue = {index: member for index, member in enumerate(members) if member.pair.cue_spans}
     if not with_cue or most == 0:
         return {}, 1
-    lengths = [len(tokenize(pair.counterfactual, model.tokenizer)) for pair in with_cue.values()]
     work = [
-        contribution_work(model.cfg, length) * (2 if pair.control else 1)
-        for length, pair in zip(lengths, with_cue.values(), strict=True)
+        contribution_work(model.cfg, len(member.sides[1])) * (2 if member.pair.control else 1)
+        for member in with_cue.values()
     ]
     budget = _CONTRIBUTION_WORK.get(model.device.type, _CONTRIBUTION_WORK["other"])
     mean = sum(work) / len(work)
-    sample = _even_sample(with_cue, max(1, int(budget / mean)) if most is None else most)
+    most = max(1, int(budget / mean)) if most is None else most
+    sample = _even_sample({index: member.pair for index, member in with_cue.items()}, most)
     size = min(CUE_SHARES.pairs_in_shard, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
     return {index: with_cue[index] for index in sample}, size
 

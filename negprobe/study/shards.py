@@ -20,7 +20,6 @@ from pyarrow import parquet
 
 from negprobe.base.errors import StudyError
 from negprobe.base.files import check_file, whole_file
-from negprobe.statements import StatementPair
 from negprobe.study.engines import Engine
 from negprobe.study.formats import FORMAT, checked_format
 from negprobe.study.stages import Stage
@@ -49,7 +48,7 @@ class Sharding:
     folder: Path | None = None
     progress: Progress = lambda step, done, total: None
 
-    def measured(self, stage: Stage, pairs: Mapping[int, StatementPair], size: int | None = None) -> xr.Dataset:
+    def measured(self, stage: Stage, pairs: Mapping[int, Any], size: int | None = None) -> xr.Dataset:
         """What a stage measures on the pairs; shards that are in the folder are not measured again.
 
         Args:

@@ -14,7 +14,7 @@ import xarray as xr
 from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, Direction, Objective, Patch, objective_values, patch, patch_sweep
-from negprobe.statements import ROLES, StatementPair
+from negprobe.statements import ROLES, PreparedPair, StatementPair, Swap
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
 
@@ -71,12 +71,12 @@ def with_objective(stage: Stage, objective: Objective) -> Stage:
 
 
 @unknown_words_reported()
-def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+def _metrics(model: HookedEncoder, pairs: Sequence[PreparedPair]) -> xr.Dataset:
     return AttentionProbe(model).metrics(pairs)
 
 
 @unknown_words_reported()
-def _cue_shares(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
+def _cue_shares(model: HookedEncoder, pairs: Sequence[PreparedPair]) -> xr.Dataset:
     shares = AttentionProbe(model).cue_shares(pairs)
     return shares.to_dataset(name="share").assign_attrs(shares.attrs)
 
@@ -101,9 +101,7 @@ def knock_out_patches(n_layers: int) -> dict[str, Patch]:
     }
 
 
-def _knock_out_sets(
-    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
-) -> xr.Dataset:
+def _knock_out_sets(model: HookedEncoder, pairs: Sequence[Swap], objective: Objective | None = None) -> xr.Dataset:
     """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
     patches = knock_out_patches(model.cfg.n_layers)
     found = patch(model, pairs, list(patches.values()), together=False, direction="denoising", objective=objective)
