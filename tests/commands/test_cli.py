@@ -29,6 +29,7 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_study_writes_a_report_and_says_what_it_found(tmp_path):
     result = run("study", "--limit", 4, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -52,6 +53,7 @@ def test_study_reads_pairs_from_a_file(tmp_path):
     assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_reads_neg136(tmp_path, shared_datasets, minilm_path):
     result = run("study", minilm_path, "--pairs", shared_datasets / "neg136", "--limit", 3, "--out", tmp_path / "out")
@@ -78,6 +80,7 @@ def test_a_pair_too_long_for_a_page_still_has_its_metrics_and_figures(tmp_path, 
     assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / "attention.html").exists()
 
 
+@pytest.mark.slow
 def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_path):
     for command in ("compare", "patch"):
         texts = ("The [/x] door is [MASK].", "The [/x] door isn't [MASK].")
@@ -167,6 +170,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     assert "from the counterfactual into the control (noising" in captions["patching-z-noising"][1]
 
 
+@pytest.mark.slow
 def test_patch_takes_a_control_that_is_given_or_none(tmp_path):
     original, counterfactual, control = (
         f"The door is {words}open. So the door is [MASK]." for words in ("", "not ", "now ")
@@ -247,6 +251,7 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert not (tmp_path / "ab.html").exists()
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_pdf_only_on_request_and_nothing_is_measured_again(tmp_path, monkeypatch):
     # One figure stands for all.
     monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {"metrics": Figure()})

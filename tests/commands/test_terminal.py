@@ -101,6 +101,7 @@ def hostile_model(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_with_hostile_names_ends_with_its_report(tmp_path, hostile_model):
     pairs = tmp_path / "p[/red].csv"
@@ -115,6 +116,7 @@ def test_a_study_with_hostile_names_ends_with_its_report(tmp_path, hostile_model
     assert flat("[/red].csv") in said and "\x1b" not in result.output
 
 
+@pytest.mark.slow
 def test_every_other_command_prints_hostile_names_literally(tmp_path, hostile_model):
     out, model = tmp_path / "out[/x]y", ("--model", hostile_model)
     pairs = tmp_path / "pairs.csv"

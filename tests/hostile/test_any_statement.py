@@ -76,6 +76,7 @@ def test_one_statement_is_read_or_refused(model: HookedEncoder, probe: Attention
     added_cues(text, other)
 
 
+@pytest.mark.slow
 @example("The door is [MASK].", "The door is not [MASK].", "The door is ajar.", "open", None)
 @given(
     STATEMENTS, STATEMENTS, st.none() | STATEMENTS, st.sampled_from([None, "open", "\ud800"]) | TEXTS, st.none() | TEXTS

@@ -115,6 +115,7 @@ def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> No
         assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed), name
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
     before = case.output()
@@ -273,6 +274,7 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
         assert largest_difference(mine, expected.expand_as(mine)) < 1e-10, name
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: Case) -> None:
     for name in places(case.family):
@@ -415,6 +417,7 @@ def test_results_per_head_can_be_asked_for_and_left_out(bert: Case) -> None:
     assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)

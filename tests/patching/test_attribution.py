@@ -55,6 +55,7 @@ def moved(result, index, expected):
     return change[..., : expected.shape[-1]]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("site", ATTRIBUTION_SITES)
 def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(tiny, site, direction):

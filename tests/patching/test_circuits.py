@@ -153,6 +153,7 @@ def means_by_role(model, pairs):
     return means
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
 def test_many_sets_on_many_pairs_equal_one_hooked_run_each(masked_lm, ablation, direction):
@@ -237,6 +238,7 @@ def test_estimated_scores_are_those_of_attribution(masked_lm, ranking, steps):
     assert list(circuit.scores.values()) == sorted(circuit.scores.values(), key=abs, reverse=True)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("effort", ["fast", "thorough"])
 @pytest.mark.parametrize("ranking", ["exact", "attribution", "integrated_gradients"])
 def test_every_ranking_tells_live_heads_from_silenced_ones(ranking, effort):

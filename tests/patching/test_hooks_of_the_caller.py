@@ -160,6 +160,7 @@ def assert_patches_equal_whole_runs(model: HookedEncoder, pairs: list, placed: P
     assert (patch_sweep(model, [of.pair for of in pairs], "z", by="head")["patched"] == without["patched"]).all()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("placed", BODY + HEAD, ids=name_of)
 def test_every_patch_has_the_hook_in_it(model: HookedEncoder, placed: Placed) -> None:
     assert_patches_equal_whole_runs(model, TINY, placed)

@@ -69,6 +69,7 @@ def slow(model, of, direction, receivers, mlps):
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("direction", "mlps"), [("noising", "live"), ("denoising", "frozen"), ("noising", "frozen"), ("denoising", "live")]
 )

@@ -28,6 +28,7 @@ def test_the_loop_knows_every_site():
     assert sorted(slow_patching.SITES) == sorted(SITES)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("site", slow_patching.SITES)
 def test_every_part_of_every_site_equals_whole_forward_passes_in_a_padded_batch(tiny, site, direction):

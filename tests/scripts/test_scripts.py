@@ -85,6 +85,7 @@ def test_study_runs_as_a_script(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_model_is_one_line(tmp_path):
     command = [sys.executable, SCRIPTS / "patch_negation.py", "./no-such-folder", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

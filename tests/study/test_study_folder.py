@@ -20,8 +20,6 @@ from negprobe.study.results import StudyResults
 from negprobe.views import write_study
 from tests.support import ROOT
 
-KILLS = 20
-
 
 @pytest.fixture(scope="module")
 def model() -> HookedEncoder:
@@ -33,14 +31,15 @@ def whose(model: HookedEncoder) -> dict[str, str]:
     return identity(model, builtin_pairs()[:2], {"seed": 0})
 
 
-def test_a_study_killed_twenty_times_ends_with_the_same_tables_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_study_that_is_killed_ends_with_the_same_tables_byte_for_byte(tmp_path: Path, kills: int) -> None:
     script = ROOT / "tests" / "support" / "killed_study.py"
-    ended = subprocess.run([sys.executable, script, str(KILLS), tmp_path], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, script, str(kills), tmp_path], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     undisturbed, *studies, counts = ended.stdout.splitlines()
     assert undisturbed.startswith("14 tables")
     assert studies and set(studies) == {"identical"}
-    assert counts == f"{KILLS} killed, {len(studies)} finished"
+    assert counts == f"{kills} killed, {len(studies)} finished"
 
 
 def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path: Path) -> None:
@@ -219,6 +218,7 @@ def test_a_patch_release_goes_on_with_the_same_study(model, whose, monkeypatch, 
         pass
 
 
+@pytest.mark.slow
 def test_a_study_resumed_with_another_patch_release_names_both(model, monkeypatch, tmp_path: Path) -> None:
     pairs = builtin_pairs()[:4]
 

@@ -13,6 +13,7 @@ from scipy import stats
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
 from negprobe.base.errors import NegprobeError
 from negprobe.study import read_summary, run_study, summarize
+from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS
 from negprobe.study.summary import write_summary
 from negprobe.views import write_study
 from negprobe.views.report.findings import answer, findings, left_out
@@ -26,7 +27,7 @@ def model():
 @pytest.fixture(scope="module")
 def results(model):
     pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
-    return run_study(model, pairs, patch_pairs=30, circuit_pairs=60, seed=1)
+    return run_study(model, pairs, patch_pairs=15, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +157,8 @@ def test_the_intervals_of_a_study_are_drawn_once(results, monkeypatch):
         summarize(replace(results, seed=2))
 
 
-def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary, tmp_path, monkeypatch):
-    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
-    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+@pytest.mark.usefixtures("without_figures")
+def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary, tmp_path):
     write_study(results, tmp_path, command="")
     pd.testing.assert_frame_equal(read_summary(tmp_path).table, summary.table)
     assert findings(read_summary(tmp_path)) == findings(summary)

@@ -71,6 +71,7 @@ INTO_AXES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("width", [3.3, 6.9])

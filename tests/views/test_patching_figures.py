@@ -93,6 +93,7 @@ def test_layers_go_up_heads_stand_in_order_and_mlps_to_their_right(width, told):
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list("01234")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("n_layers", "n_heads", "size"), [(4, 4, 20), (6, 12, 30), (8, 12, 104)])
 @pytest.mark.parametrize("width", [3.3, 6.9])
 def test_names_overlap_no_name_and_no_mark_and_stay_inside(n_layers, n_heads, size, width):
