@@ -5,6 +5,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _write_two_studies(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def study_with_circuit(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Any:
-    """The results of a study of the bundled model on sixty pairs, three of them patched, with a circuit."""
+    """The results of a study of the bundled model on sixty pairs of two sources, twelve patched, with a circuit."""
     return pickle.loads((built_once("circuit", _study_with_circuit) / "results.pickle").read_bytes())
 
 
@@ -135,7 +136,8 @@ def _study_with_circuit(folder: Path) -> None:
     from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS
 
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    results = run_study(model, builtin_pairs()[:60], patch_pairs=3, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=2)
+    pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
+    results = run_study(model, pairs, patch_pairs=12, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=1)
     (folder / "results.pickle").write_bytes(pickle.dumps(results))
 
 

@@ -69,6 +69,7 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_pair_too_long_for_a_page_still_has_its_metrics_and_figures(tmp_path, monkeypatch):
     too_large = partial(page_module.write_page, max_bytes=1000)
     monkeypatch.setattr(views, "write_page", too_large)
@@ -91,6 +92,7 @@ def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_p
         assert output.count("Not in the model's vocabulary: /, [, ], x.") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_names_unknown_words_in_its_report_alone(tmp_path):
     pairs = tmp_path / "pairs.csv"
@@ -141,6 +143,7 @@ def in_order(table):
     return table.astype({"part": int}).sort_values(["direction", "layer", "part"])
 
 
+@pytest.mark.slow
 def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     pair = builtin_pairs()[0]
     arguments = (pair.original, pair.counterfactual, "--target", pair.target, "--foil", pair.foil)
@@ -213,6 +216,7 @@ def test_a_wrong_input_is_one_line_and_exit_code_1(arguments, message, tmp_path)
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     states = ("open", "closed", "clean", "dirty", "full", "empty")

@@ -44,6 +44,7 @@ def test_what_acts_on_a_terminal_is_shown_as_its_escape():
     assert shown("two\nlines\tü 門 👍") == "two\nlines\tü 門 👍"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_shown_can_be_written_and_has_no_control_but_tab_and_line_end(text):
     written = shown(text)

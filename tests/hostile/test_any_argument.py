@@ -82,11 +82,10 @@ def test_wrong_values_of_the_right_type_get_a_result_or_one_clear_error(function
     assert failures(wrong.calls(function), wrong) == []
 
 
-# Writing a study draws all its figures, whatever the command in its manifest is.
+# Functions that draw large figures whatever most of their arguments are.
+DRAWING = {"write_study", "four_heatmaps", "raw_beside_value_weighted"}
 TYPED = [
-    pytest.param(name, marks=pytest.mark.slow if name == "write_study" else ())
-    for name in PUBLIC
-    if name not in NO_ARGUMENTS
+    pytest.param(name, marks=pytest.mark.slow if name in DRAWING else ()) for name in PUBLIC if name not in NO_ARGUMENTS
 ]
 
 

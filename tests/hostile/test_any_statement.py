@@ -124,6 +124,7 @@ def test_a_pair_is_measured_and_patched_or_refused(
     assert asked is None or len(asked.pairs) + len(asked.unanswerable) == 1
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_ten_thousand_words_are_refused_at_once_with_both_lengths(
     model: HookedEncoder, probe: AttentionProbe, text: str

@@ -99,6 +99,7 @@ def test_every_field_of_transformers_is_known_here(family: str) -> None:
     assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family, field", having(SIZES))
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
     folder = saved(tmp_path, family, "masked_lm", **{field: SIZES[field]})
@@ -127,6 +128,7 @@ def test_a_field_that_is_harmless_changes_nothing_at_hugging_face_either(
         assert largest_difference(changed[1], plain[1]) == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("field", REFUSED)
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra"])
 def test_a_field_that_is_refused_is_named(tmp_path: Path, family: str, field: str) -> None:

@@ -402,6 +402,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("harm, said", FAULTS.values(), ids=FAULTS)
 def test_each_failure_is_one_sentence_that_says_what_to_do(
     hub: Hub, commit: str, harm: Callable[[Hub], None], said: str

@@ -236,6 +236,7 @@ def test_modules_that_are_no_models_of_transformers(thing: nn.Module) -> None:
 # What makes no difference
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_class_that_transformers_makes_is_accepted(family: str, head: str) -> None:

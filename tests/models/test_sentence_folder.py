@@ -348,6 +348,7 @@ def test_settings_of_a_module(folder: Path, changes: dict[str, Any]) -> None:
         load(folder)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
 def test_the_encoders_settings_have_six_other_names(folder: Path, kind: str) -> None:
     """The library reads the first file that is not empty."""

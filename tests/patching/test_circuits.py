@@ -507,6 +507,7 @@ def test_a_file_without_a_version_is_read_and_a_newer_one_refused(found, tmp_pat
     assert Circuit.load(path) == replace(found, effort="thorough", untried="")
 
 
+@pytest.mark.slow
 def test_an_objective_of_ones_own_has_to_be_given_again(masked_lm, tmp_path):
     _, model = masked_lm
     circuit = find_circuit(model, SAME_LENGTH[:4], objective=objective_from(lambda logits, pairs: logits[:, 1, 100]))

@@ -41,7 +41,7 @@ def machine_whose_cluster_is_gone() -> Iterator[dict[str, str]]:
         yield {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "number", "status"),
     [("local", signal.SIGINT, 130), ("local", signal.SIGTERM, 143), ("ray", signal.SIGTERM, 143)],

@@ -13,7 +13,6 @@ from scipy import stats
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
 from negprobe.base.errors import NegprobeError
 from negprobe.study import read_summary, run_study, summarize
-from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS
 from negprobe.study.summary import write_summary
 from negprobe.views import write_study
 from negprobe.views.report.findings import answer, findings, left_out
@@ -25,9 +24,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def results(model):
-    pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
-    return run_study(model, pairs, patch_pairs=15, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=1)
+def results(study_with_circuit):
+    return study_with_circuit
 
 
 @pytest.fixture(scope="module")
