@@ -154,6 +154,10 @@ CASES: dict[str, list[Case]] = {
         lambda: patching.save_results(empty, HERE / "x.parquet"),
         lambda: patching.save_results(sweep, HERE / "a\0b.nc"),
     ],
+    "read_results": [
+        lambda path=path: patching.read_results(HERE / path)
+        for path in ("no.nc", "a.csv", "a\0b.nc", ".", "words.nc", "tests.nc")
+    ],
     "agreement": [
         *each(patching.agreement, sweep, sweep, n_worst=[0, -1]),
         lambda: patching.agreement(sweep, by_role),
@@ -454,6 +458,9 @@ CASES |= {
     "original,counterfactual,target,foil\nThe door is [MASK].,The door is not [MASK].,open,closed\n"
 )
 circuit.save(HERE / "a.json")
+patching.save_results(sweep, HERE / "b.nc")
+(HERE / "words.nc").write_text("CDF\x01 words")
+tests.to_netcdf(HERE / "tests.nc", engine="scipy")
 PATCH = Patch("z", 0)
 ALIGNED = statements.align(tokenized, tokenized)
 WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -525,6 +532,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mean_effect": (patching.mean_effect, {"results": sweep}),
     "averages": (patching.averages, {"results": sweep, "n_resamples": 9, "confidence": 0.9, "seed": 0}),
     "save_results": (patching.save_results, {"results": sweep, "path": HERE / "a.nc"}),
+    "read_results": (patching.read_results, {"path": HERE / "b.nc"}),
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
     "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence"}),
