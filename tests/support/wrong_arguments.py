@@ -581,7 +581,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "pseudo_log_likelihoods": (behaviour.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
     "read_gaps": (
         behaviour.read_gaps,
-        {"model": model, "texts": ["It is [MASK]."], "asked": [["a"]], "k": 1, "batch_size": 2},
+        {"model": model, "texts": ["It is [MASK]."], "words": [["a"]], "k": 1, "batch_size": 2},
     ),
     "read_predictions": (behaviour.read_predictions, {"path": HERE / "words.txt"}),
     "scored_sets": (behaviour.scored_sets, {"path": HERE / "pairs.csv"}),
