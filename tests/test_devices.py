@@ -84,6 +84,7 @@ CALLS: dict[str, Callable[[HookedEncoder, list[StatementPair], Path], object]] =
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CALLS)
 def test_nothing_needs_float64_on_the_device(name: str, tmp_path: Path) -> None:
     with DeviceWithoutFloat64():

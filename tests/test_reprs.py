@@ -9,11 +9,10 @@ from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 from negprobe.base.reprs import Listed
 from negprobe.behaviour import builtin_set, evaluate
 from negprobe.patching import answerable
-from negprobe.study import run_study
 from negprobe.study.comparison import compare_studies
-from negprobe.study.mechanism import MIN_CIRCUIT_PAIRS
 from negprobe.study.saved import read_study
 from negprobe.views import write_study
+from tests.support.undrawn import draw_nothing
 
 MOST = 5_000
 
@@ -24,16 +23,15 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def results(model):
-    return run_study(model, builtin_pairs()[:60], patch_pairs=2, circuit_pairs=MIN_CIRCUIT_PAIRS)
+def results(study_with_circuit):
+    return study_with_circuit
 
 
 @pytest.fixture(scope="module")
 def everything(model, results, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
-        patch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+        draw_nothing(patch)
         write_study(results, out, command="negprobe study")
     study = read_study(out)
     probe = AttentionProbe(model)

@@ -51,6 +51,7 @@ def test_measures_without_bias_equal_hugging_faces_slow_computation(hugging_face
     assert not torch.allclose(fast, contributions(probe.model, inputs["input_ids"], None, measure))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("measure", CONTRIBUTIONS)
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow"])
 def test_a_padded_batch_equals_its_texts_one_by_one(family, measure):

@@ -296,6 +296,7 @@ def test_what_rounding_moves_is_no_effect(minilm_path):
     assert abs(effects["attention_to_cue"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_cue_shares_equal_a_loop_over_each_statements_own_map(probe):
     shares = AttentionProbe(probe.model, batch_size=2).cue_shares(PAIRS)
     assert shares.sel(pair=4).isnull().all() and shares.sel(pair=3, compared="control").isnull().all()

@@ -54,6 +54,7 @@ CALLS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CALLS)
 def test_words_the_model_does_not_know_are_named_in_one_warning_a_call(probe, name, monkeypatch):
     monkeypatch.setattr("negprobe.attention.probe._WINDOW", 1)

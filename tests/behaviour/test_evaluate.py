@@ -514,6 +514,7 @@ def test_natural_negations_are_scored_apart(shared_datasets, masked_lm):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_classifier_made_for_scone_scores_as_its_card_says(shared_datasets, scone_model, write):
     folder = shared_datasets / "scone" / "scone_nli" / "train"
     for name in ("no_negation", "one_scoped", "one_not_scoped", "two_scoped"):

@@ -29,6 +29,7 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_study_writes_a_report_and_says_what_it_found(tmp_path):
     result = run("study", "--limit", 4, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -52,6 +53,7 @@ def test_study_reads_pairs_from_a_file(tmp_path):
     assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_reads_neg136(tmp_path, shared_datasets, minilm_path):
     result = run("study", minilm_path, "--pairs", shared_datasets / "neg136", "--limit", 3, "--out", tmp_path / "out")
@@ -67,6 +69,7 @@ def test_compare_writes_metrics_figures_and_a_page(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_pair_too_long_for_a_page_still_has_its_metrics_and_figures(tmp_path, monkeypatch):
     too_large = partial(page_module.write_page, max_bytes=1000)
     monkeypatch.setattr(views, "write_page", too_large)
@@ -78,6 +81,7 @@ def test_a_pair_too_long_for_a_page_still_has_its_metrics_and_figures(tmp_path, 
     assert len(list(tmp_path.glob("*.png"))) == 2 and not (tmp_path / "attention.html").exists()
 
 
+@pytest.mark.slow
 def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_path):
     for command in ("compare", "patch"):
         texts = ("The [/x] door is [MASK].", "The [/x] door isn't [MASK].")
@@ -88,6 +92,7 @@ def test_words_the_model_does_not_know_are_printed_once_and_without_markup(tmp_p
         assert output.count("Not in the model's vocabulary: /, [, ], x.") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_names_unknown_words_in_its_report_alone(tmp_path):
     pairs = tmp_path / "pairs.csv"
@@ -138,6 +143,7 @@ def in_order(table):
     return table.astype({"part": int}).sort_values(["direction", "layer", "part"])
 
 
+@pytest.mark.slow
 def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     pair = builtin_pairs()[0]
     arguments = (pair.original, pair.counterfactual, "--target", pair.target, "--foil", pair.foil)
@@ -167,6 +173,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     assert "from the counterfactual into the control (noising" in captions["patching-z-noising"][1]
 
 
+@pytest.mark.slow
 def test_patch_takes_a_control_that_is_given_or_none(tmp_path):
     original, counterfactual, control = (
         f"The door is {words}open. So the door is [MASK]." for words in ("", "not ", "now ")
@@ -209,6 +216,7 @@ def test_a_wrong_input_is_one_line_and_exit_code_1(arguments, message, tmp_path)
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
     states = ("open", "closed", "clean", "dirty", "full", "empty")
@@ -247,6 +255,7 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     assert not (tmp_path / "ab.html").exists()
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_pdf_only_on_request_and_nothing_is_measured_again(tmp_path, monkeypatch):
     # One figure stands for all.
     monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {"metrics": Figure()})

@@ -44,6 +44,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_by_hub_name_records_the_commit(hub: Hub) -> None:
     commit = hub.repositories[NAME].refs["v1"]

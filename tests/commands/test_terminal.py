@@ -44,6 +44,7 @@ def test_what_acts_on_a_terminal_is_shown_as_its_escape():
     assert shown("two\nlines\tü 門 👍") == "two\nlines\tü 門 👍"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_shown_can_be_written_and_has_no_control_but_tab_and_line_end(text):
     written = shown(text)
@@ -101,6 +102,7 @@ def hostile_model(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_with_hostile_names_ends_with_its_report(tmp_path, hostile_model):
     pairs = tmp_path / "p[/red].csv"
@@ -115,6 +117,7 @@ def test_a_study_with_hostile_names_ends_with_its_report(tmp_path, hostile_model
     assert flat("[/red].csv") in said and "\x1b" not in result.output
 
 
+@pytest.mark.slow
 def test_every_other_command_prints_hostile_names_literally(tmp_path, hostile_model):
     out, model = tmp_path / "out[/x]y", ("--model", hostile_model)
     pairs = tmp_path / "pairs.csv"
@@ -137,7 +140,7 @@ def test_every_other_command_prints_hostile_names_literally(tmp_path, hostile_mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("study", "--pairs", "[/x]"), "[/x] is not a kind of file"),
+        (("study", "--pairs", "[/x]"), "[/x] is not a supported kind of file"),
         (("study", "--engine", "[/x]\x1b[31m"), r"no engine '[/x]\x1b[31m'"),
         (("study", "./m[/bold]"), "m[/bold]"),
         (("evaluate", "[/x]\x1b[31m"), "[/x]"),

@@ -142,6 +142,7 @@ def test_a_broken_line_of_json_is_named_and_costs_no_good_one(tmp_path: Path, li
     assert len(loaded.dropped) == 1 and "line 2" in loaded.dropped[0] and len(loaded.dropped[0]) < 1000
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[0])
 @pytest.mark.parametrize("giant", ["not " * 10_000, "a " * 50_000, "is" + " " * 200_000])
 def test_gigantic_texts_are_read_or_told_in_a_few_words(tmp_path: Path, header: tuple[str, ...], giant: str) -> None:
@@ -197,6 +198,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str, what: str
     assert 20 < len(str(refused[0])) < 1000
 
 
+@pytest.mark.slow
 def test_pipes_and_devices_in_the_place_of_a_studys_files_are_refused(
     tmp_path: Path, two_studies: tuple[Path, Path]
 ) -> None:
@@ -240,6 +242,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 @given(st.data())
 @fuzzed
 def test_a_damaged_circuit_is_told_or_is_one(
@@ -261,6 +264,7 @@ def test_a_damaged_circuit_is_told_or_is_one(
         assert str(loaded) and loaded._repr_html_()
 
 
+@pytest.mark.slow
 @given(st.data())
 @fuzzed
 def test_a_damaged_manifest_is_told_or_is_one(
@@ -278,6 +282,7 @@ def test_a_damaged_manifest_is_told_or_is_one(
         assert all(isinstance(value, int) for value in study.shape) and study.seed >= 0 and study.rounding > 0
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["pairs", "answers", "metrics", "patching"]), st.integers(0, 2**31), st.binary(max_size=8))
 @fuzzed
 def test_a_table_with_other_bytes_is_told_or_is_one(
@@ -307,6 +312,7 @@ def test_a_manifest_with_another_shape_than_its_tables_is_told(
         read_study(folder)
 
 
+@pytest.mark.slow
 def test_a_table_with_other_columns_is_told(tmp_path: Path, two_studies: tuple[Path, Path]) -> None:
     folder = tmp_path / "study"
     shutil.copytree(two_studies[0], folder)

@@ -76,6 +76,7 @@ def test_one_statement_is_read_or_refused(model: HookedEncoder, probe: Attention
     added_cues(text, other)
 
 
+@pytest.mark.slow
 @example("The door is [MASK].", "The door is not [MASK].", "The door is ajar.", "open", None)
 @given(
     STATEMENTS, STATEMENTS, st.none() | STATEMENTS, st.sampled_from([None, "open", "\ud800"]) | TEXTS, st.none() | TEXTS
@@ -123,6 +124,7 @@ def test_a_pair_is_measured_and_patched_or_refused(
     assert asked is None or len(asked.pairs) + len(asked.unanswerable) == 1
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_ten_thousand_words_are_refused_at_once_with_both_lengths(
     model: HookedEncoder, probe: AttentionProbe, text: str

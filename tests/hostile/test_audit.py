@@ -105,6 +105,7 @@ def watched(home: Path, *commands: str, **environment: str) -> list[str]:
     return [line for line in ended.stderr.splitlines() if line.startswith("AUDIT")]
 
 
+@pytest.mark.slow
 def test_commands_reach_no_network_and_write_nothing_outside_their_folder(tmp_path: Path) -> None:
     model = str(PACKAGE / "models" / "tiny-negation")
     hostile = "../../../out"

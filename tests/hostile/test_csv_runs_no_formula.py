@@ -85,6 +85,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monke
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.slow
 def test_what_the_commands_write_runs_nothing(tmp_path: Path) -> None:
     formula = "=1+1"
     pairs = [f"{formula} The door is open, so it is [MASK].", f"{formula} The door is not open, so it is [MASK]."]

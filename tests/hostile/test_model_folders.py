@@ -766,6 +766,7 @@ def test_a_tokenizer_that_is_given_spares_the_broken_one(folder: Path) -> None:
     works(model)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(where=st.floats(0, 1, exclude_max=True), new=st.binary(max_size=4), cut=st.integers(0, 6))
 def test_any_bytes_anywhere_in_the_tokenizer(folder: Path, good: Path, where: float, new: bytes, cut: int) -> None:

@@ -66,6 +66,7 @@ WHOLE: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", WHOLE)
 def test_terms_add_up_to_the_input_of_every_layer(cache: EncoderCache, kind: str) -> None:
     n_layers = cache.model.cfg.n_layers

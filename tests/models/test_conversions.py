@@ -40,6 +40,7 @@ def bert(head: str = "masked_lm") -> HookedEncoder:
     return tiny_models.pair("bert", head)[1]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_model_converted_to_float64_gives_what_one_loaded_in_float64_gives(name: str) -> None:
     assert_same_numbers(CALLS[name](doubled()), CALLS[name](loaded(torch.float64)))

@@ -89,6 +89,7 @@ def test_token_types(family: str, head: str, precision: tuple[torch.dtype, float
     assert largest_difference(ours(tokens, token_type_ids=types), ours(tokens)) > 1e-2
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("activation", ["gelu_new", "relu", "silu"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow"])

@@ -102,6 +102,7 @@ def zeroed(tensor: Tensor, hook: HookPoint) -> Tensor:
     return torch.zeros_like(tensor)
 
 
+@pytest.mark.sampled(4)
 def test_the_hooks_are_those_of_the_table(case: Case) -> None:
     assert set(case.ours.hook_dict) == set(hook_names(case.family))
 
@@ -115,6 +116,7 @@ def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> No
         assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed), name
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
     before = case.output()
@@ -259,6 +261,7 @@ def places(family: str) -> list[str]:
     return [name for name in hook_names(family) if name in block or not name.startswith("blocks.")]
 
 
+@pytest.mark.sampled(2)
 @torch.no_grad()
 def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
     _, cache = case.ours.run_with_cache(case.tokens)
@@ -273,6 +276,7 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
         assert largest_difference(mine, expected.expand_as(mine)) < 1e-10, name
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: Case) -> None:
     for name in places(case.family):
@@ -282,6 +286,7 @@ def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: C
         assert largest_difference(mine, expected) < 1e-10, name
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 def test_writing_scores_and_pattern_does_what_their_meaning_says(case: Case) -> None:
     """Hugging Face's model cannot be written to there, but z, which these two make, can."""
@@ -415,6 +420,7 @@ def test_results_per_head_can_be_asked_for_and_left_out(bert: Case) -> None:
     assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)

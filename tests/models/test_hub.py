@@ -402,6 +402,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("harm, said", FAULTS.values(), ids=FAULTS)
 def test_each_failure_is_one_sentence_that_says_what_to_do(
     hub: Hub, commit: str, harm: Callable[[Hub], None], said: str
@@ -416,6 +417,7 @@ def test_each_failure_is_one_sentence_that_says_what_to_do(
 AT_LISTING = {name: fault for name, fault in FAULTS.items() if "file" not in name and "gated" not in name}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("harm, said", AT_LISTING.values(), ids=AT_LISTING)
 def test_with_a_copy_in_the_cache_each_failure_is_a_warning(
     hub: Hub, commit: str, harm: Callable[[Hub], None], said: str

@@ -37,6 +37,7 @@ def inside() -> HookedEncoder:
     return Ranker(HookedEncoder.from_pretrained("tiny-negation", device="cpu")).encoder
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", CALLS)
 def test_every_function_gives_what_it_gives_for_the_encoder_alone(name: str) -> None:
     assert inside().embed.hook_embed.name == "encoder.embed.hook_embed"

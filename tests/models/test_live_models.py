@@ -183,6 +183,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
 @pytest.mark.parametrize("by", ["name_or_path", "hf_model"])
@@ -235,6 +236,7 @@ def test_modules_that_are_no_models_of_transformers(thing: nn.Module) -> None:
 # What makes no difference
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_class_that_transformers_makes_is_accepted(family: str, head: str) -> None:

@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
 # What loads
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)

@@ -348,6 +348,7 @@ def test_settings_of_a_module(folder: Path, changes: dict[str, Any]) -> None:
         load(folder)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
 def test_the_encoders_settings_have_six_other_names(folder: Path, kind: str) -> None:
     """The library reads the first file that is not empty."""
@@ -451,6 +452,7 @@ def as_the_library_or_refused_by_name(folder: Path, setting: str) -> str:
     return "honoured"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("file, key, value", CHANGES, ids=[f"{f}-{k}-{json.dumps(v)[:40]}" for f, k, v in CHANGES])
 def test_each_setting_is_honoured_or_refused(folder: Path, file: str, key: str, value: Any) -> None:
     change(folder / file, **{key: value})
@@ -464,6 +466,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(sorted({(file, key) for file, key, _ in CHANGES if file != CONFIG})), value=JSON)
 def test_any_value_of_any_setting(saved: Path, folder: Path, where: tuple[str, str], value: Any) -> None:

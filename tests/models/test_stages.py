@@ -1,7 +1,7 @@
 """A block's arithmetic stands in one place: its stage functions, which the hooked pass and everything else call."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,11 +90,14 @@ def test_the_linear_views_of_a_layer_norm_are_its_derivative_and_its_terms() -> 
     torch.testing.assert_close(1 / inverse_std[..., 0], FrozenLayerNorm.at(norm, y).std)
 
 
-def expressions() -> Iterator[tuple[str, ast.AST]]:
+@cache
+def expressions() -> list[tuple[str, ast.AST]]:
     """Every node of every module of the package, with the module's path inside it."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield path.relative_to(PACKAGE).as_posix(), node
+    return [
+        (path.relative_to(PACKAGE).as_posix(), node)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
 
 
 def callers(*names: str) -> set[str]:

@@ -160,6 +160,7 @@ NOT_HERE = {"get_act_patch_direct_path", "get_act_patch_direct_path_all_sources"
 """What README says does not run."""
 
 
+@pytest.mark.sampled(5)
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(name for name in vars(patching) if name.startswith("get_act_patch_")))
 def test_all_functions_run_but_those_of_direct_paths_which_are_refused(name: str) -> None:

@@ -91,6 +91,7 @@ HARMLESS = ("bert.pooler.dense.weight", "cls.seq_relationship.weight", "classifi
 HARMLESS += ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids", "embeddings.position_ids")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", HARMLESS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 def test_other_heads_and_buffers_are_left_alone(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
@@ -313,6 +314,7 @@ CALLS: dict[str, Callable[[HookedEncoder], object]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_tokenizer_that_panics_on_longer_text_names_it(panicking: HookedEncoder, call: str) -> None:
     with pytest.raises(InputError, match=r"tokenizer fails on .*eeeee.*retry-limit.*Change the text") as raised:

@@ -34,6 +34,7 @@ def compare(result, index, expected):
     np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("site", "tokens"),
     [(site, "role") for site in ("embed", "token_type_embed", "k", "attn_scores", "pattern", "result")]
@@ -62,6 +63,7 @@ def means_by_hand(model, reference, site):
     return {where: torch.stack(activations).mean(dim=0) for where, activations in found.items()}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("site", ["embed", "resid_mid", "v", "mlp_post"])
 @pytest.mark.parametrize("given", [None, [TINY_EQUAL, TINY_INSERTED]], ids=["own", "reference"])
 def test_means_are_of_all_tokens_of_the_role_in_both_statements_of_the_reference(tiny, site, given):
@@ -128,6 +130,7 @@ def test_a_resampled_pair_is_never_given_itself(tiny):
         assert (abs(result["patched"] - result["base"]).max(["layer", "role"]) > 1e-4).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["swap", "zero", "mean", "resample"])
 def test_nothing_hangs_on_how_much_is_done_at_once(tiny, monkeypatch, how):
     pairs = [*PAIRS, TINY_TWO_TEXTS.pair, StatementPair("It is [MASK].", "It is not [MASK].", "big", "red")]

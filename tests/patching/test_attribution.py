@@ -55,6 +55,7 @@ def moved(result, index, expected):
     return change[..., : expected.shape[-1]]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("site", ATTRIBUTION_SITES)
 def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(tiny, site, direction):
@@ -67,6 +68,7 @@ def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(t
             assert np.nanmax(abs(expected)) > 1e-3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("site", ["full_embed", "k", "pattern", "mlp_post", "normalized_resid_post"])
 def test_integrated_gradients_average_derivatives_at_midpoints_of_the_way_to_the_sources_embeddings(tiny, site):
     pairs = [TINY_EQUAL, TINY_INSERTED]

@@ -153,6 +153,7 @@ def means_by_role(model, pairs):
     return means
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
 def test_many_sets_on_many_pairs_equal_one_hooked_run_each(masked_lm, ablation, direction):
@@ -237,6 +238,7 @@ def test_estimated_scores_are_those_of_attribution(masked_lm, ranking, steps):
     assert list(circuit.scores.values()) == sorted(circuit.scores.values(), key=abs, reverse=True)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("effort", ["fast", "thorough"])
 @pytest.mark.parametrize("ranking", ["exact", "attribution", "integrated_gradients"])
 def test_every_ranking_tells_live_heads_from_silenced_ones(ranking, effort):
@@ -513,6 +515,7 @@ def test_a_file_without_a_version_is_read_and_a_newer_one_refused(found, tmp_pat
     assert Circuit.load(path) == replace(found, effort="thorough", untried="", source_run="control or original")
 
 
+@pytest.mark.slow
 def test_an_objective_of_ones_own_has_to_be_given_again(masked_lm, tmp_path):
     _, model = masked_lm
     circuit = find_circuit(model, SAME_LENGTH[:4], objective=objective_from(lambda logits, pairs: logits[:, 1, 100]))

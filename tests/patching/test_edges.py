@@ -135,6 +135,7 @@ def assert_are_the_derivatives(result, index, model, of, direction, frozen):
     np.testing.assert_allclose(expected[~exists], 0, atol=1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("of", "direction", "layer_norm"),
     [
@@ -153,6 +154,7 @@ def test_every_edge_is_the_derivative_of_its_exact_path_in_a_padded_batch(tiny, 
     assert (abs(moved(result, 2)) > 1e-4).sum() > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "head", "changes"), [("distilbert", "classification", {}), ("bert", "none", {"layer_norm_eps": 0.05})]
 )

@@ -106,6 +106,7 @@ class Chance:
         return Readout(torch.tensor(at), lambda states, pair: (states * weights).sum(dim=(1, 2)))
 
 
+@pytest.mark.sampled(4)
 @torch.no_grad()
 @pytest.mark.parametrize(
     "kind", ["one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything"]

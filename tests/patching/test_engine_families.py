@@ -14,6 +14,7 @@ SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)

@@ -160,16 +160,19 @@ def assert_patches_equal_whole_runs(model: HookedEncoder, pairs: list, placed: P
     assert (patch_sweep(model, [of.pair for of in pairs], "z", by="head")["patched"] == without["patched"]).all()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("placed", BODY + HEAD, ids=name_of)
 def test_every_patch_has_the_hook_in_it(model: HookedEncoder, placed: Placed) -> None:
     assert_patches_equal_whole_runs(model, TINY, placed)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("placed", CLASSIFIER, ids=name_of)
 def test_every_patch_of_a_classifier_has_the_hook_in_it(classifier: HookedEncoder, placed: Placed) -> None:
     assert_patches_equal_whole_runs(classifier, [answering(of, "LABEL_0", "LABEL_2") for of in TINY], placed)
 
 
+@pytest.mark.sampled(3)
 @torch.no_grad()
 @pytest.mark.parametrize("placed", HEAD, ids=name_of)
 def test_objectives_and_scores_of_words_are_read_from_the_models_own_logits(

@@ -69,6 +69,7 @@ def slow(model, of, direction, receivers, mlps):
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("direction", "mlps"), [("noising", "live"), ("denoising", "frozen"), ("noising", "frozen"), ("denoising", "live")]
 )
@@ -86,6 +87,7 @@ def test_paths_to_the_output_equal_two_whole_forward_passes_in_a_padded_batch(ti
     assert abs(result["patched"] - result["base"]).min("pair").max() > 1e-3
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("direction", "mlps"), [("noising", "live"), ("denoising", "frozen")])
 def test_paths_to_every_head_equal_two_whole_forward_passes_in_a_padded_batch(tiny, direction, mlps):
     receivers = all_receivers(tiny)
@@ -99,6 +101,7 @@ def test_paths_to_every_head_equal_two_whole_forward_passes_in_a_padded_batch(ti
         assert abs(of_site["patched"] - of_site["base"]).max() > 1e-3, site
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("head", ["classification", "none"])
 def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
     model = tiny_models.pair("distilbert", head, torch.float64)[1]

@@ -100,6 +100,7 @@ def test_the_task_is_done_on_held_out_combinations(model, truth, side):
     assert sum(right) / len(right) >= 0.99
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("model", "truth"), MODELS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_swapping_a_silenced_head_does_nothing_and_a_live_head_much(model, truth, direction):
@@ -118,6 +119,7 @@ def test_swapping_a_silenced_head_does_nothing_and_a_live_head_much(model, truth
             assert moved.mean() / swing.mean() > 0.05, f"head {layer}.{head}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("model", "truth"), MODELS)
 def test_ablating_a_silenced_head_does_nothing_and_a_live_head_costs_margin(model, truth):
     runs = pair_runs(model, planted_pairs(60), "noising")

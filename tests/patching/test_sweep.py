@@ -28,6 +28,7 @@ def test_the_loop_knows_every_site():
     assert sorted(slow_patching.SITES) == sorted(SITES)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("site", slow_patching.SITES)
 def test_every_part_of_every_site_equals_whole_forward_passes_in_a_padded_batch(tiny, site, direction):
@@ -43,6 +44,7 @@ def test_every_part_of_every_site_equals_whole_forward_passes_in_a_padded_batch(
         assert (moved < 1e-12).all() if site == "token_type_embed" else moved.max() > 1e-3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("keys", [None, "cue", "affected"])
 @pytest.mark.parametrize("renormalize", [False, True])
 def test_a_pattern_can_be_swapped_key_by_key_and_its_rows_renormalised(tiny, keys, renormalize):
@@ -72,6 +74,7 @@ def test_a_statement_of_two_texts_keeps_its_token_types(tiny, site):
         assert_equals_the_loop(result.isel(pair=index), expected, ("position",))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize(
     ("site", "by"), [("resid_pre", ("position",)), ("mlp_out", ("role",)), ("z", ("head", "role"))]

@@ -39,6 +39,7 @@ def test_it_has_ten_cells_with_their_outputs_shown(saved):
     assert all(len(cell.outputs) == 1 for cell in code_cells(saved))
 
 
+@pytest.mark.slow
 def test_running_it_shows_the_same_kinds_of_output(saved, ran):
     for before, after in zip(code_cells(saved), code_cells(ran[0]), strict=True):
         # What libraries warn of goes to stderr, and is none of what is shown.
@@ -49,6 +50,7 @@ def test_running_it_shows_the_same_kinds_of_output(saved, ran):
         assert found == expected, before.source
 
 
+@pytest.mark.slow
 def test_a_figure_is_printed_once(ran):
     figures = [cell for cell in code_cells(ran[0]) if cell.source.endswith(")") and "patching_map(" in cell.source]
     assert len(figures) == 2
@@ -56,5 +58,6 @@ def test_a_figure_is_printed_once(ran):
         assert [kinds(output) for output in cell.outputs] == [["image/png", "text/plain"]]
 
 
+@pytest.mark.slow
 def test_the_page_it_ends_with_is_written(ran):
     assert "negprobe-views" in (ran[1] / "one-pair.html").read_text(encoding="utf-8")

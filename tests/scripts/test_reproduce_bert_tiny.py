@@ -425,6 +425,7 @@ def test_a_model_that_was_asked_for_is_never_replaced():
         script.chosen_distilbert("./no-such-folder", "")
 
 
+@pytest.mark.slow
 def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     script.main("tiny-negation", limit=6, seed=3, out=tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
@@ -447,6 +448,7 @@ def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     assert (tmp_path / "distilbert_heatmaps.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_pairs_without_a_negation_are_drawn_and_judged_all_the_same(tmp_path, capsys):
     pairs = pd.DataFrame({"original": ["the door is open."], "counterfactual": ["the window is open."]})
     # The second and third are the first to the model, in capitals or with another space.

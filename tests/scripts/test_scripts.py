@@ -78,6 +78,7 @@ def test_compare_pairs_saves_what_the_probe_measures(tmp_path):
     assert {path.stem for path in tmp_path.glob("*.parquet")} == {"metrics", "metrics_by_role", "distances"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_runs_as_a_script(tmp_path):
     done = run("study.py", "--limit", 2, "--out", tmp_path)
@@ -85,6 +86,7 @@ def test_study_runs_as_a_script(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_model_is_one_line(tmp_path):
     command = [sys.executable, SCRIPTS / "patch_negation.py", "./no-such-folder", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -115,6 +117,7 @@ def test_compare_attribution_prints_the_agreement_of_both_estimates(tmp_path):
     assert set(worst["direction"]) == {"noising", "denoising"}
 
 
+@pytest.mark.slow
 def test_find_circuit_saves_what_find_circuit_returns(tmp_path):
     done = run("find_circuit.py", "--sample", 12, "--threshold", 0.8, "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -77,6 +77,7 @@ def test_names_of_columns_are_read_in_any_writing_and_others_are_carried_along(w
 BROKEN = {"ragged": "a,b,c\n", "unclosed": 'The door,"is\n', "open in every state": 'a","\n'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BROKEN.values(), ids=BROKEN)
 def test_broken_lines_take_time_that_grows_with_their_number_alone(write, block, monkeypatch):
     n_read = 0
@@ -107,6 +108,7 @@ def test_a_row_of_many_lines_below_a_broken_one_is_read(write):
     assert pair.original == "x\n\nx" and pair.counterfactual == "y\n" + "\n" * 50 + "z"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
 def test_no_more_is_read_than_a_limit_needs(write, suffix, monkeypatch):
     good = {

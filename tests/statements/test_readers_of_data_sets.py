@@ -285,6 +285,7 @@ def test_other_blimp_files_say_why_they_give_no_pairs(shared_datasets, name, rea
         load_pairs(shared_datasets / "blimp_npi" / f"{name}.jsonl")
 
 
+@pytest.mark.slow
 def test_every_data_set_at_once(shared_datasets):
     counts = Counter(pair.source for pair in load_pairs(shared_datasets).pairs)
     assert counts == {

@@ -243,6 +243,7 @@ N_RUNS = 400
 HIGHEST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / N_RUNS)
 
 
+@pytest.mark.slow
 def test_without_any_effect_a_discovery_is_as_rare_as_promised():
     by_q = by_max_t = uncorrected = 0
     for seed in range(N_RUNS):

@@ -119,6 +119,7 @@ def tables(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.suffix in (".parquet", ".nc")}
 
 
+@pytest.mark.slow
 def test_a_study_on_workers_that_are_killed_has_the_tables_of_one_made_here(
     workers, without_figures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_an_error_of_a_worker_is_ours(workers) -> None:
         list(workers(refusing, [list(PAIRS.values())]))
 
 
+@pytest.mark.slow
 def test_a_shard_that_ends_every_worker_is_an_error(workers, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="ended each worker that measured it"):
         list(workers(partial(ending, tmp_path), [list(PAIRS.values())]))
@@ -157,6 +159,7 @@ def test_a_shard_that_ends_every_worker_is_an_error(workers, tmp_path: Path) -> 
     assert len(list(workers(embedded, [list(PAIRS.values())] * 2))) == 2
 
 
+@pytest.mark.slow
 def test_a_lost_head_is_an_error_that_says_what_to_do(ray, workers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_POLL", 0.05)
     shards = [list(PAIRS.values())]
@@ -166,6 +169,7 @@ def test_a_lost_head_is_an_error_that_says_what_to_do(ray, workers, monkeypatch:
         list(workers(dawdling, shards))
 
 
+@pytest.mark.slow
 def test_released_workers_are_ended_and_a_users_own_cluster_is_left(ray, workers) -> None:
     before = next(iter(workers(embedded, [list(PAIRS.values())])))[1]["process"].values[0]
     workers.release()
@@ -175,12 +179,14 @@ def test_released_workers_are_ended_and_a_users_own_cluster_is_left(ray, workers
     assert after != before
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_be_had_are_told(ray, workers) -> None:
     list(workers(embedded, [list(PAIRS.values())]))
     with pytest.raises(StudyError, match=r"None of 2 workers was ready after 1 s: the Ray cluster is busy"):
         list(on_ray(load, patience=1.0)(embedded, [list(PAIRS.values())]))
 
 
+@pytest.mark.slow
 def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     ray.init("local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
@@ -191,6 +197,7 @@ def test_fewer_cpus_than_threads_are_one_worker_that_has_the_threads(ray, monkey
     assert set(found["threads"].values) == {5}
 
 
+@pytest.mark.slow
 def test_a_cluster_of_our_own_is_shut_down_when_the_engine_is_released(ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

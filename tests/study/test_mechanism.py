@@ -28,8 +28,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def results(model):
-    return run_study(model, builtin_pairs()[:60], patch_pairs=3, circuit_pairs=MIN_CIRCUIT_PAIRS, seed=2)
+def results(study_with_circuit):
+    return study_with_circuit
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_every_head_of_the_circuit_has_its_story(results, found):
     assert [re.match(r"\d+\.\d+", sentence)[0] for sentence in circuit_story(found, results.summary)] == heads
 
 
+@pytest.mark.slow
 def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
     write_study(results, tmp_path, command="negprobe study")
     saved = Circuit.load(tmp_path / "circuit.json", model)
@@ -156,6 +157,7 @@ class Counted:
         self.steps.append("released")
 
 
+@pytest.mark.slow
 def test_workers_are_released_after_the_last_shard_and_before_the_circuit_is_searched(model):
     steps = []
     engine = Counted(model, steps)

@@ -41,6 +41,7 @@ def machine_whose_cluster_is_gone() -> Iterator[dict[str, str]]:
         yield {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "number", "status"),
     [("local", signal.SIGINT, 130), ("local", signal.SIGTERM, 143), ("ray", signal.SIGTERM, 143)],
@@ -75,6 +76,7 @@ def test_a_stopped_study_goes_on(
 
 
 # In bytes: less than any shard has, and more than all shards, but less than the largest tables have.
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2_000, 50_000])
 def test_a_disk_that_is_full_is_an_error_after_which_the_study_goes_on(
     undisturbed: dict[str, bytes], tmp_path: Path, limit: int

@@ -105,7 +105,7 @@ def test_tests_are_those_of_the_pairs_that_have_a_control(results):
 
 def test_effects_are_replicated_over_cues_and_data_sets_where_there_are_several(model):
     pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
-    results = run_study(model, pairs)
+    results = run_study(model, pairs, patch_pairs=0, circuit_pairs=0, contribution_pairs=0)
     assert list(results.replications["source"]["group"].values) == ["a", "b"]
     assert set(results.replications["cue"]["group"].values) <= {pair.cue for pair in pairs}
     sentences = " ".join(findings(summarize(results)))
@@ -134,7 +134,7 @@ def test_patching_rows_are_the_answers_rows(results):
 
 def test_a_sample_is_patched_evenly_and_said(model):
     pairs = builtin_pairs()[:40]
-    results = run_study(model, pairs, patch_pairs=6)
+    results = run_study(model, pairs, patch_pairs=6, circuit_pairs=0, contribution_pairs=0)
     assert len(results.patched) == 6 and len(results.answers) == 40
     assert len({pairs[index].cue for index in results.patched}) == 6
     for patched in results.patching.values():
@@ -143,6 +143,7 @@ def test_a_sample_is_patched_evenly_and_said(model):
     assert run_study(model, pairs[:2], patch_pairs=0).patching == {}
 
 
+@pytest.mark.slow
 def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_that_is_said(
     model, tmp_path, monkeypatch
 ):
@@ -173,6 +174,7 @@ def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_t
     np.testing.assert_array_equal(read.reindex_like(results.cue_shares), results.cue_shares)
 
 
+@pytest.mark.slow
 def test_contributions_can_be_limited_and_skipped(model, tmp_path):
     pairs = builtin_pairs()[:8]
     assert run_study(model, pairs, patch_pairs=0, contribution_pairs=3).cue_shares.sizes["pair"] == 3
@@ -291,6 +293,7 @@ def test_the_findings_name_the_heads_the_tables_name(results):
     assert f"on {right} pairs" in sentences
 
 
+@pytest.mark.slow
 def test_pairs_without_answers_or_controls_still_make_a_report(model, tmp_path):
     pairs = [StatementPair("The door is open.", "The gate is open."), NO_ANSWER]
     results = run_study(model, pairs)

@@ -20,8 +20,6 @@ from negprobe.study.results import StudyResults
 from negprobe.views import write_study
 from tests.support import ROOT
 
-KILLS = 20
-
 
 @pytest.fixture(scope="module")
 def model() -> HookedEncoder:
@@ -33,14 +31,15 @@ def whose(model: HookedEncoder) -> dict[str, str]:
     return identity(model, builtin_pairs()[:2], {"seed": 0})
 
 
-def test_a_study_killed_twenty_times_ends_with_the_same_tables_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_study_that_is_killed_ends_with_the_same_tables_byte_for_byte(tmp_path: Path, kills: int) -> None:
     script = ROOT / "tests" / "support" / "killed_study.py"
-    ended = subprocess.run([sys.executable, script, str(KILLS), tmp_path], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, script, str(kills), tmp_path], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     undisturbed, *studies, counts = ended.stdout.splitlines()
     assert undisturbed.startswith("14 tables")
     assert studies and set(studies) == {"identical"}
-    assert counts == f"{KILLS} killed, {len(studies)} finished"
+    assert counts == f"{kills} killed, {len(studies)} finished"
 
 
 def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path: Path) -> None:
@@ -87,17 +86,25 @@ def test_an_identity_hangs_on_weights_pairs_and_options(model, whose) -> None:
 
 
 def test_two_studies_at_once_in_a_folder_are_an_error(whose, tmp_path: Path) -> None:
+    with (
+        study_folder(tmp_path, whose),
+        pytest.raises(StudyError, match="Another study is writing"),
+        study_folder(tmp_path, whose),
+    ):
+        pass
     with study_folder(tmp_path, whose):
-        with pytest.raises(StudyError, match="Another study is writing"), study_folder(tmp_path, whose):
-            pass
+        pass
+
+
+@pytest.mark.slow
+def test_a_study_in_another_process_in_the_same_folder_is_an_error(whose, tmp_path: Path) -> None:
+    with study_folder(tmp_path, whose):
         other = (
             "import sys; from pathlib import Path; from negprobe.study.folder import study_folder\n"
             "with study_folder(Path(sys.argv[1]), {}): pass"
         )
         ended = subprocess.run([sys.executable, "-c", other, tmp_path], capture_output=True, text=True, check=False)
         assert "Another study is writing" in ended.stderr
-    with study_folder(tmp_path, whose):
-        pass
 
 
 def test_a_folder_that_cannot_be_is_an_error(whose, tmp_path: Path) -> None:
@@ -171,6 +178,7 @@ def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(w
         assert "holds another study" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_shards_of_another_study_are_not_taken_for_this_ones(model, without_figures, tmp_path: Path) -> None:
     for out, pairs in (("a", builtin_pairs()[:4]), ("b", builtin_pairs()[8:4:-1]), ("alone", builtin_pairs()[8:4:-1])):
         with study_folder(tmp_path / out, identity(model, pairs, {})) as (shards, _):
@@ -219,6 +227,7 @@ def test_a_patch_release_goes_on_with_the_same_study(model, whose, monkeypatch, 
         pass
 
 
+@pytest.mark.slow
 def test_a_study_resumed_with_another_patch_release_names_both(model, monkeypatch, tmp_path: Path) -> None:
     pairs = builtin_pairs()[:4]
 

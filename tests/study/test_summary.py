@@ -31,9 +31,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def results(model):
-    pairs = [replace(pair, source="ab"[index % 2]) for index, pair in enumerate(builtin_pairs()[:60])]
-    return run_study(model, pairs, patch_pairs=30, circuit_pairs=60, seed=1)
+def results(study_with_circuit):
+    return study_with_circuit
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +183,8 @@ def test_the_intervals_of_a_study_are_drawn_once(results, summary, monkeypatch):
         summarize(results)
 
 
-def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary, tmp_path, monkeypatch):
-    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
-    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+@pytest.mark.usefixtures("without_figures")
+def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary, tmp_path):
     write_study(results, tmp_path, command="")
     pd.testing.assert_frame_equal(read_summary(tmp_path).table, summary.table)
     assert findings(read_summary(tmp_path)) == findings(summary)

@@ -39,6 +39,7 @@ def written(axes: Axes) -> dict[tuple[int, ...], str]:
     return {tuple(int(at) for at in text.get_position()[::-1]): text.get_text() for text in axes.texts}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("n", "cue"), [(5, 2), (40, 0), (40, 17), (128, 71), (128, 127)])
 @pytest.mark.parametrize("side", [2.0, 6.0])
 def test_the_cue_is_always_named_and_no_name_lies_on_another(n: int, cue: int, side: float) -> None:
@@ -105,6 +106,7 @@ def test_of_several_maps_all_have_numbers_or_none() -> None:
     assert not flat.texts
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("side", [1.2, 3.0, 6.0])
 @pytest.mark.parametrize("location", ["right", "bottom"])
 @pytest.mark.parametrize("limits", [(0.0, 0.07), (-1.0, 1.0), (-130.0, 130.0)])

@@ -71,6 +71,7 @@ INTO_AXES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("width", [3.3, 6.9])
@@ -93,6 +94,7 @@ def test_a_figure_is_no_wider_than_asked_and_its_text_is_legible_and_inside(
         assert not boxes[one].overlaps(boxes[other]), f"{one.get_text()!r} lies on {other.get_text()!r}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", INTO_AXES)
 def test_a_figure_is_drawn_into_given_axes_and_nowhere_else(name: str) -> None:
     whole = Figure(figsize=(6.9, 4), layout="constrained")

@@ -48,6 +48,7 @@ def hostile_figures() -> dict[str, tuple[Figure, list[str]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_hostile_tokens_are_shown_as_text(shown: Callable[[Figure], list[Text]]) -> None:
     for name, (figure, expected) in hostile_figures().items():

@@ -159,6 +159,7 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(open_page: Any, comp
         assert len(shown.requests) == 1
 
 
+@pytest.mark.slow
 def test_the_difference_is_red_for_more_blue_for_less_and_white_for_none(
     open_page: Any, comparison: Comparison
 ) -> None:
@@ -181,6 +182,7 @@ def test_the_difference_is_red_for_more_blue_for_less_and_white_for_none(
         shown.wait_for_cells("difference", 0, n, expected)
 
 
+@pytest.mark.slow
 def test_the_measure_can_be_chosen(open_page: Any, comparison: Comparison) -> None:
     n = len(ORIGINAL)
     with open_page(comparison) as shown:
@@ -207,6 +209,7 @@ def test_the_pair_can_be_chosen_and_its_cue_and_lone_tokens_are_marked(open_page
         assert shown.page.locator("button.unmatched").all_text_contents() == ["fly", "fly"]
 
 
+@pytest.mark.slow
 def test_a_head_clicked_in_one_view_is_enlarged_in_all_and_stays_so(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         assert shown.zoomed() == ["Head 0 Zoomed"] * 3
@@ -219,6 +222,7 @@ def test_a_head_clicked_in_one_view_is_enlarged_in_all_and_stays_so(open_page: A
         assert shown.zoomed() == ["Head 2 Zoomed"] * 3
 
 
+@pytest.mark.slow
 def test_a_head_pointed_at_in_one_view_is_enlarged_in_all_until_the_pointer_leaves(
     open_page: Any, comparison: Comparison
 ) -> None:
@@ -231,6 +235,7 @@ def test_a_head_pointed_at_in_one_view_is_enlarged_in_all_until_the_pointer_leav
         assert shown.zoomed() == ["Head 0 Zoomed"] * 3
 
 
+@pytest.mark.slow
 def test_one_head_can_be_shown_alone(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.choose("head", "1")
@@ -239,6 +244,7 @@ def test_one_head_can_be_shown_alone(open_page: Any, comparison: Comparison) -> 
         shown.wait_for_canvases(CANVASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "canvases"), [(2, CANVASES), (30, CANVASES), (128, 3)])
 def test_short_and_long_statements_are_drawn(open_page: Any, n: int, canvases: int) -> None:
     tokens = ("[CLS]", *(f"w{i}" for i in range(n - 2)), "[SEP]")
@@ -266,6 +272,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 def test_hostile_tokens_are_text_and_do_not_run(open_page: Any) -> None:
     with open_page(comparison_of(HOSTILE)) as shown:
         shown.wait_for_canvases(CANVASES)
@@ -280,6 +287,7 @@ def test_hostile_tokens_are_text_and_do_not_run(open_page: Any) -> None:
         assert shown.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@pytest.mark.slow
 def test_a_script_that_gets_in_does_not_run(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.page.evaluate(
@@ -303,6 +311,7 @@ def everywhere(*tokens: str) -> dict[str, list[str]]:
 OPEN = {"original": 4, "counterfactual": 5}  # where "open" stands
 
 
+@pytest.mark.slow
 def test_pointing_at_a_token_marks_its_partner_and_tells_what_it_reads(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.choose("layer", "1")
@@ -320,6 +329,7 @@ def test_pointing_at_a_token_marks_its_partner_and_tells_what_it_reads(open_page
         assert shown.told() == ""
 
 
+@pytest.mark.slow
 def test_tokens_are_coloured_by_what_the_pointed_one_reads(open_page: Any, shifting: Comparison) -> None:
     with open_page(shifting) as shown:
         shown.choose("head", "1")
@@ -332,6 +342,7 @@ def test_tokens_are_coloured_by_what_the_pointed_one_reads(open_page: Any, shift
         assert shares == ["100%" if i == 3 else "0%" for i in range(len(ORIGINAL))]
 
 
+@pytest.mark.slow
 def test_a_token_without_a_partner_is_marked_alone_and_told_so(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.token("counterfactual", CUE).hover()
@@ -339,6 +350,7 @@ def test_a_token_without_a_partner_is_marked_alone_and_told_so(open_page: Any, c
         assert "“not”, which has no aligned partner" in shown.told()
 
 
+@pytest.mark.slow
 def test_a_clicked_token_stays_until_escape(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.token("original", OPEN["original"]).click()
@@ -353,6 +365,7 @@ def test_a_clicked_token_stays_until_escape(open_page: Any, comparison: Comparis
         assert shown.chosen() == everywhere()
 
 
+@pytest.mark.slow
 def test_another_pair_forgets_the_token_that_was_kept(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison, comparison_of(("[CLS]", "birds", "fly", "[SEP]"), at=2)) as shown:
         shown.token("original", 6).click()
@@ -362,6 +375,7 @@ def test_another_pair_forgets_the_token_that_was_kept(open_page: Any, comparison
         assert shown.complaints == []
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_tokens_and_heads(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         shown.token("original", 0).focus()
@@ -378,6 +392,7 @@ def test_the_keyboard_reaches_tokens_and_heads(open_page: Any, comparison: Compa
         assert (shown.value("layer"), shown.value("head")) == ("1", "2")
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_overview_opens_its_head_and_tells_its_metric(open_page: Any, comparison: Comparison) -> None:
     table = comparison.metrics.set_index(["layer", "head"])
     with open_page(comparison) as shown:
@@ -392,6 +407,7 @@ def test_a_cell_of_the_overview_opens_its_head_and_tells_its_metric(open_page: A
         assert shown.cell(2, 3).get_attribute("aria-current") == "true"
 
 
+@pytest.mark.slow
 def test_zeroing_is_one_map_of_all_heads_where_there_is_one(open_page: Any, comparison: Comparison) -> None:
     with open_page(with_zeroing(comparison), comparison) as shown:
         shown.choose("measure", "zeroing")
@@ -408,6 +424,7 @@ def test_zeroing_is_one_map_of_all_heads_where_there_is_one(open_page: Any, comp
         assert shown.page.locator("option[value=zeroing]:disabled").count() == 1
 
 
+@pytest.mark.slow
 def test_pairs_are_listed_with_their_metrics_sorted_and_chosen(open_page: Any, comparison: Comparison) -> None:
     small, large = (
         replace(comparison_of(ORIGINAL, cue=cue), metrics=comparison.metrics.assign(max_attention_diff=value))
@@ -429,6 +446,7 @@ def test_pairs_are_listed_with_their_metrics_sorted_and_chosen(open_page: Any, c
         assert rows.nth(0).get_attribute("aria-current") == "true"
 
 
+@pytest.mark.slow
 def test_effects_of_patching_are_shown_on_the_tokens_layer_by_layer(open_page: Any, comparison: Comparison) -> None:
     other = sweep_of(ORIGINAL[:3]).assign_attrs(site="mlp_out", direction="noising")
     with open_page(comparison, sweeps=[sweep_of(ORIGINAL), other]) as shown:
@@ -451,6 +469,7 @@ def test_effects_of_patching_are_shown_on_the_tokens_layer_by_layer(open_page: A
         assert shown.complaints == []
 
 
+@pytest.mark.slow
 def test_without_sweeps_there_is_no_place_for_them(open_page: Any, comparison: Comparison) -> None:
     with open_page(comparison) as shown:
         assert not shown.page.locator("#negprobe-patching").is_visible()

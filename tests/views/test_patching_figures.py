@@ -51,6 +51,7 @@ def part_at(circuit: Circuit, axes: Axes) -> dict[Component, tuple[float, float]
     return {part: names(axes)[i].xy for i, part in enumerate(circuit.components)}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("n_layers", "n_heads", "size"), [(2, 3, 5), (12, 12, 20), (6, 12, 78), (4, 4, 0)])
 @pytest.mark.parametrize("width", [3.3, 6.9])
 def test_every_component_is_a_mark_and_those_of_the_circuit_have_their_score_and_name(n_layers, n_heads, size, width):
@@ -75,6 +76,7 @@ def test_every_component_is_a_mark_and_those_of_the_circuit_have_their_score_and
     figure.draw_without_rendering()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("width", [3.3, 6.9])
 @pytest.mark.parametrize("told", [True, False])
 def test_layers_go_up_heads_stand_in_order_and_mlps_to_their_right(width, told):
@@ -93,6 +95,7 @@ def test_layers_go_up_heads_stand_in_order_and_mlps_to_their_right(width, told):
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list("01234")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("n_layers", "n_heads", "size"), [(4, 4, 20), (6, 12, 30), (8, 12, 104)])
 @pytest.mark.parametrize("width", [3.3, 6.9])
 def test_names_overlap_no_name_and_no_mark_and_stay_inside(n_layers, n_heads, size, width):

@@ -140,6 +140,7 @@ def test_hostile_names_and_cues_are_text(compared: StudyComparison) -> None:
     assert HOSTILE not in page and "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 def test_shapes_that_differ_and_answers_that_cannot_be_compared_still_make_a_page(compared: StudyComparison) -> None:
     model = compared.b.manifest["model"] | {"heads": 5, "head": "none"}
     other = compare_studies(compared.a, replace(compared.b, manifest=compared.b.manifest | {"model": model}))

@@ -26,6 +26,7 @@ def pages(two_studies: tuple[Path, Path], tmp_path_factory: pytest.TempPathFacto
     return {"report": report, "comparison": comparison}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_report_opens_on_a_phone_and_a_desk_without_requests_or_complaints(
@@ -52,6 +53,7 @@ def test_a_report_opens_on_a_phone_and_a_desk_without_requests_or_complaints(
         page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(browser: Any, pages: dict[str, Path], name: str, scheme: str) -> None:

@@ -167,6 +167,7 @@ def test_the_diagonal_is_drawn_only_where_both_have_one_unit() -> None:
         assert not raw_against_norm(statistics_of(), weighted=weighted).legends
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("width", [3.3, 6.9])
