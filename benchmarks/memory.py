@@ -67,7 +67,7 @@ def written_pairs() -> Iterator[dict[str, str]]:
         clause, other = (Clause(each.noun, each.scale, each.scale.states[0]) for each in (queried, added))
         cue = next(cues)
         sides = {"original": UNMARKED, "counterfactual": NEGATIONS, "control": CONTROLS}
-        texts = {side: conclusion(other, clause.stating(phrases[cue]), asked=1) for side, phrases in sides.items()}
+        texts = {side: conclusion(other, clause.stating(phrases[cue]), about=1) for side, phrases in sides.items()}
         yield texts | {"target": queried.scale.states[0], "foil": queried.scale.states[1], "cue": cue}
 
 

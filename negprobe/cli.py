@@ -42,6 +42,12 @@ _MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, optiona
 
 Model = Annotated[str, typer.Option(help=_MODEL_HELP)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model (default: the branch main).")]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        help="What patches move, such as target_probability or kl_divergence (default: the one for the model's head)."
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps; by default a GPU if there is one.")
 ]
@@ -115,6 +121,7 @@ def study(
     circuit: Annotated[
         _Effort, typer.Option(help="The circuit's search: thorough evaluates several times as many sets of components.")
     ] = _Effort.FAST,
+    objective: Objective = None,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -132,9 +139,9 @@ def study(
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
     from negprobe.statements import load_pairs
-    from negprobe.study import run_study, summarize
+    from negprobe.study import run_study
     from negprobe.study.engines import cluster_device, on_ray
-    from negprobe.study.folder import identity, study_folder
+    from negprobe.study.folder import identity, options_of_study, study_folder
     from negprobe.views import write_study
     from negprobe.views.report.findings import findings, left_out
 
@@ -148,15 +155,17 @@ def study(
         chosen = [pair for part in loaded for pair in part.pairs]
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, revision, device, dtype)
-        options = {
-            "patched pairs": patch_pairs,
-            "pairs of the circuit": circuit_pairs,
-            "pairs of contributions": contribution_pairs,
-            "effort of the circuit's search": circuit.value,
-            "seed": seed,
-            # The same whoever measures, so that one engine goes on where another was.
-            "measured on": workers or encoder.device.type,
-        }
+        options = options_of_study(
+            encoder,
+            patch_pairs=patch_pairs,
+            circuit_pairs=circuit_pairs,
+            contribution_pairs=contribution_pairs,
+            circuit_effort=circuit.value,
+            seed=seed,
+            objective=objective,
+        )
+        # Of the device alone, so that one execution backend can resume the study of another.
+        options["measured on"] = workers or encoder.device.type
         with (
             study_folder(out, identity(encoder, chosen, options)) as (shards, threads),
             _threads(threads),
@@ -172,6 +181,7 @@ def study(
                 circuit_pairs=circuit_pairs,
                 contribution_pairs=contribution_pairs,
                 circuit_effort=circuit.value,
+                objective=objective,
                 seed=seed,
                 shards=shards,
                 engine=None
@@ -182,7 +192,7 @@ def study(
             report_progress("writing the report", 0, 1)
             report = write_study(results, out, _command_line(), figure_formats=[one.value for one in figures or ()])
             report_progress("writing the report", 1, 1)
-        summary = summarize(results)
+        summary = results.summary
         for sentence in [*left_out(summary), *findings(summary)]:
             console.print(f"• {sentence}")
         _print_path("\nReport: ", report)
@@ -288,7 +298,7 @@ def compare_reports(
         with console.status("Comparing the studies"):
             compared = compare_studies(read_study(a), read_study(b))
             page = write_comparison(compared, out, _command_line())
-        for sentence in answer(compared):
+        for sentence in answer(compared.summary):
             console.print(f"• {sentence}")
         _print_path(f"\nA is {a}, B is {b}. Report: ", page)
 
@@ -308,6 +318,7 @@ def patch_pair(
     no_control: Annotated[
         bool, typer.Option("--no-control", help="Swap with the original, even if there is a control.")
     ] = False,
+    objective: Objective = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
@@ -321,7 +332,7 @@ def patch_pair(
     """
     from negprobe.base.errors import PatchingError
     from negprobe.base.files import write_csv
-    from negprobe.patching import answerable, effect, patch_sweep
+    from negprobe.patching import answerable, effect, objective_named, patch_sweep
     from negprobe.patching.effects import RUN_NAMES
     from negprobe.statements import StatementPair, from_control, tokenize_all
     from negprobe.statements.unknown import warn_of_unknown_words
@@ -334,6 +345,7 @@ def patch_pair(
         if no_control and control is not None:
             raise NegprobeError("--control and --no-control exclude each other; give one of them.")
         encoder = _encoder(model, revision, device, dtype)
+        moved = objective_named(encoder, objective)
         pair = StatementPair(original, counterfactual, target, foil, control)
         if not no_control:
             member, problem = prepared(encoder, pair)
@@ -356,7 +368,7 @@ def patch_pair(
         results = {}
         for stage in SWEEPS:
             by: Literal["head", "position"] = "head" if stage.by == "head" else "position"
-            result = patch_sweep(encoder, pair, stage.site, by=by, direction=stage.direction)
+            result = patch_sweep(encoder, pair, stage.site, by=by, direction=stage.direction, objective=moved)
             results[stage.site, stage.direction] = result
             save_figure(patching_map(effect(result).squeeze("pair")), out / f"{stage.site}-{stage.direction}.png")
         write_csv(patching_table(results), out / "patching.csv")

@@ -59,6 +59,7 @@ def main(
                 encoder,
                 chosen,
                 ranking=ranking,  # type: ignore[arg-type]
+                direction="denoising",
                 ablation=ablation,  # type: ignore[arg-type]
                 threshold=threshold,
                 seed=seed,

@@ -225,8 +225,8 @@ def question(rng: random.Random, combinations: Sequence[Combination]) -> Example
     )
 
 
-def two_clauses(negated: tuple[bool, bool], asked: int) -> Draw:
-    """Two clauses with cues where `negated` says so, and the conclusion about the clause `asked`."""
+def two_clauses(negated: tuple[bool, bool], about: int) -> Draw:
+    """Two clauses with cues where `negated` says so, and the conclusion about the clause with index `about`."""
 
     def draw(rng: random.Random, combinations: Sequence[Combination]) -> Example:
         past = rng.random() < 0.3
@@ -234,8 +234,8 @@ def two_clauses(negated: tuple[bool, bool], asked: int) -> Draw:
             draw_clause(rng, combination, draw_negation(rng) if cue else draw_affirmation(rng), past=past)
             for combination, cue in zip(draw_two(rng, combinations), negated, strict=True)
         ]
-        text = grammar.conclusion(*clauses, asked=asked, connective=rng.choice(grammar.CONNECTIVES))
-        return Example(text, clauses[asked].truth, {clause.noun: clause.truth for clause in clauses})
+        text = grammar.conclusion(*clauses, about=about, connective=rng.choice(grammar.CONNECTIVES))
+        return Example(text, clauses[about].truth, {clause.noun: clause.truth for clause in clauses})
 
     return draw
 

@@ -19,6 +19,7 @@ def short_repr(instance: Any) -> str:
     """The repr of a dataclass, omitting default values and showing arrays by shape and large collections by size.
 
     >>> from dataclasses import dataclass
+    >>> from negprobe.base.reprs import short_repr
     >>> @dataclass(repr=False)
     ... class Found:
     ...     name: str

@@ -36,6 +36,7 @@ _ESCAPES |= {code: f"\\u{code:x}" for code in range(0xD800, 0xE000)}
 def shown(text: str) -> str:
     r"""The text with Python escapes for characters that would control a terminal or cannot be printed.
 
+    >>> from negprobe.base.texts import shown
     >>> print(shown("a\x1b[31mb\rc"))
     a\x1b[31mb\rc
     """

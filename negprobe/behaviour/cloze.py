@@ -132,13 +132,11 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
     clozes = _clozes(part)
     skip_first = all(_starts_with_nonword(words) for words in predictions)
     lists = [words[1:] if skip_first else words for words in predictions]
-    answered = [_AnsweredCloze(cloze, lists[cloze.places[0]], lists[cloze.places[1]]) for cloze in clozes]
+    answered = [_answered_cloze(cloze, lists) for cloze in clozes]
     shortest = min(len(words) for item in answered for words in (item.affirmative, item.negated))
     notes = ["true over false is not scored, because the predicted words have no probabilities"]
     if skip_first:
-        unchanged = [
-            _AnsweredCloze(cloze, predictions[cloze.places[0]], predictions[cloze.places[1]]) for cloze in clozes
-        ]
+        unchanged = [_answered_cloze(cloze, predictions) for cloze in clozes]
         notes.append(
             "every list begins with an empty word or a punctuation mark, which is skipped, as the authors of NEG-1500 "
             f"do for RoBERTa and GPT-2; if it counts as a prediction, {_summary(unchanged)}"
@@ -150,6 +148,11 @@ def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -
     shares = _shares(part, answered)
     scored = {key: share for key, share in shares.items() if not key[1].startswith(TRUE_OVER_FALSE)}
     return scored, notes + _nonword_notes(answered) + _problem_notes(clozes)
+
+
+def _answered_cloze(cloze: Cloze, predictions: Sequence[Words]) -> _AnsweredCloze:
+    affirmative, negated = cloze.statement_indices
+    return _AnsweredCloze(cloze, predictions[affirmative], predictions[negated])
 
 
 def _starts_with_nonword(words: Words) -> bool:

@@ -31,25 +31,32 @@ class Gap:
 @checked
 @torch.no_grad()
 def read_gaps(
-    model: HookedEncoder, texts: Sequence[str], asked: Sequence[Sequence[str]], k: int = 5, batch_size: int = 64
+    model: HookedEncoder, texts: Sequence[str], words: Sequence[Sequence[str]], k: int = 5, batch_size: int = 64
 ) -> list[Gap]:
     """The model's predictions at the `[MASK]` of each text.
 
     Args:
         model: A masked language model with a tokenizer.
         texts: Statements with one `[MASK]` each.
-        asked: For each text, the words to return log-probabilities for.
+        words: For each text, the words to return log-probabilities for.
         k: How many of the most probable words to return.
         batch_size: Number of texts per batch.
 
     Raises:
-        InputError: if the model has no masked-LM head or no tokenizer, `asked` does not have one entry per text, k is
+        InputError: if the model has no masked-LM head or no tokenizer, `words` does not have one entry per text, k is
             negative, the batch size is below 1, or a text is too long or does not have exactly one `[MASK]`.
         StatementError: for a text that cannot be tokenized.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.behaviour import read_gaps
+        >>> model = HookedEncoder.from_pretrained("tiny-negation")
+        >>> read_gaps(model, ["The door is not open. So the door is [MASK]."], [["open", "closed"]], k=1)[0].words
+        ('closed',)
     """
     tokenizer = tokenizer_of_masked_lm(model)
-    if len(asked) != len(texts):
-        raise InputError(f"asked must have one list of words per text; got {len(asked)} lists for {len(texts)} texts.")
+    if len(words) != len(texts):
+        raise InputError(f"words must have one list per text; got {len(words)} lists for {len(texts)} texts.")
     if k < 0:
         raise InputError(f"k must be at least 0, got {k}.")
     statements = [tokenize(text, tokenizer) for text in texts]
@@ -58,8 +65,8 @@ def read_gaps(
         if reason:
             raise InputError(f"{shortened(statement.text)!r} {reason}.")
     ids = [
-        {word: gap_token(statement, word, tokenizer) for word in words}
-        for statement, words in zip(statements, asked, strict=True)
+        {word: gap_token(statement, word, tokenizer) for word in of_statement}
+        for statement, of_statement in zip(statements, words, strict=True)
     ]
     gaps: list[Gap | None] = [None] * len(texts)
     for rows in length_batches([len(statement) for statement in statements], batch_size):

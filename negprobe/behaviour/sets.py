@@ -14,11 +14,11 @@ from negprobe.statements import StatementPair, added_cues, builtin_pairs, has_ga
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.blimp import MinimalPair
 from negprobe.statements.readers.cloze import Cloze
-from negprobe.statements.readers.load import read_each, usable
+from negprobe.statements.readers.load import dropped_reasons, for_each_table
 from negprobe.statements.readers.neg1500 import neg1500_clozes
 from negprobe.statements.readers.nli import Inference
 from negprobe.statements.readers.plain import REQUIRED, check_columns, plain_pairs
-from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table
+from negprobe.statements.readers.records import TEXT_COLUMN, ParsedRows, Table
 from negprobe.statements.tokens import MASK, SEPARATOR
 
 Kind = Literal["cloze", "minimal pairs", "inference"]
@@ -73,7 +73,7 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     Raises:
         StatementError: as `load_pairs`.
     """
-    sets, unusable = read_each(path, lambda read: _scored_sets(read(None)))
+    sets, unusable = for_each_table(path, lambda read_rows: _scored_sets(read_rows(None)))
     kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
     for part in chain.from_iterable(sets):
         first = kept.setdefault((part.kind, frozenset(map(_content, part.items))), part)
@@ -92,11 +92,11 @@ def builtin_set() -> ScoredSet:
 def _scored_sets(table: Table) -> list[ScoredSet]:
     columns = set(table.columns)
     if columns >= frozenset(REQUIRED):
-        read = plain_pairs(table)
-        if not any(has_gap(pair) for _, pair in read.items):
+        pairs = plain_pairs(table)
+        if not any(has_gap(pair) for _, pair in pairs.items):
             sides = {"original": "target", "counterfactual": "foil"}
             return [
-                _of(table, read.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
+                _of(table, pairs.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
                 for side, field in sides.items()
             ]
     return [_scored_set(table)]
@@ -120,19 +120,19 @@ def _scored_set(table: Table) -> ScoredSet:
         return _of(table, nli.scone_inferences(table), "inference", nli.scone_source(table), table.name)
     check_columns(table.where, table.columns)
     number = {record.line: number for number, record in enumerate(table.records)}
-    read = plain_pairs(table)
-    numbered = Read(tuple((line, (number[line], pair)) for line, pair in read.items), read.dropped)
+    plain = plain_pairs(table)
+    numbered = ParsedRows(tuple((line, (number[line], pair)) for line, pair in plain.items), plain.dropped)
     return _of(table, numbered.then(_plain_cloze), "cloze", table.name, n_statements=2 * len(table.records))
 
 
 def _of(
-    table: Table, read: Read[Any], kind: Kind, name: str, condition: str = "", n_statements: int | None = None
+    table: Table, parsed: ParsedRows[Any], kind: Kind, name: str, condition: str = "", n_statements: int | None = None
 ) -> ScoredSet:
-    reasons = usable(table, read, "item to score")
+    reasons = dropped_reasons(table, parsed, "item to score")
     items: dict[Any, Any] = {}
-    for _, item in read.items:
+    for _, item in parsed.items:
         items.setdefault(_content(item), item)
-    n_repeats = len(read.items) - len(items)
+    n_repeats = len(parsed.items) - len(items)
     if n_repeats:
         repeats = "1 item repeats an earlier one" if n_repeats == 1 else f"{n_repeats} items repeat earlier ones"
         reasons = (*reasons, f"{table.where}: {repeats}; each is scored once.")
@@ -143,7 +143,7 @@ def _of(
 
 def _content(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
     """The item without its position and category, so that repeated items are equal."""
-    return replace(item, places=(0, 0), category="") if isinstance(item, Cloze) else item
+    return replace(item, statement_indices=(0, 0), category="") if isinstance(item, Cloze) else item
 
 
 def _with_unique_names(sets: list[ScoredSet], path: str) -> list[ScoredSet]:

@@ -1,4 +1,4 @@
-"""Batches of texts of similar length, so that little of the work goes into padding."""
+"""Batches of texts of similar length, which need little padding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +13,15 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
     """Indices in batches of at most `batch_size`, from the shortest text to the longest.
 
     Raises:
-        InputError: for a batch of fewer than one.
+        InputError: for a batch size below 1.
+
+    Example:
+        >>> from negprobe.models.batching import length_batches
+        >>> list(length_batches([5, 3, 9], batch_size=2))
+        [[1, 0], [2]]
     """
     if batch_size < 1:
-        raise InputError(f"A batch holds one text or more, not {batch_size}.")
+        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -68,6 +68,15 @@ class HookedEncoder(HookedRootModule):
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and "predictions" of one row are a string. Inside another `HookedRootModule`, which
     renames all hook points, the encoder's own methods and caches keep the names above.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> model = HookedEncoder.from_pretrained("tiny-negation")
+        >>> model("The door is not open. So the door is [MASK].", return_type="predictions")
+        'closed'
+        >>> _, cache = model.run_with_cache("The door is not open.")
+        >>> cache["pattern", 0].shape
+        torch.Size([1, 4, 8, 8])
     """
 
     context_level: int
@@ -256,7 +265,7 @@ class HookedEncoder(HookedRootModule):
         if return_type == "predictions":
             predicted = self._predictions(output, tokens)
             return predicted[0] if len(predicted) == 1 else predicted
-        raise InputError(f"return_type is 'logits', 'predictions' or None, not {return_type!r}.")
+        raise InputError(f"return_type must be 'logits', 'predictions' or None, got {return_type!r}.")
 
     @checked
     def embed_tokens(
@@ -410,7 +419,7 @@ class HookedEncoder(HookedRootModule):
         if self.tokenizer is None:
             raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
         if not is_utf8(word):
-            raise InputError(f"{quoted(word)} is not text that UTF-8 can write; choose a word that is one token.")
+            raise InputError(f"{quoted(word)} is not valid UTF-8 text; choose a word that is one token.")
         ids = encode(self.tokenizer, [word], add_special_tokens=False)["input_ids"][0]
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
@@ -596,7 +605,7 @@ class HookedEncoder(HookedRootModule):
         n = self.cfg.n_layers
         for name, layer in layers.items():
             if layer is not None and not -n <= layer <= n:
-                raise InputError(f"{name}={layer}, but the model has layers 0 to {n - 1}.")
+                raise InputError(f"{name} must be from {-n} to {n}, because the model has {n} layers; got {layer}.")
 
     def _residual(
         self, resid: Any, mask: Int[Tensor, "batch pos"] | None
@@ -605,8 +614,8 @@ class HookedEncoder(HookedRootModule):
         if not is_residual or resid.shape[-1] != self.cfg.d_model:
             shape = list(resid.shape) if isinstance(resid, Tensor) else type(resid).__name__
             raise InputError(
-                f"With start_at_layer the input is that block's own, [batch, pos, {self.cfg.d_model}] in floating "
-                f"point; this is {shape}."
+                f"With start_at_layer, the input must be that block's input, a floating-point tensor of shape "
+                f"[batch, pos, {self.cfg.d_model}]; got {shape}."
             )
         if mask is None:
             return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
@@ -640,8 +649,8 @@ class HookedEncoder(HookedRootModule):
     def _checked_tokens(self, tokens: Tensor, truncate: bool) -> Int[Tensor, "batch pos"]:
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
             raise InputError(
-                f"Token ids are integers of shape [batch, pos]; this is {list(tokens.shape)} of {tokens.dtype}. "
-                "To give a block its own input, name the block with start_at_layer."
+                f"Token ids must be integers of shape [batch, pos], at least one; got {list(tokens.shape)} of "
+                f"{tokens.dtype}. To give the input of a block instead, name the block with start_at_layer."
             )
         if tokens.shape[1] > self.cfg.n_ctx and not truncate:
             raise InputError(
@@ -664,17 +673,17 @@ class HookedEncoder(HookedRootModule):
         return [self.tokenizer.decode(row[where]) for row, where in zip(best, is_mask, strict=True)]
 
 
-def _device_for(asked: str | torch.device | None, dtype: torch.dtype) -> str:
-    """The device asked for, or else a CUDA GPU, if there is one.
+def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:
+    """The requested device; for None, a CUDA GPU if there is one, otherwise the CPU.
 
     Raises:
         ModelError: for an unsupported kind of device, or a dtype that is unsupported, on this device or at all.
     """
     if dtype not in FLOAT_DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(map(str, FLOAT_DTYPES))}; got {dtype}.")
-    if asked is None:
+    if requested is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    device = str(asked)
+    device = str(requested)
     if not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", device):
         raise ModelError(
             f"The model cannot be moved to {quoted(device)}; choose 'cpu', 'cuda' (one of several: 'cuda:1') or 'mps'."
@@ -694,7 +703,7 @@ def _check_texts(texts: list[Any]) -> None:
         if not all(part.strip() for part in parts):
             raise InputError(f"Text {index} is empty; give it at least one word.")
         if not all(map(is_utf8, parts)):
-            raise InputError(f"Text {index}, {quoted(text)}, is not text that UTF-8 can write; correct it.")
+            raise InputError(f"Text {index}, {quoted(text)}, is not valid UTF-8 text; correct it.")
 
 
 def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
@@ -705,7 +714,7 @@ def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
 
 def _check_rows(mask: Int[Tensor, "batch pos"]) -> None:
     if not bool(mask.any(dim=1).all()):
-        raise InputError("A row of the batch has no token but padding; leave it out.")
+        raise InputError("A row of the batch consists of padding only; leave it out.")
 
 
 def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:

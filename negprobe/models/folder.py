@@ -45,6 +45,9 @@ _CLASS_PREFIXES = {
 }
 _INDEX = "model.safetensors.index.json"
 
+MERGE_ADAPTER = "Load it with peft, call merge_and_unload() and save_pretrained(), and give that folder."
+"""What to do about a folder that contains an adapter."""
+
 _REFUSED = {
     "pruned_heads": "Give the model before its attention heads were pruned.",
     "quantization_config": "Give the model before it was quantized; if its weights are plain floats, remove the field.",
@@ -74,10 +77,7 @@ def check_files(folder: Path, name: str) -> None:
     # transformers applies an adapter to the weights beside it, or to a model that it names.
     adapter = next((path.name for path in entries if path.name.startswith(("adapter_config.", "adapter_model."))), None)
     if adapter is not None:
-        raise ModelError(
-            f"{name!r} contains an adapter ({adapter}), which negprobe does not apply. Load it with peft, call "
-            "merge_and_unload() and save_pretrained(), and give that folder."
-        )
+        raise ModelError(f"{name!r} contains an adapter ({adapter}), which negprobe does not apply. {MERGE_ADAPTER}")
 
 
 def _check_file(path: Path, folder: Path, name: str) -> None:
@@ -348,8 +348,8 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
             if is_out_of_memory(error):
                 raise
             raise ModelError(
-                f"The weights of {name!r} could not be read: {file.name} is broken or not there ({error}). "
-                "Get the file afresh."
+                f"The weights of {name!r} could not be read: {file.name} is broken or missing ({error}). "
+                "Download the file again."
             ) from error
         if listed is not None and not listed <= keys:
             raise ModelError(

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from negprobe.base.errors import ModelError
 from negprobe.models.folder import (
+    MERGE_ADAPTER,
     check_files,
     check_tokenizer,
     check_tokenizer_config,
@@ -195,8 +196,7 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
     adapted = sorted(key for key in keys if "lora_" in key)
     if adapted:
         raise ModelError(
-            f"The weights of {name!r} contain an adapter ({adapted[0]}), which negprobe does not apply. Load it with "
-            "peft, call merge_and_unload() and save_pretrained(), and give that folder."
+            f"The weights of {name!r} contain an adapter ({adapted[0]}), which negprobe does not apply. {MERGE_ADAPTER}"
         )
     if unused:
         raise ModelError(

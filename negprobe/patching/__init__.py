@@ -5,7 +5,7 @@ from negprobe.patching.attribution import attribute
 from negprobe.patching.attribution_agreement import Agreement, agreement
 from negprobe.patching.circuits import Circuit, Component, find_circuit
 from negprobe.patching.edges import attribute_edges
-from negprobe.patching.effects import averages, effect, mean_effect, save_results
+from negprobe.patching.effects import averages, effect, mean_effect, read_results, save_results
 from negprobe.patching.interventions import Patch, patch
 from negprobe.patching.objectives import (
     OBJECTIVES,
@@ -17,6 +17,7 @@ from negprobe.patching.objectives import (
     kl_divergence,
     logit_difference,
     objective_from,
+    objective_named,
     single_logit,
     target_probability,
 )
@@ -54,10 +55,12 @@ __all__ = [
     "logit_difference",
     "mean_effect",
     "objective_from",
+    "objective_named",
     "objective_values",
     "patch",
     "patch_sweep",
     "path_patch",
+    "read_results",
     "save_results",
     "single_logit",
     "target_probability",

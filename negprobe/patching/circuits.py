@@ -37,13 +37,13 @@ from negprobe.patching.component_sets import (
     all_components,
     set_results,
 )
-from negprobe.patching.effects import MIN_GAP, effect
+from negprobe.patching.effects import MIN_GAP, effect, one_name
 from negprobe.patching.objectives import (
     OBJECTIVES,
     Objective,
     default_objective,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs
+from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs, run_names
 from negprobe.statements import StatementPair
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ Progress = Callable[[str, int, int], None]
 
 # Runs that integrated gradients average over; the authors of EAP-IG take five.
 _GRADIENT_STEPS = 5
-_FORMAT_VERSION = 1
-# What the first files lacked: they have no version, and only the thorough search existed.
+_FORMAT_VERSION = 2
+# Fields missing from files without a version, which are from before the fast search existed.
 _UNVERSIONED = {"format_version": 0, "effort": "thorough", "untried": ""}
 _TABLES = {
     "curve": ("size", "share", "faithfulness", "low", "high"),
@@ -78,7 +78,10 @@ class Circuit:
     Attributes:
         model_name: Of which model.
         objective: The name of what is read from a run.
-        direction: Whose run is the base, the other being the source.
+        direction: Which run is the base: "noising" the original's (or its control's), "denoising" the counterfactual's.
+        base_run: The statement whose run is changed, named as in the results of `patch_sweep`; "control or original"
+            where pairs differ, and in circuits saved by versions that did not record it.
+        source_run: The statement of the other run, which gives the new activations of a "swap".
         ablation: What is done to the components outside.
         ranking: What the components were ranked by.
         threshold: The faithfulness that the search asked for.
@@ -116,6 +119,8 @@ class Circuit:
     model_name: str
     objective: str
     direction: Direction
+    base_run: str
+    source_run: str
     ablation: Ablation
     ranking: Ranking
     threshold: float
@@ -241,7 +246,7 @@ class Circuit:
             model: The model it is a circuit of, to run it.
 
         Raises:
-            PatchingError: if the file cannot be read, is no circuit or has a newer format, or the model has another
+            PatchingError: if the file cannot be read, is not a circuit or has a newer format, or the model has another
                 shape.
         """
         try:
@@ -254,6 +259,8 @@ class Circuit:
                 )
             if version not in range(_FORMAT_VERSION + 1):
                 raise ValueError(f"its format version is {quoted(version)}")
+            if version < 2:
+                content |= _unrecorded_runs(content["direction"])
             content["components"] = tuple(map(Component.named, content["components"]))
             content["scores"] = {Component.named(name): score for name, score in content["scores"].items()}
             content |= {name: tuple(content[name]) for name in ("interval", "near_zero_gap")}
@@ -287,7 +294,7 @@ def find_circuit(
     *,
     ranking: Ranking = "exact",
     ablation: Ablation = "swap",
-    direction: Direction = "denoising",
+    direction: Direction = "noising",
     objective: Objective | None = None,
     threshold: float = 0.9,
     effort: Effort = "fast",
@@ -298,11 +305,12 @@ def find_circuit(
 ) -> Circuit:
     """Search the components that alone keep what the model does with the pairs, and prove it on held-out pairs.
 
-    The base run goes on with every component outside the circuit ablated: "denoising", the default, runs the
-    counterfactual and gives all other components what they have in the original, so that the circuit is what hears the
-    "not". Components are ranked by what each causes alone, largest first, whichever way it pushes. A prefix of the
-    ranking that is faithful enough is pruned of the members that cost the least, as long as the rest reaches the
-    threshold. No effort proves that a circuit is the smallest one: the result's `untried` says what was not evaluated.
+    The base run is run with every component outside the circuit ablated. For the circuit that processes the negation,
+    choose direction="denoising": the counterfactual is run, and all other components are ablated, for example by the
+    activations of the original. Components are ranked by what each causes alone, largest first, whichever way it
+    pushes. A prefix of the ranking that is faithful enough is pruned of the members that cost the least, as long as the
+    rest reaches the threshold. No effort proves that a circuit is the smallest one: the result's `untried` says what
+    was not evaluated.
 
     Only heads and MLPs are ablated. The embeddings stay the base's, which every residual stream carries on, and with
     "swap" so does everything at tokens without a partner in the source: in a pair of different lengths, the cue itself.
@@ -315,7 +323,7 @@ def find_circuit(
             gradients, whatever the ablation.
         ablation: What components outside the circuit become: "swap" the source's activation at aligned tokens, "mean"
             the mean over the tokens of that role in the pairs searched on, "zero" zeros.
-        direction: Whose run is the base.
+        direction: Which run is the base (see `patch_sweep`).
         objective: What is read from a run; by default `default_objective(model)`.
         threshold: The faithfulness the search asks for, above 0, at most 1.
         effort: "fast" bisects the length of the prefix and how many members can be removed at once, in at most three
@@ -342,6 +350,7 @@ def find_circuit(
     seen, unseen = _split(pairs, held_out, seed)
     components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
     measure = objective or default_objective(model)
+    names = run_names(pairs, direction)
 
     def ready(chosen: Sequence[StatementPair], what: str) -> AblatablePairs:
         some = ablatable(
@@ -373,6 +382,8 @@ def find_circuit(
         model_name=model.cfg.model_name,
         objective=getattr(measure, "__name__", str(measure)),
         direction=direction,
+        base_run=one_name(names["base_run"][1]),
+        source_run=one_name(names["source_run"][1]),
         ablation=ablation,
         ranking=ranking,
         threshold=threshold,
@@ -389,6 +400,13 @@ def find_circuit(
         measure=measure,
         **vars(proven),
     )
+
+
+def _unrecorded_runs(direction: str) -> dict[str, str]:
+    """The names of both runs for a file that records only the direction."""
+    affirmative, counterfactual = "control or original", "counterfactual"
+    base, source = (affirmative, counterfactual) if direction == "noising" else (counterfactual, affirmative)
+    return {"base_run": base, "source_run": source}
 
 
 def _split(
@@ -458,8 +476,9 @@ def _check_content(circuit: Circuit) -> None:
     least = min(min(component.layer, component.head or 0) for component in circuit.scores)
     if least < 0 or len(circuit.scores) != layers * of_a_layer:
         raise ValueError(f"its scores are not of every component of {layers} layers of {heads} heads")
-    if not all(isinstance(text, str) for text in (circuit.model_name, circuit.objective, circuit.untried)):
-        raise ValueError("its model, its objective or what was not tried is not text")
+    texts = (circuit.model_name, circuit.objective, circuit.untried, circuit.base_run, circuit.source_run)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("its model, objective, runs and what was not tried must be text")
     numbers = [*circuit.scores.values(), *circuit.interval, *circuit.near_zero_gap, circuit.threshold, circuit.cpr]
     numbers += [circuit.search_faithfulness, circuit.faithfulness, circuit.random_faithfulness, circuit.random_best]
     numbers += [circuit.cmd, circuit.n_search, circuit.n_held_out, circuit.seed]

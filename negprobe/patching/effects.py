@@ -1,19 +1,24 @@
 """Normalised effects of patches: 0 where a patch changes nothing, 1 where it moves the objective all the way."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
-from negprobe.base.files import whole_file
+from negprobe.base.files import read_bytes, whole_file
 from negprobe.base.texts import quoted
 from negprobe.statistics.effects import MAX_RESAMPLES
 
 RUN_NAMES = ("base_run", "source_run")
 """The coordinates that say which statement of each pair is patched, and which one the activations are from."""
+
+# What scipy's and xarray's readers of NetCDF raise for a file that is damaged or of another kind.
+_NOT_NETCDF = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, MemoryError)
 
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
@@ -128,6 +133,37 @@ def save_results(results: xr.Dataset, path: str | Path) -> None:
         raise PatchingError(f"{path} cannot be written: {error}.") from error
 
 
+@checked
+def read_results(path: str | Path) -> xr.Dataset:
+    """The results that `save_results` wrote to a `.nc` file, with their coordinates and attributes.
+
+    A `.parquet` file is a table without the cells that a pair lacks; read it with `pandas.read_parquet`.
+
+    Raises:
+        PatchingError: for another kind of file, one that cannot be read, or one that `save_results` did not write.
+    """
+    path = Path(path)
+    if path.suffix != ".nc":
+        raise PatchingError(f"{path} is not a .nc file; give one that save_results wrote as .nc.")
+    try:
+        results = xr.load_dataset(io.BytesIO(read_bytes(path)), engine="scipy")
+    except OSError as error:
+        raise PatchingError(f"{path} cannot be read: {error}.") from error
+    except _NOT_NETCDF as error:
+        raise _not_results(path, str(error) or type(error).__name__) from error
+    if "patched" not in results:
+        raise _not_results(path, "it has no variable `patched`")
+    if missing := [name for name in ("direction", "objective", "model") if name not in results.attrs]:
+        raise _not_results(path, f"it does not name its {', '.join(missing)}")
+    # NetCDF 3 holds integers of 32 bits.
+    narrow = {name: coord for name, coord in results.coords.items() if coord.dtype.kind == "i"}
+    return results.assign_coords({name: coord.astype(np.int64) for name, coord in narrow.items()})
+
+
+def _not_results(path: Path, why: str) -> PatchingError:
+    return PatchingError(f"{path} is not a file that save_results wrote: {why[:300]}. Give another, or save it again.")
+
+
 def tidy(results: xr.Dataset) -> pd.DataFrame:
     """A sweep's results as a table: a row per pair, layer and part that the pair has."""
     table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
@@ -148,9 +184,9 @@ def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return moved.where(abs(gap) >= MIN_GAP), abs(gap)
 
 
-def one_name(names: xr.DataArray) -> str:
+def one_name(names: ArrayLike) -> str:
     """The name of a run over pairs: "control or original" where pairs differ."""
-    return " or ".join(sorted(set(map(str, names.values.flat))))
+    return " or ".join(sorted(set(map(str, np.ravel(names)))))
 
 
 def _named(results: xr.Dataset, which: xr.DataArray) -> list[int]:

@@ -241,6 +241,36 @@ OBJECTIVES: dict[str, Objective] = {
 """The objectives that their name fully describes, for saved circuits and command lines."""
 
 
+COSINE = "cosine:"
+"""The start of the name of a `cosine_to` objective, followed by its reference sentence."""
+
+
+@checked
+def objective_named(model: HookedEncoder, name: str | None) -> Objective:
+    """The objective of a name: one of `OBJECTIVES`, or "cosine:SENTENCE" for `cosine_to`; None for the model's default.
+
+    Raises:
+        PatchingError: for an unknown name, and for an objective that the model's head does not have.
+    """
+    if name is None:
+        return default_objective(model)
+    sentence = name.removeprefix(COSINE).strip() if name.startswith(COSINE) else ""
+    if not sentence and name not in OBJECTIVES:
+        raise PatchingError(
+            f"There is no objective {quoted(name)}; choose one of {', '.join(OBJECTIVES)} or {COSINE}SENTENCE."
+        )
+    possible = [default_objective(model).__name__]
+    if model.cfg.head == "none":
+        possible.append(f"{COSINE}SENTENCE")
+    elif model.cfg.problem_type != "regression":
+        possible += [target_probability.__name__, kl_divergence.__name__]
+    if (f"{COSINE}SENTENCE" if sentence else name) not in possible:
+        raise PatchingError(
+            f"{model.cfg.model_name!r} has no objective {quoted(name)}; with its head, choose {' or '.join(possible)}."
+        )
+    return cosine_to(sentence) if sentence else OBJECTIVES[name]
+
+
 @checked
 def cosine_to(reference: str) -> Objective:
     """An objective: the cosine between a pooled embedding and that of a reference sentence, for models without a head.

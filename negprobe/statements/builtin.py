@@ -1,4 +1,4 @@
-"""The built-in pairs: statements of the grammar about held-out combinations of noun and scale."""
+"""The built-in pairs: sentences of the grammar about combinations of noun and scale that training never shows."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -23,19 +23,22 @@ def _pairs() -> tuple[StatementPair, ...]:
 def builtin_pairs() -> list[StatementPair]:
     """Minimal pairs with target, foil and control for a masked language model, the same ones on every call.
 
-    The [MASK] of each statement takes a state of the scale that is its category: "The door is open. So the
-    door is [MASK]." Three quarters have one clause; the others have two clauses and a cue in one of them, or
-    are denied as a whole ("it is not true that"), over a cue inside or not. Every word is a single token of
-    BERT's English vocabulary, so that any English BERT reads them.
+    They cover every kind of cue in `grammar.NEGATIONS` and every scale of the lexicon. The word at [MASK] is one of the
+    two states in the pair's category: "The door is open. So the door is [MASK]." Three quarters have one clause. The
+    others have two clauses and a cue in one of them, or put the clause, negated or not, into a frame such as "it is not
+    true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it.
 
-    Returns:
-        Pairs over every kind of cue in `grammar.NEGATIONS` and every scale of the lexicon.
+    Example:
+        >>> from negprobe import builtin_pairs
+        >>> pair = builtin_pairs()[0]
+        >>> pair.counterfactual, pair.target, pair.foil
+        ('The window was not clean. So the window was [MASK].', 'clean', 'dirty')
     """
     return Listed(_pairs())
 
 
 def _single_clause_pairs() -> Iterator[StatementPair]:
-    """ "The door is open." and "The door is not open.", three for each combination, with the cues in turn."""
+    """ "The door is open." and "The door is not open.": three pairs per combination, cycling through the cues."""
     cues = cycle(NEGATIONS)
     for number, combination in enumerate(held_out_combinations()):
         for turn, cue in enumerate(islice(cues, _SINGLES_PER_COMBINATION)):
@@ -44,7 +47,7 @@ def _single_clause_pairs() -> Iterator[StatementPair]:
 
 
 def _two_clause_pairs() -> Iterator[StatementPair]:
-    """ "The bath is hot and the door is not open.": every second combination, beside another one."""
+    """ "The bath is hot and the door is not open.": every second combination, together with another one."""
     combinations = held_out_combinations()
     cues = cycle(NEGATIONS)
     for number, combination in enumerate(combinations):
@@ -52,14 +55,14 @@ def _two_clause_pairs() -> Iterator[StatementPair]:
             continue
         following = (*combinations[number + 1 :], *combinations)
         other = next(candidate for candidate in following if candidate.noun != combination.noun)
-        beside = _clause(other, state=number // 4)
-        write = partial(_beside, beside, first=number % 4 == 1, connective=grammar.CONNECTIVES[number % 3])
+        other_clause = _clause(other, state=number // 4)
+        write = partial(_two_clauses, other_clause, first=number % 4 == 1, connective=grammar.CONNECTIVES[number % 3])
         cue = next(cues)
         yield _pair(cue, *_negated(_clause(combination, state=number // 2), cue), write=write)
 
 
 def _framed_pairs() -> Iterator[StatementPair]:
-    """ "It is not true that the door is open." and double negation, for the other combinations."""
+    """ "It is not true that the door is open." and double negations, for the other combinations."""
     inner_cues = cycle(INNER_CUES)
     for number, combination in enumerate(held_out_combinations()[::2]):
         clause = _clause(combination, state=number // 2)
@@ -87,16 +90,16 @@ def _denied(clause: Clause, cue: str) -> tuple[Clause, Clause, Clause]:
     return clause.framed(PLAIN), clause.framed(NEGATIONS[cue]), clause.framed(CONTROLS[cue])
 
 
-def _beside(beside: Clause, clause: Clause, *, first: bool, connective: str) -> str:
-    """A statement of two clauses that asks for `clause`, which stands first or second."""
-    clauses = (clause, beside) if first else (beside, clause)
-    return grammar.conclusion(*clauses, asked=0 if first else 1, connective=connective)
+def _two_clauses(other: Clause, clause: Clause, *, first: bool, connective: str) -> str:
+    """A statement of two clauses whose conclusion is about `clause`, which comes first or second."""
+    clauses = (clause, other) if first else (other, clause)
+    return grammar.conclusion(*clauses, about=0 if first else 1, connective=connective)
 
 
 def _pair(
     cue: str, original: Clause, counterfactual: Clause, control: Clause, *, write: Callable[[Clause], str]
 ) -> StatementPair:
-    """The pair of two clauses that differ by `cue`, as `write` puts them into a statement."""
+    """The pair of two clauses that differ by `cue`; `write` makes a statement of a clause."""
     text = write(counterfactual)
     start = text.lower().index(counterfactual.text)
     cue_start, state_start = _starts(cue, original, counterfactual)
@@ -115,8 +118,9 @@ def _pair(
 
 
 def _starts(cue: str, original: Clause, counterfactual: Clause) -> tuple[int, int]:
-    """Where the changed cue and the state start: a frame opens the clause, a phrase leads to the state."""
+    """The offsets in the counterfactual clause at which the changed cue and the state start."""
     text = counterfactual.text
+    # A frame begins the clause; a phrase ends at the state.
     state = len(text) - len(counterfactual.state)
     return (text.index(cue) if original.frame != counterfactual.frame else text.rindex(cue, 0, state)), state
 

@@ -1,4 +1,4 @@
-"""Fills in what a pair's two sentences already say: its cue, the word the cue acts on, and a control."""
+"""Completing a pair from its two sentences: the cue, the word that the cue acts on, and a control."""
 
 import re
 from dataclasses import replace
@@ -12,7 +12,7 @@ from negprobe.statements.cues import APOSTROPHES, Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import MASK, SEPARATOR
 
-# Words a negation reaches through: it acts on what they lead to.
+# Words that a negation skips: it acts on the word after them.
 _FUNCTION_WORDS = """
     a an the this that these those any some all every each no my your his her its our their of to
     i you he she it we they there one
@@ -21,7 +21,7 @@ _FUNCTION_WORDS = """
     very really quite so too yet also just only now always ever even still at particularly
 """
 
-# A pair is of one negation or a few; each takes another search of the whole text.
+# Pairs have few negations, and each one takes another search of the whole text.
 _MOST_CUES = 64
 
 _WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-{APOSTROPHES}]\w+)*|[.?!;]")
@@ -29,23 +29,31 @@ _WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-{APOSTROP
 
 @checked
 def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = None) -> StatementPair:
-    """The pair with `cue`, `cue_spans`, `affected_spans` and `control` where it leaves them out.
+    """The pair with its missing `cue`, `cue_spans`, `affected_spans` and `control` filled in.
 
-    The cues are those that the counterfactual has and the original lacks, and of the kind `pair.cue` if that is
-    given; `cue` is the kind of the first. The control replaces all of them, one after the other, and never is the
-    original itself; it needs a tokenizer. What cannot be found is left out: a pair whose counterfactual is the
-    affirmative gets nothing.
+    The cues are those of the counterfactual that the original lacks, of the kind `pair.cue` only if that is given.
+    `cue` becomes the kind of the first one. The control, for which a tokenizer is needed, replaces all of these cues,
+    and differs from the original. What cannot be found stays empty: all four in a pair whose counterfactual adds no
+    cue.
 
     Raises:
-        StatementError: for more than 64 cues, or statements too long to compare (see `alignment.match_equal`).
+        StatementError: for more than 64 cues, or statements too different to align (see `alignment.match_equal`).
+
+    Example:
+        >>> from negprobe import HookedEncoder, StatementPair
+        >>> from negprobe.statements import complete
+        >>> tokenizer = HookedEncoder.from_pretrained("tiny-negation").tokenizer
+        >>> pair = complete(StatementPair("The door is open.", "The door is not open."), tokenizer)
+        >>> pair.cue, pair.cue_spans, pair.affected_spans, pair.control
+        ('not', ((12, 15),), ((16, 20),), 'The door is now open.')
     """
     cues = _marked_cues(pair) if pair.cue_spans else _of_kind(pair.cue, added_cues(pair.original, pair.counterfactual))
     if not cues:
         return pair
     if len(cues) > _MOST_CUES:
         raise StatementError(
-            f"The counterfactual adds {len(cues)} negations to {pair.original[:60]!r}, and a pair may have "
-            f"{_MOST_CUES}; shorten it."
+            f"The counterfactual adds {len(cues)} negations to {pair.original[:60]!r}; a pair may have at most "
+            f"{_MOST_CUES}. Shorten the counterfactual."
         )
     control = pair.control
     if control is None and tokenizer is not None:
@@ -60,10 +68,10 @@ def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = No
 
 
 def affected_word(text: str, cue: Cue) -> Span | None:
-    """The word a cue acts on: the first after it, in its sentence, that is more than a function word.
+    """The span of the word that a cue acts on, the first content word after it in its sentence; None without one.
 
-    A heuristic: it skips determiners, pronouns, auxiliaries and adverbs of degree ("isn't very safe" ->
-    "safe"), and takes the first word after the cue if all are of that sort. The masked word counts as a word.
+    This is a heuristic. It skips determiners, pronouns, auxiliaries and degree adverbs ("isn't very safe" -> "safe"),
+    and takes the first word after the cue if all are of these kinds. [MASK] counts as a content word.
     """
     first = None
     for word in _WORD.finditer(text, cue.span[1]):
@@ -76,13 +84,13 @@ def affected_word(text: str, cue: Cue) -> Span | None:
 
 
 def _affected_words(text: str, cues: tuple[Cue, ...]) -> tuple[Span, ...]:
-    """The words that cues act on, each once: "neither" and "nor" may share one."""
+    """The spans of the words that cues act on, without duplicates: "neither" and "nor" may share one."""
     words = (affected_word(text, cue) for cue in cues)
     return tuple(dict.fromkeys(word for word in words if word))
 
 
 def _marked_cues(pair: StatementPair) -> tuple[Cue, ...]:
-    """The cues at the pair's own spans, of a known kind or of the one the pair names, from left to right."""
+    """The cues at the pair's own spans, from left to right, of the kind that the pair names or that is found there."""
     known = find_cues(pair.counterfactual)
     cues = []
     for start, end in sorted(pair.cue_spans):
@@ -97,8 +105,9 @@ def _of_kind(kind: str | None, cues: tuple[Cue, ...]) -> tuple[Cue, ...]:
 
 
 def _control(pair: StatementPair, cues: tuple[Cue, ...], tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The counterfactual without `cues`, replaced from the right so that the spans to the left still hold."""
+    """The counterfactual with neutral words in place of its cues; None if a cue has no fitting ones."""
     control = pair.counterfactual
+    # From right to left, so that the spans of the remaining cues stay valid.
     for cue in reversed(cues):
         fitting = length_matched_controls(control, cue, tokenizer)
         found = next((text for text in fitting if text != pair.original), None)

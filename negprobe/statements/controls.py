@@ -1,6 +1,6 @@
-"""Controls: a counterfactual with neutral words where its cue was, and every other token where it stood.
+"""Controls: the counterfactual with neutral words in place of its cue, and every other token unchanged.
 
-What an encoder does at "not" is only about negation as far as it does not do it at "now" as well.
+A model's response to "not" is a response to negation only so far as it differs from the response to "now".
 """
 
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ NEUTRAL = {
     "barely": ("really", "clearly", "surely", "now", "now really"),
     "scarcely": ("really", "clearly", "surely", "now really", "now really quite"),
 }
-"""Words that can take a cue's place without negating, for each kind of cue, the best first.
+"""For each kind of cue, the words that can replace it without negating, best first.
 
-Those for "n't" go behind its auxiliary: "isn't" -> "is now really".
+Those for "n't" follow its auxiliary: "isn't" -> "is now really".
 """
 
 _AUXILIARY = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
@@ -41,17 +41,31 @@ _AUXILIARY = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
 
 @checked
 def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The counterfactual with its cue replaced by neutral words that leave every other token in place.
+    """The counterfactual with its cue replaced by neutral words of the same number of tokens; None if none fit.
 
-    The control has as many tokens as the counterfactual, and outside the cue (for "n't" the whole word it
-    ends) the same ones. None where no candidate fits, which is for the caller to count.
+    Outside the cue (for "n't", outside the whole word that it ends) the tokens of control and counterfactual are equal.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.statements import find_cues, length_matched_control
+        >>> tokenizer = HookedEncoder.from_pretrained("tiny-negation").tokenizer
+        >>> text = "The door isn't open."
+        >>> length_matched_control(text, find_cues(text)[0], tokenizer)
+        'The door is now really open.'
     """
     return next(length_matched_controls(counterfactual, cue, tokenizer), None)
 
 
 @checked
 def from_control(pair: StatementPair) -> StatementPair:
-    """The pair from its control to its counterfactual, where the cue has a partner; the pair itself without one."""
+    """The pair with its control as the original, so that both statements have equal length; unchanged without one.
+
+    Example:
+        >>> from negprobe.statements import StatementPair, from_control
+        >>> pair = StatementPair("The door is open.", "The door is not open.", control="The door is now open.")
+        >>> from_control(pair).original
+        'The door is now open.'
+    """
     return pair if pair.control is None else replace(pair, original=pair.control)
 
 
@@ -61,20 +75,20 @@ def is_from_control(pair: StatementPair) -> bool:
 
 
 def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Every control that fits, the best first; see `length_matched_control`."""
+    """All controls that fit, best first; see `length_matched_control`."""
     statement = tokenize(counterfactual, tokenizer)
-    start, end = _stretch(counterfactual, cue)
+    start, end = _replaced_span(counterfactual, cue)
     stem = counterfactual[start : cue.span[0]]
     stem = _AUXILIARY.get(stem.lower(), stem)
     for words in NEUTRAL.get(cue.kind, ()):
         neutral = _cased_like(counterfactual[start:end], (stem + words).strip())
         text = counterfactual[:start] + neutral + counterfactual[end:]
-        if neutral and _same_but(statement, (start, end), tokenize(text, tokenizer), tokenizer):
+        if neutral and _differs_only_in(statement, (start, end), tokenize(text, tokenizer), tokenizer):
             yield text
 
 
-def _stretch(text: str, cue: Cue) -> Span:
-    """The characters to replace: the cue, with the auxiliary that an "n't" is attached to."""
+def _replaced_span(text: str, cue: Cue) -> Span:
+    """The span to replace: the cue and, for "n't", the auxiliary that it is attached to."""
     start, end = cue.span
     while cue.kind == "n't" and start > 0 and text[start - 1].isalpha():
         start -= 1
@@ -87,10 +101,10 @@ def _cased_like(model: str, words: str) -> str:
     return words[:1].upper() + words[1:] if model[:1].isupper() else words
 
 
-def _same_but(
+def _differs_only_in(
     statement: TokenizedStatement, span: Span, control: TokenizedStatement, tokenizer: PreTrainedTokenizerBase
 ) -> bool:
-    """Whether the control has as many tokens, known ones in place of the span's, and the same ones elsewhere."""
+    """Whether the control has the same tokens outside the span and, inside it, the same number of known ones."""
     positions = statement.positions(span)
     begin, end = positions[0], positions[-1] + 1
     return (

@@ -13,10 +13,11 @@ def gap_token(statement: TokenizedStatement, word: str, tokenizer: PreTrainedTok
     """The token of a word that replaces a statement's only mask token.
 
     Byte-level and SentencePiece vocabularies contain many words twice, with and without a leading space, so the
-    token depends on what stands before the gap: a space, the start of the text, a line break, a quotation mark.
+    token depends on what precedes the gap: a space, the start of the text, a line break, a quotation mark.
 
     Returns:
-        The token's id; None if the word is split there, merges with its neighbours, or is not in the vocabulary.
+        The token's id; None if the word becomes several tokens, merges with its neighbours, or is not in the
+        vocabulary.
     """
     word = word.strip()
     if not word or not is_utf8(word) or MASK in word or SEPARATOR in word:

@@ -20,7 +20,7 @@ _AN = re.compile(
 
 
 def article(word: str) -> str:
-    """ "a" or "an", by how English words that begin like this one sound."""
+    """ "a" or "an", by how the word is pronounced."""
     return "an" if _AN.match(word) else "a"
 
 
@@ -39,6 +39,11 @@ def filled(pair: StatementPair) -> StatementPair:
 
     Raises:
         StatementError: for a pair without a target, or a statement with several [MASK].
+
+    Example:
+        >>> from negprobe.statements import StatementPair, filled
+        >>> filled(StatementPair("It is a [MASK].", "It is not a [MASK].", target="apple")).counterfactual
+        'It is not an apple.'
     """
     if not has_gap(pair):
         return pair
@@ -66,9 +71,9 @@ def filled(pair: StatementPair) -> StatementPair:
 
 @checked
 def readable_by(head: str, pairs: Sequence[StatementPair], labels: Sequence[str] = ()) -> list[StatementPair]:
-    """The pairs as a model can read them: unchanged for a masked LM, `filled` for any other model.
+    """The pairs as the model takes them: unchanged for a masked LM, `filled` for any other model.
 
-    For a classifier, the words that filled a gap are not labels, so the filled pair has no target and no foil.
+    A filled pair has no target and foil for a classifier, because they are words and not labels.
 
     Args:
         head: The model's head, "masked_lm", "classification" or "none".

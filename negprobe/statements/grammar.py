@@ -1,8 +1,8 @@
 """How a statement is written from the lexicon: "The door is not open. So the door is [MASK]."
 
-One grammar serves both the training of the bundled model and the built-in pairs. A clause says a noun's
-state through a phrase ("is not", "is now really", "cannot be"); it may stand in a frame ("it is not true
-that ..."), which is a phrase too.
+One grammar serves both the training of the bundled model and the built-in pairs. A clause joins a noun and a state by a
+phrase ("is not", "is now really", "cannot be"). It may be inside a frame ("it is not true that ..."), which contains a
+phrase too.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ CONNECTIVES = ("and", "but", "while")
 
 @dataclass(frozen=True)
 class Phrase:
-    """What stands between a subject and its state.
+    """The words between a subject and its state.
 
     Attributes:
         text: The words, with `{be}` for "is" or "was".
-        cue: The negation in them, as it is written; None where the phrase affirms.
+        cue: The negation cue among them; None for an affirmative phrase.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Phrase:
 
     @property
     def modal(self) -> bool:
-        """Whether the phrase brings its own verb, and so has no past."""
+        """Whether the phrase has its own verb instead of `{be}`, and so has no past tense."""
         return "{be}" not in self.text
 
 
@@ -60,16 +60,16 @@ CONTROLS = {
     "scarcely": Phrase("{be} certainly"),
     "cannot": Phrase("will be"),
 }
-"""For each kind of cue a phrase that affirms, with the same number of tokens ("isn't" is three: isn ' t)."""
+"""For each kind of cue, an affirmative phrase with the same number of tokens ("isn't" has three: isn ' t)."""
 
 UNMARKED = {cue: Phrase("must be") if cue == "cannot" else PLAIN for cue in NEGATIONS}
-"""For each kind of cue the affirming phrase that it negates."""
+"""For each kind of cue, the affirmative phrase that it negates."""
 
 FRAME_CUES = ("not", "n't", "no longer", "hardly")
-"""The cues that can deny a whole clause: "it is no longer true that ..."."""
+"""The cues that can negate a whole clause: "it is no longer true that ..."."""
 
 INNER_CUES = ("not", "n't", "no longer", "hardly")
-"""The cues whose denial is the plain state; "it is not true that it is never open" says less."""
+"""The cues for which a double negation is an affirmation; "it is not true that it is never open" is weaker than one."""
 
 _FIRST = ("now", "still", "always", "certainly", "indeed", "clearly", "also", "just")
 _SECOND = ("really", "truly", "actually", "quite")
@@ -81,25 +81,25 @@ AFFIRMATIONS = (
     Phrase("must be"),
     Phrase("will be"),
 )
-"""Phrases that say no more than "is", with one neutral word or two where a cue could stand."""
+"""Phrases that mean the same as "is", with one or two neutral words in the place of a cue."""
 
 EMPHATIC_NEGATIONS = (
     *(Phrase(f"{{be}} {adverb} not", "not") for adverb in ("still", "certainly", "indeed", "clearly", "now")),
     *(Phrase(f"{{be}} {adverb} never", "never") for adverb in ("certainly", "indeed")),
     *(Phrase(f"{{be}} {adverb} no longer", "no longer") for adverb in ("now", "certainly")),
 )
-"""Negations with a neutral word before the cue: the word alone does not tell that a phrase affirms."""
+"""Negations with a neutral word before the cue, so that a neutral word does not imply an affirmation."""
 
 
 @dataclass(frozen=True)
 class Clause:
-    """A noun, a state said of it, and how it is said.
+    """A clause that states, affirms or negates a state of a noun.
 
     Attributes:
-        noun: What the clause is about.
+        noun: The noun.
         scale: The scale of the state.
-        state: The state that is written; what holds is `truth`.
-        phrase: What stands between noun and state.
+        state: The state that the clause names; `truth` is the state that it asserts.
+        phrase: The words between noun and state.
         frame: The phrase in "it ... true that", or None for a clause without that frame.
         determiner: The word before the noun.
         past: "was" instead of "is".
@@ -131,12 +131,12 @@ class Clause:
 
     @property
     def truth(self) -> str:
-        """The state that holds: the written one, turned over once by each cue."""
+        """The state that the clause asserts: the named one after an even number of cues, otherwise its opposite."""
         cues = [phrase.cue for phrase in (self.phrase, self.frame) if phrase and phrase.cue]
         return self.state if len(cues) % 2 == 0 else self.scale.opposite(self.state)
 
     def stating(self, phrase: Phrase) -> "Clause":
-        """The same clause said with another phrase."""
+        """The same clause with another phrase."""
         return replace(self, phrase=phrase)
 
     def framed(self, frame: Phrase) -> "Clause":
@@ -144,19 +144,19 @@ class Clause:
         return replace(self, frame=frame)
 
 
-def conclusion(*clauses: Clause, asked: int = 0, connective: str = "and") -> str:
-    """A statement whose [MASK] takes the true state of one of its clauses' nouns.
+def conclusion(*clauses: Clause, about: int = 0, connective: str = "and") -> str:
+    """A statement with a conclusion in which [MASK] stands for the true state of one clause's noun.
 
     Args:
-        clauses: One clause, or more that `connective` joins.
-        asked: Which clause's noun the conclusion is about.
+        clauses: One or more clauses, joined by `connective`.
+        about: The index of the clause that the conclusion is about.
         connective: The word between clauses.
 
     Returns:
         For example "The door is not open and the window is dry. So the door is [MASK]."
     """
     premise = f" {connective} ".join(clause.text for clause in clauses)
-    clause = clauses[asked]
+    clause = clauses[about]
     return f"{_capitalised(premise)}. So {clause.subject} {clause.be} {MASK}."
 
 

@@ -1,7 +1,6 @@
-"""The words of our small world: scales (a state and its antonym) and the nouns each of them fits.
+"""The words of the built-in pairs: scales, each of a state and its antonym, and the nouns they apply to.
 
-Every word is a single token of BERT's English vocabulary, so that any English BERT reads what is built from
-them.
+Every word is a single token of BERT's English vocabulary, so that every English BERT knows it.
 """
 
 import random
@@ -21,7 +20,7 @@ class Scale:
 
     Attributes:
         states: The state and its antonym.
-        nouns: What can be in these states.
+        nouns: The nouns that can be in these states.
     """
 
     states: tuple[str, str]
@@ -39,7 +38,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Combination:
-    """A noun on a scale it fits; what is held out from training is such a combination, in both states."""
+    """A noun and a scale that applies to it, the unit that is held out from training (in both states)."""
 
     noun: str
     scale: Scale
@@ -89,16 +88,16 @@ SCALES: tuple[Scale, ...] = (
 
 @cache
 def held_out_combinations() -> tuple[Combination, ...]:
-    """The combinations kept for testing: every noun and every scale still has others to be learnt from."""
+    """The combinations that are not used in training; each noun and each scale also has combinations that are."""
     combinations = [Combination(noun, scale) for scale in SCALES for noun in scale.nouns]
     random.Random(_HELD_OUT_SEED).shuffle(combinations)
-    left = Counter(combination.noun for combination in combinations)
-    room = {scale.name: round(HELD_OUT_SHARE * len(scale.nouns)) for scale in SCALES}
+    in_training = Counter(combination.noun for combination in combinations)
+    to_hold_out = {scale.name: round(HELD_OUT_SHARE * len(scale.nouns)) for scale in SCALES}
     held_out = []
     for combination in combinations:
-        if left[combination.noun] > 1 and room[combination.scale.name]:
-            left[combination.noun] -= 1
-            room[combination.scale.name] -= 1
+        if in_training[combination.noun] > 1 and to_hold_out[combination.scale.name]:
+            in_training[combination.noun] -= 1
+            to_hold_out[combination.scale.name] -= 1
             held_out.append(combination)
     return tuple(held_out)
 

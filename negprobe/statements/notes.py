@@ -1,4 +1,4 @@
-"""Notes on oddities of pairs, which are nevertheless read as they are."""
+"""Notes on pairs that are accepted unchanged but look like mistakes."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,16 @@ _OTHER_QUOTES = (("'", "'"), ("\u2018", "\u2019"), ("\u201c", "\u201d"), ("`", "
 
 @checked
 def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
-    """A sentence for each oddity, with the number of affected pairs and the first of them.
+    """A sentence for each likely mistake, with the number of affected pairs and the first of them.
 
-    - The negation is in the original and none is in the counterfactual, as if the two columns were swapped.
-    - Both statements are in quotation marks, which are part of their text.
-    - Extra columns, which are kept but not used.
+    - The original has a negation and the counterfactual has none, as if the two columns were swapped.
+    - Both statements are in quotation marks, which count as part of the text.
+    - The pairs have extra columns, which are kept but not used.
+
+    Example:
+        >>> from negprobe.statements import StatementPair, pair_notes
+        >>> pair_notes([StatementPair("It is open.", "It is not open.", extra=(("id", 7),))])
+        ("Extra columns, kept but not used: 'id'.",)
     """
     notes = []
     for found, what in (
@@ -27,7 +32,7 @@ def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
         ),
         (
             [pair for pair in pairs if _in_other_quotes(pair)],
-            "have both statements in quotation marks, which are read as part of the text",
+            "have both statements in quotation marks, which count as part of the text",
         ),
     ):
         if found:
@@ -40,7 +45,7 @@ def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
 
 @checked
 def is_reversed(pair: StatementPair) -> bool:
-    """Whether the original has a negation and the counterfactual none, not even one that the pair marks itself."""
+    """Whether the original has a negation cue, and the counterfactual neither a cue nor a marked span."""
     return not pair.cue_spans and bool(find_cues(pair.original)) and not find_cues(pair.counterfactual)
 
 

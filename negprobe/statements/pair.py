@@ -1,4 +1,4 @@
-"""A statement, its negated counterfactual, and what makes the two measurable."""
+"""`StatementPair`: a statement, its negated counterfactual, and what is needed to compare the two."""
 
 from dataclasses import dataclass, fields
 
@@ -8,7 +8,7 @@ from negprobe.base.reprs import short_repr
 from negprobe.base.texts import is_utf8, quoted
 
 Span = tuple[int, int]
-"""Half-open character range in a statement."""
+"""A range of characters in a statement, the end not included."""
 
 Extra = str | int | float | bool
 """A value of an extra column."""
@@ -22,26 +22,31 @@ class StatementPair:
     A statement of two texts, such as a premise and a hypothesis, is written with ` [SEP] ` between them.
 
     Attributes:
-        original: The statement as it is.
-        counterfactual: The statement with its negation changed, usually with a cue put in.
-        target: The word (or class label) that is right for the original.
-        foil: The word (or class label) that is right for the counterfactual. The logit difference of a
-            pair is always `target - foil`: positive where the original is understood, negative where the
-            counterfactual is.
-        control: The counterfactual with its cue replaced by neutral words of the same number of tokens
-            ("not" -> "now"): it shares every position with the counterfactual and the meaning of the original.
+        original: The original statement, usually affirmative.
+        counterfactual: The statement with its negation changed, usually by inserting a cue.
+        target: The correct word (or class label) for the original.
+        foil: The correct word (or class label) for the counterfactual. The logit difference of a pair is always
+            `target - foil`: positive if the model answers correctly for the original, negative if it answers correctly
+            for the counterfactual.
+        control: The counterfactual with its cue replaced by neutral words of the same number of tokens ("not" ->
+            "now"). It has the positions of the counterfactual and the meaning of the original.
         cue: The kind of negation that was changed: "not", "n't", "no longer", ...
-        cue_spans: Where the cues that were put in stand, in characters of the counterfactual: one, or one each in a
-            premise and a hypothesis.
-        affected_spans: Where the words these cues act on stand, in characters of the counterfactual.
-        category: What the pair is about, for grouping.
-        source: The data set it is from, so that results can be compared over data sets; "" if it has no name.
-        extra: Names and values of extra columns, such as an `id`: kept in tables but not used. `dict(pair.extra)` makes
-            them a dictionary.
+        cue_spans: The characters of the inserted cues in the counterfactual: one span, or one each in a premise and a
+            hypothesis.
+        affected_spans: The characters, in the counterfactual, of the words that these cues act on.
+        category: What the pair is about, for grouping results.
+        source: The name of the data set that the pair is from, for grouping results; "" if it has none.
+        extra: Names and values of extra columns, such as an `id`, which are kept in tables but not used.
+            `dict(pair.extra)` makes a dictionary of them.
 
     Raises:
-        StatementError: for an empty statement, a text that UTF-8 cannot write, a span that is not inside the
+        StatementError: for an empty statement, text that is not valid UTF-8, a span that is not inside the
             counterfactual, or an extra name that is a duplicate or the name of a field.
+
+    Example:
+        >>> from negprobe import StatementPair
+        >>> StatementPair("The door is open.", "The door is not open.", cue_spans=((12, 15),)).cue_spans
+        ((12, 15),)
     """
 
     original: str
@@ -68,18 +73,17 @@ class StatementPair:
         for name in names:
             if not is_utf8(name) or names.count(name) > 1 or name in {field.name for field in fields(self)}:
                 raise StatementError(
-                    f"The extra name {quoted(name)} of a pair is a duplicate, the name of a field, or not UTF-8; "
+                    f"The extra name {quoted(name)} of a pair is a duplicate, the name of a field, or not valid UTF-8; "
                     "choose another."
                 )
         for name, text in (*((name, getattr(self, name)) for name in texts), *self.extra):
             if isinstance(text, str) and not is_utf8(text):
-                raise StatementError(
-                    f"The {name} of a pair, {quoted(text)}, is not text that UTF-8 can write; correct it."
-                )
+                raise StatementError(f"The {name} of a pair, {quoted(text)}, is not valid UTF-8 text; correct it.")
         for name in ("cue_spans", "affected_spans"):
             for span in getattr(self, name):
                 if not 0 <= span[0] < span[1] <= len(self.counterfactual):
                     raise StatementError(
-                        f"{span} of {name} is not a range inside the counterfactual, which has "
-                        f"{len(self.counterfactual)} characters: {quoted(self.counterfactual)}."
+                        f"{name} contains {span}, which is not a range inside the counterfactual of "
+                        f"{len(self.counterfactual)} characters, {quoted(self.counterfactual)}; give start and end "
+                        f"with 0 <= start < end <= {len(self.counterfactual)}."
                     )

@@ -1,4 +1,4 @@
-"""What part each token plays, so that results over many pairs can be indexed by role and not by position."""
+"""The role of each token, so that results over many pairs can be indexed by role instead of position."""
 
 import re
 from collections.abc import Sequence
@@ -23,17 +23,24 @@ def roles(
     affected_spans: Sequence[Span] = (),
     target: str | None = None,
 ) -> tuple[str, ...]:
-    """One of `ROLES` for each token.
+    """The role of each token, one of `ROLES`.
 
-    Where several fit, the first of cls, sep, mask, cue, affected, target is taken. The target's tokens are
-    those of the word `target` wherever it stands in the text, in any case; there may be none.
+    A token that could have several roles gets the first of cls, sep, mask, cue, affected, target. The tokens of the
+    word `target` have the role "target" wherever it occurs in the text, ignoring case; it may not occur at all.
 
     Raises:
-        StatementError: if no token stands in one of the spans.
+        StatementError: if a span contains no token.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.statements import roles, tokenize
+        >>> tokenizer = HookedEncoder.from_pretrained("tiny-negation").tokenizer
+        >>> roles(tokenize("It is not open.", tokenizer), tokenizer, cue_spans=[(6, 9)], affected_spans=[(10, 14)])
+        ('cls', 'other', 'other', 'cue', 'affected', 'other', 'sep')
     """
     role = ["other"] * len(statement)
     for span in _word_spans(statement.text, target):
-        # A tokenizer may leave nothing of a word.
+        # A tokenizer may make no token of a word.
         for position in statement.positions(span, missing_ok=True):
             role[position] = "target"
     for name, spans in (("affected", affected_spans), ("cue", cue_spans)):
@@ -52,19 +59,26 @@ def original_roles(
     tokenizer: PreTrainedTokenizerBase,
     target: str | None = None,
 ) -> tuple[str, ...]:
-    """The role of each token of the original: that of its partner, as cues stand there, else its own.
+    """The role of each token of the original: that of its aligned counterfactual token, if it has one.
+
+    The spans of cue and affected word are spans of the counterfactual. A token without an aligned one gets its role
+    from `roles`, without these spans.
 
     Raises:
-        StatementError: if there are fewer roles than the alignment speaks of.
+        StatementError: if the alignment has a position of the counterfactual for which no role is given.
     """
-    if max(alignment.counterfactual, default=-1) >= len(counterfactual_roles):
+    last = max(alignment.counterfactual, default=-1)
+    if last >= len(counterfactual_roles):
         raise StatementError(
-            f"There are {len(counterfactual_roles)} roles for the counterfactual, but the alignment is of more tokens. "
-            "Give the roles of all of them."
+            f"counterfactual_roles has {len(counterfactual_roles)} roles, but the alignment has position {last} of the "
+            "counterfactual; give the role of each of its tokens."
         )
-    partner = dict(zip(alignment.original, alignment.counterfactual, strict=True))
-    own = roles(original, tokenizer, target=target)
-    return tuple(counterfactual_roles[partner[at]] if at in partner else name for at, name in enumerate(own))
+    aligned = dict(zip(alignment.original, alignment.counterfactual, strict=True))
+    own_roles = roles(original, tokenizer, target=target)
+    return tuple(
+        counterfactual_roles[aligned[position]] if position in aligned else role
+        for position, role in enumerate(own_roles)
+    )
 
 
 def _word_spans(text: str, word: str | None) -> list[Span]:

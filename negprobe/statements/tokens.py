@@ -1,4 +1,4 @@
-"""A statement as the tokenizer sees it: what each token says, and which characters it stands for."""
+"""Tokenized statements: the tokens of a statement, how each is displayed, and the characters that it covers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from negprobe.models.tokenizing import encode
 from negprobe.statements.pair import Span
 
 MASK = "[MASK]"
-"""How a statement writes the masked position, whatever the tokenizer calls its own mask token."""
+"""The text of the masked position in a statement, for every tokenizer, whatever its own mask token is."""
 
 SEPARATOR = "[SEP]"
-"""How a statement of two texts, such as a premise and a hypothesis, writes the border between them."""
+"""The text between the two parts of a statement, such as a premise and a hypothesis."""
 
 SPACE = "▁"
-"""How a token that holds nothing but the space before a word is shown."""
+"""How a token that consists only of the space before a word is displayed."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,20 @@ class TokenizedStatement:
     """A statement and its tokens, without padding.
 
     Attributes:
-        text: The statement as it was given.
-        tokens: What each token says, for reading (see `tokenize`).
-        ids: The tokens' numbers in the vocabulary.
-        offsets: The characters of `text` each token stands for, without spaces; `(0, 0)` for special tokens.
-        special: Whether the tokenizer put the token there itself, as it does with [CLS] and [SEP]. A mask
-            token is part of the statement.
-        token_types: Which of two texts each token belongs to, for models that are told; empty if this one is not.
+        text: The statement as given.
+        tokens: The tokens as displayed (see `tokenize`).
+        ids: The ids of the tokens in the vocabulary.
+        offsets: The characters of `text` that each token covers, without spaces; `(0, 0)` for special tokens.
+        special: Whether the tokenizer added the token, as it does [CLS] and [SEP]. A mask token is part of the
+            statement.
+        token_types: The token type (segment) of each token; empty if the tokenizer has none.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.statements import tokenize
+        >>> statement = tokenize("It is not open.", HookedEncoder.from_pretrained("tiny-negation").tokenizer)
+        >>> statement.tokens[statement.positions((6, 9))[0]]
+        'not'
     """
 
     text: str
@@ -49,10 +56,10 @@ class TokenizedStatement:
         return len(self.ids)
 
     def positions(self, span: Span, *, missing_ok: bool = False) -> tuple[int, ...]:
-        """Positions of the tokens that overlap the characters `span`.
+        """The positions of the tokens that overlap the characters of `span`.
 
         Raises:
-            StatementError: if there is none, unless `missing_ok`.
+            StatementError: if there are none, unless `missing_ok`.
         """
         found = tuple(
             position
@@ -61,34 +68,42 @@ class TokenizedStatement:
         )
         if not found and not missing_ok:
             raise StatementError(
-                f"No token stands in characters {span} of {quoted(self.text)} ({len(self.text)} characters); "
-                "give a span that holds a word."
+                f"There is no token in characters {span} of {quoted(self.text)} ({len(self.text)} characters); "
+                "give a span that contains a word."
             )
         return found
 
 
 @checked
 def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatement:
-    """Tokenize one statement, special tokens included, nothing cut and nothing padded.
+    """The tokens of one statement, with special tokens, without truncation or padding.
 
     A literal `[MASK]` in the text becomes the tokenizer's own mask token. A literal `[SEP]` between two texts makes
-    them a pair, with the separators and token types that the tokenizer gives a pair. The shown tokens follow BERT's
-    convention for every tokenizer: a piece that starts a word is plain, one that goes on in it begins with
-    `##`, a piece that is the space before a word and nothing else is `▁`. WordPiece tokens are shown as they
-    are in the vocabulary, others by the characters they stand for, so that every byte of a split character
-    shows that character.
+    them a pair, with the separators and token types that the tokenizer gives to pairs.
+
+    The displayed tokens follow BERT's convention for every tokenizer: a piece at the start of a word is written as it
+    is, a piece that continues a word begins with `##`, and a piece that is only the space before a word is `▁`.
+    WordPiece tokens are displayed as in the vocabulary, others by the characters that they cover, so that each byte of
+    a split character displays that character.
 
     Raises:
-        StatementError: for an empty text, one that UTF-8 cannot write, one of which the tokenizer leaves nothing, more
-            than one `[SEP]`, a `[MASK]` that the tokenizer has no token for, or a tokenizer without offsets.
+        StatementError: for an empty text, one that is not valid UTF-8, one that the tokenizer makes no token of, more
+            than one `[SEP]`, a `[MASK]` if the tokenizer has no mask token, or a tokenizer without offsets.
         InputError: if the tokenizer fails on the text.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.statements import tokenize
+        >>> tokenizer = HookedEncoder.from_pretrained("tiny-negation").tokenizer
+        >>> tokenize("The door isn't [MASK].", tokenizer).tokens
+        ('[CLS]', 'the', 'door', 'isn', "'", 't', '[MASK]', '.', '[SEP]')
     """
     return tokenize_all([text], tokenizer)[0]
 
 
 @checked
 def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedStatement]:
-    """`tokenize` for many statements, in one call of the tokenizer for those of one text and one for those of two.
+    """`tokenize` for many statements, faster than one by one.
 
     Raises:
         StatementError: as `tokenize`.
@@ -96,21 +111,22 @@ def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
     """
     if not tokenizer.is_fast:
         raise StatementError(
-            f"{type(tokenizer).__name__} does not say which characters a token stands for; load the model's "
+            f"{type(tokenizer).__name__} does not provide the characters of each token; load the model's "
             "fast tokenizer (AutoTokenizer.from_pretrained, with its tokenizer.json)."
         )
     parts = [_parts(text) for text in texts]
     tokenized: dict[int, TokenizedStatement] = {}
+    # One call of the tokenizer for the statements of one text, and one for those of two.
     for n_parts in set(map(len, parts)):
-        chosen = [index for index, of_text in enumerate(parts) if len(of_text) == n_parts]
-        written, origins = [], []
+        chosen = [index for index, spans in enumerate(parts) if len(spans) == n_parts]
+        masked, origins = [], []
         for index in chosen:
-            own = [_with_own_mask(texts[index], part, tokenizer) for part in parts[index]]
-            written.append([text for text, _ in own])
-            origins.append([origin for _, origin in own])
+            of_parts = [_with_tokenizer_mask(texts[index], part, tokenizer) for part in parts[index]]
+            masked.append([text for text, _ in of_parts])
+            origins.append([origin for _, origin in of_parts])
         encoding = encode(
             tokenizer,
-            *map(list, zip(*written, strict=True)),
+            *map(list, zip(*masked, strict=True)),
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             verbose=False,
@@ -128,21 +144,31 @@ def _statement(
     origins: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> TokenizedStatement:
-    """What the tokenizer made of one text; `origins` has for each part's boundaries the ones in `text`."""
-    ids, of_part = tuple(encoding.ids), encoding.sequence_ids
+    """The statement of one encoding; `origins` maps the character boundaries of each encoded part to `text`."""
+    ids, part_of_token = tuple(encoding.ids), encoding.sequence_ids
     special = tuple(bool(flag) for flag in encoding.special_tokens_mask)
-    if {part for part in of_part if part is not None} != set(range(len(origins))):
-        raise StatementError(f"The tokenizer leaves nothing of {quoted(text)}, or of one side of it; give words.")
+    if {part for part in part_of_token if part is not None} != set(range(len(origins))):
+        side = f" on one side of its {SEPARATOR}" if len(origins) > 1 else ""
+        raise StatementError(f"The tokenizer makes no token of {quoted(text)}{side}; give at least one word.")
     offsets = tuple(
         (0, 0) if is_special or part is None else _without_spaces(text, (origins[part][start], origins[part][end]))
-        for (start, end), is_special, part in zip(encoding.offsets, special, of_part, strict=True)
+        for (start, end), is_special, part in zip(encoding.offsets, special, part_of_token, strict=True)
     )
-    return TokenizedStatement(text, _shown(text, ids, offsets, tokenizer), ids, offsets, special, tuple(token_types))
+    tokens = _displayed(text, ids, offsets, tokenizer)
+    return TokenizedStatement(text, tokens, ids, offsets, special, tuple(token_types))
 
 
 @checked
 def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The pieces of a statement's text that the vocabulary does not hold, in order."""
+    """The parts of a statement's text that are not in the vocabulary, in order.
+
+    Example:
+        >>> from negprobe import HookedEncoder
+        >>> from negprobe.statements import tokenize, unknown_words
+        >>> tokenizer = HookedEncoder.from_pretrained("tiny-negation").tokenizer
+        >>> unknown_words(tokenize("The zebra is not open.", tokenizer), tokenizer)
+        ('zebra',)
+    """
     return tuple(
         statement.text[start:end]
         for token, (start, end) in zip(statement.ids, statement.offsets, strict=True)
@@ -151,44 +177,44 @@ def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerB
 
 
 def _parts(text: str) -> list[Span]:
-    """The characters of the one text of a statement, or of the two that a `[SEP]` stands between."""
+    """The span of a statement's only text, or the spans of the two texts around its `[SEP]`."""
     if not text.strip():
         raise StatementError("The statement is empty; give it at least one word.")
     if not is_utf8(text):
-        raise StatementError(f"The statement {quoted(text)} is not text that UTF-8 can write; correct it.")
+        raise StatementError(f"The statement {quoted(text)} is not valid UTF-8 text; correct it.")
     before, separator, after = text.partition(SEPARATOR)
     if not separator:
         return [(0, len(text))]
     if SEPARATOR in after or not before.strip() or not after.strip():
         raise StatementError(
-            f"{quoted(text)} is not two texts with one {SEPARATOR} between them; write "
+            f"{quoted(text)} must have text on both sides of a single {SEPARATOR}; write "
             f"'premise {SEPARATOR} hypothesis'."
         )
     return [(0, len(before.rstrip())), (len(text) - len(after.lstrip()), len(text))]
 
 
-def _with_own_mask(text: str, span: Span, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
-    """A part of the text with the tokenizer's mask token, and for each of its boundaries the one in `text`."""
+def _with_tokenizer_mask(text: str, span: Span, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+    """A span of the text with the tokenizer's own mask token, and the boundary in `text` for each of its boundaries."""
     if MASK in text and tokenizer.mask_token is None:
         raise StatementError(
-            f"{quoted(text)} has a {MASK} and the tokenizer has no mask token; use the tokenizer of a masked "
+            f"{quoted(text)} has a {MASK}, but the tokenizer has no mask token; use the tokenizer of a masked "
             "language model."
         )
     parts = text[slice(*span)].split(MASK)
-    at = span[0] + len(parts[0])
-    written, origin = parts[0], list(range(span[0], at + 1))
+    boundary = span[0] + len(parts[0])
+    masked, origin = parts[0], list(range(span[0], boundary + 1))
     for part in parts[1:]:
-        # A boundary inside the mask token belongs to where the [MASK] begins.
-        origin += [at] * (len(tokenizer.mask_token) - 1)
-        at += len(MASK)
-        origin += range(at, at + len(part) + 1)
-        written += tokenizer.mask_token + part
-        at += len(part)
-    return written, origin
+        # Boundaries inside the mask token map to the start of the [MASK].
+        origin += [boundary] * (len(tokenizer.mask_token) - 1)
+        boundary += len(MASK)
+        origin += range(boundary, boundary + len(part) + 1)
+        masked += tokenizer.mask_token + part
+        boundary += len(part)
+    return masked, origin
 
 
 def _without_spaces(text: str, span: Span) -> Span:
-    """The span without the spaces around it, which some tokenizers count to the word that follows."""
+    """The span without white space at its ends; some tokenizers include the space before a word in its offsets."""
     start, end = span
     while start < end and text[start].isspace():
         start += 1
@@ -197,40 +223,40 @@ def _without_spaces(text: str, span: Span) -> Span:
     return start, end
 
 
-def _shown(
+def _displayed(
     text: str, ids: tuple[int, ...], offsets: tuple[Span, ...], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, ...]:
-    """What stands for each token in figures and tables."""
+    """The tokens as figures and tables display them (see `tokenize`)."""
     pieces = tokenizer.convert_ids_to_tokens(list(ids))
     if isinstance(tokenizer.backend_tokenizer.model, WordPiece):
         return tuple(pieces)
     special = set(tokenizer.all_special_ids)
-    shown, previous_end = [], 0
+    displayed, previous_end = [], 0
     for token, piece, (start, end) in zip(ids, pieces, offsets, strict=True):
         if token in special:
-            shown.append(piece)
+            displayed.append(piece)
         elif start == end or piece == SPACE:
-            shown.append(SPACE)
+            displayed.append(SPACE)
             continue
         else:
-            shown.append("##" * _goes_on(text, previous_end, start) + _printable(text[start:end]))
+            displayed.append("##" * _continues_word(text, previous_end, start) + _printable(text[start:end]))
         previous_end = end
-    return tuple(shown)
+    return tuple(displayed)
 
 
-def _goes_on(text: str, previous_end: int, start: int) -> bool:
-    """Whether a piece at `start` continues the word, or the character, that the piece before ends in."""
+def _continues_word(text: str, previous_end: int, start: int) -> bool:
+    """Whether a piece at `start` continues the word, or the character, that the previous piece ends in."""
     if start < previous_end:
         return True
     return start == previous_end > 0 and text[start - 1].isalnum() and text[start].isalnum()
 
 
 def _printable(piece: str) -> str:
-    """The piece with characters that cannot be seen, such as the joiners inside an emoji, by their code."""
-    return "".join(mark if mark.isprintable() else f"U+{ord(mark):04X}" for mark in piece)
+    """The piece with invisible characters, such as the joiners inside an emoji, replaced by their code points."""
+    return "".join(character if character.isprintable() else f"U+{ord(character):04X}" for character in piece)
 
 
 def _overlap(offset: Span, span: Span) -> bool:
-    # A lone space piece has no characters of its own: it belongs to the word it stands in front of.
+    # The offsets of a piece that is only a space are empty; it belongs to the word after it.
     start, end = offset
     return span[0] <= start < span[1] if start == end else max(start, span[0]) < min(end, span[1])

@@ -1,4 +1,4 @@
-"""A warning about words outside the vocabulary, which a model reads as one and the same token."""
+"""The warning about words outside the vocabulary, all of which become the same token."""
 
 import sys
 import warnings
@@ -27,8 +27,8 @@ def warn_of_unknown_words(statements: Iterable[TokenizedStatement], tokenizer: P
     while frame.f_back is not None and _is_inner(frame):
         level, frame = level + 1, frame.f_back
     warnings.warn(
-        f"Not in the model's vocabulary: {', '.join(words[:_SHOWN])}{more}. It reads all unknown words as the "
-        "same token, so its results on these statements say little about them.",
+        f"Not in the model's vocabulary: {', '.join(words[:_SHOWN])}{more}. All unknown words become the same token, "
+        "so results on these statements say little about them.",
         UnknownWordsWarning,
         stacklevel=level,
     )

@@ -3,7 +3,8 @@
 from negprobe.study.results import Mechanism, StudyResults
 from negprobe.study.run import run_study
 from negprobe.study.saved import SavedStudy, read_study
-from negprobe.study.summary import StudySummary, read_summary, summarize
+from negprobe.study.summary import summarize
+from negprobe.study.summary_table import StudySummary, read_summary
 
 __all__ = [
     "Mechanism",

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from scipy import stats
 from negprobe.base.arguments import checked
 from negprobe.base.errors import NegprobeError
 from negprobe.base.reprs import short_repr
+from negprobe.base.texts import quoted
 from negprobe.patching import averages
 from negprobe.patching.effects import MIN_GAP
 from negprobe.statements import ROLES
 from negprobe.statistics import effect_tests, negation_effects
 from negprobe.study.saved import SavedStudy, metrics_dataset, sweep
 from negprobe.study.stages import SWEEPS, Sweep
+from negprobe.study.summary import mean_row, share_row
+from negprobe.study.summary_table import NO_CUE, StudySummary
 
 STATEMENTS = ("both", "original", "counterfactual", "control")
 """What can be answered rightly: the two statements of a pair together, and each statement by itself."""
@@ -29,6 +33,7 @@ ALL_CUES = "all"
 
 _Measure = Callable[[pd.DataFrame, str, str], Float[np.ndarray, " pair"]]
 
+_SIDES = ["A", "A_low", "A_high", "B", "B_low", "B_high"]
 _N_RESAMPLES = 1000
 _BATCH = 2**22  # numbers that are resampled at once
 _TEXTS = ["original", "counterfactual", "target", "foil"]
@@ -44,8 +49,9 @@ class StudyComparison:
         common: A row per common pair: its number in A (`a`) and in B (`b`), and its `cue`.
         same_shape: Whether the models have as many layers and heads, so that each head has a partner.
         answers: A row per kind of cue (and `ALL_CUES`) and of `statement`: `pairs`, the share answered rightly by `A`
-            and by `B`, their `difference` and its 95 % paired bootstrap interval, `low` and `high`. For embeddings,
-            the cosine of original and counterfactual ("cosine"). Empty if the answers cannot be compared.
+            and by `B` with their 95 % Wilson intervals (`A_low`, `A_high`, `B_low`, `B_high`), their `difference` and
+            its 95 % paired bootstrap interval, `low` and `high`. For embeddings, the mean cosine of original and
+            counterfactual ("cosine"), with bootstrap intervals. Empty if the answers cannot be compared.
         no_answers: Why they cannot be; empty if they can.
         swaps: A row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
             set of tokens that may not look at the cue, without layer) with `pairs`, the normalised effects `A` and `B`
@@ -69,6 +75,14 @@ class StudyComparison:
 
     __repr__ = short_repr
 
+    @cached_property
+    def summary(self) -> StudySummary:
+        """Every number that the report and the command line state, computed once (see `summarize_comparison`)."""
+        # The module that computes it imports this one.
+        from negprobe.study.comparison_summary import summarize_comparison
+
+        return summarize_comparison(self)
+
 
 @checked
 def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
@@ -78,8 +92,13 @@ def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
     intervals and tests have A's seed.
 
     Raises:
-        NegprobeError: if no pair is in both.
+        NegprobeError: if no pair is in both, or their patches moved different objectives.
     """
+    if a.objective != b.objective:
+        raise NegprobeError(
+            f"The study in {a.folder} patched the objective {quoted(a.objective)} and the one in {b.folder} "
+            f"{quoted(b.objective)}, so their effects cannot be compared. Run both studies with one objective."
+        )
     common = _common_pairs(a, b)
     same_shape = a.shape == b.shape
     answers, no_answers = _answers(a, b, common)
@@ -109,7 +128,7 @@ def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
 
 def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """What both models answer to the pairs that both can answer, by kind of cue."""
-    empty = pd.DataFrame(columns=["cue", "statement", "pairs", "A", "B", "difference", "low", "high"])
+    empty = pd.DataFrame(columns=["cue", "statement", "pairs", *_SIDES, "difference", "low", "high"])
     if a.head != b.head and "none" in (a.head, b.head):
         return empty, "one model gives answers and the other embeddings"
     if any(study.has_one_logit for study in (a, b)):
@@ -123,15 +142,15 @@ def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.Dat
     if both.empty:
         return empty, "no common pair has an answer in both"
     measured: dict[str, _Measure] = {"cosine": _cosine} if a.head == "none" else dict.fromkeys(STATEMENTS, _right)
-    groups = [(ALL_CUES, both), *((str(cue) or "(none found)", rows) for cue, rows in both.groupby("cue"))]
-    rows = []
+    groups = [(ALL_CUES, both), *((str(cue) or NO_CUE, rows) for cue, rows in both.groupby("cue"))]
+    rows: list[dict[str, object]] = []
     for cue, group in groups:
         for statement, measure in measured.items():
             sides = [measure(group, statement, side) for side in ("_A", "_B")]
-            asked = np.isfinite(sides).all(axis=0)
-            if asked.any():
-                paired = _paired(sides[0][asked], sides[1][asked], a.seed)
-                rows.append({"cue": cue, "statement": statement, **paired})
+            answered = np.isfinite(sides).all(axis=0)
+            if answered.any():
+                means = _means([side[answered] for side in sides], statement, a.seed)
+                rows.append({"cue": cue, "statement": statement, **means})
     return pd.DataFrame(rows), ""
 
 
@@ -158,8 +177,17 @@ def _cosine(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarra
     return 1 - answers["original" + side].to_numpy(dtype=float)
 
 
-def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], seed: int) -> dict[str, int | float]:
-    """Two means over the same pairs, and their difference with its paired bootstrap interval."""
+def _means(values: Sequence[Float[np.ndarray, " pair"]], statement: str, seed: int) -> dict[str, object]:
+    """The means of A and of B over the same pairs, and their difference, each with its interval."""
+    means: dict[str, object] = {"pairs": len(values[0])}
+    for name, of_side in zip("AB", values, strict=True):
+        mean = mean_row(of_side, seed) if statement == "cosine" else share_row(of_side == 1)
+        means |= {name: mean["estimate"], f"{name}_low": mean["low"], f"{name}_high": mean["high"]}
+    return means | _difference(values[0], values[1], seed)
+
+
+def _difference(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], seed: int) -> dict[str, float]:
+    """The difference of two means over the same pairs, with its paired bootstrap interval."""
     low = high = np.nan
     if len(one) > 1:
         found = stats.bootstrap(
@@ -170,14 +198,12 @@ def _paired(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair"], 
             rng=np.random.default_rng(seed),
         ).confidence_interval
         low, high = float(found.low), float(found.high)
-    means: dict[str, int | float] = {"pairs": len(one), "A": float(one.mean()), "B": float(other.mean())}
-    return {**means, "difference": means["B"] - means["A"], "low": low, "high": high}
+    return {"difference": float(other.mean()) - float(one.mean()), "low": low, "high": high}
 
 
 def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool) -> tuple[pd.DataFrame, int]:
     """Every swap's effect in both models over the pairs that both patched, and how many those are."""
-    sides_and_change = ["A", "A_low", "A_high", "B", "B_low", "B_high", "difference", "low", "high"]
-    names = ["site", "direction", "layer", "part", "pairs", *sides_and_change]
+    names = ["site", "direction", "layer", "part", "pairs", *_SIDES, "difference", "low", "high"]
     patched = common[common["a"].isin(a.patching["pair"]) & common["b"].isin(b.patching["pair"])]
     usable = _swings(a, patched["a"].tolist()) & _swings(b, patched["b"].tolist())
     patched = patched[usable]

@@ -11,10 +11,13 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from negprobe.base.errors import StudyError
+from negprobe.base.errors import InputError, StudyError
 from negprobe.base.files import PART, read_bytes, whole_file
 from negprobe.base.provenance import numeric_versions, versions
+from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder
+from negprobe.patching import default_objective, objective_named
+from negprobe.patching.circuit_search import Effort
 from negprobe.statements import StatementPair
 from negprobe.study.formats import FORMAT, checked_format
 
@@ -25,6 +28,12 @@ _ENVIRONMENTS = "environments.json"
 
 # What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
 _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
+
+DEFAULT_OBJECTIVE = "default"
+"""What the fingerprint calls the default objective of the model, whether it was chosen or left to the default."""
+
+# What an entry stands for that an older study.json lacks.
+_UNRECORDED = {"objective": DEFAULT_OBJECTIVE}
 
 Identity = dict[str, str]
 """What a study's numbers depend on, by name."""
@@ -75,9 +84,39 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
     }
 
 
+def options_of_study(
+    model: HookedEncoder,
+    *,
+    patch_pairs: int | None,
+    circuit_pairs: int | None,
+    contribution_pairs: int | None,
+    circuit_effort: Effort,
+    seed: int,
+    objective: str | None,
+) -> dict[str, object]:
+    """The arguments of `run_study` that its numbers depend on, by the names they have in a fingerprint.
+
+    Raises:
+        PatchingError: for an objective that does not exist, or that the model does not have.
+        InputError: for the name of an objective that UTF-8 cannot represent.
+    """
+    if objective is not None and not is_utf8(objective):
+        raise InputError(f"The objective {quoted(objective)} cannot be represented in UTF-8; correct its text.")
+    is_default = objective_named(model, objective) is default_objective(model)
+    return {
+        "patched pairs": patch_pairs,
+        "pairs of the circuit": circuit_pairs,
+        "pairs of contributions": contribution_pairs,
+        "effort of the circuit's search": circuit_effort,
+        "seed": seed,
+        "objective": DEFAULT_OBJECTIVE if is_default else objective,
+    }
+
+
 def key(whose: Identity) -> str:
-    """A name for what belongs to this study alone."""
-    return _digest(json.dumps(whose, sort_keys=True))
+    """A name for the shards of one study, which versions that did not record an entry find by the same name."""
+    recorded = {name: value for name, value in whose.items() if _UNRECORDED.get(name) != value}
+    return _digest(json.dumps(recorded, sort_keys=True))
 
 
 def noted_environments(shards: Path) -> list[dict[str, object]]:
@@ -159,7 +198,8 @@ def _claim(out: Path, whose: Identity) -> int:
         found = json.loads(read_bytes(path).decode())
         version = checked_format(path, found.pop(_FORMAT, None))
         threads = found.pop(_THREADS)
-        different = [name for name in {**found, **whose} if found.get(name) != whose.get(name)]
+        found, current = _UNRECORDED | found, _UNRECORDED | whose
+        different = [name for name in {**found, **current} if found.get(name) != current.get(name)]
         if type(threads) is not int or not 0 < threads < 10_000:
             raise ValueError(f"{threads!r} threads")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -171,7 +211,7 @@ def _claim(out: Path, whose: Identity) -> int:
             "folder."
         )
     if different:
-        told = "; ".join(f"{name}: {found.get(name, 'none')}, here {whose.get(name, 'none')}" for name in different)
+        told = "; ".join(f"{name}: {found.get(name, 'none')}, here {current.get(name, 'none')}" for name in different)
         raise StudyError(
             f"{out} holds another study ({told}). To resume that one, use the same model, pairs, options and versions; "
             "for a new study, choose another folder."

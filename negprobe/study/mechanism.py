@@ -8,7 +8,7 @@ import xarray as xr
 from negprobe.attention import AttentionProbe
 from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import find_circuit
+from negprobe.patching import Objective, find_circuit
 from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
@@ -35,6 +35,7 @@ def find_mechanism(
     *,
     seed: int,
     effort: Effort,
+    objective: Objective | None = None,
     kept: Path | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Mechanism:
@@ -48,10 +49,11 @@ def find_mechanism(
         why_few: Why there are too few, for the report.
         seed: Of the search.
         effort: Of the search (see `find_circuit`).
+        objective: Of the search; by default the model's default.
         kept: The file to keep the circuit in, and to read it from if it is there.
         progress: Called with the step of the search, and how much of it is done of how much.
     """
-    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, kept, progress)
+    circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, objective, kept, progress)
     read = searched if circuit is not None else patched
     return Mechanism(
         knock_out=measured[KNOCK_OUT.id].load(),
@@ -83,6 +85,7 @@ def _circuit(
     why_few: str,
     seed: int,
     effort: Effort,
+    objective: Objective | None,
     kept: Path | None,
     progress: Progress,
 ) -> tuple[Circuit | None, str]:
@@ -99,6 +102,8 @@ def _circuit(
             pairs,
             # What is left has to do the work alone, and need not outweigh what the other statement's run says.
             ablation="mean",
+            direction="denoising",
+            objective=objective,
             effort=effort,
             seed=seed,
             progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),

@@ -2,22 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import xarray as xr
 
-from negprobe.attention import Comparison
+from negprobe.attention import Comparison, HeadReading, head_story
 from negprobe.base.reprs import html_table, short_repr
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoderConfig
-from negprobe.patching import Direction
+from negprobe.patching import Direction, effect, mean_effect
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
+from negprobe.study.summary_table import StudySummary
 
 
 @dataclass(frozen=True, repr=False)
 class Mechanism:
-    """How the negation reaches the answer: what looking at the cue does, and which few components are enough.
+    """How the negation reaches the answer: knock-outs of the cue, and the circuit.
 
     Attributes:
         knock_out: The counterfactual's run with one head's attention to the cue taken away, `[pair layer head]`.
@@ -38,6 +40,17 @@ class Mechanism:
 
     __repr__ = short_repr
 
+    @cached_property
+    def mean_knock_out(self) -> xr.DataArray:
+        """`patching.mean_effect` of `knock_out`, [layer head]."""
+        return mean_effect(self.knock_out)
+
+    @cached_property
+    def stories(self) -> tuple[HeadReading, ...]:
+        """What each head of the circuit reads, by layer and head; empty without a circuit."""
+        members = sorted(self.circuit.components) if self.circuit is not None else ()
+        return tuple(head_story(self.readings, part.layer, part.head) for part in members if part.head is not None)
+
 
 # Compared by identity: arrays have no single truth value.
 @dataclass(frozen=True, repr=False, eq=False)
@@ -57,9 +70,10 @@ class StudyResults:
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
             those of which no group, or only one, has enough pairs.
-        answers: For each pair that has an objective, that of its `original`, `counterfactual` and `control` (NaN if
-            none).
+        answers: For each pair that has an answer, the model's default objective of its `original`, `counterfactual` and
+            `control` (NaN if none).
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
+        objective: What patches move: "default" for the model's default objective, which the answers are always of.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
             objective. In `from_control` pairs the control takes the original's place.
         patched: Which pairs were patched: those that have an objective, or an even sample of them.
@@ -89,6 +103,7 @@ class StudyResults:
     replications: dict[str, xr.Dataset]
     answers: pd.DataFrame
     own_labels: bool
+    objective: str
     patching: dict[tuple[str, Direction], xr.Dataset]
     patched: tuple[int, ...]
     from_control: int
@@ -100,6 +115,33 @@ class StudyResults:
     seed: int
     notes: tuple[str, ...] = ()
     same_labels: tuple[int, ...] = ()
+
+    @cached_property
+    def summary(self) -> StudySummary:
+        """Every number that the report and the command line state, computed once (see `study.summarize`)."""
+        # The module that computes it imports this one.
+        from negprobe.study.summary import summarize
+
+        return summarize(self)
+
+    @cached_property
+    def mean_effects(self) -> dict[tuple[str, Direction], xr.DataArray]:
+        """`patching.mean_effect` of each sweep in `patching`, [layer role] or [layer head]."""
+        return {swept: mean_effect(patched) for swept, patched in self.patching.items()}
+
+    @cached_property
+    def position_effects(self) -> dict[Direction, xr.DataArray]:
+        """`patching.effect` of each sweep in `positions`, [layer position]."""
+        return {direction: effect(patched).squeeze("pair") for direction, patched in self.positions.items()}
+
+    @cached_property
+    def attention_to_cue(self) -> xr.DataArray:
+        """The share of its value-weighted attention that a token of a patched counterfactual gives the cue.
+
+        The mean over the patched pairs, [layer head].
+        """
+        shares = self.metrics["norm_to_cue"].sel(compared="counterfactual", drop=True)
+        return shares.sel(pair=self.patching["z", "denoising"]["pair"].values).mean("pair")
 
     def __repr__(self) -> str:
         return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"

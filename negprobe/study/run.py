@@ -19,7 +19,7 @@ from negprobe.base.errors import InputError, PatchingError, StatementError, Stud
 from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import DIRECTIONS, Direction, answerable, patch_sweep
+from negprobe.patching import DIRECTIONS, Direction, answerable, objective_named, objective_values, patch_sweep
 from negprobe.patching.circuit_search import Effort
 from negprobe.statements import (
     ROLES,
@@ -36,12 +36,12 @@ from negprobe.statements import (
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
 from negprobe.study.engines import Engine, in_process, released
-from negprobe.study.folder import identity, key, noted_environments
+from negprobe.study.folder import DEFAULT_OBJECTIVE, identity, key, noted_environments, options_of_study
 from negprobe.study.formats import FORMAT
 from negprobe.study.mechanism import affordable_search, find_mechanism
 from negprobe.study.results import StudyResults
 from negprobe.study.shards import Progress, Sharding
-from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs
+from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs, Stage, with_objective
 
 _N_EXAMPLES = 8
 
@@ -69,6 +69,7 @@ def run_study(
     circuit_pairs: int | None = None,
     contribution_pairs: int | None = None,
     circuit_effort: Effort = "fast",
+    objective: str | None = None,
     seed: int = 0,
     shards: str | Path | None = None,
     engine: Engine | None = None,
@@ -95,6 +96,8 @@ def run_study(
             not measured, and the interactive views have no value zeroing either.
         circuit_effort: How many sets of components the circuit's search evaluates, "fast" or "thorough" (see
             `find_circuit`).
+        objective: What patches and circuit move: a name of `OBJECTIVES`, or "cosine:SENTENCE" (see `objective_named`);
+            by default `default_objective(model)`. Answers are read with the default in any case.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
             `study_folder`); without one all is held in memory.
@@ -103,31 +106,33 @@ def run_study(
         progress: Called with the step, and how many of its pairs are done of how many.
 
     Raises:
-        PatchingError: for pairs to search a circuit on, but none to patch.
-        InputError: for a negative number of pairs, an invalid seed, or a source that UTF-8 cannot write.
+        PatchingError: for pairs to search a circuit on, but none to patch, and for an objective that the model or a
+            pair does not have.
+        InputError: for a negative number of pairs, an invalid seed, or text that UTF-8 cannot represent.
         StudyError: for a shard that is damaged or another study's, or cannot be written.
         StatementError: if no pair can be measured.
     """
     _check_options(patch_pairs, circuit_pairs, contribution_pairs, seed, source)
     if patch_pairs == 0 and circuit_pairs:
         raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
+    options = options_of_study(
+        model,
+        patch_pairs=patch_pairs,
+        circuit_pairs=circuit_pairs,
+        contribution_pairs=contribution_pairs,
+        circuit_effort=circuit_effort,
+        seed=seed,
+        objective=objective,
+    )
+    moved = objective_named(model, objective)
     start = time.perf_counter()
     kept, too_long, unknown = _readable(model, pairs)
     notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
-        options = {
-            "patched pairs": patch_pairs,
-            "pairs of the circuit": circuit_pairs,
-            "pairs of contributions": contribution_pairs,
-            "effort of the circuit's search": circuit_effort,
-            "seed": seed,
-            # Shards of other versions have other names.
-            "format": FORMAT,
-        }
-        # Under a name of their own, so that no other study's are taken for this one's.
-        folder = Path(shards) / key(identity(model, pairs, options))
+        # Under a name of their own, so that no other study's are taken for this one's, and no other version's.
+        folder = Path(shards) / key(identity(model, pairs, options | {"format": FORMAT}))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
@@ -150,10 +155,15 @@ def run_study(
         "answer": asked.pairs,
         "swap": patched,
     }
+    stages: Sequence[Stage] = STAGES
+    if options["objective"] != DEFAULT_OBJECTIVE:
+        # An objective that a pair does not have fails now, and not after hours.
+        objective_values(model, list(asked.pairs.values()) if patch_pairs else [], moved)
+        stages = [with_objective(stage, moved) for stage in STAGES]
     with released(sharding.engine):
         measured = {
             stage.id: sharding.measured(stage, chosen[stage.needs], size if stage is CUE_SHARES else None)
-            for stage in STAGES
+            for stage in stages
             if chosen[stage.needs]
         }
     metrics = measured[HEAD_METRICS.id]
@@ -184,6 +194,7 @@ def run_study(
             why_few,
             seed=seed,
             effort=circuit_effort,
+            objective=moved,
             kept=None if folder is None else folder / "circuit.json",
             progress=progress,
         )
@@ -194,7 +205,7 @@ def run_study(
     if patched:
         example = from_control(asked.pairs[shown[0]])
         positions = {
-            direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction)
+            direction: patch_sweep(model, example, "resid_pre", by="position", direction=direction, objective=moved)
             for direction in DIRECTIONS
         }
     return StudyResults(
@@ -211,6 +222,7 @@ def run_study(
         replications=replications,
         answers=answers,
         own_labels=bool(asked.own_labels),
+        objective=str(options["objective"]),
         patching=results,
         patched=tuple(sample),
         from_control=sum(asked.pairs[index].control is not None for index in sample),

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from pyarrow import ArrowException
 
 from negprobe.attention import COMPARED, METRICS
 from negprobe.base.arguments import checked
 from negprobe.base.errors import NegprobeError
-from negprobe.base.files import check_file, read_bytes
+from negprobe.base.files import read_bytes
 from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.patching import Circuit
+from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.formats import checked_format
+from negprobe.study.reading import damaged, read_table
 
 _NUMBERS = {
     "pairs": ("pair",),
@@ -99,6 +100,12 @@ class SavedStudy:
         return len(self.manifest["model"].get("labels", ())) == 1
 
     @property
+    def objective(self) -> str:
+        """What its patches moved: "default" for the model's default objective."""
+        # Studies of earlier versions had no other.
+        return str(self.manifest.get("objective", DEFAULT_OBJECTIVE))
+
+    @property
     def seed(self) -> int:
         """The seed of its intervals and tests."""
         return int(self.manifest["seed"])
@@ -127,17 +134,17 @@ def read_study(folder: str | Path) -> SavedStudy:
     # The manifest is written last: another count is that of a study that was broken off.
     if len(tables["pairs"]) != manifest["data"]["pairs"]:
         why = f"it has {len(tables['pairs'])} pairs and manifest.json {manifest['data']['pairs']}"
-        raise _damaged(folder / "pairs.parquet", why)
+        raise damaged(folder / "pairs.parquet", why)
     known = set(tables["pairs"]["pair"])
     for name, table in tables.items():
         if not set(table["pair"]) <= known:
-            raise _damaged(folder / f"{name}.parquet", "it has pairs that pairs.parquet has not")
+            raise damaged(folder / f"{name}.parquet", "it has pairs that pairs.parquet has not")
         for axis in {"layer", "head"} & set(_NUMBERS[name]):
             # No range is made of the number before it is compared: a damaged one may be of any size.
             found, size = set(table[axis]), manifest["model"][f"{axis}s"]
             all_there = len(found) == size if name == "metrics" else True
             if not all_there or any(not 0 <= index < size or index != int(index) for index in found):
-                raise _damaged(folder / f"{name}.parquet", f"it has other {axis}s than the model's {size}")
+                raise damaged(folder / f"{name}.parquet", f"it has other {axis}s than the model's {size}")
     circuit = Circuit.load(folder / "circuit.json") if manifest["data"]["searched"] > 0 else None
     return SavedStudy(folder=folder, manifest=manifest, circuit=circuit, **tables)
 
@@ -184,7 +191,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         for part, names in _MANIFEST.items():
             missing = [name for name in names if name not in manifest[part]]
             if missing:
-                raise _damaged(path, f"its {part} has no {', '.join(missing)}")
+                raise damaged(path, f"its {part} has no {', '.join(missing)}")
         numbers = [manifest["seed"], *(manifest["model"][name] for name in ("layers", "heads"))]
         numbers += [manifest["data"][name] for name in ("pairs", "answered", "patched", "searched")]
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -194,39 +201,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise NegprobeError(f"{path} cannot be read: {error}.") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"it is no manifest of a study ({error!r})") from error
+        raise damaged(path, f"it is no manifest of a study ({error!r})") from error
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise _damaged(path, "its seed, and the counts of its model and data, are not all whole numbers")
+        raise damaged(path, "its seed, and the counts of its model and data, are not all whole numbers")
     if not isinstance(getattr(torch, str(manifest["model"]["dtype"]), None), torch.dtype):
-        raise _damaged(path, f"its model has no known dtype but {quoted(manifest['model']['dtype'])}")
+        raise damaged(path, f"its model has no known dtype but {quoted(manifest['model']['dtype'])}")
     return manifest
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
-    try:
-        check_file(path)
-        table = pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise NegprobeError(
-            f"{folder} lacks the table {path.name} that a study writes; run the study again."
-        ) from error
-    except (ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    missing = [column for column in (*_NUMBERS[name], *_WORDS[name]) if column not in table.columns]
-    if missing:
-        raise _damaged(path, f"it has no column {', '.join(missing)}")
+    absent = f"{folder} lacks the table {path.name} that a study writes; run the study again."
+    table = read_table(path, (*_NUMBERS[name], *_WORDS[name]), absent=absent)
     for column in _NUMBERS[name]:
         if not pd.api.types.is_numeric_dtype(table[column]) and len(table):
-            raise _damaged(path, f"its column {column} holds no numbers")
+            raise damaged(path, f"its column {column} holds no numbers")
     for column in _WORDS[name]:
         cells = table[column].dropna()
         if len(cells) and not pd.api.types.is_string_dtype(cells):
-            raise _damaged(path, f"its column {column} holds no text")
+            raise damaged(path, f"its column {column} holds no text")
     if table.duplicated(_KEYS[name]).any():
-        raise _damaged(path, f"two of its rows have the same {', '.join(_KEYS[name])}")
+        raise damaged(path, f"two of its rows have the same {', '.join(_KEYS[name])}")
     return table
-
-
-def _damaged(path: Path, why: str) -> NegprobeError:
-    return NegprobeError(f"{path} is damaged: {why}. Run the study again.")

@@ -4,8 +4,8 @@ Each stage measures one dataset on the pairs that have what it needs. To add a s
 any other measurement, add a `Stage` to `STAGES`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
-from negprobe.patching import DIRECTIONS, Direction, Patch, objective_values, patch, patch_sweep
+from negprobe.patching import DIRECTIONS, Direction, Objective, Patch, objective_values, patch, patch_sweep
 from negprobe.statements import ROLES, StatementPair
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
@@ -62,6 +62,14 @@ class Sweep(Stage):
     direction: Direction
 
 
+def with_objective(stage: Stage, objective: Objective) -> Stage:
+    """The stage with another objective than the model's default; a stage that patches nothing is left as it is."""
+    if stage.needs != "swap":
+        return stage
+    measure: Callable[..., xr.Dataset] = stage.measure
+    return replace(stage, measure=partial(measure, objective=objective))
+
+
 @unknown_words_reported()
 def _metrics(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
     return AttentionProbe(model).metrics(pairs)
@@ -77,20 +85,29 @@ def _answers(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset
     return objective_values(model, pairs).rename_axis("pair").to_xarray()
 
 
-def _knock_out_sets(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
-    chosen = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
-    chosen |= {
-        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out")
-        for layer in range(model.cfg.n_layers)
+def knock_out_patches(n_layers: int) -> dict[str, Patch]:
+    """The knock-outs of the cue by name: in every layer and at every query, in one layer, or at the queries of a role.
+
+    The names are the coordinate `patch` of the measured dataset.
+    """
+    patches = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
+    patches |= {
+        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out") for layer in range(n_layers)
     }
-    chosen |= {
+    return patches | {
         f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
         for role in ROLES
         if role != "cue"
     }
-    found = patch(model, pairs, list(chosen.values()), together=False, direction="denoising")
-    return found.assign_coords(patch=list(chosen))
+
+
+def _knock_out_sets(
+    model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
+) -> xr.Dataset:
+    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
+    patches = knock_out_patches(model.cfg.n_layers)
+    found = patch(model, pairs, list(patches.values()), together=False, direction="denoising", objective=objective)
+    return found.assign_coords(patch=list(patches))
 
 
 def _sweep(site: str, by: Literal["head", "role"], direction: Direction) -> Sweep:

@@ -1,151 +1,47 @@
-"""Every number that a study states, computed once, as one tidy table; `views` formats its rows."""
+"""Every number that a study states, computed once, as rows of one tidy table."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from negprobe.attention import COMPARED
+from negprobe.attention import COMPARED, METRICS, HeadReading, StatementAttention
 from negprobe.base.arguments import checked
-from negprobe.base.errors import NegprobeError
-from negprobe.base.files import check_file, whole_file
-from negprobe.base.reprs import short_repr
 from negprobe.behaviour import share
-from negprobe.patching import averages, mean_effect
-from negprobe.patching.effects import one_name
-from negprobe.statements import ROLES
-from negprobe.statistics import ALPHA, agreement, rank_correlation, survivors
-from negprobe.study.results import Mechanism, StudyResults
+from negprobe.patching import averages
+from negprobe.patching.circuits import Circuit
+from negprobe.statistics import ALPHA, agreement, effects_table, rank_correlation, survivors
+from negprobe.study.results import StudyResults
+from negprobe.study.stages import knock_out_patches
+from negprobe.study.summary_table import NO_CUE, Row, StudySummary, summary_of
 
-SUMMARY = "summary.parquet"
-"""The file of a summary in the folder of its study."""
-
-SUBJECT = ("site", "direction", "metric", "compared", "layer", "head", "role", "part", "group")
-"""The columns that say what a row is about; those that do not apply are empty."""
-
-_FORMAT = 1
-_FORMAT_KEY = b"negprobe.summary.format"
 _N_NAMED = 3
 _N_WORDS = 12
-_INTEGERS = ("layer", "head", "hits", "n")
-_NUMBERS = ("estimate", "low", "high", "effect_size", "p", "q", "p_max_t")
-_COLUMNS = ("statistic", *SUBJECT, "estimate", "low", "high", "effect_size", "hits", "n", "p", "q", "p_max_t", "note")
-
-Row = Mapping[str, object]
-
-
-@dataclass(frozen=True, repr=False)
-class StudySummary:
-    """What a study states, a row each.
-
-    Attributes:
-        table: `statistic` names the number; `SUBJECT` says what it is about. `estimate` has the 95 % interval `low` to
-            `high`; `hits` of `n` are counts, `n` alone the number of pairs (or heads); `effect_size`, `p`, `q` and
-            `p_max_t` are those of `statistics.effect_tests`; `note` is text. Rows of one statistic that form a ranking
-            are in its order.
-    """
-
-    table: pd.DataFrame
-
-    __repr__ = short_repr
-
-    def rows(self, statistic: str, **subject: object) -> pd.DataFrame:
-        """The rows of a statistic, optionally of one subject, such as `rows("swap", site="z")`; empty if none."""
-        chosen = self.table["statistic"] == statistic
-        for name, value in subject.items():
-            chosen &= (self.table[name] == value).fillna(False)
-        return self.table[chosen]
-
-    def row(self, statistic: str, **subject: object) -> pd.Series | None:
-        """The first of these rows; None if there is none."""
-        found = self.rows(statistic, **subject)
-        return None if found.empty else found.iloc[0]
-
-
-_MADE: WeakKeyDictionary[StudyResults, StudySummary] = WeakKeyDictionary()
 
 
 @checked
 def summarize(results: StudyResults) -> StudySummary:
-    """Every number that the report and the command line state of a study, with the study's own seed.
+    """Every number that the report and the command line state about a study, with the study's own seed.
 
-    It is made once for each `results`: tables, figures, captions and sentences share its intervals.
+    `results.summary` computes it once: tables, figures, captions and sentences share its intervals.
     """
-    if results not in _MADE:
-        parts = (_pairs, _answers, _attention_changes, _effects, _cue_shares, _replicated, _patched, _mechanism)
-        _MADE[results] = StudySummary(_table([row for part in parts for row in part(results)]))
-    return _MADE[results]
-
-
-def _table(rows: Sequence[Row]) -> pd.DataFrame:
-    table = pd.DataFrame(rows).reindex(columns=list(_COLUMNS))
-    text = [name for name in _COLUMNS if name not in (*_INTEGERS, *_NUMBERS)]
-    types = dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(text, "str")
-    return table.astype(dict.fromkeys(text, object)).fillna(dict.fromkeys(text, "")).astype(types)
-
-
-@checked
-def write_summary(summary: StudySummary, folder: str | Path) -> None:
-    """Write `summary.parquet` into the folder of a study.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    table = pa.Table.from_pandas(summary.table, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _FORMAT_KEY: str(_FORMAT).encode()})
-    with whole_file(Path(folder) / SUMMARY) as part:
-        pq.write_table(table, part)
-
-
-@checked
-def read_summary(folder: str | Path) -> StudySummary:
-    """Read the summary from the folder of a study.
-
-    Raises:
-        NegprobeError: if the folder has no summary, as studies of earlier versions, or it is damaged or of a newer
-            format.
-    """
-    path = Path(folder) / SUMMARY
-    try:
-        check_file(path)
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise NegprobeError(
-            f"{folder} has no {SUMMARY}: it is not the folder of a study, or an earlier version of negprobe wrote it. "
-            "Run the study again."
-        ) from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise NegprobeError(f"{path} is damaged: {error}. Run the study again.") from error
-    version = (table.schema.metadata or {}).get(_FORMAT_KEY, b"none").decode(errors="replace")
-    if version != str(_FORMAT):
-        raise NegprobeError(
-            f"{path} has format {version}, but this version of negprobe reads format {_FORMAT}. Update negprobe, or "
-            "run the study again."
-        )
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise NegprobeError(f"{path} is damaged: it is missing columns {', '.join(missing)}. Run the study again.")
-    return StudySummary(table.to_pandas())
-
-
-def attention_to_cue(results: StudyResults, patched: xr.Dataset) -> xr.DataArray:
-    """The share of its value-weighted attention that a word of a patched counterfactual gives the cue, head by head."""
-    shares = results.metrics["norm_to_cue"].sel(compared="counterfactual", drop=True)
-    return shares.sel(pair=patched["pair"].values).mean("pair")
+    parts = (
+        *(_pairs, _answers, _attention_changes, _effects, _cue_shares, _replicated, _patched, _mechanism),
+        *(_metric_means, _largest_effects, _contributions, _example),
+    )
+    return summary_of(row for part in parts for row in part(results))
 
 
 def _pairs(results: StudyResults) -> Iterator[Row]:
     """What was left out of the study."""
     n = len(results.pairs)
     yield {"statistic": "pairs", "estimate": n}
+    yield {"statistic": "layers", "estimate": results.cfg.n_layers}
+    yield {"statistic": "heads_per_layer", "estimate": results.cfg.n_heads}
     yield from ({"statistic": "note", "note": note} for note in results.notes)
     for statistic, reasons in (("left_out", results.dropped), ("not_patchable", results.unpatched)):
         if reasons:
@@ -170,26 +66,34 @@ def _answers(results: StudyResults) -> Iterator[Row]:
     controlled = answers["control"].dropna()
     if kind == "embedding":
         cosines = 1 - answers["original"]
-        yield {"statistic": "cosine", **_mean(cosines.to_numpy(), seed)}
+        yield {"statistic": "cosine", **mean_row(cosines.to_numpy(), seed)}
         yield {"statistic": "cosine_range", "low": cosines.min(), "high": cosines.max()}
         if len(controlled):
-            yield {"statistic": "control_nearer", **_share(controlled > 0)}
+            yield {"statistic": "control_nearer", **share_row(controlled > 0)}
     elif kind == "score":
         change = answers["counterfactual"] - answers["original"]
-        yield {"statistic": "score_change", **_mean(change.to_numpy(), seed)}
+        yield {"statistic": "score_change", **mean_row(change.to_numpy(), seed)}
         for side in ("original", "counterfactual", "control"):
             scores = answers[side].dropna()
             if len(scores):
                 yield {"statistic": "score", "compared": side, "estimate": scores.mean(), "n": len(scores)}
     elif kind == "own label":
         changed = np.repeat([True, False], [len(answers), len(results.same_labels)])
-        yield {"statistic": "label_changed", **_share(changed)}
+        yield {"statistic": "label_changed", **share_row(changed)}
     else:
-        right = {"original": answers["original"] > 0, "counterfactual": answers["counterfactual"] < 0}
-        right |= {"both": right["original"] & right["counterfactual"], "control": controlled > 0}
-        for side, hits in right.items():
-            if len(hits):
-                yield {"statistic": "right", "compared": side, **_share(hits)}
+        yield from _right("right", answers)
+        groups = sorted(answers.groupby("cue"), key=lambda named: -len(named[1]))
+        for cue, group in groups:
+            yield from _right("right_of_cue", group, cue=str(cue) or NO_CUE)
+
+
+def _right(statistic: str, answers: pd.DataFrame, **subject: str) -> Iterator[Row]:
+    """The shares of pairs with the right answer: to each statement, and to original and counterfactual together."""
+    right = {"original": answers["original"] > 0, "counterfactual": answers["counterfactual"] < 0}
+    right |= {"both": right["original"] & right["counterfactual"], "control": answers["control"].dropna() > 0}
+    for side, hits in right.items():
+        if len(hits):
+            yield {"statistic": statistic, "compared": side, **subject, **share_row(hits)}
 
 
 def _kind_of_answer(results: StudyResults) -> str:
@@ -212,17 +116,17 @@ def _attention_changes(results: StudyResults) -> Iterator[Row]:
     else:
         yield {"statistic": "untestable", "note": results.tests.attrs["untestable"]}
         mean = change.dropna("pair", how="any").mean("pair").sel(compared=list(COMPARED))
-    for layer, head in _largest(mean.sel(compared="counterfactual", drop=True)):
+    for layer, head in _largest(mean.sel(compared="counterfactual", drop=True), _N_NAMED):
         for side in mean["compared"].values:
             value = float(mean.sel(compared=side, layer=layer, head=head))
             yield {"statistic": "attention_change", "compared": side, "layer": layer, "head": head, "estimate": value}
 
 
-def _largest(values: xr.DataArray) -> list[tuple[int, int]]:
-    """Layer and head of the largest values, the largest first."""
-    cells = values.stack(cell=("layer", "head"))
-    order = np.argsort(-cells.fillna(-np.inf).values, kind="stable")[:_N_NAMED]
-    return [(int(layer), int(head)) for layer, head in cells["cell"].values[order]]
+def _largest(values: xr.DataArray, n: int = 1) -> list[tuple[Any, ...]]:
+    """The coordinates of the values furthest from 0, the furthest first, in the order of the dimensions."""
+    order = np.argsort(-np.nan_to_num(np.abs(values.values), nan=-np.inf), axis=None, kind="stable")[:n]
+    cells = zip(*np.unravel_index(order, values.shape), strict=True)
+    return [tuple(values[dim].values[at].item() for dim, at in zip(values.dims, cell, strict=True)) for cell in cells]
 
 
 def _effects(results: StudyResults) -> Iterator[Row]:
@@ -230,18 +134,10 @@ def _effects(results: StudyResults) -> Iterator[Row]:
     tests = results.tests
     if tests is None:
         return
-    n_heads = tests.sizes["layer"] * tests.sizes["head"]
-    yield {"statistic": "tests", "hits": int((tests["n"] > 0).sum()), "n": int(tests["n"].max())}
-    yield {"statistic": "tested_metrics", "estimate": tests.sizes["metric"]}
+    yield from effect_rows(tests)
     if "resolution" in tests.attrs:
         yield {"statistic": "resolution", "note": tests.attrs["resolution"]}
-    for criterion in ("q", "p_max_t"):
-        hits = int((tests[criterion] <= ALPHA).any("metric").sum())
-        yield {"statistic": "responding_heads", "part": criterion, "hits": hits, "n": n_heads}
-    numbers = ["metric", "layer", "head", "low", "high", "effect_size", "n", "p", "q", "p_max_t"]
-    passing = survivors(tests).drop_duplicates(["layer", "head"]).head(_N_NAMED)
-    for row in passing.to_dict("records"):
-        yield {"statistic": "strongest_effect", "estimate": row["effect"], **{name: row[name] for name in numbers}}
+    n_heads = tests.sizes["layer"] * tests.sizes["head"]
     raw, weighted = "attention_to_cue", "norm_to_cue"
     found = agreement(tests, raw, weighted)
     both = {"metric": raw, "compared": weighted}
@@ -249,6 +145,44 @@ def _effects(results: StudyResults) -> Iterator[Row]:
     yield {"statistic": "opposite_signs", **both, "hits": len(found.disagreeing), "n": n_heads}
     for row in found.disagreeing.head(_N_NAMED).to_dict("records"):
         yield {"statistic": "opposite_sign", **both, "layer": row["layer"], "head": row["head"]}
+
+
+def effect_rows(tests: xr.Dataset) -> Iterator[Row]:
+    """How many heads pass the tests, and which have the most regular effects, each by its clearest metric."""
+    n_heads = tests.sizes["layer"] * tests.sizes["head"]
+    yield {"statistic": "tests", "hits": int((tests["n"] > 0).sum()), "n": int(tests["n"].max())}
+    yield {"statistic": "tested_metrics", "estimate": tests.sizes["metric"]}
+    for criterion in ("q", "p_max_t"):
+        hits = int((tests[criterion] <= ALPHA).any("metric").sum())
+        yield {"statistic": "responding_heads", "part": criterion, "hits": hits, "n": n_heads}
+    clearest = effects_table(tests).sort_values("effect_size", key=lambda size: -size.abs(), kind="stable")
+    for row in clearest.drop_duplicates(["layer", "head"]).to_dict("records"):
+        yield {"statistic": "clearest_effect", **_tested(row)}
+    passing = survivors(tests).drop_duplicates(["layer", "head"]).head(_N_NAMED)
+    for row in passing.to_dict("records"):
+        yield {"statistic": "strongest_effect", **_tested(row)}
+
+
+def largest_effect_rows(tests: xr.Dataset) -> Iterator[Row]:
+    """For each metric, the head with the largest effect, and how many heads pass on this metric."""
+    for metric in tests["metric"].values:
+        of_metric = tests.sel(metric=metric)
+        if bool(of_metric["effect"].notnull().any()):
+            layer, head = _largest(of_metric["effect"].transpose("layer", "head"))[0]
+            cell = of_metric.sel(layer=layer, head=head)
+            row = {name: float(cell[name]) for name in ("effect", *_TESTED)}
+            yield {"statistic": "largest_effect", **_tested(row | {"metric": metric, "layer": layer, "head": head})}
+            passing = (of_metric["q"] <= ALPHA).values
+            counts = {"hits": int(passing.sum()), "n": passing.size}
+            yield {"statistic": "responding_heads_of_metric", "metric": metric, "part": "q", **counts}
+
+
+_TESTED = ("low", "high", "effect_size", "n", "p", "q", "p_max_t")
+
+
+def _tested(row: Mapping[Any, object]) -> Row:
+    """A row of `statistics.effects_table` as a row of the summary."""
+    return {"estimate": row["effect"], **{name: row[name] for name in ("metric", "layer", "head", *_TESTED)}}
 
 
 def _cue_shares(results: StudyResults) -> Iterator[Row]:
@@ -288,11 +222,19 @@ def _patched(results: StudyResults) -> Iterator[Row]:
     n = len(results.patched)
     yield {"statistic": "patched", "hits": n, "n": len(results.answers)}
     yield {"statistic": "from_control", "hits": results.from_control, "n": n}
-    resid = results.patching["resid_pre", "denoising"]
-    yield {"statistic": "affirmative_run", "note": one_name(resid["source_run"])}
-    yield {"statistic": "near_zero_gap", "hits": len(mean_effect(resid).attrs["near_zero_gap"]), "n": n}
+    yield {"statistic": "from_original", "hits": n - results.from_control, "n": n}
+    resid = results.mean_effects["resid_pre", "denoising"]
+    yield {"statistic": "affirmative_run", "note": str(resid["source_run"].item())}
+    yield {"statistic": "near_zero_gap", "hits": len(resid.attrs["near_zero_gap"]), "n": n}
     for (site, direction), patched in results.patching.items():
         yield from _averages("swap", patched, results.seed, site=site, direction=direction)
+    for way, effects in results.position_effects.items():
+        if bool(effects.notnull().any()):
+            layer, position = _largest(effects.transpose("layer", "position"))[0]
+            cell = effects.sel(layer=layer, position=position)
+            token = str(cell["token"].item())
+            subject = {"site": "resid_pre", "direction": way, "layer": layer}
+            yield {"statistic": "largest_position_swap", **subject, "estimate": float(cell), "note": token}
 
 
 def _mechanism(results: StudyResults) -> Iterator[Row]:
@@ -301,19 +243,21 @@ def _mechanism(results: StudyResults) -> Iterator[Row]:
     if found is None:
         return
     yield from _averages("knock_out", found.knock_out, results.seed)
-    # The names that `stages.KNOCK_OUT_SETS` gives the sets.
-    cuts: dict[object, Row] = {f"layer {layer}": {"layer": layer} for layer in range(results.cfg.n_layers)}
-    cuts |= {f"at {role}": {"role": role} for role in ROLES}
+    sets = knock_out_patches(results.cfg.n_layers)
     for row in _averages("knock_out_set", found.knock_out_sets, results.seed):
-        yield {**row, **cuts.get(row["part"], {})}
+        cut = sets[str(row["part"])]
+        yield {**row, "layer": cut.layer, "role": cut.role or ""}
     if ("z", "denoising") in results.patching:
         yield from _attending_and_mattering(results)
-    yield from _circuit(found)
+    if found.circuit is None:
+        yield {"statistic": "no_circuit", "note": found.no_circuit}
+    else:
+        yield from circuit_rows(found.circuit)
+        yield from _reading_rows(found.stories)
 
 
 def _attending_and_mattering(results: StudyResults) -> Iterator[Row]:
-    patched = results.patching["z", "denoising"]
-    effects, attention = mean_effect(patched).values, attention_to_cue(results, patched).values
+    effects, attention = results.mean_effects["z", "denoising"].values, results.attention_to_cue.values
     both = np.isfinite(effects) & np.isfinite(attention)
     correlation, p = rank_correlation(effects[both], attention[both])
     yield {"statistic": "attention_and_effect", "estimate": correlation, "p": p, "n": int(both.sum())}
@@ -324,11 +268,8 @@ def _attending_and_mattering(results: StudyResults) -> Iterator[Row]:
         yield {"statistic": "effect_rank_of_most_attending", **cell, "estimate": rank, "n": effects.size}
 
 
-def _circuit(found: Mechanism) -> Iterator[Row]:
-    circuit = found.circuit
-    if circuit is None:
-        yield {"statistic": "no_circuit", "note": found.no_circuit}
-        return
+def circuit_rows(circuit: Circuit) -> Iterator[Row]:
+    """A circuit's size and members, its faithfulness, and how complete and minimal it is."""
     low, high = circuit.interval
     n_search = {"n": circuit.n_search}
     yield {"statistic": "circuit", "hits": len(circuit), "n": len(circuit.scores), "note": circuit.ablation}
@@ -355,19 +296,108 @@ def _circuit(found: Mechanism) -> Iterator[Row]:
     yield {"statistic": "cmd", "estimate": circuit.cmd}
 
 
+def _metric_means(results: StudyResults) -> Iterator[Row]:
+    """Each metric of original against counterfactual, averaged over pairs, for every head."""
+    means = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True).mean("pair").to_dataframe()
+    for row in means.reset_index().to_dict("records"):
+        cell = {"layer": row["layer"], "head": row["head"]}
+        yield from ({"statistic": "metric_mean", "metric": name, **cell, "estimate": row[name]} for name in METRICS)
+
+
+def _largest_effects(results: StudyResults) -> Iterator[Row]:
+    """The largest effect on each metric, and the metric with the largest effect size of any head."""
+    if results.tests is None:
+        return
+    yield from largest_effect_rows(results.tests)
+    sizes = results.tests["effect_size"]
+    if bool(sizes.notnull().any()):
+        metric, layer, head = _largest(sizes.transpose("metric", "layer", "head"))[0]
+        cell = {"metric": metric, "layer": layer, "head": head}
+        yield {"statistic": "clearest_metric", **cell, "effect_size": float(sizes.sel(**cell))}
+
+
+def _contributions(results: StudyResults) -> Iterator[Row]:
+    """All heads of a layer together, and how far they look."""
+    shares = results.cue_shares
+    if bool(shares.notnull().any()):
+        mean = shares.sel(compared="counterfactual", drop=True).mean("pair")
+        measure, layer = _largest(mean.transpose("measure", "layer"))[0]
+        largest = float(mean.sel(measure=measure, layer=layer))
+        yield {"statistic": "largest_cue_share", "metric": measure, "layer": layer, "estimate": largest}
+    distance = results.metrics["attention_distance"].mean(("pair", "head"))
+    for layer in dict.fromkeys(distance["layer"].values[[0, -1]].tolist()):
+        value = float(distance.sel(layer=layer))
+        yield {"statistic": "attention_distance", "layer": layer, "estimate": value}
+    change = results.metrics["output_change_by_role"].sel(compared="counterfactual", drop=True).mean(("pair", "head"))
+    if bool(change.notnull().any()):
+        layer, role = _largest(change.transpose("layer", "role"))[0]
+        largest = float(change.sel(layer=layer, role=role))
+        yield {"statistic": "largest_output_change", "layer": layer, "role": role, "estimate": largest}
+
+
+def _example(results: StudyResults) -> Iterator[Row]:
+    """The head that is shown in full, and its largest attention weights in the first example."""
+    layer, head = _shown_head(results)
+    yield {"statistic": "shown_head", "layer": layer, "head": head}
+    example = results.examples[0]
+    for side, attention in (("original", example.original), ("counterfactual", example.counterfactual)):
+        weight, where = _attended(attention, layer, head)
+        cell = {"compared": side, "layer": layer, "head": head}
+        yield {"statistic": "largest_weight", **cell, "estimate": weight, "note": where}
+
+
+def _shown_head(results: StudyResults) -> tuple[Any, ...]:
+    """The head whose output alone restores most of the answer.
+
+    If nothing was patched: the head whose attention changes most for the negation, beyond the control if there is one.
+    """
+    effects = results.mean_effects.get(("z", "denoising"))
+    if effects is not None and bool(effects.notnull().any()):
+        # Shifted to be positive: the largest effect, not the one furthest from 0.
+        return _largest((effects - effects.min()).transpose("layer", "head"))[0]
+    if results.tests is not None:
+        return _largest(results.tests["effect"].sel(metric="mean_attention_diff").transpose("layer", "head"))[0]
+    change = results.metrics["mean_attention_diff"].sel(compared="counterfactual", drop=True).mean("pair")
+    return _largest(change.transpose("layer", "head"))[0]
+
+
+def _attended(attention: StatementAttention, layer: int, head: int) -> tuple[float, str]:
+    """The largest weight between two tokens, and which they are: "from 'open' to 'not'"."""
+    weights = attention.raw[layer, head]
+    query, key = divmod(int(weights.argmax()), weights.shape[-1])
+    tokens = attention.statement.tokens
+    return float(weights[query, key]), f"from {tokens[query]!r} to {tokens[key]!r}"
+
+
+def _reading_rows(stories: Sequence[HeadReading]) -> Iterator[Row]:
+    """What each head of the circuit reads: at the tokens of `role`, the tokens of the role in `part`."""
+    for story in stories:
+        for metric, reading in (("raw", story.raw), ("norm", story.norm)):
+            cell = {"layer": story.layer, "head": story.head, "role": reading.query, "part": reading.key}
+            for measured in ("raw", "norm", "even"):
+                row = {"statistic": f"reading_by_{metric}", "metric": measured, **cell}
+                yield {**row, "estimate": getattr(reading, measured), "n": reading.n}
+        if (change := story.change) is not None:
+            cell = {"layer": story.layer, "head": story.head, "role": change.query, "part": change.key}
+            for measured in ("raw", "norm"):
+                row = {"statistic": "reading_change", "metric": measured, "compared": change.base, **cell}
+                yield {**row, "estimate": getattr(change, measured), "n": change.n}
+
+
 def _averages(statistic: str, patched: xr.Dataset, seed: int, **subject: str) -> Iterator[Row]:
     names = {"effect": "estimate", "n_pairs": "n", "patch": "part"}
     table = averages(patched, seed=seed).dropna(subset="effect").rename(columns=names)
     yield from ({"statistic": statistic, **subject, **row} for row in table.to_dict("records"))
 
 
-def _share(hits: pd.Series | np.ndarray) -> Row:
+def share_row(hits: pd.Series | np.ndarray) -> Row:
+    """The share of hits with Wilson's 95 % interval."""
     counted = share(hits.tolist())
     interval = {"low": counted.low, "high": counted.high}
     return {"estimate": counted.share, **interval, "hits": counted.hits, "n": counted.n}
 
 
-def _mean(values: Float[np.ndarray, " pair"], seed: int) -> Row:
+def mean_row(values: Float[np.ndarray, " pair"], seed: int) -> Row:
     """The mean with its 95 % percentile bootstrap interval, which is NaN for fewer than two values."""
     low = high = np.nan
     if len(values) > 1:

@@ -25,7 +25,7 @@ from negprobe.statements.readers.plain import EXTRA
 from negprobe.statistics import effects_table
 from negprobe.study.formats import FORMAT
 from negprobe.study.results import Mechanism, StudyResults
-from negprobe.study.summary import SUMMARY, summarize, write_summary
+from negprobe.study.summary_table import SUMMARY, write_summary
 
 _PAIRS_IN_CHUNK = 128
 
@@ -58,7 +58,7 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
         for name, table in tables.items():
             with whole_file(out / f"{name}.parquet") as part:
                 _for_parquet(table).to_parquet(part, index=False)
-        write_summary(summarize(results), out)
+        write_summary(results.summary, out / SUMMARY)
         files.append(SUMMARY)
         if results.tests is not None:
             with whole_file(out / "negation_effects.nc") as part:
@@ -216,6 +216,7 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
             "unknown_words": list(results.unknown_words),
         },
         "seed": results.seed,
+        "objective": results.objective,
         "files": list(files),
         **versions(),
         "earlier_environments": [one for one in results.environments if one != versions()],

@@ -29,7 +29,7 @@ _METRICS = {
     "output_change": "change of head outputs",
     "diffusion": "spread of the change over words",
     "diffusion_distance": "distance of the change from the cue",
-    "all_heads_norm": "norm of what attention writes",
+    "all_heads_norm": "norm of the attention output",
     "residual": "with residual and LayerNorm",
     "zeroing": "value zeroing",
     "rollout": "attention rollout",
@@ -46,7 +46,7 @@ _UNITS = {
     "output_change": "relative change",
     "distance": "tokens",
 }
-_SITES = {
+_SITE_TITLES = {
     "embed": "the token embedding",
     "pos_embed": "the position embedding",
     "token_type_embed": "the segment embedding",
@@ -67,6 +67,14 @@ _SITES = {
     "resid_post": "the residual stream after the MLP",
     "normalized_resid_post": "the residual stream after the layer",
 }
+SITES = {
+    "resid_pre": "the residual stream before a layer",
+    "attn_out": "the output of a layer's attention",
+    "mlp_out": "the output of a layer's MLP",
+    "z": "one head's output z",
+}
+"""The activations at the sites that a study patches, in a sentence; a site without an entry is named as it is."""
+
 _DONE = {
     "swap": "Swapping {}",
     "zero": "Setting {} to zero",
@@ -142,7 +150,7 @@ def patching_title(effects: xr.DataArray) -> list[str]:
     site, how, key = (str(effects.attrs.get(name, "")) for name in ("site", "how", "key_role"))
     lines = []
     if site:
-        done = _DONE.get(how or "swap", f"{how}: {{}}").format(_SITES.get(site, site))
+        done = _DONE.get(how or "swap", f"{how}: {{}}").format(_SITE_TITLES.get(site, site))
         lines.append(f"{done} to {'the cue' if key == 'cue' else role_label(key)}" if how == "knock_out" else done)
     return [*lines, *runs_title(effects, swapped=how in ("", "swap"))]
 

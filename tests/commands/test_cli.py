@@ -241,7 +241,7 @@ def test_report_compares_two_studies(two_studies, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     page = (tmp_path / "new" / "ab.html").read_text(encoding="utf-8")
     assert "B − A" in page and "This comparison: command, seed and versions" in page
-    assert "A gets both statements of a pair right" in " ".join(result.output.split())
+    assert "A gives the right answer both without and with the negation" in " ".join(result.output.split())
     failed = run("report", two_studies[0], tmp_path / "new", "--out", tmp_path / "other.html")
     assert failed.exit_code == 1
     assert "is not the folder of a study" in " ".join(failed.output.split())

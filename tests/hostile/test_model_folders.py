@@ -440,14 +440,14 @@ def test_a_header_that_lies(folder: Path, changes: dict[str, Any]) -> None:
     header, data = _split((folder / WEIGHTS).read_bytes())
     header[BIAS] |= changes
     (folder / WEIGHTS).write_bytes(_joined(header, data))
-    assert "model.safetensors is broken or not there" in works_or_says(folder)
+    assert "model.safetensors is broken or missing" in works_or_says(folder)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**20, 2**27, 2**63, 2**64 - 1])
 def test_a_header_of_another_length(folder: Path, length: int) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", length) + content[8:])
-    assert "model.safetensors is broken or not there" in works_or_says(folder)
+    assert "model.safetensors is broken or missing" in works_or_says(folder)
 
 
 @settings(max_examples=80, suppress_health_check=list(HealthCheck))
@@ -537,7 +537,7 @@ def test_an_index_that_leads_elsewhere(shards: Path, good: Path, file: str) -> N
 def test_a_shard_that_is_missing_or_a_link_or_a_pipe(shards: Path, tmp_path: Path) -> None:
     shard = sorted(shards.glob("model-*.safetensors"))[1]
     shard.rename(tmp_path / "outside.safetensors")
-    assert f"{shard.name} is broken or not there" in works_or_says(shards)
+    assert f"{shard.name} is broken or missing" in works_or_says(shards)
     shard.symlink_to("../outside.safetensors")
     assert f"{shard.name!r} of {str(shards)!r} leads to" in works_or_says(shards)
     shard.unlink()

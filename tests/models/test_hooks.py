@@ -461,9 +461,9 @@ def test_blocks_that_are_skipped_do_not_run(bert: Case) -> None:
 
 @pytest.mark.parametrize("layer", [-N_LAYERS - 1, N_LAYERS + 1])
 def test_a_layer_that_is_not_there(bert: Case, layer: int) -> None:
-    with pytest.raises(InputError, match=f"stop_at_layer={layer}.*layers 0 to {N_LAYERS - 1}"):
+    with pytest.raises(InputError, match=f"stop_at_layer must be from -{N_LAYERS} to {N_LAYERS}.*got {layer}"):
         bert.ours(bert.tokens, stop_at_layer=layer)
-    with pytest.raises(InputError, match=f"start_at_layer={layer}"):
+    with pytest.raises(InputError, match=f"start_at_layer must be from -{N_LAYERS} to {N_LAYERS}.*got {layer}"):
         bert.ours(torch.zeros(1, 4, D_MODEL, dtype=torch.float64), start_at_layer=layer)
 
 

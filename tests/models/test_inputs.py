@@ -176,9 +176,9 @@ def test_a_mask_of_another_shape(bert: HookedEncoder, unchecked_shapes: None) ->
 
 
 def test_a_row_of_nothing_but_padding(bert: HookedEncoder) -> None:
-    with pytest.raises(InputError, match="no token but padding"):
+    with pytest.raises(InputError, match="consists of padding only"):
         bert(torch.tensor([[2, 5, 3], [0, 0, 0]]))
-    with pytest.raises(InputError, match="no token but padding"):
+    with pytest.raises(InputError, match="consists of padding only"):
         bert(torch.tensor([[2, 5, 3]]), one_zero_attention_mask=torch.zeros(1, 3, dtype=torch.long))
 
 

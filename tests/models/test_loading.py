@@ -389,7 +389,7 @@ def test_weights_of_another_shape(folder: Path) -> None:
 def test_a_missing_shard(tmp_path: Path) -> None:
     saved(tmp_path, max_shard_size="20KB")
     sorted(tmp_path.glob("model-*.safetensors"))[1].unlink()
-    with pytest.raises(ModelError, match=r"model-00002-of-.* is broken or not there"):
+    with pytest.raises(ModelError, match=r"model-00002-of-.* is broken or missing"):
         load(tmp_path)
 
 

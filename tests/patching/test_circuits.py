@@ -86,7 +86,7 @@ def two_heads(tokenizer):
 
 @pytest.fixture(scope="module")
 def found(masked_lm):
-    return find_circuit(masked_lm[1], SAME_LENGTH, threshold=0.8)
+    return find_circuit(masked_lm[1], SAME_LENGTH, direction="denoising", threshold=0.8)
 
 
 def hooked(model, pair, inside, direction, ablation, means):
@@ -222,7 +222,7 @@ def test_exact_scores_are_the_mean_effects_of_the_sweeps(masked_lm, found):
 def test_estimated_scores_are_those_of_attribution(masked_lm, ranking, steps):
     _, model = masked_lm
     pairs = [*PAIRS, *SAME_LENGTH]
-    circuit = find_circuit(model, pairs, ranking=ranking)
+    circuit = find_circuit(model, pairs, direction="denoising", ranking=ranking)
     seen, _ = circuits._split(pairs, 0.5, 0)
     estimate = {
         site: attribute(model, seen, sites=[site], by=by, direction="denoising", steps=steps)[site]
@@ -244,7 +244,7 @@ def test_estimated_scores_are_those_of_attribution(masked_lm, ranking, steps):
 def test_every_ranking_tells_live_heads_from_silenced_ones(ranking, effort):
     for model, truth in planted_models():
         pairs = [replace(pair, original=pair.control) for pair in planted_pairs(16)]
-        circuit = find_circuit(model, pairs, ranking=ranking, mlps=False, effort=effort)
+        circuit = find_circuit(model, pairs, direction="denoising", ranking=ranking, mlps=False, effort=effort)
         score = {(part.layer, part.head): abs(value) for part, value in circuit.scores.items()}
         assert min(score[head] for head in truth.live) > 1e-5, truth.name
         assert max(score[head] for head in truth.silenced) < 1e-9, truth.name
@@ -256,7 +256,9 @@ def test_every_ranking_tells_live_heads_from_silenced_ones(ranking, effort):
 @pytest.mark.parametrize("mlps", [True, False])
 @pytest.mark.parametrize("effort", ["fast", "thorough"])
 def test_the_search_finds_the_heads_that_are_there(two_heads, ablation, mlps, effort):
-    circuit = find_circuit(two_heads, SAME_LENGTH, ablation=ablation, mlps=mlps, threshold=0.999, effort=effort)
+    circuit = find_circuit(
+        two_heads, SAME_LENGTH, direction="denoising", ablation=ablation, mlps=mlps, threshold=0.999, effort=effort
+    )
     assert circuit.effort == effort
     assert set(circuit.components) == set(LIVE)
     assert len(circuit) == 2 and LIVE[0] in circuit and Component(0, 0) not in circuit
@@ -352,7 +354,13 @@ def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monke
     monkeypatch.setattr(circuits, "ablatable", spy)
     steps = []
     circuit = find_circuit(
-        model, SAME_LENGTH, held_out=1 / 3, seed=3, ablation="mean", progress=lambda *told: steps.append(told)
+        model,
+        SAME_LENGTH,
+        direction="denoising",
+        held_out=1 / 3,
+        seed=3,
+        ablation="mean",
+        progress=lambda *told: steps.append(told),
     )
     (searched, reference), (held_out, held_reference) = seen
     assert len(searched) == circuit.n_search == 8
@@ -369,7 +377,7 @@ def test_the_search_keeps_to_its_threshold_and_to_its_own_pairs(masked_lm, monke
     assert circuit.faithfulness == pytest.approx(faithfulness(unseen, [frozenset(circuit.components)])[0], abs=1e-12)
     assert {step for step, _, _ in steps} == {"ranking", "searching", "proving"}
     assert steps[-1][1] == steps[-1][2]
-    again = find_circuit(model, SAME_LENGTH, held_out=1 / 3, seed=3, ablation="mean")
+    again = find_circuit(model, SAME_LENGTH, direction="denoising", held_out=1 / 3, seed=3, ablation="mean")
     assert again == circuit
     pd.testing.assert_frame_equal(again.curve, circuit.curve)
 
@@ -493,18 +501,18 @@ def test_a_file_without_a_version_is_read_and_a_newer_one_refused(found, tmp_pat
     path = tmp_path / "circuit.json"
     found.save(path)
     content = json.loads(path.read_text())
-    assert content["format_version"] == 1
-    path.write_text(json.dumps(content | {"format_version": 2}))
-    with pytest.raises(PatchingError, match=r"has format 2 .* reads up to format 1; update negprobe"):
+    assert content["format_version"] == 2
+    path.write_text(json.dumps(content | {"format_version": 3}))
+    with pytest.raises(PatchingError, match=r"has format 3 .* reads up to format 2; update negprobe"):
         Circuit.load(path)
     for version in ("1", -1, None, [1]):
         path.write_text(json.dumps(content | {"format_version": version}))
         with pytest.raises(PatchingError, match=r"is not a circuit .*format version"):
             Circuit.load(path)
-    for name in ("format_version", "effort", "untried"):
+    for name in ("format_version", "effort", "untried", "base_run", "source_run"):
         del content[name]
     path.write_text(json.dumps(content))
-    assert Circuit.load(path) == replace(found, effort="thorough", untried="")
+    assert Circuit.load(path) == replace(found, effort="thorough", untried="", source_run="control or original")
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_find_circuit_saves_what_find_circuit_returns(tmp_path):
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     drawn = sorted(np.random.default_rng(0).permutation(len(builtin_pairs()))[:12])
     pairs = [from_control(complete(builtin_pairs()[index], model.tokenizer)) for index in drawn]
-    expected = find_circuit(model, pairs, ablation="mean", threshold=0.8)
+    expected = find_circuit(model, pairs, ablation="mean", direction="denoising", threshold=0.8)
     assert Circuit.load(tmp_path / "circuit.json").components == expected.components
     assert f"faithfulness {expected.faithfulness:.2f}" in done.stdout.replace("\n", " ")
     assert {path.name for path in tmp_path.glob("*.png")} == {"circuit.png", "faithfulness.png"}

@@ -61,7 +61,7 @@ def test_the_separator_of_the_header_is_that_of_the_file(write, separator, suffi
     path = write(f"a{suffix}", f"{named}original{separator}counterfactual\nIt is open.{separator}It is not open.\nx\n")
     loaded = load_pairs(path)
     assert loaded.pairs == (StatementPair("It is open.", "It is not open.", source="a"),)
-    assert f"line {4 if named else 3}: 1 cells under 2 columns" in loaded.dropped[0]
+    assert f"line {4 if named else 3}: 1 cells in a row of 2 columns" in loaded.dropped[0]
 
 
 def test_names_of_columns_are_read_in_any_writing_and_others_are_carried_along(write):
@@ -143,7 +143,7 @@ def test_a_limit_finds_pairs_behind_many_broken_rows_and_names_those_in_front(wr
     write("more/b.csv", HEADER + "x,u\nx,v\n")
     write("more/c.csv", "no pairs\n")
     loaded = load_pairs(tmp_path / "more", limit=3)
-    assert [pair.counterfactual for pair in loaded.pairs] == ["y", "z", "u"] and loaded.useless == ()
+    assert [pair.counterfactual for pair in loaded.pairs] == ["y", "z", "u"] and loaded.unusable_files == ()
 
 
 def test_a_foreign_text_is_of_an_unknown_format(write, tmp_path):

@@ -74,7 +74,7 @@ def test_a_clause_reads_and_means(clause, text, truth):
 
 def test_a_conclusion_is_about_the_clause_that_is_asked():
     assert grammar.conclusion(DOOR) == "The door is open. So the door is [MASK]."
-    both = grammar.conclusion(DOOR, TOWEL, asked=1, connective="but")
+    both = grammar.conclusion(DOOR, TOWEL, about=1, connective="but")
     assert both == "The door is open but my towel is dry. So my towel is [MASK]."
 
 

@@ -79,14 +79,14 @@ GOOD = StatementPair("x", "y", source="a")
     [
         ("a.csv", HEADER + "x,y\nx,\n", "line 3: The counterfactual of a pair is empty"),
         ("a.csv", HEADER + " , \nx,y\n", "line 2: The original of a pair is empty"),
-        ("a.csv", HEADER + "x,y,z\nx,y\n", "line 2: 3 cells under 2 columns"),
-        ("a.csv", HEADER + "x\nx,y\n", "line 2: 1 cells under 2 columns"),
+        ("a.csv", HEADER + "x,y,z\nx,y\n", "line 2: 3 cells in a row of 2 columns"),
+        ("a.csv", HEADER + "x\nx,y\n", "line 2: 1 cells in a row of 2 columns"),
         ("a.csv", HEADER + 'q,"y\nx,y\n', "line 2: .*quotes"),
         ("a.csv", HEADER + '"q"q,y\nx,y\n', "line 2: .*quotes"),
         ("a.csv", HEADER + 'x,y\nq,"y\n', "line 3: .*quotes"),
         ("a.csv", HEADER + "\n\"x\nx\",y,z\nx,y\n", "lines 3, 4: 3 cells"),
         ("a.csv", SPANS + "x,y z,1,\nx,y,,\n", "line 2: cue_start and cue_end are '1'"),
-        ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: .1, 9. of cue_spans is not"),
+        ("a.csv", SPANS + "x,y z,1,9\nx,y,,\n", "line 2: cue_spans contains .1, 9., which is not"),
         ("a.csv", SPANS + "x,y z,1.5,2\nx,y,,\n", "line 2: .*two whole numbers"),
         ("a.csv", SPANS[:-1] + ",cue_spans\nx,y z,0,1,\"((0, 1),)\"\nx,y,,,\n",
          "line 2: .*both cue_spans and cue_start"),
@@ -96,13 +96,13 @@ GOOD = StatementPair("x", "y", source="a")
         ("a.csv", HEADER + '"x" ,"y"\nx,y\n', "line 2: .*quotes"),
         ("a.csv", HEADER + 'x, "y" z\nx,y\n', "line 2: .*quotes"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original"\n', "line 2: not JSON"),
-        ("a.jsonl", '["x", "y"]\n{"original": "x", "counterfactual": "y"}\n', "line 1: .* is not an object"),
+        ("a.jsonl", '["x", "y"]\n{"original": "x", "counterfactual": "y"}\n', "line 1: .* is not a JSON object"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n\n{"original": "x"}\n', "line 3: .*'counterfactual'"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "y", '
          '"Cue": "", "cue": ""}',
-         "line 2: It has duplicate column.*'cue' .'Cue', 'cue';"),
+         "line 2: The object has duplicate column.*'cue' .'Cue', 'cue';"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": 3}\n',
-         "line 2: The counterfactual is 3; it has to be text"),
+         "line 2: The counterfactual is 3; it must be text"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": null}\n',
          "line 2: The counterfactual of a pair is empty"),
         ("a.jsonl", '{"original": "x", "counterfactual": "y"}\n{"original": "x", "counterfactual": "\\ud800"}\n',
@@ -148,7 +148,7 @@ def test_the_good_rows_are_read_whatever_stands_between_them(tmp_path_factory, l
 def test_rows_dropped_for_one_reason_are_named_together_and_counted(write):
     path = write("a.csv", HEADER + "x,y\n" + "x,\n" * 12)
     assert load_pairs(path).n_dropped == 12 and load_pairs(path, path).n_dropped == 24
-    assert load_pairs(path).useless == ()
+    assert load_pairs(path).unusable_files == ()
     assert load_pairs(path).dropped == (
         f"{path}, lines 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 2 more: The counterfactual of a pair is empty; "
         "give it at least one word.",
@@ -193,7 +193,7 @@ def test_text_in_another_encoding_is_named_as_such(write, suffix):
 def test_an_object_that_is_none_is_named_in_short(write):
     good = json.dumps({"original": "x", "counterfactual": "y"})
     (reason,) = load_pairs(write("a.jsonl", f'{good}\n"{"z" * 1000}"\n')).dropped
-    assert "is not an object" in reason and "z" * 100 not in reason
+    assert "is not a JSON object" in reason and "z" * 100 not in reason
 
 
 def test_a_path_that_is_not_there_or_has_nothing_to_read_is_an_error(tmp_path):
@@ -214,7 +214,7 @@ def test_several_paths_and_folders_give_pairs_that_know_their_data_set(write, tm
     loaded = load_pairs(first, second.parents[1])
     assert [pair.source for pair in loaded.pairs] == ["first", "second"]
     assert len(loaded.dropped) == 1 and "notes.csv is missing column" in loaded.dropped[0]
-    assert loaded.useless == loaded.dropped and loaded.n_dropped == 0
+    assert loaded.unusable_files == loaded.dropped and loaded.n_dropped == 0
 
 
 def test_a_text_about_the_data_beside_them_is_no_file_of_no_use(write, tmp_path):
@@ -223,4 +223,4 @@ def test_a_text_about_the_data_beside_them_is_no_file_of_no_use(write, tmp_path)
         write(name, "Downloaded from somewhere.\n")
     assert load_pairs(tmp_path) == LoadedPairs((GOOD,))
     write("other.txt", "Not about it.\n")
-    assert len(load_pairs(tmp_path).useless) == 1
+    assert len(load_pairs(tmp_path).unusable_files) == 1

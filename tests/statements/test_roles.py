@@ -64,5 +64,5 @@ def test_a_target_is_a_whole_word_and_taken_literally(bert):
 
 def test_a_span_without_a_token_is_an_error(bert):
     statement = tokenize("not open", bert)
-    with pytest.raises(StatementError, match="No token stands"):
+    with pytest.raises(StatementError, match="There is no token in"):
         roles(statement, bert, cue_spans=[(3, 4)])

@@ -71,9 +71,9 @@ def test_sentences_name_the_strongest_head_and_the_circuit(results, found):
     assert set(mechanism(summarize(results))) <= set(findings(summarize(results)))
 
 
-def test_every_head_of_the_circuit_has_its_story(found):
+def test_every_head_of_the_circuit_has_its_story(results, found):
     heads = [str(component) for component in sorted(found.circuit.components) if component.head is not None]
-    assert [re.match(r"\d+\.\d+", sentence)[0] for sentence in circuit_story(found)] == heads
+    assert [re.match(r"\d+\.\d+", sentence)[0] for sentence in circuit_story(found, results.summary)] == heads
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_circuit_and_knock_outs_are_kept(results, found, model, tmp_path):
     everywhere = found.knock_out_sets["patched"].sel(patch="everywhere").to_series()
     np.testing.assert_array_equal(rows.xs("everywhere", level="patch"), everywhere)
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "How the negation gets there" in report
+    assert "How the negation reaches the answer" in report
     beside = {path.name for path in tmp_path.iterdir()} - {"report.html"}
     assert "circuit.json" in beside
     assert all(f'<th scope="row">{name}</th>' in report for name in beside)
@@ -100,7 +100,7 @@ def test_too_few_pairs_give_a_reason_and_no_circuit(model, controlled):
     assert found.circuit is None and found.searched == ()
     assert f"at least {MIN_CIRCUIT_PAIRS} pairs" in found.no_circuit
     assert "there were few" in found.no_circuit
-    assert circuit_story(found) == []
+    assert found.stories == ()
 
 
 def search(model, pairs):

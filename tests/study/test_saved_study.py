@@ -94,7 +94,7 @@ def with_manifest(change):
         (with_manifest(lambda manifest: manifest.update(seed="none")), "not all whole numbers"),
         (with_manifest(lambda manifest: manifest["model"].update(dtype="float7")), "no known dtype"),
         (with_manifest(lambda manifest: manifest["data"].update(pairs=99)), "it has 10 pairs and manifest.json 99"),
-        (with_table("answers", lambda table: table.drop(columns="control")), "it has no column control"),
+        (with_table("answers", lambda table: table.drop(columns="control")), "it is missing columns control"),
         (with_table("answers", lambda table: table.assign(original="high")), "column original holds no numbers"),
         (with_table("answers", lambda table: pd.concat([table, table])), "two of its rows have the same pair"),
         (

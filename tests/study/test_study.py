@@ -21,6 +21,7 @@ from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
 from negprobe.study.tables import patching_table
 from negprobe.views import write_study
+from negprobe.views.labels import metric_name
 from negprobe.views.report.findings import findings, left_out
 
 TOO_LONG = StatementPair("The door is open. " * 40, "The door is not open. " * 40)
@@ -165,7 +166,7 @@ def test_contributions_are_measured_on_an_even_sample_where_texts_are_long_and_t
     sentences = " ".join(left_out(summarize(results)))
     assert "contributes was measured on 6 of 40 pairs with a cue, an even sample" in sentences
     report = write_study(results, tmp_path, "negprobe study").read_text(encoding="utf-8")
-    assert "6 of 40 pairs with a cue, an even sample" in report and "Curves over layers, one a measure" in report
+    assert "6 of 40 pairs with a cue, an even sample" in report and "Curves over layers, one for each measure" in report
     assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["data"]["contributions"] == 6
     table = pd.read_parquet(tmp_path / "cue_shares.parquet")
     assert sorted(set(table["pair"])) == list(measured)
@@ -282,7 +283,7 @@ def test_the_findings_name_the_heads_the_tables_name(results):
     sentences = " ".join(findings(summarize(results)))
     passing = survivors(results.tests)
     top = passing.iloc[0]
-    assert f"{int(top['layer'])}.{int(top['head'])} by {top['metric']} {top['effect']:+.3g}" in sentences
+    assert f"{int(top['layer'])}.{int(top['head'])} by {metric_name(top['metric'])} {top['effect']:+.3g}" in sentences
     n_heads = len(passing[passing["passes_q"]].drop_duplicates(["layer", "head"]))
     assert f"{n_heads} of 16 heads respond to the negation" in sentences
     back = mean_effect(results.patching["z", "denoising"])

@@ -13,9 +13,16 @@ from scipy import stats
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
 from negprobe.base.errors import NegprobeError
 from negprobe.study import read_summary, run_study, summarize
-from negprobe.study.summary import write_summary
+from negprobe.study.comparison import compare_studies
+from negprobe.study.saved import read_study
+from negprobe.study.summary_table import SUMMARY, summary_of, write_summary
 from negprobe.views import write_study
+from negprobe.views.report import comparison as comparison_page
+from negprobe.views.report import comparison_captions, comparison_findings
+from negprobe.views.report import report as study_page
+from negprobe.views.report.captions import study_pictures
 from negprobe.views.report.findings import answer, findings, left_out
+from negprobe.views.report.mechanism_findings import circuit_story
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def results(study_with_circuit):
 
 @pytest.fixture(scope="module")
 def summary(results):
-    return summarize(results)
+    return results.summary
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +67,13 @@ def test_shares_are_those_of_the_answers_with_wilsons_interval(results):
 def test_swaps_are_ratios_of_means_with_the_percentiles_of_drawn_pairs(results, summary, direction):
     patched = results.patching["z", direction]
     gap = (patched["source"] - patched["base"]).values
+    draws = np.random.default_rng(results.seed).integers(len(gap), size=(1000, len(gap)))
     for row in summary.rows("swap", site="z", direction=direction).to_dict("records"):
         moved = (patched["patched"].sel(layer=row["layer"], head=row["head"]) - patched["base"]).values * np.sign(gap)
         assert row["estimate"] == pytest.approx(moved.sum() / np.abs(gap).sum())
         assert row["n"] == len(gap)
-        found = stats.bootstrap(
-            (moved, np.abs(gap)),
-            lambda one, other, axis: one.sum(axis) / other.sum(axis),
-            paired=True,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        width = found.high - found.low
-        assert [row["low"], row["high"]] == pytest.approx([found.low, found.high], abs=0.15 * width + 1e-9)
+        ratios = [moved[draw].sum() / np.abs(gap)[draw].sum() for draw in draws]
+        assert [row["low"], row["high"]] == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=1e-9)
 
 
 def test_counts_of_heads_are_those_of_the_tests(results, summary):
@@ -127,16 +128,44 @@ def rank_alone(rank: re.Match[str]) -> str:
     return rank[0][:-2]
 
 
-@pytest.mark.parametrize("study", ["results", "few"])
-def test_every_number_of_every_sentence_is_in_a_row(study, request):
-    made = summarize(request.getfixturevalue(study))
-    known = formatted(made.table) | CONSTANTS
-    sentences = [*answer(made), *findings(made), *left_out(made)]
+def unknown_numbers(sentences: list[str], table: pd.DataFrame, texts: str = "") -> list[tuple[str, str]]:
+    """The numbers in sentences that no row has; those in `texts`, such as a model's name, are no numbers."""
+    known = formatted(table) | CONSTANTS | set(NUMBER.findall(texts))
     stated = [(number, sentence) for sentence in sentences for number in numbers(sentence)]
     assert len(stated) > 30
-    # How many more reasons the manifest lists, and how many pairs the rest are, are differences of two rows.
-    unknown = [(number, sentence) for number, sentence in stated if number not in known]
-    assert not [pair for pair in unknown if "more" not in pair[1] and "in the other" not in pair[1]]
+    return [pair for pair in stated if pair[0] not in known]
+
+
+@pytest.mark.parametrize("study", ["results", "few"])
+def test_every_number_of_every_sentence_is_in_a_row(study, request):
+    found = request.getfixturevalue(study)
+    made = found.summary
+    sentences = [*answer(made), *findings(made), *left_out(made), *circuit_story(found.mechanism, made)]
+    assert not unknown_numbers(sentences, made.table)
+
+
+@pytest.mark.parametrize("study", ["results", "few"])
+def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
+    found = request.getfixturevalue(study)
+    texts = study_pictures(found, dict.fromkeys(study_page.study_figures(found), b""))
+    sentences = [text for picture in texts.values() for text in (picture.alt, picture.caption)]
+    sentences += [study_page.data(found), *study_page.limits(found)]
+    assert not unknown_numbers(sentences, found.summary.table, found.cfg.model_name)
+
+
+def test_every_number_of_a_comparison_is_in_a_row(results, few, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
+    monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
+    other = run_study(model, results.pairs[5:], patch_pairs=20, circuit_pairs=50, seed=2)
+    for name, study in (("a", results), ("b", other)):
+        write_study(study, tmp_path / name, command="")
+    compared = compare_studies(read_study(tmp_path / "a"), read_study(tmp_path / "b"))
+    made = compared.summary
+    sentences = [*comparison_findings.answer(made), *comparison_page.limits(compared)]
+    sentences += [comparison_page.common_pairs(made)]
+    sentences += [text for texts in comparison_captions.comparison_texts(made).values() for text in texts]
+    assert any("share" in sentence and "random" in sentence for sentence in sentences)
+    assert not unknown_numbers(sentences, made.table)
 
 
 def test_a_number_that_no_row_has_is_found(summary):
@@ -144,15 +173,14 @@ def test_a_number_that_no_row_has_is_found(summary):
     assert not set(numbers("It is 77.123 [−3.21e-05, 12345%], 9876th.")) & known
 
 
-def test_the_intervals_of_a_study_are_drawn_once(results, monkeypatch):
+def test_the_intervals_of_a_study_are_drawn_once(results, summary, monkeypatch):
     def again(*_, **__):
         raise AssertionError("an interval was computed twice")
 
-    summary = summarize(results)
     monkeypatch.setattr("negprobe.study.summary.averages", again)
-    assert summarize(results) is summary
+    assert results.summary is summary
     with pytest.raises(AssertionError, match="twice"):
-        summarize(replace(results, seed=2))
+        summarize(results)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -166,11 +194,12 @@ def test_the_summary_is_saved_beside_the_tables_and_reads_back(results, summary,
 def test_a_folder_without_a_summary_or_with_another_format_says_what_to_do(summary, tmp_path):
     with pytest.raises(NegprobeError, match=r"has no summary.parquet.*Run the study again"):
         read_summary(tmp_path)
-    write_summary(summary, tmp_path)
-    path = tmp_path / "summary.parquet"
+    path = tmp_path / SUMMARY
+    write_summary(summary, path)
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"negprobe.summary.format": b"2"}), path)
-    with pytest.raises(NegprobeError, match=r"has format 2.*Update negprobe"):
+    newer = {**table.schema.metadata, b"negprobe.summary.format": b"3"}
+    pq.write_table(table.replace_schema_metadata(newer), path)
+    with pytest.raises(NegprobeError, match=r"has format 3.*up to 2. Update negprobe"):
         read_summary(tmp_path)
     pq.write_table(table.drop_columns("estimate"), path)
     with pytest.raises(NegprobeError, match="missing columns estimate"):
@@ -181,3 +210,18 @@ def test_a_folder_without_a_summary_or_with_another_format_says_what_to_do(summa
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(NegprobeError, match="format none"):
         read_summary(tmp_path)
+
+
+def test_a_summary_of_the_first_format_is_read(summary, tmp_path):
+    path = tmp_path / SUMMARY
+    write_summary(summary, path)
+    table = pq.read_table(path).drop_columns(["study", "cue"])
+    pq.write_table(table.replace_schema_metadata({b"negprobe.summary.format": b"1"}), path)
+    found = read_summary(tmp_path)
+    assert found.row("pairs")["estimate"] == summary.row("pairs")["estimate"]
+    assert set(found.table["study"]) == {""}
+
+
+def test_the_rows_of_one_study_of_a_comparison_are_those_of_its_own_summary():
+    made = summary_of([{"statistic": "pairs", "study": name, "estimate": n} for name, n in (("A", 3), ("B", 4))])
+    assert made.of("B").row("pairs", study="")["estimate"] == 4

@@ -24,6 +24,8 @@ def circuit_of(n_layers: int, n_heads: int, size: int) -> Circuit:
         model_name="a_model_$1",
         objective="logit_difference",
         direction="denoising",
+        base_run="counterfactual",
+        source_run="control",
         ablation="swap",
         ranking="exact",
         threshold=0.85,

@@ -154,6 +154,10 @@ CASES: dict[str, list[Case]] = {
         lambda: patching.save_results(empty, HERE / "x.parquet"),
         lambda: patching.save_results(sweep, HERE / "a\0b.nc"),
     ],
+    "read_results": [
+        lambda path=path: patching.read_results(HERE / path)
+        for path in ("no.nc", "a.csv", "a\0b.nc", ".", "words.nc", "tests.nc")
+    ],
     "agreement": [
         *each(patching.agreement, sweep, sweep, n_worst=[0, -1]),
         lambda: patching.agreement(sweep, by_role),
@@ -234,6 +238,9 @@ CASES: dict[str, list[Case]] = {
     ],
     "cosine_to": [sweeps(objective=patching.cosine_to(text)) for text in ("", "a " * 100, "a")],
     "objective_from": [sweeps(objective=patching.objective_from(lambda output, of: None))],
+    "objective_named": each(
+        partial(patching.objective_named, model), name=["", "x", "single_logit", "cosine:", "cosine:a", "cosine:\ud800"]
+    ),
     **{
         name: [
             sweeps(objective=getattr(patching, name)),
@@ -451,6 +458,9 @@ CASES |= {
     "original,counterfactual,target,foil\nThe door is [MASK].,The door is not [MASK].,open,closed\n"
 )
 circuit.save(HERE / "a.json")
+patching.save_results(sweep, HERE / "b.nc")
+(HERE / "words.nc").write_text("CDF\x01 words")
+tests.to_netcdf(HERE / "tests.nc", engine="scipy")
 PATCH = Patch("z", 0)
 ALIGNED = statements.align(tokenized, tokenized)
 WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -522,8 +532,10 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mean_effect": (patching.mean_effect, {"results": sweep}),
     "averages": (patching.averages, {"results": sweep, "n_resamples": 9, "confidence": 0.9, "seed": 0}),
     "save_results": (patching.save_results, {"results": sweep, "path": HERE / "a.nc"}),
+    "read_results": (patching.read_results, {"path": HERE / "b.nc"}),
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
+    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence"}),
     "default_objective": (patching.default_objective, {"model": model}),
     "find_circuit": (
         patching.find_circuit,
@@ -569,7 +581,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "pseudo_log_likelihoods": (behaviour.pseudo_log_likelihoods, {"model": model, "texts": ["a"], "batch_size": 2}),
     "read_gaps": (
         behaviour.read_gaps,
-        {"model": model, "texts": ["It is [MASK]."], "asked": [["a"]], "k": 1, "batch_size": 2},
+        {"model": model, "texts": ["It is [MASK]."], "words": [["a"]], "k": 1, "batch_size": 2},
     ),
     "read_predictions": (behaviour.read_predictions, {"path": HERE / "words.txt"}),
     "scored_sets": (behaviour.scored_sets, {"path": HERE / "pairs.csv"}),
@@ -591,7 +603,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
         | {"contribution_pairs": 0}
-        | {"circuit_effort": "fast", "seed": 0, "shards": None, "engine": None}
+        | {"circuit_effort": "fast", "objective": None, "seed": 0, "shards": None, "engine": None}
         | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),

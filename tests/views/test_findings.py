@@ -102,7 +102,7 @@ def test_one_logit_is_a_score_and_never_called_right(scored):
 @pytest.mark.usefixtures("without_figures")
 def test_scores_of_one_logit_are_not_compared_as_right_and_wrong(scored, tmp_path):
     write_study(scored[2], tmp_path / "study")
-    assert _answers_table(scored[2]) == ""
+    assert _answers_table(scored[2].summary) == ""
     study = read_study(tmp_path / "study")
     compared = compare_studies(study, study)
     assert compared.answers.empty and "gives a score" in compared.no_answers

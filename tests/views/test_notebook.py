@@ -38,7 +38,7 @@ def test_a_statement_shows_its_tokens_and_a_picture(comparison):
 
 def test_a_circuit_shows_its_sentence_and_a_picture():
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    circuit = find_circuit(model, builtin_pairs()[:8], ablation="mean")
+    circuit = find_circuit(model, builtin_pairs()[:8], ablation="mean", direction="denoising")
     shown = circuit._repr_html_()
     assert shown == circuit_summary(circuit)
     assert f"{len(circuit)} of 20 components" in shown

@@ -400,8 +400,8 @@ STORY = HeadReading(2, 1, CUE, CUE, ReadingChange("mask", "cue", "control", raw=
 
 def test_a_sentence_says_what_a_head_reads_where_with_its_numbers():
     assert head_sentence(STORY) == (
-        "2.1: at [MASK] it reads the cue (raw 0.41, after the values 0.62; an even share is 0.08; n = 40); that is "
-        "also what changes most against the control (raw +0.38, after the values +0.59; n = 38)."
+        "2.1: attention from [MASK] to the cue stands out most (raw 0.41, norm-weighted 0.62, uniform 0.08; n = 40). "
+        "The same attention changes most compared with the control (raw +0.38, norm-weighted +0.59; n = 38)."
     )
 
 
@@ -409,16 +409,16 @@ def test_a_sentence_says_where_the_values_turn_the_story_and_what_else_changes()
     raw = Reading("cls", "sep", raw=0.9, norm=0.1, even=0.125, n=40)
     change = ReadingChange("other", "affected", "original", raw=0.004, norm=-0.25, n=40)
     assert head_sentence(replace(STORY, raw=raw, change=change)) == (
-        "2.1: at [MASK] it reads the cue (raw 0.41, after the values 0.62; an even share is 0.08; n = 40); before the "
-        "values it stands out more that at the first token it reads the separator (raw 0.90, after the values 0.10; an "
-        "even share is 0.12; n = 40); what changes most against the original is that at the other tokens it reads less "
-        "of the affected word (raw +0.00, after the values −0.25; n = 40)."
+        "2.1: attention from [MASK] to the cue stands out most (raw 0.41, norm-weighted 0.62, uniform 0.08; n = 40). "
+        "In the raw weights, attention from the first token to the separator stands out most (raw 0.90, norm-weighted "
+        "0.10, uniform 0.12; n = 40). Attention from the other tokens to the affected word changes most compared with "
+        "the original (raw +0.00, norm-weighted −0.25; n = 40)."
     )
 
 
 def test_a_change_that_rounds_to_nothing_is_none():
     change = ReadingChange("mask", "cue", "control", raw=0.02, norm=-0.0049, n=38)
     assert head_sentence(replace(STORY, change=change)).endswith(
-        "n = 40); after the values it reads alike in the control."
+        "n = 40). Its norm-weighted attention is the same in the control."
     )
-    assert head_sentence(replace(STORY, change=None)).endswith("an even share is 0.08; n = 40).")
+    assert head_sentence(replace(STORY, change=None)).endswith("uniform 0.08; n = 40).")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from negprobe.base.errors import ViewError
+from negprobe.study import read_summary
 from negprobe.study.comparison import StudyComparison, compare_studies
 from negprobe.study.saved import read_study
 from negprobe.views.report import comparison as report_comparison
@@ -50,12 +51,12 @@ def test_the_page_has_its_parts_in_order_and_every_sentence_of_the_answer(compar
         "What cannot be concluded",
     ]
     text = page.replace("&#x27;", "'").replace("&lt;", "<").replace("&amp;", "&")
-    for sentence in answer(compared):
+    for sentence in answer(compared.summary):
         assert sentence in text
 
 
 def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyComparison) -> None:
-    answered, carrying, heads, stream, responding, circuits = answer(compared)
+    answered, carrying, heads, stream, responding, circuits = answer(compared.summary)
     row = compared.answers.query("cue == 'all' and statement == 'both'").iloc[0]
     for name in "AB":
         assert f"{row[name] * 8:.0f} of 8 pairs, {row[name]:.0%} [" in answered
@@ -68,19 +69,23 @@ def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyCompariso
     for rows, sentence in ((by_head, heads), (by_role, stream)):
         apart = sum(row.low > 0 or row.high < 0 for row in rows.itertuples())
         top = rows.loc[rows["difference"].abs().idxmax()]
-        assert f", {apart} of {len(rows)} swaps" in sentence
+        assert f": {apart} of {len(rows)} swaps restore more or less" in sentence
         assert sentence.endswith(f"{effect(top, 'A')} in A and {effect(top, 'B')} in B, {points(top)}.")
-    assert "heads of A (8 pairs) and " in responding and "heads of B (8 pairs)" in responding
+    for name, tests in zip("AB", compared.tests, strict=True):
+        n_heads = (tests["q"] <= 0.05).any("metric").sum().item()
+        assert f"In {name}, {n_heads} of 16 heads respond differently to the negation" in responding
     by_q, by_max_t = ((compared.change[name] <= 0.05).any("metric").sum().item() for name in ("q", "p_max_t"))
-    assert f"differs between the two in {by_q} heads (corrected in the same way; in {by_max_t} by max-T)" in responding
-    assert circuits == "Neither study searched a circuit."
+    assert (
+        f"differs between the two in {by_q} of 16 heads (corrected in the same way; {by_max_t} by max-T)" in responding
+    )
+    assert circuits == "Neither study searched for a circuit."
 
 
 def test_each_models_share_is_its_own(compared: StudyComparison) -> None:
     wrong = compared.b.answers.assign(counterfactual=[1.0, *[-1.0] * (len(compared.b.answers) - 1)])
-    answered = answer(compare_studies(compared.a, replace(compared.b, answers=wrong)))[0]
+    answered = answer(compare_studies(compared.a, replace(compared.b, answers=wrong)).summary)[0]
     assert answered.startswith(
-        "A gets both statements of a pair right on 8 of 8 pairs, 100% [68%, 100%], and B on 7 of 8"
+        "A gives the right answer both without and with the negation on 8 of 8 pairs, 100% [68%, 100%], and B on 7 of 8"
     )
     assert ": −12 percentage points [" in answered
 
@@ -96,16 +101,16 @@ def points(row: pd.Series) -> str:
 
 
 def test_two_models_that_do_the_same_are_said_to_do_the_same(compared: StudyComparison) -> None:
-    sentences = " ".join(answer(compare_studies(compared.a, compared.a)))
+    sentences = " ".join(answer(compare_studies(compared.a, compared.a).summary))
     assert "0 percentage points [0, 0]" in sentences
-    assert "Swapping one head's output does the same in both models." in sentences
+    assert "Replacing one head's output has the same effect in both models." in sentences
     assert "In no head does the effect of negation itself differ" in sentences
 
 
 def test_too_few_pairs_to_test_are_said_to_be_too_few(compared: StudyComparison) -> None:
     few = replace(compared.a, pairs=compared.a.pairs.head(3))
-    sentences = " ".join(answer(compare_studies(few, compared.b)))
-    assert "cannot be tested. With 2 pairs" in sentences and "do something else" not in sentences
+    sentences = " ".join(answer(compare_studies(few, compared.b).summary))
+    assert "cannot be tested. With 2 pairs" in sentences and "respond differently" not in sentences
 
 
 def test_every_figure_has_a_text_in_its_place_and_nothing_runs_or_is_fetched(page: str) -> None:
@@ -141,7 +146,7 @@ def test_shapes_that_differ_and_answers_that_cannot_be_compared_still_make_a_pag
     other = compare_studies(compared.a, replace(compared.b, manifest=compared.b.manifest | {"model": model}))
     page = comparison_report(other, MANIFEST)
     assert "The answers cannot be compared: one model gives answers and the other embeddings." in page
-    assert "no head has a partner" in page and ">nan<" not in page
+    assert "single heads cannot be compared" in page and ">nan<" not in page
 
 
 def test_the_page_is_written_whole_or_not_at_all(
@@ -150,6 +155,7 @@ def test_the_page_is_written_whole_or_not_at_all(
     monkeypatch.setattr(report_comparison, "comparison_report", lambda compared, manifest: page)
     path = write_comparison(compared, tmp_path / "ab.html")
     assert path.read_text(encoding="utf-8") == page
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "ab.summary.parquet"]
+    pd.testing.assert_frame_equal(read_summary(tmp_path / "ab.summary.parquet").table, compared.summary.table)
     with pytest.raises(ViewError, match="cannot be written"):
         write_comparison(compared, tmp_path / "nowhere" / "ab.html")

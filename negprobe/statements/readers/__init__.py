@@ -1,4 +1,4 @@
-"""Statement pairs from files, tables and public data sets, one file a format."""
+"""Reading statement pairs from files, data frames and public data sets; one module per format."""
 
 from negprobe.statements.readers.frames import from_dataframe, to_dataframe
 from negprobe.statements.readers.load import LoadedPairs, load_pairs

@@ -1,4 +1,4 @@
-"""Statements that end in a gap, as psycholinguists ask them, and the pairs that can be made of them."""
+"""Cloze items (statements that end in a gap), as psycholinguists use them, and the pairs made from them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from negprobe.base.texts import quoted
 from negprobe.statements.pair import StatementPair
 
 EITHER_ARTICLE = "(a|an)"
-"""How a statement leaves open which article stands before the gap."""
+"""The text in a statement for an article before the gap that depends on the word in the gap."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,16 @@ class Cloze:
     """An affirmative statement and its negation, each with `[MASK]` for its last word.
 
     Attributes:
-        affirmative: The affirmative, with `(a|an)` where the article before the gap goes.
-        negated: The same with a negation.
+        affirmative: The affirmative statement, with `(a|an)` for an article before the gap.
+        negated: The same statement with a negation.
         target: The word that makes the affirmative true.
         foil: The word that makes the negation true.
-        articles: What stands in the place of `(a|an)` before the target and before the foil; empty where none does.
-        category: What the statements are about.
-        places: Which of the data set's statements the affirmative and the negation are, from 0, in the order in which
-            they were published.
-        problem: Why affirmative and negation are no pair to compare, if they are published as one: another subject, a
-            typing error, the same last word. Empty if they are.
+        articles: The articles that replace `(a|an)` before the target and before the foil; "" for none.
+        category: The group of the item, for scoring by category.
+        statement_indices: The indices of the affirmative and the negation among all statements of the data set, in
+            published order.
+        problem: Why the two statements, although published as a pair, cannot be compared (different subjects, a typing
+            error, the same last word); empty if they can.
     """
 
     affirmative: str
@@ -33,36 +33,36 @@ class Cloze:
     foil: str
     articles: tuple[str, str]
     category: str
-    places: tuple[int, int]
+    statement_indices: tuple[int, int]
     problem: str = ""
 
     @property
     def one_article(self) -> bool:
-        """Whether target and foil can stand in one and the same statement."""
+        """Whether target and foil fit the same statement: it has no open article, or both take the same one."""
         return EITHER_ARTICLE not in self.affirmative + self.negated or self.articles[0] == self.articles[1]
 
     def for_target(self, context: str) -> str:
-        """One of the two statements with the target's article."""
+        """The statement `context`, one of the item's two, with the target's article."""
         return context.replace(EITHER_ARTICLE, self.articles[0])
 
     def for_foil(self, context: str) -> str:
-        """One of the two statements with the foil's article."""
+        """The statement `context`, one of the item's two, with the foil's article."""
         return context.replace(EITHER_ARTICLE, self.articles[1])
 
 
 def cloze_pair(cloze: Cloze, source: str) -> StatementPair:
-    """The affirmative and the negation with both words as their answers.
+    """The pair of the affirmative and the negation, with target and foil.
 
     Raises:
-        StatementError: if the two are no pair to compare, or if their words want different articles, for then either
-            article gives the answer away.
+        StatementError: if the two cannot be compared, or if target and foil need different articles, because either
+            article would give the answer away.
     """
     if cloze.problem:
         raise StatementError(cloze.problem)
     if not cloze.one_article:
         raise StatementError(
-            f"the target {quoted(cloze.target)} wants {quoted(cloze.articles[0])} and the foil {quoted(cloze.foil)} "
-            f"{quoted(cloze.articles[1])}, so either article would give the answer away."
+            f"the target {quoted(cloze.target)} needs the article {quoted(cloze.articles[0])} and the foil "
+            f"{quoted(cloze.foil)} needs {quoted(cloze.articles[1])}, so either article would give the answer away."
         )
     return StatementPair(
         cloze.for_target(cloze.affirmative),

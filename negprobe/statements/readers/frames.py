@@ -1,4 +1,4 @@
-"""Pairs from and to pandas tables."""
+"""Statement pairs from and to pandas data frames."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -8,22 +8,30 @@ import pandas as pd
 
 from negprobe.base.arguments import checked
 from negprobe.statements.pair import StatementPair
-from negprobe.statements.readers.load import LoadedPairs, loaded
+from negprobe.statements.readers.load import LoadedPairs, loaded_pairs
 from negprobe.statements.readers.records import Record, Table, column_names
 
 
 @checked
 def from_dataframe(frame: pd.DataFrame, source: str = "") -> LoadedPairs:
-    """Statement pairs from a table with the columns of any format that `load_pairs` reads.
+    """Statement pairs from a data frame with the columns of any format that `load_pairs` reads.
 
     NaN, None and `pd.NA` are missing values. Unusable rows are left out and listed in `dropped`, counted from 1.
 
     Args:
-        frame: One pair per row, or whatever a row of the format contains.
-        source: The data set that the pairs are from, if the table has no column `source`.
+        frame: One pair per row, or one item of another format.
+        source: The data set that the pairs are from, if the data frame has no column `source`.
 
     Raises:
-        StatementError: for missing or duplicate columns, or a table without a usable row.
+        StatementError: for missing or duplicate columns, or a data frame without a usable row.
+
+    Example:
+        >>> import pandas as pd
+        >>> from negprobe.statements import from_dataframe
+        >>> frame = pd.DataFrame({"original": ["It is open.", ""], "counterfactual": ["It is not open.", "No."]})
+        >>> loaded = from_dataframe(frame)
+        >>> len(loaded.pairs), loaded.dropped
+        (1, ('The DataFrame, row 2: The original of a pair is empty; give it at least one word.',))
     """
     where = "The DataFrame"
     columns = column_names(where, list(frame.columns))
@@ -39,15 +47,20 @@ def from_dataframe(frame: pd.DataFrame, source: str = "") -> LoadedPairs:
         )
         for number, (row, row_missing) in enumerate(zip(cells, missing, strict=True), start=1)
     )
-    return loaded(Table(where, source, columns, records, unit="row"))
+    return loaded_pairs(Table(where, source, columns, records, unit="row"))
 
 
 @checked
 def to_dataframe(pairs: Sequence[StatementPair]) -> pd.DataFrame:
-    """A row for each pair, with a column for each field and each name in `extra`; `from_dataframe` reads it back.
+    """A data frame with a row per pair, and a column per field and per name in `extra`.
 
-    Returns:
-        Missing values are None; spans are tuples.
+    Missing values are None, and spans are tuples. `from_dataframe` reads it back.
+
+    Example:
+        >>> from negprobe.statements import StatementPair, to_dataframe
+        >>> frame = to_dataframe([StatementPair("It is open.", "It is not open.", target="open", foil="closed")])
+        >>> frame[["original", "target"]].iloc[0].tolist()
+        ['It is open.', 'open']
     """
     names = [field.name for field in fields(StatementPair) if field.name != "extra"]
     rows = [

@@ -1,4 +1,4 @@
-"""Data sets by their name on the Hugging Face hub."""
+"""Reading data sets from the Hugging Face hub."""
 
 import re
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is written as the hub writes it, "owner/name", with ":configuration" behind it if it has any."""
+    """Whether a name has the form "owner/name" or "owner/name:configuration"."""
     return _NAME.fullmatch(name) is not None
 
 
 def hub_tables(name: str) -> list[Table]:
-    """Each split of a data set of the hub, such as "nyu-mll/blimp:sentential_negation_npi_licensor_present".
+    """A table for each split of a hub data set, such as "nyu-mll/blimp:sentential_negation_npi_licensor_present".
 
-    Rows are counted from 1 and a header is not counted, so that row 1 of a .csv file is its line 2.
+    Rows are counted from 1, without the header: row 1 of a .csv file is its line 2.
 
     Raises:
-        StatementError: without Hugging Face's `datasets`, or for a data set that it cannot load.
+        StatementError: if Hugging Face's `datasets` is not installed or cannot load the data set.
     """
     # Imported here, so that reading local files does not import torch.
     from negprobe.models.hub import token_problem
@@ -30,7 +30,7 @@ def hub_tables(name: str) -> list[Table]:
         import datasets
     except ImportError as error:
         raise StatementError(
-            f"{name} is not a file or folder here, and reading it from the Hugging Face hub needs another package: "
+            f"There is no file or folder {name}, and reading it from the Hugging Face hub requires another package: "
             "pip install 'negprobe[datasets]'."
         ) from error
     repository, _, configuration = name.partition(":")
@@ -38,18 +38,18 @@ def hub_tables(name: str) -> list[Table]:
         raise StatementError(problem)
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(repository, configuration or None)
-    # Besides its own errors it raises those of the hub's client, of HTTP and JSON libraries, and of parsers.
+    # Besides its own errors, it raises those of the hub's client, of HTTP and JSON libraries, and of parsers.
     except Exception as error:
         raise StatementError(
-            f"{name} is not a file or folder here, and the Hugging Face hub does not give it as a data set: "
+            f"There is no file or folder {name}, and it could not be loaded as a data set of the Hugging Face hub: "
             f"{_reason(error, repository)}"
         ) from error
-    called = configuration or repository.rpartition("/")[2]
-    return [_table(f"{name}, {split}", called, rows) for split, rows in splits.items()]
+    table_name = configuration or repository.rpartition("/")[2]
+    return [_table(f"{name}, {split}", table_name, rows) for split, rows in splits.items()]
 
 
 def _reason(error: Exception, repository: str) -> str:
-    """What failed: at the hub, if that is the cause; otherwise in the data."""
+    """Why loading failed: the hub's error if there was one, otherwise the error in the data."""
     from negprobe.models.hub import explain, hub_error
 
     at_hub = hub_error(error)
@@ -61,10 +61,10 @@ def _reason(error: Exception, repository: str) -> str:
 
 
 def _table(where: str, name: str, rows: Any) -> Table:
-    written = tuple(rows.column_names)
-    columns = column_names(where, written)
+    original_names = tuple(rows.column_names)
+    columns = column_names(where, original_names)
     records = (
-        Record(number, {column: row[key] for column, key in zip(columns, written, strict=True) if key in row})
+        Record(number, {column: row[key] for column, key in zip(columns, original_names, strict=True) if key in row})
         for number, row in enumerate(rows, start=1)
     )
     return Table(where, name, columns, tuple(records))

@@ -1,4 +1,4 @@
-"""Pairs from files of any format, recognised by their columns."""
+"""Loading pairs from files of any supported format, which is recognised by the columns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,148 +19,156 @@ from negprobe.statements.readers.plain import check_columns, plain_pairs
 from negprobe.statements.readers.records import (
     SUFFIXES,
     TEXT_COLUMN,
-    Read,
+    ParsedRows,
     Table,
     check_name,
-    explained,
+    grouped_reasons,
     read_table,
 )
 
 BUILTIN = "builtin"
-"""What names the built-in pairs wherever a file could stand."""
+"""The name of the built-in pairs, accepted in place of a file."""
 
 T = TypeVar("T")
 
 ReadRows = Callable[[int | None], Table]
 """Reads at most the given number of a table's first rows, or all of them for None."""
 
-# How many rows are read first if only a few pairs are requested.
+# The number of rows that are read first if only a few pairs are requested.
 _FIRST_ROWS = 256
 
-# Texts about a data set, as they stand beside it; no data, so not reported as a file of no use.
-_ABOUT = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
+# Names of text files that document a data set; they are not read, and not reported as unusable.
+_DOCUMENTATION = frozenset({"readme", "license", "licence", "source", "citation", "notice", "changelog"})
 
 
 @dataclass(frozen=True, repr=False)
 class LoadedPairs:
-    """What files of pairs gave.
+    """The pairs of one or more files, and what was left out.
 
     Attributes:
-        pairs: The pairs, in the files' order; each says in `source` which data set it is from.
-        dropped: What was left out, rows and whole files: where it stands and why. Rows of one reason are told together,
-            so this is not the place to count them.
-        n_dropped: How many rows (of NEG-1500: pairs of lines) were left out of the files that gave pairs.
-        useless: Those of `dropped` that are whole files: they gave no pair, and are not counted in `n_dropped`.
+        pairs: The pairs, in the order of the files; `source` of each is its data set.
+        dropped: For rows and whole files that were left out, where they are and why. Rows with the same reason share
+            one entry, so use `n_dropped` to count them.
+        n_dropped: Number of rows (NEG-1500: pairs of lines) that were left out of files with usable pairs.
+        unusable_files: The entries of `dropped` for whole files without a usable pair, not counted in `n_dropped`.
     """
 
     pairs: tuple[StatementPair, ...]
     dropped: tuple[str, ...] = ()
     n_dropped: int = 0
-    useless: tuple[str, ...] = ()
+    unusable_files: tuple[str, ...] = ()
 
     __repr__ = short_repr
 
 
 @checked
 def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
-    """Read statement pairs from files, from folders with all that is below them, or from the Hugging Face hub.
+    """Statement pairs from files, from folders and their subfolders, or from the Hugging Face hub.
 
-    "builtin" stands for `builtin_pairs`.
+    "builtin" gives the built-in pairs.
 
-    A `.csv`, `.tsv` or `.jsonl` file in UTF-8 has the columns (or keys) `original` and `counterfactual`, and
-    may have `target`, `foil`, `control`, `cue`, `category`, `source`, `cue_start` and `cue_end`, `affected_start` and
+    A `.csv`, `.tsv` or `.jsonl` file in UTF-8 must have the columns (or keys) `original` and `counterfactual`. It may
+    have `target`, `foil`, `control`, `cue`, `category`, `source`, `cue_start` and `cue_end`, `affected_start` and
     `affected_end` (characters of the counterfactual, the end not included), or for several ranges `cue_spans` and
     `affected_spans` (`((4, 7), (20, 23))`). Any other column is kept in `StatementPair.extra`. Column names ignore
-    case, spaces and hyphens ("Cue Start" is `cue_start`). An empty cell or a NaN is a missing value; blank lines are
-    skipped, and pairs of equal statements are dropped. The cells of a `.csv` file may be separated by commas,
+    case, spaces and hyphens ("Cue Start" is `cue_start`). An empty cell or a NaN is a missing value. Blank lines are
+    skipped, and pairs of two equal statements are dropped. The cells of a `.csv` file may be separated by commas,
     semicolons, tabs or `|`; spaces before a quote that opens a cell are ignored.
 
-    These data sets are known by their columns, or lines, as they were published:
+    These data sets are recognised as published, by their columns or lines:
 
-    - NEG-136 (Ettinger 2020) and NEG-1500-SIMP (Shivagunde et al. 2023): statements that end in `[MASK]`, with the
-      word that is true of the affirmative as the target and the one true of the negation as the foil. Both are asked
-      in the same context; where they want different articles, either would give the answer away, and the item is
-      left out.
+    - NEG-136 (Ettinger 2020) and NEG-1500-SIMP (Shivagunde et al. 2023): statements that end in `[MASK]`. The target is
+      the word that makes the affirmative true, and the foil the word that makes the negation true. Items whose target
+      and foil need different articles are left out, because either article would give the answer away.
     - ScoNe's NLI files (She et al. 2023) and MoNLI (Geiger et al. 2020): "premise [SEP] hypothesis" without and with
-      negation, the labels as target and foil.
-    - BLiMP (Warstadt et al. 2020), where the two sentences differ by a negation; no target and no foil.
+      negation, with the labels as target and foil.
+    - BLiMP (Warstadt et al. 2020): sentences that differ by a negation, without target and foil.
 
-    A name like "text-machine-lab/NEG-1500-SIMP-TEMP" or "nyu-mll/blimp:sentential_negation_npi_licensor_present" that
-    is not a path is read from the hub, which needs `pip install negprobe[datasets]`.
+    A name such as "text-machine-lab/NEG-1500-SIMP-TEMP" or "nyu-mll/blimp:sentential_negation_npi_licensor_present"
+    that is not a path is read from the hub, which requires `pip install negprobe[datasets]`.
 
-    A row that is broken or of no use is left out and named in `dropped`, and so is a file of no use in a folder. A
-    text about the data beside them (README.txt, LICENSE.txt, SOURCE.txt) is not read.
+    Unusable rows, and unusable files of a folder, are left out and listed in `dropped`. Text files that document a data
+    set (README.txt, LICENSE.txt, SOURCE.txt) are not read.
 
     Args:
-        paths: What to read.
-        limit: The most pairs to take from each path; no more of its files is read than necessary.
+        paths: The files, folders and names.
+        limit: Maximum number of pairs from each path; its files are read only as far as necessary.
 
     Raises:
-        StatementError: for a path that is not there, a file of another kind or with wrong columns, or a file or folder
-            of which no row is usable.
+        StatementError: for a path that does not exist, a file of an unsupported kind or with wrong columns, or a file
+            or folder without a usable row.
         InputError: for a limit below 1.
+
+    Example:
+        >>> from negprobe import load_pairs
+        >>> load_pairs("builtin", limit=3).pairs[2].cue
+        'never'
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, or None for all pairs; got {limit}.")
-    return _together([_load(path, limit) for path in paths])
+    return _concatenated([_load(path, limit) for path in paths])
 
 
-def read_each(
-    path: str | Path, use: Callable[[ReadRows], T], enough: Callable[[], bool] = lambda: False
+def for_each_table(
+    name_or_path: str | Path, use: Callable[[ReadRows], T], is_enough: Callable[[], bool] = lambda: False
 ) -> tuple[list[T], list[str]]:
     """The result of `use` for each table of a file, a folder with its subfolders, or a hub data set.
 
     Args:
-        path: The file, folder or name.
+        name_or_path: The file, the folder, or the name of the data set.
         use: Called with a function that reads the table.
-        enough: Called before each table; True stops reading.
+        is_enough: Called before each table; True stops reading.
 
     Returns:
         The results, and the reasons why other files of a folder are unusable.
 
     Raises:
-        StatementError: if there is no table, or none of use.
+        StatementError: if there is no usable table.
     """
-    place = Path(path)
-    if not str(path):
-        raise StatementError("An empty name is no file of pairs; give a file, a folder, or a data set of the hub.")
-    check_name(path)
+    path = Path(name_or_path)
+    if not str(name_or_path):
+        raise StatementError("The name of the pair file is empty; give a file, a folder, or a data set of the hub.")
+    check_name(name_or_path)
     try:
-        is_folder, is_there = place.is_dir(), place.exists()
+        is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
-        raise StatementError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    made: list[T] = []
-    useless: list[str] = []
-    for read in _tables(place, str(path), is_folder=is_folder, is_there=is_there):
-        if enough():
+        raise StatementError(f"{name_or_path} cannot be read ({error.strerror}); check the path.") from error
+    results: list[T] = []
+    unusable: list[str] = []
+    for read_rows in _tables(path, str(name_or_path), is_folder=is_folder, exists=exists):
+        if is_enough():
             break
         try:
-            made.append(use(read))
+            results.append(use(read_rows))
         except StatementError as error:
             if not is_folder:
                 raise
-            useless.append(str(error))
-    if not made:
-        more = f" And {len(useless) - 3} more." if len(useless) > 3 else ""
-        reasons = " ".join(useless[:3]) + more or f"It has no {', '.join(SUFFIXES)} file."
-        raise StatementError(f"No readable pair files in {path}. {reasons}")
-    return made, useless
+            unusable.append(str(error))
+    if not results:
+        more = f" And {len(unusable) - 3} more." if len(unusable) > 3 else ""
+        reasons = " ".join(unusable[:3]) + more or f"It has no {', '.join(SUFFIXES)} file."
+        raise StatementError(f"No readable pair files in {name_or_path}. {reasons}")
+    return results, unusable
 
 
-def _tables(place: Path, name: str, *, is_folder: bool, is_there: bool) -> list[ReadRows]:
+def _tables(path: Path, name: str, *, is_folder: bool, exists: bool) -> list[ReadRows]:
+    """Functions that read the tables; a hub data set has one per split, a folder one per file."""
     if is_folder:
-        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not _is_about(file))
-        return [partial(read_table, file) for file in files]
-    if not is_there and place.suffix.lower() not in SUFFIXES and is_hub_name(name):
+        return [
+            partial(read_table, file)
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in SUFFIXES and not _is_documentation(file)
+        ]
+    if not exists and path.suffix.lower() not in SUFFIXES and is_hub_name(name):
         return [lambda rows, table=table: table for table in hub_tables(name)]  # type: ignore[misc]
-    return [partial(read_table, place)]
+    return [partial(read_table, path)]
 
 
-def pairs_of(table: Table) -> Read[StatementPair]:
-    """The pairs of a table of any format.
+def parse_pairs(table: Table) -> ParsedRows[StatementPair]:
+    """The pairs of a table, in the format that its columns match.
 
     Raises:
-        StatementError: for columns that are none of them.
+        StatementError: if they match none.
     """
     columns = set(table.columns)
     if columns >= neg136.COLUMNS:
@@ -177,42 +185,42 @@ def pairs_of(table: Table) -> Read[StatementPair]:
     return plain_pairs(table)
 
 
-def usable(table: Table, read: Read[Any], what: str) -> tuple[str, ...]:
+def dropped_reasons(table: Table, parsed: ParsedRows[Any], what: str) -> tuple[str, ...]:
     """The reasons why rows were left out.
 
     Raises:
-        StatementError: if every row was.
+        StatementError: if all rows were; `what` is what the message calls one usable row.
     """
-    if not read.items:
-        first = f"; {table.unit} {read.dropped[0][0]}: {read.dropped[0][1]}" if read.dropped else "."
+    if not parsed.items:
+        first = f"; {table.unit} {parsed.dropped[0][0]}: {parsed.dropped[0][1]}" if parsed.dropped else "."
         raise StatementError(f"{table.where} has no {what} in {len(table.records)} rows{first}")
-    return explained(table, read.dropped)
+    return grouped_reasons(table, parsed.dropped)
 
 
 def _load(path: str | Path, limit: int | None) -> LoadedPairs:
     if path == BUILTIN:
         return LoadedPairs(tuple(builtin_pairs()[:limit]))
-    left = limit
+    remaining = limit
 
-    def use(read: ReadRows) -> LoadedPairs:
-        nonlocal left
-        part = _first_pairs(read, left)
-        left = None if left is None else left - len(part.pairs)
+    def load_table(read_rows: ReadRows) -> LoadedPairs:
+        nonlocal remaining
+        part = _first_pairs(read_rows, remaining)
+        remaining = None if remaining is None else remaining - len(part.pairs)
         return part
 
-    parts, useless = read_each(path, use, enough=lambda: left == 0)
-    return _together([*parts, LoadedPairs((), tuple(useless), useless=tuple(useless))])
+    parts, unusable = for_each_table(path, load_table, is_enough=lambda: remaining == 0)
+    return _concatenated([*parts, LoadedPairs((), tuple(unusable), unusable_files=tuple(unusable))])
 
 
-def _first_pairs(read: ReadRows, limit: int | None) -> LoadedPairs:
-    """The first `limit` pairs of a table, reading more rows until there are enough."""
+def _first_pairs(read_rows: ReadRows, limit: int | None) -> LoadedPairs:
+    """The first `limit` pairs of a table; more rows are read until there are enough."""
     rows = None if limit is None else max(_FIRST_ROWS, 2 * limit)
     while True:
-        table = read(rows)
+        table = read_rows(rows)
         if table.is_whole or rows is None:
-            return loaded(table, limit)
+            return loaded_pairs(table, limit)
         try:
-            found = loaded(table, limit)
+            found = loaded_pairs(table, limit)
             if len(found.pairs) == limit:
                 return found
         except StatementError:
@@ -221,25 +229,25 @@ def _first_pairs(read: ReadRows, limit: int | None) -> LoadedPairs:
         rows *= 4
 
 
-def loaded(table: Table, limit: int | None = None) -> LoadedPairs:
-    """The first pairs of a table, and what was left out before the last of them.
+def loaded_pairs(table: Table, limit: int | None = None) -> LoadedPairs:
+    """The first `limit` pairs of a table, and the rows that were dropped before the last of them.
 
     Raises:
-        StatementError: for columns of no known format, or if no row is usable.
+        StatementError: for columns that match no format, or if no row is usable.
     """
-    read = pairs_of(table).first(limit)
-    reasons = usable(table, read, "usable pair")
-    return LoadedPairs(tuple(pair for _, pair in read.items), reasons, len(read.dropped))
+    parsed = parse_pairs(table).first(limit)
+    reasons = dropped_reasons(table, parsed, "usable pair")
+    return LoadedPairs(tuple(pair for _, pair in parsed.items), reasons, len(parsed.dropped))
 
 
-def _together(parts: Sequence[LoadedPairs]) -> LoadedPairs:
+def _concatenated(parts: Sequence[LoadedPairs]) -> LoadedPairs:
     return LoadedPairs(
         tuple(pair for part in parts for pair in part.pairs),
         tuple(reason for part in parts for reason in part.dropped),
         sum(part.n_dropped for part in parts),
-        tuple(reason for part in parts for reason in part.useless),
+        tuple(reason for part in parts for reason in part.unusable_files),
     )
 
 
-def _is_about(file: Path) -> bool:
-    return file.suffix.lower() == ".txt" and file.stem.lower() in _ABOUT
+def _is_documentation(file: Path) -> bool:
+    return file.suffix.lower() == ".txt" and file.stem.lower() in _DOCUMENTATION

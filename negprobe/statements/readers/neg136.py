@@ -1,13 +1,13 @@
-"""NEG-136 as it was published (Ettinger 2020, doi:10.1162/tacl_a_00298), known by its columns.
+"""NEG-136 as published (Ettinger 2020, doi:10.1162/tacl_a_00298), recognised by its columns.
 
-Its simple items ("A robin is (a|an)" + "bird" or "tree", after Fischler et al. 1983) leave the article open; its
-natural ones ("Old computers may be" + "slow" or "fast", after Nieuwland & Kuperberg 2008) have none, and say whether
-the negation is natural to say (`licensing` Y) or less so (N).
+Its simple items ("A robin is (a|an)" + "bird" or "tree", after Fischler et al. 1983) leave the article open. Its
+natural items ("Old computers may be" + "slow" or "fast", after Nieuwland & Kuperberg 2008) have no article, and a
+column that says whether the negation is natural (`licensing` Y) or less natural (N).
 """
 
 from negprobe.statements.gaps import article
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
-from negprobe.statements.readers.records import Read, Row, Table, each, needed
+from negprobe.statements.readers.records import ParsedRows, Row, Table, parse_rows, required_text
 from negprobe.statements.tokens import MASK
 
 COLUMNS = frozenset({"item", "context_aff", "context_neg", "target_aff", "target_neg"})
@@ -15,18 +15,18 @@ _LICENSING = {"Y": "NAT natural", "N": "NAT less natural"}
 
 
 def neg136_source(table: Table) -> str:
-    """Which of its two data sets a table is: "NEG-136-NAT" has the column `licensing`, "NEG-136-SIMP" has not."""
+    """ "NEG-136-NAT" for a table with the column `licensing`, otherwise "NEG-136-SIMP"."""
     return "NEG-136-NAT" if "licensing" in table.columns else "NEG-136-SIMP"
 
 
-def neg136_clozes(table: Table) -> Read[Cloze]:
-    """An item a row; the category is SIMP, NAT natural or NAT less natural."""
-    return each(table, _cloze)
+def neg136_clozes(table: Table) -> ParsedRows[Cloze]:
+    """One item per row; the category is "SIMP", "NAT natural" or "NAT less natural"."""
+    return parse_rows(table, _cloze)
 
 
 def _cloze(row: Row, number: int) -> Cloze:
     affirmative, negated, target, foil = (
-        needed(row, name) for name in ("context_aff", "context_neg", "target_aff", "target_neg")
+        required_text(row, name) for name in ("context_aff", "context_neg", "target_aff", "target_neg")
     )
     open_article = EITHER_ARTICLE in affirmative + negated
     return Cloze(
@@ -35,6 +35,6 @@ def _cloze(row: Row, number: int) -> Cloze:
         target,
         foil,
         (article(target), article(foil)) if open_article else ("", ""),
-        _LICENSING.get(needed(row, "licensing"), "NAT") if "licensing" in row else "SIMP",
+        _LICENSING.get(required_text(row, "licensing"), "NAT") if "licensing" in row else "SIMP",
         (2 * number, 2 * number + 1),
     )

@@ -1,27 +1,27 @@
-"""NEG-1500-SIMP as it was published (Shivagunde, Lialin and Rumshisky 2023, arXiv:2303.16445): lines of text in turn.
+"""NEG-1500-SIMP as published (Shivagunde, Lialin and Rumshisky 2023, arXiv:2303.16445): alternating lines of text.
 
-"A cat is an animal," and "A cat is not a machine,": an affirmative and its negation, each with its own last word. The
-article before the last word goes with that word, so it is left open here.
+Each affirmative line is followed by its negation, which has another last word: "A cat is an animal," and "A cat is not
+a machine,". The article before the last word depends on that word, so items leave it open.
 """
 
 from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
 from negprobe.statements.cues import find_cues
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
-from negprobe.statements.readers.records import TEXT_COLUMN, Read, Table, needed
+from negprobe.statements.readers.records import TEXT_COLUMN, ParsedRows, Table, required_text
 from negprobe.statements.tokens import MASK
 
 _ARTICLES = ("a", "an")
 
 
-def neg1500_clozes(table: Table) -> Read[Cloze]:
-    """An item for each affirmative line and the negated one below it; the category is the affirmative's last word.
+def neg1500_clozes(table: Table) -> ParsedRows[Cloze]:
+    """An item for each affirmative line followed by its negation; the category is the affirmative's last word.
 
-    Left out are a line without its partner and lines that are too short. Items whose lines differ by more than one
-    "not" (other subjects, typing errors), or whose last word is the same, say so in their `problem`.
+    Unpaired and too short lines are left out. Items whose lines differ by more than one "not" (different subjects,
+    typing errors), or have the same last word, are kept with a `problem`.
 
     Raises:
-        StatementError: if fewer than half of the lines form an affirmative and its negation.
+        StatementError: if fewer than half of the lines form such pairs.
     """
     items: list[tuple[int, Cloze]] = []
     dropped: list[tuple[int, str]] = []
@@ -50,18 +50,18 @@ def neg1500_clozes(table: Table) -> Read[Cloze]:
             f"turn, but only {2 * len(items)} of {len(table.records)} lines form such pairs. Put your own pairs into a "
             ".csv, .tsv or .jsonl file with the columns original and counterfactual."
         )
-    return Read(tuple(items), tuple(dropped))
+    return ParsedRows(tuple(items), tuple(dropped))
 
 
 def _line(table: Table, number: int) -> str:
     record = table.records[number]
     if record.cells is None:
         raise StatementError(record.problem)
-    return needed(record.cells, TEXT_COLUMN)
+    return required_text(record.cells, TEXT_COLUMN)
 
 
 def _line_below(table: Table, number: int) -> str:
-    """The next line's text; empty where there is none, or none that can be read."""
+    """The text of the next line; empty if there is none or it cannot be read."""
     try:
         return _line(table, number + 1) if number + 1 < len(table.records) else ""
     except StatementError:
@@ -88,16 +88,16 @@ def _cloze(affirmative: str, negated: str, number: int) -> Cloze:
 
 
 def _cut(line: str) -> tuple[list[str], str, str]:
-    """The words before the last one, with an article there left open; that article; and the last word."""
+    """The words before the last word, with an article at their end left open; that article; and the last word."""
     words = line.rstrip(" ,.").split()
     if len(words) < 3:
-        raise StatementError(f"{quoted(line)} is too short for a statement with a last word to ask for.")
+        raise StatementError(f"{quoted(line)} is too short; a statement needs at least three words.")
     article = words[-2] if words[-2] in _ARTICLES else ""
     return [*words[:-2], EITHER_ARTICLE if article else words[-2]], article, words[-1]
 
 
 def _without_not(words: list[str]) -> list[str] | None:
-    """The words without their one "not"; None if there are more, or none."""
+    """The words without their "not"; None unless there is exactly one."""
     if words.count("not") != 1:
         return None
     at = words.index("not")

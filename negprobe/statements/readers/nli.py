@@ -1,9 +1,9 @@
-"""Premises and hypotheses with their label: ScoNe and MoNLI, known by their columns.
+"""Labelled premises and hypotheses (natural language inference): ScoNe and MoNLI, recognised by their columns.
 
-ScoNe (She et al. 2023, ACL) has six files of contrast sets, one a condition. In each, row by row, stands the item with
-one negation that is in scope (`sentence1`, `sentence2`, `gold_label`) and the same edited to the file's condition
+ScoNe (She et al. 2023, ACL) has six files of contrast sets, one per condition. Each row has an item with one negation
+that is in scope (`sentence1`, `sentence2`, `gold_label`), and the same item edited for the condition of the file
 (`..._edited`). MoNLI (Geiger, Richardson and Potts 2020, BlackboxNLP) has a file of negated items (nmonli.jsonl) and
-one of affirmative ones (pmonli.jsonl).
+one of affirmative items (pmonli.jsonl).
 """
 
 import re
@@ -14,23 +14,23 @@ from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
 from negprobe.statements.cues import Cue, find_cues
 from negprobe.statements.pair import StatementPair
-from negprobe.statements.readers.records import Read, Row, Table, each, needed
+from negprobe.statements.readers.records import ParsedRows, Row, Table, parse_rows, required_text
 from negprobe.statements.tokens import SEPARATOR
 
 SCONE_COLUMNS = frozenset({"sentence1", "sentence2", "sentence1_lex", "sentence2_lex"})
 MONLI_COLUMNS = frozenset({"sentence1", "sentence2", "gold_label", "depth"})
 
-# Does the hypothesis follow from the premise, or not? A negation in scope turns one into the other.
-_TURNED = {"entailment": "neutral", "neutral": "entailment"}
+# Whether the hypothesis follows from the premise. A negation in scope changes one label into the other.
+_OPPOSITE = {"entailment": "neutral", "neutral": "entailment"}
 
 
 @dataclass(frozen=True)
 class Inference:
-    """A premise, a hypothesis, and whether it follows.
+    """A premise, a hypothesis, and the label of the two.
 
     Attributes:
-        premise: The text that is taken to be true.
-        hypothesis: The text that may follow from it; empty if the premise alone is labelled.
+        premise: The text that is assumed to be true.
+        hypothesis: The text that may follow from it; empty if only the premise is labelled.
         label: "entailment" or "neutral", or another label of a classifier.
     """
 
@@ -45,63 +45,63 @@ class Inference:
 
 
 def scone_source(table: Table) -> str:
-    """ "ScoNe", with "train" or "test" behind it if the file stands in the folder of that name, as published."""
+    """ "ScoNe", or "ScoNe train" or "ScoNe test" for a file in a folder "train" or "test", as published."""
     folder = Path(table.where).parent.name
     return f"ScoNe {folder}" if folder in ("train", "test") else "ScoNe"
 
 
-def scone_inferences(table: Table) -> Read[Inference]:
-    """The items of a file's own condition: the edited ones, or in one_scoped.csv the only ones.
+def scone_inferences(table: Table) -> ParsedRows[Inference]:
+    """The items of the file's condition: the edited ones, or those of one_scoped.csv, which has no others.
 
-    Left out are rows whose premise and hypothesis differ by more than the words that are compared: where the published
-    files replaced one word by another, they did so inside other words as well ("that" became "tsunhat" for "hat").
+    Rows whose premise and hypothesis differ by more than the two compared words are left out. The published files
+    contain such rows because words were also replaced inside other words ("that" became "tsunhat" for "hat").
     """
-    return each(table, lambda row, _: _scone_own(row))
+    return parse_rows(table, lambda row, _: _scone_item(row))
 
 
-def scone_pairs(table: Table) -> Read[StatementPair]:
-    """The affirmative and the negated item of no_negation.csv, whose labels are the target and the foil.
+def scone_pairs(table: Table) -> ParsedRows[StatementPair]:
+    """Pairs of the affirmative and the negated item in each row of no_negation.csv; their labels are target and foil.
 
-    The category is "minimal" where "not" is all that was put in, in premise and hypothesis, and "reworded" where more
-    had to change ("likes", "did not like") or did ("shakily", "confidently not").
+    The category is "minimal" if only "not" was inserted, in premise and hypothesis, and "reworded" if other words
+    differ too ("likes" and "did not like", "shakily" and "confidently not").
     """
-    return each(table, lambda row, _: _scone_pair(row, scone_source(table)))
+    return parse_rows(table, lambda row, _: _scone_pair(row, scone_source(table)))
 
 
-def monli_inferences(table: Table) -> Read[Inference]:
-    """The items of a file, an item a row."""
-    return each(table, lambda row, _: _inference(row))
+def monli_inferences(table: Table) -> ParsedRows[Inference]:
+    """One item per row."""
+    return parse_rows(table, lambda row, _: _inference(row))
 
 
-def monli_pairs(table: Table) -> Read[StatementPair]:
-    """Each negated item, and as its affirmative the same without "not" in premise and hypothesis.
+def monli_pairs(table: Table) -> ParsedRows[StatementPair]:
+    """Pairs of each negated item and its affirmative, made by removing "not" from premise and hypothesis.
 
-    Which of the two words is the wider one decides the label, and a negation turns it round (upward and downward
-    monotonicity), so the affirmative's label, the target, is the other one.
+    The label depends on which of the two compared words is more general. Negation reverses that relation (upward and
+    downward monotonicity), so the affirmative's label, which is the target, is the opposite one.
     """
-    return each(table, lambda row, _: _monli_pair(row))
+    return parse_rows(table, lambda row, _: _monli_pair(row))
 
 
-def _scone_own(row: Row) -> Inference:
-    edited = _inference(row, "_edited") if "sentence1_edited" in row else _inference(row)
-    words = needed(row, "sentence1_lex"), needed(row, "sentence2_lex")
-    if _with_article_a(_replaced(edited.premise, *words)) != _with_article_a(_replaced(edited.hypothesis, words[1])):
+def _scone_item(row: Row) -> Inference:
+    item = _inference(row, "_edited") if "sentence1_edited" in row else _inference(row)
+    words = required_text(row, "sentence1_lex"), required_text(row, "sentence2_lex")
+    if _normalized(_replaced(item.premise, *words)) != _normalized(_replaced(item.hypothesis, words[1])):
         raise StatementError(
-            f"{quoted(edited.premise)} and {quoted(edited.hypothesis)} differ by more than "
-            f"{quoted(words[0])} and {quoted(words[1])}, so a word in them is broken."
+            f"{quoted(item.premise)} and {quoted(item.hypothesis)} differ by more than "
+            f"{quoted(words[0])} and {quoted(words[1])}, so another word in them was changed by mistake."
         )
-    return edited
+    return item
 
 
 def _scone_pair(row: Row, source: str) -> StatementPair:
     if "sentence1_edited" not in row:
-        raise StatementError("ScoNe's affirmatives stand in no_negation.csv, and pairs are made from that file alone.")
+        raise StatementError("ScoNe's affirmatives are in no_negation.csv, and only that file gives pairs.")
     if find_cues(_inference(row, "_edited").text):
-        raise StatementError("ScoNe's sentences of this condition have a negation; only no_negation.csv gives pairs.")
-    affirmative = _scone_own(row)
+        raise StatementError("ScoNe's items of this condition have a negation; only no_negation.csv gives pairs.")
+    affirmative = _scone_item(row)
     negated = _inference(row)
-    if negated.label != _TURNED[affirmative.label]:
-        raise StatementError(f"the label stays {negated.label!r} under the negation.")
+    if negated.label != _OPPOSITE[affirmative.label]:
+        raise StatementError(f"the negation does not change the label, {negated.label!r}.")
     minimal = _without(negated.text, find_cues(negated.text)).lower() == affirmative.text.lower()
     return _pair(affirmative, negated, "minimal" if minimal else "reworded", source)
 
@@ -110,20 +110,20 @@ def _monli_pair(row: Row) -> StatementPair:
     negated = _inference(row)
     cues = [find_cues(text) for text in (negated.premise, negated.hypothesis)]
     if not any(cues):
-        raise StatementError("The item has no negation to take out.")
+        raise StatementError("The item has no negation to remove.")
     if [[cue.kind for cue in found] for found in cues] != [["not"], ["not"]]:
-        raise StatementError(f"{quoted(negated.text)} has not just one 'not' in premise and hypothesis.")
+        raise StatementError(f"{quoted(negated.text)} does not have exactly one 'not' in premise and hypothesis.")
     premise, hypothesis = (
         _without(text, found) for text, found in zip((negated.premise, negated.hypothesis), cues, strict=True)
     )
-    return _pair(Inference(premise, hypothesis, _TURNED[negated.label]), negated, "minimal", "MoNLI")
+    return _pair(Inference(premise, hypothesis, _OPPOSITE[negated.label]), negated, "minimal", "MoNLI")
 
 
 def _inference(row: Row, suffix: str = "") -> Inference:
-    gold = needed(row, f"gold_label{suffix}")
-    if gold not in _TURNED:
-        raise StatementError(f"The label {quoted(gold)} is not one of {', '.join(_TURNED)}.")
-    return Inference(needed(row, f"sentence1{suffix}"), needed(row, f"sentence2{suffix}"), gold)
+    gold = required_text(row, f"gold_label{suffix}")
+    if gold not in _OPPOSITE:
+        raise StatementError(f"The label {quoted(gold)} is not one of {', '.join(_OPPOSITE)}.")
+    return Inference(required_text(row, f"sentence1{suffix}"), required_text(row, f"sentence2{suffix}"), gold)
 
 
 def _pair(affirmative: Inference, negated: Inference, category: str, source: str) -> StatementPair:
@@ -133,7 +133,7 @@ def _pair(affirmative: Inference, negated: Inference, category: str, source: str
 
 
 def _without(text: str, cues: tuple[Cue, ...]) -> str:
-    """The text without its cues and the space before each."""
+    """The text without its cues and the spaces before them."""
     kept, at = "", 0
     for cue in cues:
         kept += text[at : cue.span[0]].rstrip()
@@ -142,11 +142,10 @@ def _without(text: str, cues: tuple[Cue, ...]) -> str:
 
 
 def _replaced(text: str, old: str, new: str | None = None) -> str:
-    """The text in small letters, with the whole word `old` replaced."""
-    small = old.lower()
-    return re.sub(rf"(?<!\w){re.escape(small)}(?!\w)", lambda _: (new or old).lower(), text.lower())
+    """The text in lower case, with the whole word `old` replaced by `new`."""
+    return re.sub(rf"(?<!\w){re.escape(old.lower())}(?!\w)", lambda _: (new or old).lower(), text.lower())
 
 
-def _with_article_a(text: str) -> str:
-    """The text with one article for every noun, and no mark at its end."""
+def _normalized(text: str) -> str:
+    """The text with "a" for every "an" and without a full stop at its end."""
     return re.sub(r"\ban\b", "a", text).rstrip(".")

@@ -1,4 +1,4 @@
-"""Pairs as negprobe writes them: a column for each field, plus any extra columns."""
+"""Files in negprobe's own format: a column for each field of a pair, and any extra columns."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
 from negprobe.statements.pair import Extra, Span, StatementPair
-from negprobe.statements.readers.records import Read, Row, Table, cell, each, is_missing, label
+from negprobe.statements.readers.records import ParsedRows, Row, Table, cell_text, is_missing, parse_rows, stripped_text
 
 REQUIRED = ("original", "counterfactual")
 OPTIONAL = (
@@ -21,10 +21,10 @@ EXTRA = "extra."
 
 
 def check_columns(where: str, names: tuple[str, ...]) -> None:
-    """Refuse a table without the columns that a pair needs.
+    """Refuse a table that lacks a required column.
 
     Raises:
-        StatementError: for a missing column.
+        StatementError: naming the missing columns.
     """
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -34,27 +34,27 @@ def check_columns(where: str, names: tuple[str, ...]) -> None:
         )
 
 
-def plain_pairs(table: Table) -> Read[StatementPair]:
-    """One pair per row; `source` is the row's, or the file's name, and other columns go into `extra`."""
-    return each(table, lambda row, _: _pair(row, table.name))
+def plain_pairs(table: Table) -> ParsedRows[StatementPair]:
+    """One pair per row; without a `source` in the row it is the name of the table. Other columns become `extra`."""
+    return parse_rows(table, lambda row, _: _pair(row, table.name))
 
 
 def _pair(row: Row, source: str) -> StatementPair:
     check_columns("This row", tuple(row))
-    original, counterfactual = (cell(row, name) or "" for name in REQUIRED)
+    original, counterfactual = (cell_text(row, name) or "" for name in REQUIRED)
     if original and original.split() == counterfactual.split():
         raise StatementError("The two statements of the pair are the same.")
     return StatementPair(
         original=original,
         counterfactual=counterfactual,
-        target=label(row, "target"),
-        foil=label(row, "foil"),
-        control=cell(row, "control"),
-        cue=label(row, "cue"),
+        target=stripped_text(row, "target"),
+        foil=stripped_text(row, "foil"),
+        control=cell_text(row, "control"),
+        cue=stripped_text(row, "cue"),
         cue_spans=_spans(row, "cue"),
         affected_spans=_spans(row, "affected"),
-        category=label(row, "category") or "",
-        source=label(row, "source") or source,
+        category=stripped_text(row, "category") or "",
+        source=stripped_text(row, "source") or source,
         extra=tuple(
             (name.removeprefix(EXTRA), _extra(value))
             for name, value in row.items()
@@ -64,7 +64,7 @@ def _pair(row: Row, source: str) -> StatementPair:
 
 
 def _extra(value: Any) -> Extra:
-    """A value that a table can store: anything but text and numbers is written as JSON."""
+    """A value that a table can store: text or a number, and JSON for anything else."""
     # Integers that do not fit a 64-bit column are kept as text.
     if isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**63):
         return value
@@ -73,33 +73,33 @@ def _extra(value: Any) -> Extra:
 
 def _spans(row: Row, name: str) -> tuple[Span, ...]:
     """The character range in `cue_start` and `cue_end`, or the ranges in `cue_spans`."""
-    several, edges = row.get(f"{name}_spans"), [row.get(f"{name}_start"), row.get(f"{name}_end")]
-    if all(map(is_missing, edges)):
-        return () if is_missing(several) else _listed_spans(several, f"{name}_spans")
-    if not is_missing(several):
+    spans, ends = row.get(f"{name}_spans"), [row.get(f"{name}_start"), row.get(f"{name}_end")]
+    if all(map(is_missing, ends)):
+        return () if is_missing(spans) else _listed_spans(spans, f"{name}_spans")
+    if not is_missing(spans):
         raise StatementError(f"The row has both {name}_spans and {name}_start; give only one.")
-    found = [_whole_number(edge) for edge in edges]
-    if None in found:
+    start, end = map(_whole_number, ends)
+    if start is None or end is None:
         raise StatementError(
-            f"{name}_start and {name}_end are {quoted(edges[0])} and {quoted(edges[1])}; give two whole "
-            "numbers, or neither."
+            f"{name}_start and {name}_end are {quoted(ends[0])} and {quoted(ends[1])}; give two whole numbers, or "
+            "leave both empty."
         )
-    return ((found[0], found[1]),)  # type: ignore[return-value]
+    return ((start, end),)
 
 
-def _listed_spans(given: Any, name: str) -> tuple[Span, ...]:
+def _listed_spans(value: Any, name: str) -> tuple[Span, ...]:
     """Ranges from a list of pairs of numbers, or from a string in Python or JSON syntax."""
     try:
-        read = ast.literal_eval(given) if isinstance(given, str) else given
-        spans = tuple((_whole_number(start), _whole_number(end)) for start, end in read)
+        listed = ast.literal_eval(value) if isinstance(value, str) else value
+        spans = tuple((_whole_number(start), _whole_number(end)) for start, end in listed)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         spans = ((None, None),)
     if any(edge is None for span in spans for edge in span):
-        raise StatementError(f"{name} is {quoted(given)}; give character ranges such as ((0, 3), (8, 11)).")
+        raise StatementError(f"{name} is {quoted(value)}; give character ranges such as ((0, 3), (8, 11)).")
     return spans  # type: ignore[return-value]
 
 
 def _whole_number(value: Any) -> int | None:
-    """A whole number, including "5.0", which pandas writes in a column with gaps; None for anything else."""
+    """A whole number, including "5.0", which pandas writes in a column with missing values; None for anything else."""
     found = re.fullmatch(r"\s*(\d{1,18})(\.0*)?\s*", str(value))
     return int(found[1]) if found else None

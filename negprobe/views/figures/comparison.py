@@ -1,4 +1,4 @@
-"""The figures of two compared studies: A, B and what differs, each with its alternative text and caption."""
+"""The figures of two compared studies: A, B and the difference."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from negprobe.patching import DIRECTIONS, Circuit
+from negprobe.patching import DIRECTIONS
 from negprobe.statements import ROLES
 from negprobe.study.comparison import StudyComparison
 from negprobe.study.stages import SWEPT
+from negprobe.study.summary_table import CHANGE, A, B, StudySummary
 from negprobe.views.figures.drawing import (
     BLUE,
     LARGE,
@@ -28,54 +29,21 @@ from negprobe.views.figures.drawing import (
     symmetric,
     write_numbers,
 )
-from negprobe.views.labels import metric_name, metric_unit, role_label
-from negprobe.views.report.captions import SITES
-from negprobe.views.report.circuit_story import ROLE_NAMES
-from negprobe.views.report.document import Picture, Topic, png
-from negprobe.views.report.mechanism_findings import ABLATED
-from negprobe.views.report.wording import in_percent, points, signed
+from negprobe.views.labels import SITES, metric_name, metric_unit, role_label
 
 _PANELS = ("A", "B", "B − A")
 
-_MAPPED = ("output_change", "norm_to_cue", "attention_to_cue", "mean_attention_diff")
-"""The metrics whose effects are drawn; those of all are tested."""
-
-TOPICS = (
-    Topic("What the models answer", ("answers",)),
-    Topic(
-        "What carries the answer",
-        ("resid_pre-denoising", "z-denoising"),
-        (
-            *("resid_pre-noising", "z-noising"),
-            *(f"{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
-        ),
-        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
-        "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
-        "into the counterfactual's run, noising the other way round.",
-        "No common pair was patched in both studies.",
-    ),
-    Topic(
-        "Which heads respond",
-        tuple(f"effect-{name}" for name in _MAPPED[:2]),
-        tuple(f"effect-{name}" for name in _MAPPED[2:]),
-        "How much more each metric changes for the negation than for a neutral word of the same length, in the mean "
-        "over the common pairs. Zero, in the middle of each scale, is a head for which negation is just another word.",
-        "No common pair has a control, so there is nothing to hold the negation against.",
-    ),
-    Topic("The circuits", ("circuits",)),
-)
-"""The figures of a comparison in the order of its page."""
-
-_Drawn = tuple[Figure, str, str]
+MAPPED = ("output_change", "norm_to_cue", "attention_to_cue", "mean_attention_diff")
+"""The metrics whose effects are drawn; all are tested."""
 
 
-def comparison_pictures(compared: StudyComparison) -> dict[str, Picture]:
-    """Every figure by its name in `TOPICS`, those left out that have nothing to show.
+def comparison_figures(compared: StudyComparison) -> dict[str, Figure]:
+    """Every figure of a comparison by its name; those that have nothing to show are left out.
 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    figures: dict[str, _Drawn] = {}
+    figures: dict[str, Figure] = {}
     if not compared.answers.empty:
         figures["answers"] = _draw_answers(compared.answers)
     for site in SWEPT:
@@ -84,14 +52,13 @@ def comparison_pictures(compared: StudyComparison) -> dict[str, Picture]:
             if len(rows):
                 figures[f"{site}-{direction}"] = _draw_swaps(rows, site, direction, compared)
     if any(tests is not None for tests in compared.tests):
-        figures |= {f"effect-{metric}": _draw_effects(metric, compared) for metric in _MAPPED}
-    circuits = compared.a.circuit, compared.b.circuit
-    if circuits[0] is not None and circuits[1] is not None:
-        figures["circuits"] = _draw_circuits(circuits[0], circuits[1], compared.same_shape)
-    return {name: Picture(png(figure), alt, caption) for name, (figure, alt, caption) in figures.items()}
+        figures |= {f"effect-{metric}": _draw_effects(metric, compared) for metric in MAPPED}
+    if compared.a.circuit is not None and compared.b.circuit is not None:
+        figures["circuits"] = _draw_circuits(compared.summary)
+    return figures
 
 
-def _draw_answers(answers: pd.DataFrame) -> _Drawn:
+def _draw_answers(answers: pd.DataFrame) -> Figure:
     statement = answers["statement"].iloc[0]
     rows = answers[answers["statement"] == statement].iloc[::-1]
     figure = Figure(figsize=(PAGE, 1.1 + 0.24 * len(rows)), layout="constrained")
@@ -102,9 +69,8 @@ def _draw_answers(answers: pd.DataFrame) -> _Drawn:
     left.set_yticks(
         at, [f"{cue} (n = {n})" for cue, n in zip(rows["cue"], rows["pairs"], strict=True)], parse_math=False
     )
-    difference = rows["difference"].to_numpy()
-    arms = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - difference))
-    right.errorbar(difference, at, xerr=arms, fmt="s", color="#303030", markersize=4, linewidth=1.2)
+    right.scatter(rows["difference"], at, 18, color="#303030", marker="s")
+    right.hlines(at, rows["low"], rows["high"], color="#303030", linewidth=1.2)
     right.axvline(0, color="#808080", linewidth=0.8)
     right.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
     right.set_xlim(*(1.08 * np.array(symmetric(rows[["difference", "low", "high"]].to_numpy()))))
@@ -118,19 +84,11 @@ def _draw_answers(answers: pd.DataFrame) -> _Drawn:
     if statement != "cosine":
         left.set_xlim(-0.04, 1.04)
     figure.legend(loc="outside upper center", ncols=2, fontsize=SMALL, frameon=False)
-    row = rows.iloc[-1]
-    return (
-        figure,
-        f"Dots by kind of cue: {named} in A and B, and the difference. Over all, {row['A']:.2f} in A and "
-        f"{row['B']:.2f} in B, a difference of {signed(row['difference'], row['low'], row['high'], '+.2f')}.",
-        f"{named[0].upper()}{named[1:]}, by kind of cue, in A and B (left), and their difference with its paired "
-        "bootstrap interval (right). An interval without width is of pairs that all differ alike.",
-    )
+    return figure
 
 
-def _draw_swaps(rows: pd.DataFrame, site: str, direction: str, compared: StudyComparison) -> _Drawn:
-    what, by = SITES.get(site, site), SWEPT[site]
-    columns = "heads" if by == "head" else "roles of tokens"
+def _draw_swaps(rows: pd.DataFrame, site: str, direction: str, compared: StudyComparison) -> Figure:
+    by = SWEPT[site]
     names = ["A", "B", *(["difference"] if compared.same_shape else [])]
     shapes = [compared.a.shape, compared.b.shape, compared.a.shape]
     parts = [[str(head) for head in range(heads)] if by == "head" else _roles(rows) for _, heads in shapes]
@@ -141,92 +99,45 @@ def _draw_swaps(rows: pd.DataFrame, site: str, direction: str, compared: StudyCo
         for name, (layers, _), part in zip(names, shapes, parts, strict=False)
     ]
     named = parts if by == "head" else [[role_label(role) for role in part] for part in parts]
-    figure = side_by_side(tables, named, by, "normalised effect", f"Swapping {what}, {direction}")
-    top = rows.iloc[int(rows[names[-1]].abs().argmax())]
-    where = f"head {top['layer']:.0f}.{top['part']}" if by == "head" else f"layer {top['layer']:.0f} at {_role(top)}"
-    most = (
-        f"They differ most in {where}: {points(top['difference'], top['low'], top['high'])}."
-        if compared.same_shape
-        else f"In B the largest is {in_percent(top['B'], top['B_low'], top['B_high'])} in {where}."
-    )
-    return (
-        figure,
-        f"{len(tables)} maps of layers by {columns}: effect of swapping {what}, {direction}. {most}",
-        f"Swapping {what} ({direction}, {_pairs(compared.patched)}): {_shown(compared.same_shape)}. {most}",
-    )
-
-
-def _role(row: pd.Series) -> str:
-    return ROLE_NAMES[str(row["part"])]
-
-
-def _pairs(n: int) -> str:
-    return "1 pair" if n == 1 else f"{n} pairs"
-
-
-def _shown(with_change: bool) -> str:
-    return "A, B and B − A" if with_change else "A and B"
+    return side_by_side(tables, named, by, "normalised effect", f"Swapping {SITES.get(site, site)}, {direction}")
 
 
 def _roles(rows: pd.DataFrame) -> list[str]:
     return [role for role in ROLES if role in set(rows["part"])]
 
 
-def _draw_effects(metric: str, compared: StudyComparison) -> _Drawn:
+def _draw_effects(metric: str, compared: StudyComparison) -> Figure:
     shapes = (compared.a.shape, compared.b.shape)
     none = [np.full(shape, np.nan) for shape in shapes]
     tables = [none[i] if tests is None else _by_layer_and_head(tests, metric) for i, tests in enumerate(compared.tests)]
-    most = ""
     if compared.change is not None:
         tables.append(_by_layer_and_head(compared.change, metric))
-        layer, head = np.unravel_index(int(np.nanargmax(np.abs(np.nan_to_num(tables[2])))), tables[2].shape)
-        top = compared.change.sel(metric=metric, layer=layer, head=head)
-        most = (
-            f" They differ most in head {layer}.{head}: "
-            f"{signed(float(top['effect']), float(top['low']), float(top['high']))}."
-        )
     parts = [[str(head) for head in range(values.shape[1])] for values in tables]
-    named = metric_name(metric)
     label = f"effect\n({metric_unit(metric)})" if metric_unit(metric) else "effect"
-    return (
-        side_by_side(tables, parts, "head", label, f"Effect of negation on {named}"),
-        f"{len(tables)} maps of layers by heads: effect of negation on {named}.{most}",
-        f"{named[0].upper()}{named[1:]}, counterfactual minus control: {_shown(len(tables) > 2)}.{most}",
-    )
+    return side_by_side(tables, parts, "head", label, f"Effect of negation on {metric_name(metric)}")
 
 
 def _by_layer_and_head(tests: xr.Dataset, metric: str) -> Float[np.ndarray, "layer head"]:
     return tests["effect"].sel(metric=metric).transpose("layer", "head").to_numpy()
 
 
-def _draw_circuits(one: Circuit, other: Circuit, same_shape: bool) -> _Drawn:
+def _draw_circuits(summary: StudySummary) -> Figure:
+    drawn = [(name, rows) for name in (A, B, CHANGE) if len(rows := summary.rows("component_effect", study=name))]
     tables, parts = [], []
-    for circuit in (one, other):
-        heads = 1 + max((part.head for part in circuit.scores if part.head is not None), default=-1)
-        layers = 1 + max(part.layer for part in circuit.scores)
-        values = np.full((layers, heads + 1), np.nan)
-        for part, score in circuit.scores.items():
-            values[part.layer, heads if part.head is None else part.head] = score
-        tables.append(values)
-        parts.append([*map(str, range(heads)), "MLP"])
-    if same_shape:
-        tables.append(tables[1] - tables[0])
-        parts.append(parts[0])
+    for _, rows in drawn:
+        wide = rows.astype({"layer": int, "head": float}).pivot(index="layer", columns="head", values="estimate")
+        # An MLP has no head, and is the last column.
+        heads = np.sort(wide.columns.to_numpy(dtype=float))
+        wide = wide[heads]
+        tables.append(wide.to_numpy(dtype=float))
+        parts.append(["MLP" if np.isnan(head) else str(int(head)) for head in heads])
     figure = side_by_side(tables, parts, "component", "effect", "Effect of ablating one component alone")
-    for axes, circuit in zip(figure.axes, (one, other), strict=False):
-        for part in circuit.components:
-            column = len(parts[0]) - 1 if part.head is None else part.head
-            corner = (column - 0.46, part.layer - 0.46)
+    for axes, (name, _), columns in zip(figure.axes, drawn[:2], parts, strict=False):
+        for _, member in summary.rows("circuit_member", study=name).iterrows():
+            column = columns.index("MLP" if pd.isna(member["head"]) else str(member["head"]))
+            corner = (column - 0.46, int(member["layer"]) - 0.46)
             axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4))
-    shared = len(set(one.components) & set(other.components))
-    alike = f"; they share {shared}" if same_shape else ""
-    return (
-        figure,
-        f"Maps of layers by components: effect of ablating each alone. A's circuit has {len(one)} components and B's "
-        f"{len(other)}{alike}.",
-        f"What ablating one component does: {_shown(same_shape)}. Frames are the members of the "
-        f"circuit. In A all else is {ABLATED[one.ablation]}, in B {ABLATED[other.ablation]}.",
-    )
+    return figure
 
 
 def side_by_side(

@@ -24,12 +24,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
-from scipy import stats
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import ViewError
 from negprobe.base.files import whole_file
 from negprobe.base.texts import is_utf8, quoted
+from negprobe.statistics import rank_correlation
 
 PAGE, COLUMN = 6.9, 3.3  # inches between the margins of a page, and of one of its two columns
 SMALL, MEDIUM, LARGE = 7.0, 8.0, 9.0  # points: ticks and names, what axes and bars show, titles
@@ -114,9 +114,8 @@ def number_range(numbers: Iterable[Any]) -> str:
 
 def spearman(points: Float[np.ndarray, "point 2"]) -> str:
     """Spearman's correlation of the two coordinates, "= 0.42", or "undefined"."""
-    if len(points) < 3 or (np.ptp(points, axis=0) == 0).any():
-        return "undefined"
-    return f"= {stats.spearmanr(*points.T).statistic:.2f}".replace("-", "−")
+    correlation, _ = rank_correlation(*points.T)
+    return "undefined" if np.isnan(correlation) else f"= {correlation:.2f}".replace("-", "−")
 
 
 def draw_map(

@@ -22,10 +22,10 @@ from negprobe.attention import METRICS, AttentionProbe, Comparison, StatementAtt
 from negprobe.attention.affordable import compared_for_page, fitting
 from negprobe.base.arguments import checked
 from negprobe.base.errors import ViewError
-from negprobe.base.files import whole_file
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.patching import effect
 from negprobe.statements import StatementPair
+from negprobe.views.html_file import write_html
 from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.page.packing import MEASURES, PAGE_BYTES, bits_for, map_bytes, packed
 
@@ -95,14 +95,8 @@ def write_page(
     Raises:
         ViewError: as `page_parts`, and if the file cannot be written.
     """
-    path = Path(path)
     page = comparison_page(comparisons, title=title, sweeps=sweeps, max_bytes=max_bytes, left_out=left_out)
-    try:
-        with whole_file(path) as part:
-            part.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ViewError(f"The page {path} cannot be written: {error}. Choose another path.") from error
-    return path
+    return write_html(page, Path(path))
 
 
 def write_pairs_page(

@@ -19,17 +19,17 @@ _NO_CHANGE = 0.005  # what two decimals round away
 
 @checked
 def head_sentence(story: HeadReading) -> str:
-    """One head: what it reads most in the counterfactual, and what it reads otherwise than in the control.
+    """What one head attends to most in the counterfactual, and what changes most compared with the control.
 
-    "2.1: at [MASK] it reads the cue (raw 0.41, after the values 0.62; an even share is 0.08; n = 40); that is also
-    what changes most against the control (raw +0.38, after the values +0.59; n = 40)."
+    "2.1: attention from [MASK] to the cue stands out most (raw 0.41, norm-weighted 0.62, uniform 0.08; n = 40). The
+    same attention changes most compared with the control (raw +0.38, norm-weighted +0.59; n = 40)."
     """
-    parts = [f"{story.layer}.{story.head}: {_reads(story.norm)}"]
+    parts = [f"{story.layer}.{story.head}: {_attention(story.norm)} stands out most {_numbers(story.norm)}."]
     if _cell(story.raw) != _cell(story.norm):
-        parts.append(f"; before the values it stands out more that {_reads(story.raw)}")
+        parts.append(f"In the raw weights, {_attention(story.raw)} stands out most {_numbers(story.raw)}.")
     if story.change is not None:
         parts.append(_changes(story.change, story.norm))
-    return "".join(parts) + "."
+    return " ".join(parts)
 
 
 def signed(change: float) -> str:
@@ -37,26 +37,20 @@ def signed(change: float) -> str:
     return f"{round(change, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def _reads(reading: Reading) -> str:
-    return (
-        f"{_where(reading)} (raw {reading.raw:.2f}, after the values {reading.norm:.2f}; an even share is "
-        f"{reading.even:.2f}; n = {reading.n})"
-    )
+def _numbers(reading: Reading) -> str:
+    return f"(raw {reading.raw:.2f}, norm-weighted {reading.norm:.2f}, uniform {reading.even:.2f}; n = {reading.n})"
 
 
 def _changes(change: ReadingChange, norm: Reading) -> str:
     if abs(change.norm) < _NO_CHANGE:
-        return f"; after the values it reads alike in the {change.base}"
-    numbers = f"(raw {signed(change.raw)}, after the values {signed(change.norm)}; n = {change.n})"
-    if _cell(change) == _cell(norm):
-        return f"; that is also what changes most against the {change.base} {numbers}"
-    more = "more" if change.norm > 0 else "less"
-    return f"; what changes most against the {change.base} is that {_where(change, more)} {numbers}"
+        return f"Its norm-weighted attention is the same in the {change.base}."
+    numbers = f"(raw {signed(change.raw)}, norm-weighted {signed(change.norm)}; n = {change.n})"
+    changed = "the same attention" if _cell(change) == _cell(norm) else _attention(change)
+    return f"{changed[0].upper()}{changed[1:]} changes most compared with the {change.base} {numbers}."
 
 
-def _where(reading: Reading | ReadingChange, more: str = "") -> str:
-    key = f"{more} of {ROLE_NAMES[reading.key]}" if more else ROLE_NAMES[reading.key]
-    return f"at {ROLE_NAMES[reading.query]} it reads {key}"
+def _attention(reading: Reading | ReadingChange) -> str:
+    return f"attention from {ROLE_NAMES[reading.query]} to {ROLE_NAMES[reading.key]}"
 
 
 def _cell(reading: Reading | ReadingChange) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Two studies of the same pairs side by side, as one HTML file: answers, swaps, heads, circuits, and what differs."""
+"""The report on two studies of the same pairs, as one HTML file: answers, swaps, heads, circuits, and differences."""
 
 import shlex
 import sys
@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 
 from negprobe.base.errors import ViewError
-from negprobe.base.files import whole_file
 from negprobe.base.provenance import now, versions
-from negprobe.patching import Circuit
-from negprobe.statistics import effects_table
-from negprobe.study.comparison import ALL_CUES, StudyComparison
+from negprobe.study.comparison import StudyComparison
 from negprobe.study.saved import SavedStudy
-from negprobe.views.figures.comparison import TOPICS, comparison_pictures
+from negprobe.study.summary_table import CHANGE, A, B, StudySummary, write_summary
+from negprobe.views.html_file import write_html
 from negprobe.views.labels import metric_name, short_name
+from negprobe.views.report.comparison_captions import TOPICS, comparison_pictures
 from negprobe.views.report.comparison_findings import BRACKETS, answer
 from negprobe.views.report.document import (
     NO_SCRIPTS,
@@ -33,19 +30,19 @@ from negprobe.views.report.document import (
     table,
     topics,
 )
-from negprobe.views.report.wording import with_interval
+from negprobe.views.report.wording import head_name, with_interval
 
 _N_NAMED = 10
 
 _LIMITS = (
-    "A difference between two models is one between these two: nothing here tells what of training, data or seed made "
-    "it, nor how far two seeds of the same training would differ.",
-    "Head 2.1 of one model need not do what head 2.1 of another does unless one was made from the other, as in a "
-    "fine-tune; heads are compared by their number alone.",
-    "Intervals are of one difference each, not corrected for how many there are; q and max-T p are corrected.",
-    "Pairs that share words are not independent, which no interval here knows.",
-    "Each circuit was searched and proven on its own study's pairs with its own ablation; that a component is in one "
-    "alone does not show that the other model can spare it.",
+    "A difference is one between these two models: the comparison cannot show whether training, data or the random "
+    "seed caused it, nor how much two seeds of the same training would differ.",
+    "Heads are compared by their number. Head 2.1 of one model need not have the function of head 2.1 of the other, "
+    "unless one model was made from the other, as in fine-tuning.",
+    "Each interval is of one difference and is not corrected for multiple comparisons; q and max-T p are corrected.",
+    "Pairs that share words are not independent, which the intervals here do not account for.",
+    "Each circuit was searched and tested on its own study's pairs with its own ablation. A component that is in only "
+    "one circuit may still matter in the other model.",
 )
 
 
@@ -62,31 +59,36 @@ def comparison_report(compared: StudyComparison, manifest: Mapping[str, Any]) ->
     a, b = _names(compared)
     sections = [
         Section("data", "The models and the data", _data(compared)),
-        Section("answer", "The answer", answer_box(answer(compared), BRACKETS)),
+        Section("answer", "The answer", answer_box(answer(compared.summary), BRACKETS)),
         Section("figures", "The figures", topics(TOPICS, comparison_pictures(compared))),
         Section("numbers", "Every number", _numbers(compared)),
         Section("made", "How it was made", _made(compared, manifest)),
-        Section("limits", "What cannot be concluded", bullets(_limits(compared))),
+        Section("limits", "What cannot be concluded", bullets(limits(compared))),
     ]
-    lead = f"What does {b} (B) do otherwise with the negation than {a} (A), on the same statements?"
+    lead = f"How does {b} (B) treat negation differently from {a} (A) on the same statements?"
     return document(f"How {a} and {b} hear “not”", lead, sections, head=NO_SCRIPTS)
 
 
 def write_comparison(compared: StudyComparison, path: str | Path, command: str | None = None) -> Path:
-    """Write `comparison_report` to `path`, as a whole or not at all, and return it.
+    """Write `comparison_report` to `path`, and the summary beside it as `summary_path(path)`; returns `path`.
 
     Raises:
-        ViewError: as `comparison_report`, and if the file cannot be written.
+        ViewError: as `comparison_report`, and if a file cannot be written.
     """
     path = Path(path)
     manifest = {"command": command or shlex.join(sys.argv), "made": now(), "seed": compared.a.seed, **versions()}
     page = comparison_report(compared, manifest)
     try:
-        with whole_file(path) as part:
-            part.write_text(page, encoding="utf-8")
+        # The numbers first: a page whose numbers are missing would be worse than no page.
+        write_summary(compared.summary, summary_path(path))
     except OSError as error:
-        raise ViewError(f"The page {path} cannot be written: {error}. Choose another place.") from error
-    return path
+        raise ViewError(f"The summary beside {path} cannot be written: {error}. Choose another folder.") from error
+    return write_html(page, path)
+
+
+def summary_path(page: Path) -> Path:
+    """The file of the summary beside the page of a comparison: "ab.summary.parquet" for "ab.html"."""
+    return page.with_name(f"{page.stem}.summary.parquet")
 
 
 def _data(compared: StudyComparison) -> str:
@@ -108,119 +110,140 @@ def _data(compared: StudyComparison) -> str:
                 "folder": str(study.folder),
             }
         )
-    text = (
-        f"{len(compared.common)} pairs are in both studies, with the same texts, target and foil. What stands here of "
-        f"answers, swaps and heads is of them alone, taken anew; {compared.patched} of them were patched in both and "
-        "have, in both models, two runs that differ in the answer. Every difference is B − A."
+    return paragraph(common_pairs(compared.summary)) + table(pd.DataFrame(rows), "The two studies", decimals=0)
+
+
+def common_pairs(summary: StudySummary) -> str:
+    """The pairs that the comparison is over."""
+    pairs, patched = summary.rows("pairs").iloc[0], summary.rows("patched").iloc[0]
+    return (
+        f"{pairs['estimate']:.0f} pairs are in both studies, with the same texts, target and foil. The numbers below "
+        f"for answers, swaps and heads are recomputed over these pairs. {patched['hits']} of them were patched in both "
+        "studies and have two runs with different answers in both models. Every difference is B − A."
     )
-    return paragraph(text) + table(pd.DataFrame(rows), "The two studies", decimals=0)
 
 
 def _numbers(compared: StudyComparison) -> str:
-    parts = []
-    answers = compared.answers.rename(columns=_BOUNDS)
-    if len(answers):
-        whole = answers["cue"] == ALL_CUES
-        caption = "Share of pairs answered rightly (of embeddings, the mean cosine of the two statements)"
-        parts.append(table(answers[whole].drop(columns="cue"), caption, decimals=3))
-        rest = folded("Answers by kind of cue", table(answers[~whole], "The same by kind of cue", decimals=3))
-        parts.append(rest)
-    if compared.change is not None:
-        parts.append(_changed_heads(compared.change, compared.tests))
+    summary = compared.summary
+    parts = [_answers_tables(summary)]
+    if summary.row("tests", study=CHANGE) is not None:
+        parts.append(_changed_heads(summary))
     else:
-        parts += [_own_heads(name, tests) for name, tests in zip("AB", compared.tests, strict=True)]
-    circuits = [compared.a.circuit, compared.b.circuit]
-    if all(circuits):
-        parts.append(_circuit_table(*circuits))  # type: ignore[arg-type]
-    if len(compared.swaps):
+        parts += [_own_heads(name, summary.of(name)) for name in (A, B)]
+    if summary.row("circuit", study=A) is not None and summary.row("circuit", study=B) is not None:
+        parts.append(_circuit_tables(summary))
+    swaps = summary.table[summary.table["statistic"].isin(["swap", "knock_out_set"])]
+    if len(swaps):
         caption = (
-            "Normalised effect of every swap over the pairs patched in both, and of cutting attention to the cue "
+            "Normalised effect of every swap over the pairs patched in both, and of removing attention to the cue "
             "(knock_out), with 95 % intervals"
         )
-        parts.append(folded("All swaps", table(_swaps(compared), caption, decimals=3)))
+        parts.append(folded("All swaps", table(_swaps(swaps), caption, decimals=3)))
     return "".join(parts)
 
 
-_BOUNDS = {"low": "95 % from", "high": "95 % to", "difference": "B − A"}
+def _answers_tables(summary: StudySummary) -> str:
+    """Accuracies or cosines over all pairs, and by kind of cue."""
+    statistic, caption = ("right", "Accuracy: the share of pairs with the right answer")
+    if summary.row("cosine") is not None:
+        statistic, caption = "cosine", "Mean cosine similarity of original and counterfactual"
+    rows, of_cues = summary.rows(statistic), summary.rows(f"{statistic}_of_cue")
+    if rows.empty:
+        return ""
+    by_cue = table(_side_by_side(of_cues, ["cue", "compared"]), f"{caption}, by kind of cue", decimals=3)
+    return table(_side_by_side(rows, ["compared"]), caption, decimals=3) + folded("Answers by kind of cue", by_cue)
 
 
-def _swaps(compared: StudyComparison) -> pd.DataFrame:
-    """Every swap with its effect in A and B, and the difference where there is one."""
-    swaps = compared.swaps
-    shown = swaps[["site", "direction", "layer", "part", "pairs"]].copy()
-    shown["layer"] = ["every" if pd.isna(layer) else str(int(layer)) for layer in swaps["layer"]]
-    columns = {name: (name, f"{name}_low", f"{name}_high") for name in "AB"}
-    if compared.same_shape:
-        columns["B − A"] = ("difference", "low", "high")
-    for name, parts in columns.items():
-        effects = zip(*(swaps[part] for part in parts), strict=True)
-        shown[name] = [
-            "–" if pd.isna(effect) else with_interval(effect, low, high, decimals=3) for effect, low, high in effects
-        ]
-    return shown
+def _side_by_side(rows: pd.DataFrame, subject: list[str]) -> pd.DataFrame:
+    """One row per subject, with A, B and B − A as columns, each with its interval."""
+    names = {A: "A", B: "B", CHANGE: "B − A"}
+    shown = []
+    for _, group in rows.groupby(subject, dropna=False, sort=False):
+        first = group.iloc[0]
+        cells: dict[str, object] = {name: first[name] for name in subject} | {"pairs": first["n"]}
+        shown.append(cells | {names[row["study"]]: with_interval(row, decimals=3) for _, row in group.iterrows()})
+    return pd.DataFrame(shown).rename(columns={"compared": "statement"})
 
 
-def _changed_heads(change: xr.Dataset, tests: tuple[xr.Dataset | None, xr.Dataset | None]) -> str:
+def _swaps(swaps: pd.DataFrame) -> pd.DataFrame:
+    """Every swap with its effect in A and B, and the difference if there is one."""
+    parts = swaps["part"].where(swaps["part"] != "", swaps["role"])
+    named = swaps.assign(
+        site=swaps["site"].where(swaps["site"] != "", "knock_out"),
+        layer=swaps["layer"].astype(object).where(swaps["layer"].notna(), "all"),
+        part=parts.where(parts != "", swaps["head"].astype(str)),
+    )
+    return _side_by_side(named, ["site", "direction", "layer", "part"]).fillna("–")
+
+
+def _changed_heads(summary: StudySummary) -> str:
     """The heads in which the effect of negation differs most regularly, each by its clearest metric."""
-    rows = effects_table(change).sort_values("effect_size", key=lambda size: -size.abs())
-    rows = rows.drop_duplicates(["layer", "head"])
-    for name, own in zip("AB", tests, strict=True):
-        assert own is not None  # or there was no change to test
-        effects = own["effect"].to_dataframe(name).reset_index()
-        rows = rows.merge(effects[["metric", "layer", "head", name]], on=["metric", "layer", "head"], how="left")
-    rows = rows.assign(head=rows["layer"].astype(str) + "." + rows["head"].astype(str))
-    rows["metric"] = rows["metric"].map(metric_name)
-    named = rows.rename(columns={**_BOUNDS, "effect": "B − A", "effect_size": "d_z", "p_max_t": "max-T p"})
-    shown = ["head", "metric", "A", "B", "B − A", "95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
+    rows = summary.rows("clearest_effect", study=CHANGE)
+    cell = ["metric", "layer", "head"]
+    for name in (A, B):
+        own = summary.rows("effect_of_changed_head", study=name)[[*cell, "estimate"]].rename(columns={"estimate": name})
+        rows = rows.merge(own, on=cell, how="left")
     caption = (
         "Every head by the metric whose effect of negation differs most regularly (largest |d_z|), tested pair by pair"
     )
-    top, rest = named[shown].head(_N_NAMED), named[shown].iloc[_N_NAMED:]
+    shown = _named(rows, {"estimate": "B − A"})[["head", "metric", A, B, "B − A", *_TESTED]]
+    top, rest = shown.head(_N_NAMED), shown.iloc[_N_NAMED:]
     more = folded("The other heads", table(rest, caption, decimals=4)) if len(rest) else ""
     return table(top, caption, decimals=4) + more
 
 
-def _own_heads(name: str, tests: xr.Dataset | None) -> str:
-    if tests is None:
+def _own_heads(name: str, summary: StudySummary) -> str:
+    rows = summary.rows("clearest_effect").head(_N_NAMED)
+    if rows.empty:
         return ""
-    rows = effects_table(tests).sort_values("effect_size", key=lambda size: -size.abs())
-    rows = rows.drop_duplicates(["layer", "head"]).head(_N_NAMED)
-    rows = rows.assign(head=rows["layer"].astype(str) + "." + rows["head"].astype(str))
-    rows["metric"] = rows["metric"].map(metric_name)
-    named = rows.rename(columns={**_BOUNDS, "effect_size": "d_z", "p_max_t": "max-T p"})
-    shown = ["head", "metric", "effect", "95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
-    return table(named[shown], f"{name}: the heads with the most regular effects of negation", decimals=4)
+    shown = _named(rows, {"estimate": "effect"})[["head", "metric", "effect", *_TESTED]]
+    return table(shown, f"{name}: the heads with the most regular effects of negation", decimals=4)
 
 
-def _circuit_table(one: Circuit, other: Circuit) -> str:
-    sides = {"A": one, "B": other}
-    facts_of = {
-        name: {
-            "components": f"{len(circuit)} of {len(circuit.scores)}",
-            "faithfulness": f"{circuit.faithfulness:.3f} [{circuit.interval[0]:.3f}, {circuit.interval[1]:.3f}]",
-            "held-out pairs": str(circuit.n_held_out),
-            "asked for": f"{circuit.threshold:.2f}",
-            "ablation": f"{circuit.ablation}, {circuit.direction}",
-            "random sets, mean": f"{circuit.random_faithfulness:.3f}",
-            "CPR": f"{circuit.cpr:.3f}",
-            "CMD": f"{circuit.cmd:.3f}",
-        }
-        for name, circuit in sides.items()
-    }
-    summary = pd.DataFrame(facts_of).rename_axis("circuit").reset_index()
-    components = sorted({*one.scores, *other.scores})
-    rows = pd.DataFrame(
+_TESTED = ["95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
+_BOUNDS = {"low": "95 % from", "high": "95 % to", "effect_size": "d_z", "p_max_t": "max-T p"}
+
+
+def _named(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Tests of heads with the names that the tables show."""
+    heads = [head_name(row) for _, row in rows.iterrows()]
+    return rows.assign(head=heads, metric=rows["metric"].map(metric_name)).rename(columns={**_BOUNDS, **columns})
+
+
+def _circuit_tables(summary: StudySummary) -> str:
+    columns = {name: _circuit_facts(summary.of(name)) for name in (A, B)}
+    circuits = pd.DataFrame(columns).rename_axis("circuit").reset_index()
+    effects = summary.rows("component_effect").pivot(index="part", columns="study", values="estimate")
+    order = dict.fromkeys(summary.rows("component_effect").sort_values(["layer", "head"])["part"])
+    members = {name: set(summary.rows("circuit_member", study=name)["part"]) for name in (A, B)}
+    components = pd.DataFrame(
         {
-            "component": map(str, components),
-            **{
-                f"effect alone, {name}": [c.scores.get(part, np.nan) for part in components]
-                for name, c in sides.items()
-            },
-            **{f"in {name}": [part in c for part in components] for name, c in sides.items()},
+            "component": list(order),
+            **{f"effect alone, {name}": effects[name].reindex(list(order)).to_numpy() for name in (A, B)},
+            **{f"in {name}": [part in members[name] for part in order] for name in (A, B)},
         }
     )
-    every = folded("All components", table(rows, "Effect of ablating each alone, and who is in a circuit", decimals=3))
-    return table(summary, "The circuits", decimals=3) + every
+    caption = "Effect of ablating each component alone, and whether it is in a circuit"
+    return table(circuits, "The circuits", decimals=3) + folded(
+        "All components", table(components, caption, decimals=3)
+    )
+
+
+def _circuit_facts(summary: StudySummary) -> dict[str, str]:
+    """A circuit in one column of a table."""
+    names = ("circuit", "faithfulness", "threshold", "cpr", "cmd")
+    circuit, faithful, threshold, cpr, cmd = (summary.rows(name).iloc[0] for name in names)
+    random = summary.rows("random_faithfulness", part="mean").iloc[0]
+    return {
+        "components": f"{circuit['hits']} of {circuit['n']}",
+        "faithfulness": with_interval(faithful, decimals=3),
+        "held-out pairs": str(faithful["n"]),
+        "target": f"{threshold['estimate']:.2f}",
+        "ablation": circuit["note"],
+        "random sets, mean": f"{random['estimate']:.3f}",
+        "CPR": f"{cpr['estimate']:.3f}",
+        "CMD": f"{cmd['estimate']:.3f}",
+    }
 
 
 def _made(compared: StudyComparison, manifest: Mapping[str, Any]) -> str:
@@ -229,36 +252,32 @@ def _made(compared: StudyComparison, manifest: Mapping[str, Any]) -> str:
     return own + "".join(facts(study.manifest, f"Study {name}: {study.folder}") for name, study in studies)
 
 
-def _limits(compared: StudyComparison) -> list[str]:
-    a, b = (study.manifest for study in (compared.a, compared.b))
-    versions = sorted(
-        name for name in {*a["versions"], *b["versions"]} if a["versions"].get(name) != b["versions"].get(name)
-    )
-    limits = []
-    if versions:
-        limits.append(f"The studies were made with different versions of {', '.join(versions)}, which may matter.")
-    other_control = _other_controls(compared)
-    if other_control:
-        limits.append(
-            f"{other_control} of {len(compared.common)} common pairs have another control in B than in A, as the words "
-            "of a length depend on the tokenizer; their effects of negation and their swaps are against other words."
+def limits(compared: StudyComparison) -> list[str]:
+    """What cannot be concluded from the comparison."""
+    summary = compared.summary
+    one, other = (study.manifest["versions"] for study in (compared.a, compared.b))
+    found = []
+    if differing := sorted(name for name in {*one, *other} if one.get(name) != other.get(name)):
+        found.append(f"The studies were made with different versions of {', '.join(differing)}, which may matter.")
+    controls = summary.rows("differing_controls").iloc[0]
+    if controls["hits"]:
+        found.append(
+            f"{controls['hits']} of {controls['n']} common pairs have different controls in A and B, because a "
+            "control's length depends on the tokenizer; their effects of negation and swaps are relative to different "
+            "words."
         )
-    left_out = max(len(compared.a.pairs), len(compared.b.pairs)) - len(compared.common)
-    if left_out:
-        limits.append(f"Up to {left_out} pairs of a study are not in the other and count for nothing here.")
-    return [*limits, *_LIMITS]
-
-
-def _other_controls(compared: StudyComparison) -> int:
-    sides = [
-        study.pairs.set_index("pair")["control"].fillna("").reindex(compared.common[side]).to_numpy()
-        for study, side in ((compared.a, "a"), (compared.b, "b"))
+    left_out = [
+        f"{row['hits']} of {row['n']} pairs of {row['study']}"
+        for _, row in summary.rows("not_in_other").iterrows()
+        if row["hits"]
     ]
-    return int((sides[0] != sides[1]).sum())
+    if left_out:
+        found.append(f"Pairs that are in only one study were left out: {' and '.join(left_out)}.")
+    return [*found, *_LIMITS]
 
 
 def _names(compared: StudyComparison) -> tuple[str, str]:
-    """What the two are called: the models, or their studies' folders where one model's name is that of the other."""
+    """The names of the two models, with their studies' folders if the models have the same name."""
     a, b = (short_name(str(study.manifest["model"]["name"])) for study in (compared.a, compared.b))
     return (a, b) if a != b else (f"{a} in {_folder(compared.a)}", f"{b} in {_folder(compared.b)}")
 

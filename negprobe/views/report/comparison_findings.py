@@ -1,158 +1,147 @@
-"""What differs between two studies, in sentences with the numbers that stand in the figures and tables."""
+"""What differs between two studies, in sentences: each formats rows of the comparison's summary."""
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
-from negprobe.statistics import ALPHA, survivors
-from negprobe.study.comparison import ALL_CUES, StudyComparison
+from negprobe.study.summary_table import CHANGE, A, B, StudySummary
 from negprobe.views.labels import metric_name
 from negprobe.views.report.circuit_story import ROLE_NAMES
-from negprobe.views.report.wording import in_percent, points, share_of, signed
+from negprobe.views.report.wording import (
+    BOTH_RIGHT,
+    circuit_preserves,
+    effect_in_words,
+    furthest_from_0,
+    head_name,
+    heads_respond,
+    points,
+    sentence,
+    share_in_words,
+    signed,
+)
 
 BRACKETS = (
-    "In brackets: 95 % intervals, Wilson's of shares of pairs, and of all others the bootstrap's over the common "
-    "pairs, the same draws for both models; of circuits, over each study's own held-out pairs."
+    "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals; all others are bootstrap intervals "
+    "over the common pairs, with the same draws for both models, or for circuits over each study's own held-out pairs."
 )
 
 
-def answer(compared: StudyComparison) -> list[str]:
+def answer(summary: StudySummary) -> list[str]:
     """The answer in a few sentences, each with its numbers; every difference is B minus A."""
-    return [*_answered(compared), *_swapped(compared), *_responding(compared), *_circuits(compared)]
+    return [*_answered(summary), *_swapped(summary), *_responding(summary), *_circuits(summary)]
 
 
-def _answered(compared: StudyComparison) -> list[str]:
+def _answered(summary: StudySummary) -> list[str]:
     """How often each model is right, and on which kind of cue they differ most."""
-    answers = compared.answers
-    if answers.empty:
-        return [f"The answers cannot be compared: {compared.no_answers}."]
-    row = answers[answers["cue"] == ALL_CUES].iloc[0]
-    if row["statement"] == "cosine":
+    missing = summary.row("no_answers")
+    if missing is not None:
+        return [f"The answers cannot be compared: {missing['note']}."]
+    if summary.row("cosine") is not None:
+        a, b, change = (summary.rows("cosine", study=name).iloc[0] for name in (A, B, CHANGE))
         return [
-            f"Original and counterfactual are alike to a mean cosine of {row['A']:.3f} in A and {row['B']:.3f} in B: "
-            f"{signed(row['difference'], row['low'], row['high'], '+.3f')} on {row['pairs']} pairs."
+            f"The embeddings of a statement and its negation have a mean cosine similarity of {a['estimate']:.3f} in A "
+            f"and {b['estimate']:.3f} in B: {signed(change, '+.3f')} on {change['n']} pairs."
         ]
-    sentence = (
-        f"A gets both statements of a pair right on {_right(row, 'A')}, and B on {_right(row, 'B')}: {_points(row)}."
-    )
-    by_cue = answers[(answers["statement"] == "both") & (answers["cue"] != ALL_CUES)]
-    if len(by_cue) < 2 or not (by_cue["difference"] != 0).any():
-        return [sentence]
-    top = by_cue.iloc[int(by_cue["difference"].abs().argmax())]
+    a, b, change = (summary.rows("right", compared="both", study=name).iloc[0] for name in (A, B, CHANGE))
+    both = f"A {BOTH_RIGHT} {share_in_words(a)}, and B on {share_in_words(b)}: {points(change)}."
+    by_cue = summary.rows("right_of_cue", compared="both", study=CHANGE)
+    if len(by_cue) < 2 or not by_cue["estimate"].any():
+        return [both]
+    top = furthest_from_0(by_cue)
     return [
-        f"{sentence} By kind of cue they differ most on “{top['cue']}”: {_points(top)}, {top['pairs']} pairs, not "
-        "corrected for the choice."
+        f"{both} Of the kinds of cue, they differ most on “{top['cue']}”: {points(top)}, {top['n']} pairs (not "
+        "corrected for choosing the largest difference)."
     ]
 
 
-def _right(row: pd.Series, model: str) -> str:
-    return share_of(np.arange(row["pairs"]) < round(row[model] * row["pairs"]))
-
-
-def _swapped(compared: StudyComparison) -> list[str]:
+def _swapped(summary: StudySummary) -> list[str]:
     """The head that carries most in each model, and the swaps whose effects differ."""
-    swaps = compared.swaps
-    if swaps.empty:
+    heads = {name: summary.rows("swap", site="z", direction="denoising", study=name) for name in (A, B, CHANGE)}
+    patched = summary.rows("patched").iloc[0]["hits"]
+    if heads[A].empty or heads[B].empty:
         return [
             "The effects of swaps cannot be compared: no common pair was patched in both studies with two runs that "
-            "differ in the answer in both."
+            "give different answers."
         ]
-    heads = swaps.query("site == 'z' and direction == 'denoising'")
-    tops = {name: heads.nlargest(1, name).iloc[0] for name in "AB"}
     named = ", and ".join(
-        f"{top['layer']:.0f}.{top['part']} in {name}, {_effect(top, name)}" for name, top in tops.items()
+        f"{head_name(top)} in {name}, {effect_in_words(top)}"
+        for name, top in ((name, heads[name].nlargest(1, "estimate").iloc[0]) for name in (A, B))
     )
-    pairs = "1 common pair" if compared.patched == 1 else f"{compared.patched} common pairs"
-    carrying = (
-        f"The head whose output alone brings back most of the affirmative run's answer is {named} ({pairs} patched in "
-        "both)."
+    pairs = "1 common pair was" if patched == 1 else f"{patched} common pairs were"
+    strongest = (
+        f"The head whose output alone restores most of the affirmative run's answer is {named} ({pairs} patched in "
+        "both studies)."
     )
-    if not compared.same_shape:
-        return [f"{carrying} The models differ in layers or heads, so that no head has a partner to be held against."]
-    stream = swaps.query("site == 'resid_pre' and direction == 'denoising'")
+    if heads[CHANGE].empty:
+        return [
+            f"{strongest} The models have different numbers of layers or heads, so single heads cannot be compared."
+        ]
     return [
-        carrying,
-        _differing(heads, "one head's output", lambda top: f"head {top['layer']:.0f}.{top['part']}"),
+        strongest,
+        _differing(summary, "z", "one head's output", lambda top: f"head {head_name(top)}"),
         _differing(
-            stream,
-            "the residual stream at one kind of token before one layer",
-            lambda top: f"layer {top['layer']:.0f} at {ROLE_NAMES[str(top['part'])]}",
+            summary,
+            "resid_pre",
+            "the residual stream at the tokens of one role before one layer",
+            lambda top: f"layer {top['layer']} at {ROLE_NAMES[top['role']]}",
         ),
     ]
 
 
-def _differing(rows: pd.DataFrame, what: str, named: Callable[[pd.Series], str]) -> str:
-    """How many swaps of a kind do something else in B, and the one of the largest difference."""
-    if not rows["difference"].any():
-        return f"Swapping {what} does the same in both models."
-    apart = int(((rows["low"] > 0) | (rows["high"] < 0)).sum())
-    top = rows.iloc[int(rows["difference"].abs().argmax())]
+def _differing(summary: StudySummary, site: str, what: str, named: Callable[[pd.Series], str]) -> str:
+    """How many swaps of a site have another effect in B, and the one with the largest difference."""
+    subject = {"site": site, "direction": "denoising"}
+    changes = summary.rows("swap", study=CHANGE, **subject)
+    if not changes["estimate"].any():
+        return f"Replacing {what} has the same effect in both models."
+    counts = summary.rows("differing_swaps", **subject).iloc[0]
+    top = furthest_from_0(changes)
+    cell = {name: top[name] for name in ("layer", "head", "role") if not pd.isna(top[name])}
+    a, b = (summary.rows("swap", study=name, **subject, **cell).iloc[0] for name in (A, B))
     return (
-        f"Swapping {what}, {apart} of {len(rows)} swaps bring back more or less of the answer in B than in A "
-        f"(intervals without 0, not corrected for their number). They differ most in {named(top)}: "
-        f"{_effect(top, 'A')} in A and {_effect(top, 'B')} in B, {_points(top)}."
+        f"Replacing {what}: {counts['hits']} of {counts['n']} swaps restore more or less of the answer in B than in A "
+        "(the interval of the difference excludes 0; not corrected for the number of swaps). They differ most in "
+        f"{named(top)}: {effect_in_words(a)} in A and {effect_in_words(b)} in B, {points(top)}."
     )
 
 
-def _responding(compared: StudyComparison) -> list[str]:
-    """How many heads respond in each model, and in how many the response is another one."""
-    known = {name: tests for name, tests in zip("AB", compared.tests, strict=True) if tests is not None}
-    if not known:
-        return ["No common pair has a control, so negation cannot be told from an inserted word in either."]
-    untestable = [tests.attrs["untestable"] for tests in known.values() if "untestable" in tests.attrs]
-    if untestable:
-        return [f"Whether heads respond to the negation in one model alone cannot be tested. {untestable[0]}"]
-    counts = " and ".join(
-        f"{int((tests['q'] <= ALPHA).any('metric').sum())} of {tests.sizes['layer'] * tests.sizes['head']} heads of "
-        f"{name} ({int(tests['n'].max())} pairs)"
-        for name, tests in known.items()
-    )
-    sentence = (
-        f"{counts} do something else at the negation than at a neutral word of the same length (q ≤ {ALPHA:g} after "
-        "correction for every head and metric)."
-    )
-    if compared.change is None:
-        return [sentence]
-    passing = survivors(compared.change)
-    if passing.empty:
-        return [f"{sentence} In no head does the effect of negation itself differ between the two."]
-    by_q, by_max_t = (int((compared.change[name] <= ALPHA).any("metric").sum()) for name in ("q", "p_max_t"))
-    top = passing.iloc[0]
+def _responding(summary: StudySummary) -> list[str]:
+    """How many heads respond in each model, and in how many the response differs."""
+    tested = [name for name in (A, B) if summary.row("tests", study=name) is not None]
+    if not tested:
+        return [
+            "No common pair has a control, so a response to the negation cannot be distinguished from a response to "
+            "an inserted word."
+        ]
+    untestable = summary.row("untestable")
+    if untestable is not None:
+        return [f"Whether heads respond in only one of the models cannot be tested. {untestable['note']}"]
+    counts = " ".join(sentence(f"in {name}, {heads_respond(summary.of(name))}") for name in tested)
+    if summary.row("tests", study=CHANGE) is None:
+        return [counts]
+    top = summary.row("strongest_effect", study=CHANGE)
+    if top is None:
+        return [f"{counts} In no head does the effect of negation itself differ significantly between the two."]
+    by_q, by_max_t = (summary.rows("responding_heads", study=CHANGE, part=part).iloc[0] for part in ("q", "p_max_t"))
     return [
-        f"{sentence} The effect of negation itself differs between the two in {by_q} heads (corrected in the same way; "
-        f"in {by_max_t} by max-T), most regularly in {top['layer']:.0f}.{top['head']:.0f}: its "
-        f"{metric_name(str(top['metric']))} differs by {signed(top['effect'], top['low'], top['high'])}."
+        f"{counts} The effect of negation itself differs between the two in {by_q['hits']} of {by_q['n']} heads "
+        f"(corrected in the same way; {by_max_t['hits']} by max-T), most regularly in {head_name(top)}: its "
+        f"{metric_name(top['metric'])} differs by {signed(top)}."
     ]
 
 
-def _circuits(compared: StudyComparison) -> list[str]:
+def _circuits(summary: StudySummary) -> list[str]:
     """The circuits' sizes and faithfulness, and how many components they share."""
-    circuits = {name: study.circuit for name, study in zip("AB", (compared.a, compared.b), strict=True)}
-    found = {name: circuit for name, circuit in circuits.items() if circuit is not None}
+    found = {name: text for name in (A, B) if (text := circuit_preserves(summary.of(name)))}
     if not found:
-        return ["Neither study searched a circuit."]
-    sizes = "; ".join(
-        f"{name}'s circuit has {len(circuit)} of {len(circuit.scores)} components, which keep "
-        f"{in_percent(circuit.faithfulness, *circuit.interval)} of what the negation does"
-        for name, circuit in found.items()
-    )
+        return ["Neither study searched for a circuit."]
+    sizes = " ".join(sentence(f"in {name}, {text}") for name, text in found.items())
     if len(found) < 2:
-        return [f"{sizes}. The other study searched none."]
-    one, other = found["A"], found["B"]
-    if not compared.same_shape:
-        return [f"{sizes}."]
-    shared = set(one.components) & set(other.components)
-    chance = len(one) * len(other) / len(one.scores)
+        return [f"{sizes} The other study did not search for a circuit."]
+    shared, chance = summary.row("shared_components"), summary.row("shared_by_chance")
+    if shared is None or chance is None:
+        return [sizes]
     return [
-        f"{sizes}. They share {len(shared)} components, where two random sets of these sizes would "
-        f"share {chance:.1f} on average."
+        f"{sizes} The circuits share {shared['hits']} components; two random sets of these sizes would share "
+        f"{chance['estimate']:.1f} on average."
     ]
-
-
-def _effect(row: pd.Series, model: str) -> str:
-    return in_percent(row[model], row[f"{model}_low"], row[f"{model}_high"])
-
-
-def _points(row: pd.Series) -> str:
-    return points(row["difference"], row["low"], row["high"])

@@ -1,13 +1,23 @@
-"""What a study found, in sentences: each formats rows of the study's summary and computes nothing."""
+"""What a study found, in sentences: each formats rows of the study's summary."""
 
 import pandas as pd
 
 from negprobe.statistics import ALPHA
-from negprobe.study.summary import StudySummary
+from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import metric_name, percent
 from negprobe.views.report.circuit_story import ROLE_NAMES
 from negprobe.views.report.mechanism_findings import mechanism
-from negprobe.views.report.wording import between, effect_in_words, head_name, share_in_words, signed
+from negprobe.views.report.wording import (
+    BOTH_RIGHT,
+    between,
+    circuit_preserves,
+    effect_in_words,
+    head_name,
+    heads_respond,
+    sentence,
+    share_in_words,
+    signed,
+)
 
 _N_HEADS_NAMED = 3
 _GROUPS = {"cue": "kinds of cue", "source": "data sets"}
@@ -24,7 +34,7 @@ def findings(summary: StudySummary) -> list[str]:
 
 
 def _hears(summary: StudySummary) -> list[str]:
-    """Whether the answer is another one under the negation."""
+    """Whether the negation changes the answer."""
     cosine, change, changed, both, control = (
         summary.row(statistic, **subject)
         for statistic, subject in (
@@ -48,39 +58,32 @@ def _hears(summary: StudySummary) -> list[str]:
         return [f"The negation changes the model's label on {share_in_words(changed)}."]
     if both is None:
         return behaviour(summary)
-    sentence = (
-        f"The model gives the right answer both without and with the negation on {share_in_words(both)}; one that "
-        "did not hear the negation would answer both alike, and be right on one of them at most."
+    right = (
+        f"The model {BOTH_RIGHT} {share_in_words(both)}; a model that ignores the negation would give the same answer "
+        "to both statements, and be right on at most one of them."
     )
     if control is None:
-        return [sentence]
-    return [f"{sentence} A neutral word in the cue's place leaves the answer right on {share_in_words(control)}."]
+        return [right]
+    return [f"{right} With a neutral word in place of the cue, it is right on {share_in_words(control)}."]
 
 
 def _responds(summary: StudySummary) -> list[str]:
-    """How many heads tell the negation from another word, and the one that does it most regularly."""
+    """How many heads respond to the negation, and the one that responds most regularly."""
     tests = summary.row("tests")
     if tests is None or summary.row("untestable") is not None:
         return responding_heads(summary)
-    by_q, by_max_t = _responding(summary)
-    corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {tests['n']} pairs"
     top = summary.row("strongest_effect")
+    counts = sentence(heads_respond(summary))
     if top is None:
-        return [f"None of {by_q['n']} heads responds differently to the negation than to a neutral word ({corrected})."]
+        return [counts]
     return [
-        f"{by_q['hits']} of {by_q['n']} heads respond differently to the negation than to a neutral word of the same "
-        f"length ({corrected}; {by_max_t['hits']} by max-T). The most regular is {head_name(top)}: "
-        f"its {metric_name(top['metric'])} differs by {signed(top['estimate'], top['low'], top['high'])}."
+        f"{counts} The most regular response is that of head {head_name(top)}: its {metric_name(top['metric'])} "
+        f"differs by {signed(top)}."
     ]
 
 
-def _responding(summary: StudySummary) -> list[pd.Series]:
-    """The counts of heads with an effect by q and by max-T."""
-    return [summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t")]
-
-
 def _carried(summary: StudySummary) -> list[str]:
-    """At which tokens and in which head the answer stands."""
+    """The tokens and the head at which a swap restores most of the answer."""
     by_role = summary.rows("swap", site="resid_pre", direction="denoising")
     if by_role.empty:
         return carriers(summary)
@@ -92,8 +95,8 @@ def _carried(summary: StudySummary) -> list[str]:
     head = summary.rows("swap", site="z", direction="denoising").nlargest(1, "estimate").iloc[0]
     return [
         f"Replacing a single activation of the counterfactual with the {_affirmative(summary)}'s can restore that "
-        f"run's answer ({head['n']} pairs). The strongest effects of the residual stream at one kind of "
-        f"token: {path}. The strongest single head is {head_name(head)}, {effect_in_words(head)}."
+        f"run's answer ({head['n']} pairs). The strongest effects of the residual stream at the tokens "
+        f"of one role: {path}. The strongest single head is {head_name(head)}, {effect_in_words(head)}."
     ]
 
 
@@ -104,32 +107,24 @@ def _affirmative(summary: StudySummary) -> str:
 
 
 def _looking(summary: StudySummary) -> list[str]:
-    """What attending to the cue is worth."""
+    """What attention to the cue contributes to the answer."""
     cut = summary.row("knock_out_set", part="everywhere")
     if cut is None:
         return []
     return [
-        f"If no token can attend to the cue, the answer under the negation goes {effect_in_words(cut)} of the way to "
-        f"the {_affirmative(summary)}'s."
+        f"If no token can attend to the cue, the counterfactual's answer moves {effect_in_words(cut)} of the way to "
+        f"that of the {_affirmative(summary)}."
     ]
 
 
 def _enough(summary: StudySummary) -> list[str]:
-    """How few components are enough."""
-    circuit, faithful = summary.row("circuit"), summary.row("faithfulness")
-    random = summary.row("random_faithfulness", part="mean")
-    if circuit is None or faithful is None or random is None:
-        return []
-    interval = between(percent(faithful["low"]), percent(faithful["high"]), int(faithful["n"]))
-    return [
-        f"A circuit of {circuit['hits']} of {circuit['n']} components preserves {percent(faithful['estimate'])} of the "
-        f"effect of negation{interval} on {faithful['n']} pairs that it was not searched on; random sets of that size "
-        f"keep {percent(random['estimate'])}."
-    ]
+    """How few components preserve the effect of negation."""
+    text = circuit_preserves(summary)
+    return [sentence(text)] if text else []
 
 
 def behaviour(summary: StudySummary) -> list[str]:
-    """What the model says to the statements, before anything is swapped."""
+    """What the model answers before anything is patched."""
     answers = summary.rows("answers").iloc[0]
     if not answers["hits"]:
         return [f"None of the {answers['n']} pairs could be answered, so nothing was patched."]
@@ -145,15 +140,15 @@ def behaviour(summary: StudySummary) -> list[str]:
 
 def _of_embeddings(summary: StudySummary) -> str:
     mean, span = (summary.rows(name).iloc[0] for name in ("cosine", "cosine_range"))
-    sentence = (
+    text = (
         f"The embeddings of original and counterfactual have a cosine similarity of {mean['estimate']:.3f} on "
         f"average (from {span['low']:.3f} to {span['high']:.3f}, {mean['n']} pairs)."
     )
     nearer = summary.row("control_nearer")
     if nearer is None:
-        return sentence
+        return text
     return (
-        f"{sentence} The control, which has a neutral word where the cue is, lies nearer to the original than to "
+        f"{text} The control, which has a neutral word where the cue is, lies nearer to the original than to "
         f"the counterfactual in {nearer['hits']} of {nearer['n']} pairs."
     )
 
@@ -161,12 +156,12 @@ def _of_embeddings(summary: StudySummary) -> str:
 def _of_scores(summary: StudySummary) -> str:
     rows = summary.rows("score").set_index("compared")
     original, counterfactual = rows.loc["original"], rows.loc["counterfactual"]
-    sentence = (
+    text = (
         f"The model's score (its one logit) is {original['estimate']:.3f} on average on original statements and "
         f"{counterfactual['estimate']:.3f} on counterfactuals, {original['n']} pairs"
     )
     control = f"; {rows.loc['control']['estimate']:.3f} on controls" if "control" in rows.index else ""
-    return f"{sentence}{control}."
+    return f"{text}{control}."
 
 
 def _of_own_labels(summary: StudySummary) -> str:
@@ -178,29 +173,29 @@ def _of_right_answers(summary: StudySummary) -> str:
     what = summary.rows("answers").iloc[0]["note"]
     rows = summary.rows("right").set_index("compared")
     original, counterfactual, both = (rows.loc[side] for side in ("original", "counterfactual", "both"))
-    sentence = (
+    text = (
         f"The model prefers the right {what} on {original['hits']} of {original['n']} original statements and on "
         f"{counterfactual['hits']} of {counterfactual['n']} counterfactuals; on {both['hits']} pairs "
-        f"({both['estimate']:.0%}) it gets both right, which needs the negation"
+        f"({both['estimate']:.0%}) it gets both right, which requires a response to the negation"
     )
     if "control" not in rows.index:
-        return f"{sentence}."
+        return f"{text}."
     control = rows.loc["control"]
     return (
-        f"{sentence}. With a neutral word in the cue's place it keeps the original's answer on {control['hits']} of "
+        f"{text}. With a neutral word in the cue's place it keeps the original's answer on {control['hits']} of "
         f"{control['n']} controls."
     )
 
 
 def responding_heads(summary: StudySummary) -> list[str]:
-    """The heads that do something else at the negation than at a neutral word of the same length."""
+    """The heads that respond differently to the negation than to a neutral word of the same length."""
     changes = summary.rows("attention_change")
     cue = changes[changes["compared"] == "counterfactual"]
     if summary.row("tests") is None:
         named = "; ".join(f"{head_name(row)} by {row['estimate']:.4f}" for _, row in cue.iterrows())
         return [
-            "No pair has a control of the same length, so negation cannot be told from an inserted word here. The "
-            f"heads whose attention changes most (mean |ΔA|) are {named}."
+            "No pair has a control of the same length, so a response to the negation cannot be distinguished from a "
+            f"response to an inserted word. The heads whose attention changes most (mean |ΔA|) are {named}."
         ]
     untestable = summary.row("untestable")
     if untestable is not None:
@@ -210,7 +205,7 @@ def responding_heads(summary: StudySummary) -> list[str]:
             for (_, row), neutral in zip(cue.iterrows(), control["estimate"], strict=True)
         )
         return [
-            f"{untestable['note']} Under the cue and under its control, attention changes most (mean |ΔA|) in {named}."
+            f"{untestable['note']} Attention changes most (mean |ΔA|, under the cue and under its control) in {named}."
         ]
     return [
         _how_many_pass(summary),
@@ -224,7 +219,7 @@ def responding_heads(summary: StudySummary) -> list[str]:
 def _how_many_pass(summary: StudySummary) -> str:
     """How many heads survive the corrections on any metric."""
     tests, metrics = (summary.rows(name).iloc[0] for name in ("tests", "tested_metrics"))
-    by_q, by_max_t = _responding(summary)
+    by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
     resolution = summary.row("resolution")
     coarse = "" if resolution is None else f" {resolution['note']}"
     return (
@@ -237,12 +232,12 @@ def _how_many_pass(summary: StudySummary) -> str:
 def _strongest(summary: StudySummary) -> list[str]:
     """The heads that pass, each by the metric on which its effect is the most regular."""
     named = "; ".join(
-        f"{head_name(row)} by {row['metric']} {row['estimate']:+.3g} (95 % interval {row['low']:.3g} to "
+        f"{head_name(row)} by {metric_name(row['metric'])} {row['estimate']:+.3g} (95 % interval {row['low']:.3g} to "
         f"{row['high']:.3g}, d_z {row['effect_size']:.2f}, q {row['q']:.2g}, max-T p {row['p_max_t']:.2g})"
         for _, row in summary.rows("strongest_effect").iterrows()
     )
-    sentence = f"The heads with the most regular effects (largest |d_z|), with the metric that shows it: {named}."
-    return [sentence] if named else []
+    text = f"The heads with the most regular effects (largest |d_z|), with the metric that shows it: {named}."
+    return [text] if named else []
 
 
 def _raw_and_norm(summary: StudySummary) -> str:
@@ -250,7 +245,7 @@ def _raw_and_norm(summary: StudySummary) -> str:
     correlation, apart = (summary.rows(name).iloc[0] for name in ("rank_correlation", "opposite_signs"))
     named = ", ".join(head_name(row) for _, row in summary.rows("opposite_sign").iterrows())
     where = (
-        f"of the heads with a significant effect, {apart['hits']} show opposite signs (first {named})"
+        f"of the heads with a significant effect, {apart['hits']} show opposite signs (most different: {named})"
         if apart["hits"]
         else "no head with a significant effect shows opposite signs"
     )
@@ -265,14 +260,14 @@ def _raw_and_norm(summary: StudySummary) -> str:
 def _contributed(summary: StudySummary) -> list[str]:
     """What the cue contributes to the other words, all heads together, by each measure where it differs most."""
     named = "; ".join(
-        f"{row['metric']} {row['estimate']:+.3g} in layer {row['layer']} (max-T p {row['p_max_t']:.2g})"
+        f"{metric_name(row['metric'])} {row['estimate']:+.3g} in layer {row['layer']} (max-T p {row['p_max_t']:.2g})"
         for _, row in summary.rows("cue_share_effect").iterrows()
     )
-    sentence = (
-        "With all heads together, the cue's share of the information flowing into the other words differs most from "
-        f"the neutral word's by {named}."
+    text = (
+        "The largest differences between the cue's and the neutral word's share of the information flowing into the "
+        f"other words, all heads together, by measure: {named}."
     )
-    return [sentence] if named else []
+    return [text] if named else []
 
 
 def _replicated(summary: StudySummary) -> list[str]:
@@ -281,8 +276,7 @@ def _replicated(summary: StudySummary) -> list[str]:
     for _, heads in summary.rows("replicated_heads", part="q_partial").iterrows():
         groups, sizes = (summary.rows(name, group=heads["group"]).iloc[0] for name in ("groups", "pairs_per_group"))
         out_of_reach = (
-            f" With {sizes['low']:.0f} to {sizes['high']:.0f} pairs in each, none could: no p can come down to "
-            f"{ALPHA:g}."
+            f" With {sizes['low']:.0f} to {sizes['high']:.0f} pairs in each, no head can reach p ≤ {ALPHA:g}."
             if sizes["p"] > ALPHA
             else ""
         )
@@ -295,12 +289,12 @@ def _replicated(summary: StudySummary) -> list[str]:
 
 
 def carriers(summary: StudySummary) -> list[str]:
-    """The positions and heads whose activations move the answer when they are swapped."""
+    """The tokens and heads at which a swapped activation changes the answer."""
     if summary.row("patched") is None:
         return []
     by_role = summary.rows("swap", site="resid_pre", direction="denoising")
     if by_role.empty:
-        return ["No patched pair's two runs differ in the answer, so there is nothing for a swap to move."]
+        return ["No patched pair's two runs differ in the answer, so a swap has nothing to restore."]
     return [_swap_story(summary), *_path_story(by_role, _affirmative(summary)), _head_story(summary)]
 
 
@@ -308,20 +302,23 @@ def _swap_story(summary: StudySummary) -> str:
     patched, controlled = (summary.rows(name).iloc[0] for name in ("patched", "from_control"))
     n, k = patched["hits"], controlled["hits"]
     sample = (
-        f" Of {patched['n']} pairs, {n} were patched, taken evenly from the kinds of cue." if n < patched["n"] else ""
+        f" Of {patched['n']} pairs, {n} were patched, sampled evenly from the kinds of cue." if n < patched["n"] else ""
     )
     if k == 0:
         return f"Activations were swapped between original and counterfactual in all {n} pairs.{sample}"
-    rest = f", and between original and counterfactual in the other {n - k}" if n > k else ""
+    rest = summary.rows("from_original").iloc[0]["hits"]
+    others = f", and between original and counterfactual in the other {rest}" if rest else ""
     return (
-        f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue has a "
-        f"partner{rest}.{sample}"
+        f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue is aligned "
+        f"with a token{others}.{sample}"
     )
 
 
 def _path_story(by_role: pd.DataFrame, affirmative: str) -> list[str]:
-    """Where the answer stands before each layer: the role whose residual stream alone moves it most."""
-    no_cue = "No pair has a control and no cue has a partner in an original, so none could be swapped by itself."
+    """For each layer, the role at whose tokens replacing the residual stream restores most of the answer."""
+    no_cue = (
+        "No pair has a control and no cue is aligned with a token of its original, so no cue could be swapped alone."
+    )
     story = [] if (by_role["role"] == "cue").any() else [no_cue]
     tops = [rows.nlargest(1, "estimate").iloc[0] for _, rows in by_role.groupby("layer")]
     steps = ", ".join(
@@ -329,8 +326,8 @@ def _path_story(by_role: pd.DataFrame, affirmative: str) -> list[str]:
     )
     return [
         *story,
-        f"Replacing the residual stream at the tokens of one role with the {affirmative}'s (denoising) restores its "
-        f"answer most {steps}.",
+        f"Replacing the residual stream at the tokens of one role with the {affirmative}'s (denoising) restores most "
+        f"of its answer {steps}.",
     ]
 
 
@@ -350,15 +347,14 @@ def _head_story(summary: StudySummary) -> str:
 
 
 def left_out(summary: StudySummary) -> list[str]:
-    """What was left out, and what weakens the result; nothing is dropped in silence."""
+    """What was left out, and what weakens the result."""
     notes = list(summary.rows("note")["note"])
     for statistic, what in (("left_out", "Left out"), ("not_patchable", "Measured but not patchable")):
         reasons = summary.row(statistic)
         if reasons is not None:
-            n_more = int(reasons["estimate"]) - 1
-            listed = "is" if n_more == 1 else "are"
-            more = f" ({n_more} more {listed} listed in manifest.json)" if n_more else ""
-            notes.append(f"{what}: {reasons['note'].rstrip('.')}{more}.")
+            n = int(reasons["estimate"])
+            counted = f"{what}: " if n == 1 else f"{what}: {n}, all listed in manifest.json, such as: "
+            notes.append(f"{counted}{reasons['note'].rstrip('.')}.")
     for statistic, what in (
         ("without_cue", "negation cue"),
         ("without_control", "control of the counterfactual's length"),

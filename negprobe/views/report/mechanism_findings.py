@@ -1,11 +1,10 @@
-"""How the negation reaches the answer, in sentences: what looking at the cue does, and the circuit and its heads."""
+"""How the negation reaches the answer, in sentences: knock-outs of the cue, and the circuit and its heads."""
 
 import pandas as pd
 
-from negprobe.attention import head_story
 from negprobe.study.results import Mechanism
-from negprobe.study.summary import StudySummary
-from negprobe.views.labels import percent, run_name
+from negprobe.study.summary_table import StudySummary
+from negprobe.views.labels import percent
 from negprobe.views.report.circuit_story import ROLE_NAMES, head_sentence
 from negprobe.views.report.wording import head_name
 
@@ -13,7 +12,7 @@ _N_NAMED = 3
 
 ABLATED = {
     "swap": "replaced with the other run's",
-    "mean": "set to its mean over the searched statements' tokens of the same role",
+    "mean": "replaced with its mean over tokens of the same role in the search pairs",
     "zero": "set to zero",
 }
 
@@ -25,18 +24,19 @@ def mechanism(summary: StudySummary) -> list[str]:
     return [*_knocked_out(summary), *_looking_and_mattering(summary), *_circuit(summary)]
 
 
-def circuit_story(found: Mechanism) -> list[str]:
+def circuit_story(found: Mechanism, summary: StudySummary) -> list[str]:
     """A sentence for each head of the circuit: what it reads at which token, before and after the values."""
-    if found.circuit is None:
-        return []
-    heads = [component for component in sorted(found.circuit.components) if component.head is not None]
-    return [
-        f"{head_sentence(head_story(found.readings, component.layer, component.head))} With it alone "
-        f"{ABLATED[found.circuit.ablation]}, the answer moves {percent(found.circuit.scores[component])} of the way to "
-        f"that of the {run_name(found.knock_out, 'source_run')} (over the {found.circuit.n_search} pairs searched on)."
-        for component in heads
-        if component.head is not None
-    ]
+    sentences = []
+    for story in found.stories:
+        member = summary.rows("circuit_member", layer=story.layer, head=story.head).iloc[0]
+        ablated = ABLATED[summary.rows("circuit").iloc[0]["note"]]
+        run = summary.rows("affirmative_run").iloc[0]["note"]
+        sentences.append(
+            f"{head_sentence(story)} If only this head's output is {ablated}, the answer moves "
+            f"{percent(member['estimate'])} of the way to that of the {run} (mean over the {member['n']} pairs of the "
+            "search)."
+        )
+    return sentences
 
 
 def knock_out_table(summary: StudySummary) -> pd.DataFrame:
@@ -91,11 +91,11 @@ def _size_and_faith(summary: StudySummary) -> str:
     random = summary.rows("random_faithfulness").set_index("part")["estimate"]
     members = ", ".join(summary.rows("circuit_member")["part"])
     return (
-        f"{circuit['hits']} of {circuit['n']} components ({members}) keep {percent(faithful['estimate'])} of what the "
-        f"counterfactual's run does (95 % interval {percent(faithful['low'])} to {percent(faithful['high'])}) on "
+        f"{circuit['hits']} of {circuit['n']} components ({members}) preserve {percent(faithful['estimate'])} of the "
+        f"effect of negation (95 % interval {percent(faithful['low'])} to {percent(faithful['high'])}) on "
         f"{faithful['n']} pairs held out from the search on {searched['n']} (target {percent(threshold['estimate'])}, "
-        f"reached {percent(searched['estimate'])}), everything else {ABLATED[circuit['note']]}; random sets of that "
-        f"size keep {percent(random['mean'])} on average, {percent(random['best'])} at best."
+        f"reached {percent(searched['estimate'])}) when every other component's output is {ABLATED[circuit['note']]}. "
+        f"Random sets of that size preserve {percent(random['mean'])} on average, {percent(random['best'])} at best."
     )
 
 
@@ -104,17 +104,17 @@ def _proof(summary: StudySummary) -> str:
     worst = gaps.loc["worst"]
     least, cpr, cmd = (summary.rows(name).iloc[0] for name in ("minimality", "cpr", "cmd"))
     halves = (
-        f" with random halves of it out by {gaps.loc['random halves']['estimate']:.2f} on average;"
+        f" With a random half of the members removed, by {gaps.loc['random halves']['estimate']:.2f} on average."
         if "random halves" in gaps.index
         else ""
     )
     return (
-        "Completeness: with one member taken out of both, circuit and model differ in faithfulness by "
-        f"{gaps.loc['mean']['estimate']:.2f} on average and {worst['estimate']:.2f} at worst ({worst['note']});"
-        f"{halves} 0 is complete. Minimality: without its most dispensable member, {least['note']}, faithfulness "
-        f"changes by {least['estimate']:.2f} at most, with whatever else is out. Over circuits of every size, "
-        f"the area under the curve of faithfulness (CPR) is {cpr['estimate']:.2f}, and that between "
-        f"the curve and 1 (CMD) {cmd['estimate']:.2f}."
+        "Completeness (0 is complete): with one member removed from both, circuit and model differ in faithfulness by "
+        f"{gaps.loc['mean']['estimate']:.2f} on average and {worst['estimate']:.2f} at worst ({worst['note']})."
+        f"{halves} Minimality: removing its most dispensable member, {least['note']}, from the circuit or from any "
+        f"tried subset of it changes faithfulness by at most {least['estimate']:.2f}. Over circuits of every size, the "
+        f"area under the faithfulness curve (CPR) is {cpr['estimate']:.2f}, and the area between the curve and 1 (CMD) "
+        f"{cmd['estimate']:.2f}."
     )
 
 

@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
-from negprobe.behaviour import share
-from negprobe.patching import DIRECTIONS, Circuit, effect, mean_effect
-from negprobe.statistics import effects_table
+from negprobe.patching import DIRECTIONS, Circuit
+from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.results import StudyResults
 from negprobe.study.stages import SWEPT
-from negprobe.study.summary import StudySummary, attention_to_cue, summarize
+from negprobe.study.summary_table import StudySummary
 from negprobe.views.figures.attention import (
     four_heatmaps,
     metric_overview,
@@ -52,12 +49,13 @@ from negprobe.views.report.mechanism_findings import circuit_story, knock_out_ta
 from negprobe.views.report.wording import with_interval
 
 _LIMITS = (
-    "A swapped activation shows what the model's answer depends on in these statements; it does not show that the "
-    "model uses it the same way elsewhere.",
-    "Attention that changes is not attention that matters: compare the maps of effects with those of patching.",
-    "Intervals are of one head and one metric each, not corrected; q and max-T p are corrected.",
-    "Correlations and attention differences are taken on aligned tokens; attention to the inserted cue itself is "
-    "outside them.",
+    "Swapping an activation shows what the model's answer depends on in these statements; it does not show that the "
+    "model uses the activation in the same way elsewhere.",
+    "A change in attention need not affect the answer: compare the maps of effects with those of patching.",
+    "Each interval is of one head and one metric and is not corrected for multiple comparisons; q and max-T p are "
+    "corrected.",
+    "Correlations and attention differences are computed on aligned tokens, so they exclude attention to an inserted "
+    "cue.",
 )
 
 
@@ -73,13 +71,16 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    figures = {"metrics": metric_overview(_mean_metrics(results))}
+    summary = results.summary
+    figures = {"metrics": metric_overview(_mean_metrics(summary))}
     if results.tests is not None:
         figures |= {f"effect-{name}": effect_map(results.tests, name, width=_HALF_PAGE) for name in _MAPPED}
         if bool(results.tests["effect"].sel(metric=["attention_to_cue", "norm_to_cue"]).notnull().all("metric").any()):
             figures["raw-against-norm"] = raw_against_norm(results.tests)
-        for by, found in results.replications.items():
-            figures[f"effect-by-{by}"] = effect_by_group(found, _clearest(results.tests), overall=results.tests)
+        clearest = summary.row("clearest_metric")
+        if clearest is not None:
+            for by, found in results.replications.items():
+                figures[f"effect-by-{by}"] = effect_by_group(found, clearest["metric"], overall=results.tests)
     if bool(results.cue_shares.notnull().any()):
         figures["cue-shares"] = cue_shares_by_layer(results.cue_shares)
     if bool(results.metrics[["attention_distance", "norm_distance"]].to_array().notnull().any()):
@@ -87,23 +88,23 @@ def study_figures(results: StudyResults) -> dict[str, Figure]:
     if bool(results.metrics["output_change_by_role"].sel(compared="counterfactual").notnull().any()):
         figures["diffusion-by-role"] = diffusion_by_role(results.metrics)
     example = results.examples[0]
-    layer, head = carrying_head(results)
+    shown = summary.rows("shown_head").iloc[0]
+    layer, head = int(shown["layer"]), int(shown["head"])
     figures["heatmaps"] = four_heatmaps(example, layer, head)
     figures["before-and-after-values"] = raw_beside_value_weighted(example.counterfactual, layer, head)
-    for (site, direction), patched in results.patching.items():
-        mean = mean_effect(patched)
+    for (site, direction), mean in results.mean_effects.items():
         # Roles that no pair has would only be empty columns.
         figures[f"patching-{site}-{direction}"] = patching_map(mean.dropna(str(mean.dims[-1]), how="all"))
     figures |= _mechanism_figures(results)
-    for direction, patched in results.positions.items():
-        figures[f"positions-resid_pre-{direction}"] = patching_map(effect(patched).squeeze("pair"))
+    for direction, effects in results.position_effects.items():
+        figures[f"positions-resid_pre-{direction}"] = patching_map(effects)
     return figures
 
 
 def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
-    """Knock-outs of the cue by head, what looking at it has to do with mattering, and the circuit with its curve."""
+    """Knock-outs of the cue by head, attention to it against its effect, and the circuit with its curve."""
     figures: dict[str, Figure] = {}
-    by_role = summarize(results).rows("swap", site="resid_pre", direction="denoising")
+    by_role = results.summary.rows("swap", site="resid_pre", direction="denoising")
     if len(by_role):
         columns = {"layer": "layer", "role": "role", "estimate": "effect", "low": "low", "high": "high", "n": "n_pairs"}
         drawn = by_role[list(columns)].rename(columns=columns)
@@ -111,12 +112,11 @@ def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
     found = results.mechanism
     if found is None:
         return figures
-    knocked_out = mean_effect(found.knock_out)
-    if bool(knocked_out.notnull().any()):
-        figures["knock-out-denoising"] = patching_map(knocked_out)
-    z = results.patching.get(("z", "denoising"))
-    if z is not None:
-        effects, attention = mean_effect(z), attention_to_cue(results, z)
+    if bool(found.mean_knock_out.notnull().any()):
+        figures["knock-out-denoising"] = patching_map(found.mean_knock_out)
+    effects = results.mean_effects.get(("z", "denoising"))
+    if effects is not None:
+        attention = results.attention_to_cue
         if bool((effects.notnull() & attention.notnull()).any()):
             label = "value-weighted attention to the cue"
             figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
@@ -136,8 +136,8 @@ _TOPICS = (
         ),
         "How much more each metric changes for the negation than for a neutral word of the same length: the mean over "
         "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
-        "three share. Zero, in the middle of the scale, is a head for which negation is just another word. Corrections "
-        "are over all heads and all metrics of this study together.",
+        "three share. A value of zero (mid-scale) means that the head responds to the negation as to any other word. "
+        "Corrections are over all heads and all metrics of this study together.",
     ),
     Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
     Topic(
@@ -147,16 +147,16 @@ _TOPICS = (
             *("patching-resid_pre-noising", "patching-z-noising", "positions-resid_pre-noising"),
             *(f"patching-{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
         ),
-        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 is no "
-        "change, 1 moves the answer all the way to the other run's. Denoising puts the affirmative run's activation "
-        "into the counterfactual's run, noising the other way round; the affirmative run is the control where a pair "
-        "has one, and the original where it has not.",
-        "Nothing was patched: no pair has an answer that could be read, or none was to be patched.",
+        "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 means no "
+        "change, 1 that the answer becomes the other run's. Denoising puts the affirmative run's activation "
+        "into the counterfactual's run; noising is the reverse. The affirmative run is that of the control if the pair "
+        "has one, and otherwise that of the original.",
+        "Nothing was patched: no pair has an answer that can be measured, or patching was switched off.",
     ),
     Topic(
-        "How the negation gets there",
+        "How the negation reaches the answer",
         ("knock-out-denoising", "causal-against-attention", "circuit", "faithfulness"),
-        missing="Nothing was patched, so nothing could be knocked out or searched.",
+        missing="Nothing was patched, so there are no knock-outs and no circuit.",
     ),
 )
 
@@ -165,16 +165,16 @@ _FILES = {
     "answers.parquet": "the objective of each pair's original, counterfactual and control",
     "metrics.parquet": "every metric of every pair, layer and head, against counterfactual and control",
     "metrics_by_role.parquet": "the same by the role of the tokens",
-    "distances.parquet": "how far each head looks in each original",
-    "cue_shares.parquet": "the cue's share of what flows into the other words, by measure and layer",
+    "distances.parquet": "how far away each head attends in each original",
+    "cue_shares.parquet": "the cue's share of the information flowing into the other tokens, by measure and layer",
     "negation_effects.parquet": "the effect of negation on every metric and head, with intervals and tests",
     "replication.parquet": "the same in each kind of cue and each data set",
     "patching.parquet": "every swap: the objective patched, and in both unpatched runs",
     "knock_out.parquet": "attention to the cue cut, by head",
     "knock_out_sets.parquet": "attention to the cue cut, by layer, by role and everywhere",
-    "readings.parquet": "which role of token each head reads at which",
+    "readings.parquet": "how much each head attends from tokens of one role to tokens of another",
     "summary.parquet": "every number that this report states, a row each: estimate, interval, counts and tests",
-    "negation_effects.nc": "the effect of negation again, as the xarray dataset that the tests return",
+    "negation_effects.nc": "negation_effects.parquet as an xarray dataset",
     "circuit.json": "the circuit, for Circuit.load",
     "figures": "every figure as PNG, and in the other formats that were chosen",
     "manifest.json": "command, model, data, seed, versions and these files",
@@ -195,44 +195,58 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    views, summary = _views(results), summarize(results)
-    name, cfg = short_name(results.cfg.model_name), results.cfg
-    pictures = study_pictures(results, figures, carrying_head(results))
-    data = (
-        f"{cfg.model_name} is a {cfg.family} model of {cfg.n_layers} layers with {cfg.n_heads} heads each, with "
-        f"{_HEADS[cfg.head]}. {len(results.pairs)} pairs of statements from {results.source} were run through it: an "
-        "original, its counterfactual with the negation, and, where there is one, a control with a neutral word in "
-        f"the negation's place. {len(results.answers)} pairs have an answer that can be read, {len(results.patched)} "
-        "were patched."
-    )
+    views, summary = _views(results), results.summary
+    name = short_name(results.cfg.model_name)
+    pictures = study_pictures(results, figures)
     sections = [
-        Section("data", "The model and the data", paragraph(data) + bullets(left_out(summary))),
+        Section("data", "The model and the data", paragraph(data(results)) + bullets(left_out(summary))),
         Section(
             "answer",
             "The answer",
-            answer_box(answer(summary), _BRACKETS) + _evidence(summary),
+            answer_box(answer(summary), BRACKETS) + _evidence(summary),
         ),
         Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
-        Section("views", "Look for yourself", views.body),
+        Section("views", "Explore the attention", views.body),
         Section("numbers", "Every number", _numbers(results, manifest["files"])),
         Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
-        Section("limits", "What cannot be concluded", bullets(_limits(results))),
+        Section("limits", "What cannot be concluded", bullets(limits(results))),
     ]
-    lead = f"Does {name} hear the negation in a statement, which of its heads respond to it, and what carries it?"
+    lead = (
+        f"Does {name} respond to the negation in a statement, which heads respond, and what carries it to the answer?"
+    )
     return document(f"Where {name} hears “not”", lead, sections, head=views.head)
 
 
 _HEADS = {
-    "masked_lm": "a masked language model's head",
-    "classification": "a classifier's head",
-    "none": "no head but its embedding of a statement",
+    "masked_lm": "a masked-language-model head",
+    "classification": "a classification head",
+    "none": "no task head; its output is a sentence embedding",
 }
 
-_BRACKETS = "In brackets: 95 % intervals, Wilson's of shares of pairs, and the bootstrap's over pairs of all others."
+
+def data(results: StudyResults) -> str:
+    """The model and the pairs of a study."""
+    cfg, summary = results.cfg, results.summary
+    layers, heads, pairs = (summary.rows(name).iloc[0] for name in ("layers", "heads_per_layer", "pairs"))
+    answered, patched = summary.rows("answers").iloc[0], summary.row("patched")
+    objective = "" if results.objective == DEFAULT_OBJECTIVE else f", with the objective {results.objective}"
+    return (
+        f"{cfg.model_name} is a {cfg.family} model with {layers['estimate']:.0f} layers of {heads['estimate']:.0f} "
+        f"heads and {_HEADS[cfg.head]}. It was run on {pairs['estimate']:.0f} pairs of statements from "
+        f"{results.source}: an original, its counterfactual with the negation, and, for some pairs, a control with a "
+        f"neutral word in place of the negation. {answered['hits']} pairs have an answer that can be measured; "
+        f"{0 if patched is None else patched['hits']} were patched{objective}."
+    )
+
+
+BRACKETS = (
+    "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals; all others are bootstrap intervals "
+    "over pairs."
+)
 
 _VIEWS = (
     "Each square is one head: queries (destination tokens) down the side, keys (source tokens) along the bottom. Hover "
-    "over a head to enlarge it in all three views, click to keep it."
+    "over a head to enlarge it in all three views; click to keep it enlarged."
 )
 
 
@@ -241,17 +255,17 @@ def _views(results: StudyResults) -> PageParts:
     try:
         views = page_parts(results.examples, sweeps=[*results.positions.values()])
     except PageTooLargeError as error:
-        return PageParts(NO_SCRIPTS, paragraph(f"{error} AttentionProbe.html writes a page of its own."))
+        return PageParts(NO_SCRIPTS, paragraph(f"{error} AttentionProbe.html writes a separate page."))
     return PageParts(views.head, f"{paragraph(_VIEWS)}{views.body}")
 
 
 def _evidence(summary: StudySummary) -> str:
-    """All that was found, in sentences under the figures' headings."""
+    """All findings, in sentences under the headings of the figures."""
     found = {
         "What the model answers": behaviour(summary),
         "Which heads respond": responding_heads(summary),
         "What carries the answer": carriers(summary),
-        "How the negation gets there": mechanism(summary),
+        "How the negation reaches the answer": mechanism(summary),
     }
     parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
     return folded("The evidence in full", "".join(parts))
@@ -264,90 +278,54 @@ def _circuit_text(results: StudyResults) -> str:
         return ""
     if found.circuit is None:
         return paragraph(f"No circuit: {found.no_circuit}")
-    return folded("What each head of the circuit reads", bullets(circuit_story(found)))
+    return folded("What each head of the circuit reads", bullets(circuit_story(found, results.summary)))
 
 
-def strongest_head(results: StudyResults) -> tuple[int, int]:
-    """Layer and head whose attention changes most for the negation, beyond the control where there is one."""
-    if results.tests is None:
-        effect = results.metrics["mean_attention_diff"].sel(compared="counterfactual").mean("pair")
-    else:
-        effect = abs(results.tests["effect"].sel(metric="mean_attention_diff"))
-    layer, head = np.unravel_index(np.nanargmax(effect.values), effect.shape)
-    return int(layer), int(head)
-
-
-def carrying_head(results: StudyResults) -> tuple[int, int]:
-    """Layer and head whose output alone brings back most of the answer; `strongest_head` where nothing was patched."""
-    if ("z", "denoising") in results.patching:
-        effects = mean_effect(results.patching["z", "denoising"]).values
-        if np.isfinite(effects).any():
-            layer, head = np.unravel_index(np.nanargmax(effects), effects.shape)
-            return int(layer), int(head)
-    return strongest_head(results)
-
-
-def _mean_metrics(results: StudyResults) -> pd.DataFrame:
+def _mean_metrics(summary: StudySummary) -> pd.DataFrame:
     """Each metric of original against counterfactual, averaged over pairs: a row per layer and head."""
-    counterfactual = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True)
-    return counterfactual.mean("pair").to_dataframe().reset_index()
-
-
-def _clearest(tests: xr.Dataset) -> str:
-    """The metric with the largest effect size of any head."""
-    size = abs(tests["effect_size"]).max(("layer", "head"))
-    return str(size["metric"].values[int(np.nanargmax(size.values))])
+    means = summary.rows("metric_mean").astype({"layer": int, "head": int})
+    return means.pivot(index=["layer", "head"], columns="metric", values="estimate")[list(METRICS)].reset_index()
 
 
 def _numbers(results: StudyResults, files: Sequence[str]) -> str:
     """Tables of what the figures show; the smaller ones open."""
-    parts = [_answers_table(results)]
-    if results.mechanism is not None:
-        parts.append(_knock_outs(summarize(results)))
-    parts += [folded("All heads", _heads_tables(results)), folded("All swaps", _swaps_tables(results))]
+    summary = results.summary
+    parts = [_answers_table(summary), _knock_outs(summary)]
+    parts += [folded("All heads", _heads_tables(summary)), folded("All swaps", _swaps_tables(summary))]
     if results.mechanism is not None and results.mechanism.circuit is not None:
         parts.append(folded("The circuit", _circuit_tables(results.mechanism.circuit)))
     named = pd.DataFrame({"file": files, "holds": [_FILES[name] for name in files]})
-    return "".join([*parts, table(named, "The files beside this report hold every number of every pair", decimals=0)])
+    return "".join([*parts, table(named, "The files beside this report, with every number for every pair", decimals=0)])
 
 
-def _answers_table(results: StudyResults) -> str:
-    answers = results.answers
-    # Scores and embeddings are neither right nor wrong, and nor are a classifier's own labels.
-    if answers.empty or results.cfg.head == "none" or len(results.cfg.labels) == 1 or results.own_labels:
+def _answers_table(summary: StudySummary) -> str:
+    """The shares answered correctly by kind of cue; nothing for scores, embeddings and a classifier's own labels."""
+    of_cues = summary.rows("right_of_cue")
+    rows = [_right(cue, rows) for cue, rows in of_cues.groupby("cue", sort=False)]
+    if not rows:
         return ""
-    shares = pd.DataFrame(
-        {
-            "cue": answers["cue"].replace("", "(none found)"),
-            "original": answers["original"] > 0,
-            "counterfactual": answers["counterfactual"] < 0,
-            "both": (answers["original"] > 0) & (answers["counterfactual"] < 0),
-            "control": (answers["control"] > 0).where(answers["control"].notna()),
-        }
-    )
-    rows = [
-        {"cue": cue, "pairs": len(group), **_right(group)}
-        for cue, group in sorted(shares.groupby("cue"), key=lambda named: -len(named[1]))
-    ]
     if len(rows) > 1:
-        rows.append({"cue": "all", "pairs": len(shares), **_right(shares)})
+        rows.append(_right("all", summary.rows("right")))
     caption = (
-        "Share of statements on which the model prefers the right answer, by kind of cue; of original and "
-        "counterfactual together with its 95 % interval (Wilson's)"
+        "Accuracy by kind of cue: the share of statements on which the model prefers the right answer, and of pairs on "
+        "which it does for both original and counterfactual, with its 95 % Wilson interval"
     )
     return table(pd.DataFrame(rows), caption, decimals=2)
 
 
-def _right(group: pd.DataFrame) -> dict[str, float]:
-    both = share(group["both"].tolist())
-    means = {name: float(group[name].astype(float).mean()) for name in ("original", "counterfactual", "control")}
-    return {**means, "both": both.share, "both, 95 % from": both.low, "both, 95 % to": both.high}
+def _right(cue: object, rows: pd.DataFrame) -> dict[str, object]:
+    """One row of the table of answers."""
+    shares = rows.set_index("compared")
+    both = shares.loc["both"]
+    single = shares["estimate"].reindex(["original", "counterfactual", "control"])
+    row = {"cue": cue, "pairs": rows.loc[rows["compared"] == "both", "n"].iloc[0], **dict(single.items())}
+    return row | {"both": both["estimate"], "both, 95 % from": both["low"], "both, 95 % to": both["high"]}
 
 
 def _knock_outs(summary: StudySummary) -> str:
     cut = knock_out_table(summary)
     return (
-        table(cut, "What cutting attention to the cue does to the counterfactual's answer", decimals=3)
+        table(cut, "Effect on the counterfactual's answer of removing attention to the cue", decimals=3)
         if len(cut)
         else ""
     )
@@ -366,29 +344,28 @@ def _circuit_tables(circuit: Circuit) -> str:
             table(scores, "All components, in the order of the search", decimals=3),
             table(
                 circuit.minimality.rename(columns={"largest_change": "largest change"}),
-                "Minimality: what each member's removal costs in faithfulness, from the circuit (drop), and at most "
-                "from any tried subset of it (largest change)",
+                "Minimality: the loss of faithfulness when a member is removed from the circuit (drop), and the "
+                "largest change when it is removed from any tried subset of it",
                 decimals=3,
             ),
             table(
                 circuit.completeness.rename(columns={"n_removed": "how many"}),
-                "Completeness: faithfulness of circuit and model with the same members taken out of both",
+                "Completeness: faithfulness of circuit and model with the same members removed from both",
                 decimals=3,
             ),
         ]
     )
 
 
-def _heads_tables(results: StudyResults) -> str:
-    means = _with_heads(_mean_metrics(results)).rename(columns=in_words)
+def _heads_tables(summary: StudySummary) -> str:
+    means = _with_heads(_mean_metrics(summary)).rename(columns=in_words)
     caption = "Every head: metrics of original against counterfactual, averaged over pairs"
     drawn = table(means, caption, decimals=3)
-    if results.tests is None:
+    clearest = summary.rows("clearest_effect").sort_values(["layer", "head"])
+    if clearest.empty:
         return drawn
-    strongest = effects_table(results.tests).sort_values("effect_size", key=lambda size: -size.abs())
-    strongest = strongest.drop_duplicates(["layer", "head"]).sort_values(["layer", "head"])
-    strongest["metric"] = strongest["metric"].map(metric_name)
-    tests = _with_heads(strongest[["layer", "head", *_COLUMNS]]).rename(columns=_COLUMNS)
+    clearest = clearest.assign(metric=clearest["metric"].map(metric_name))
+    tests = _with_heads(clearest[["layer", "head", *_COLUMNS]]).rename(columns=_COLUMNS)
     caption = "Every head: the metric with its largest |d_z| of negation against the control"
     return drawn + table(tests, caption, decimals=4)
 
@@ -400,18 +377,17 @@ def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
     return rest
 
 
-def _swaps_tables(results: StudyResults) -> str:
+def _swaps_tables(summary: StudySummary) -> str:
     """Every cell of the patching maps with its interval, roles or heads as columns."""
     by_role: list[pd.DataFrame] = []
     by_head: list[pd.DataFrame] = []
-    for (site, direction), found in summarize(results).rows("swap").groupby(["site", "direction"], sort=False):
+    for (site, direction), found in summary.rows("swap").groupby(["site", "direction"], sort=False):
         swapped = f"{site}, {direction}, layer " + found["layer"].astype(str)
-        numbers = zip(found["estimate"], found["low"], found["high"], strict=True)
-        cells = found.assign(swapped=swapped, cell=[with_interval(*cell, decimals=2) for cell in numbers])
+        cells = found.assign(swapped=swapped, cell=[with_interval(row, decimals=2) for _, row in found.iterrows()])
         (by_head if cells["head"].notna().any() else by_role).append(cells)
     captions = {
-        "role": "The effect of every swap by role of token, with its bootstrap interval over pairs",
-        "head": "The effect of swapping the output of every head, with its bootstrap interval over pairs",
+        "role": "Effect of every swap by role of token, with its bootstrap interval over pairs",
+        "head": "Effect of swapping the output of every head, with its bootstrap interval over pairs",
     }
     return "".join(
         table(_wide(pd.concat(found), by), captions[by], decimals=2)
@@ -429,12 +405,16 @@ def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:
     return named.fillna("–").reset_index()
 
 
-def _limits(results: StudyResults) -> list[str]:
-    n, sample = len(results.pairs), len(results.patched)
-    patched = f", and what was patched for {sample} of them" if 0 < sample < n else ""
+def limits(results: StudyResults) -> list[str]:
+    """What cannot be concluded from the study."""
+    summary = results.summary
+    pairs, patched = summary.rows("pairs").iloc[0], summary.row("patched")
+    is_sample = patched is not None and patched["hits"] < pairs["estimate"]
+    sample = f", those of patching for {patched['hits']} of them" if patched is not None and is_sample else ""
     limits = [
-        f"The results are for {n} pairs from {results.source}{patched}. Pairs that share words are not independent, "
-        "which the intervals here do not account for, and results may differ on other statements.",
+        f"The results are for {pairs['estimate']:.0f} pairs from {results.source}{sample}. Pairs that "
+        "share words are not independent, which the intervals here do not account for, and results may differ on other "
+        "statements.",
         *_LIMITS,
     ]
     if len(results.environments) > 1:
@@ -442,9 +422,9 @@ def _limits(results: StudyResults) -> list[str]:
             f"The study was resumed with other package versions ({_differing(results.environments)}). Patch releases "
             "are not expected to change a number; manifest.json names the versions of every run."
         )
-    if results.mechanism is not None and results.mechanism.circuit is not None:
+    if summary.row("circuit") is not None:
         limits.append(
-            "A circuit is one set that is enough under one kind of ablation; another set may be enough, too, and "
+            "A circuit is one sufficient set under one kind of ablation. Other sets may be sufficient too, and "
             "components outside it may do the same work."
         )
     return limits
@@ -459,7 +439,7 @@ def _differing(environments: Sequence[Mapping[str, Any]]) -> str:
 
 _COLUMNS = {
     "metric": "most regular effect",
-    "effect": "negation − control",
+    "estimate": "negation − control",
     "low": "95 % from",
     "high": "95 % to",
     "effect_size": "d_z",

@@ -1,11 +1,12 @@
-"""Numbers as they stand in sentences: a share, an effect or a difference, with its 95 % interval in brackets."""
+"""Rows of a summary in words: a share, an effect or a difference, with its 95 % interval in brackets."""
 
 import pandas as pd
-from jaxtyping import Bool
-from numpy import ndarray
 
-from negprobe.behaviour import share
+from negprobe.statistics import ALPHA
+from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import percent
+
+BOTH_RIGHT = "gives the right answer both without and with the negation on"
 
 
 def between(low: str, high: str, n: int) -> str:
@@ -13,15 +14,8 @@ def between(low: str, high: str, n: int) -> str:
     return f" [{low}, {high}]" if n > 1 else ""
 
 
-def share_of(hits: Bool[ndarray, " pair"]) -> str:
-    """How many of how many pairs, with Wilson's interval."""
-    counted = share(hits.tolist())
-    interval = between(percent(counted.low), percent(counted.high), counted.n)
-    return f"{counted.hits} of {counted.n} pairs, {percent(counted.share)}{interval}"
-
-
 def share_in_words(row: pd.Series) -> str:
-    """A row of a summary that counts pairs: `hits` of `n`, the share, and its interval."""
+    """A row that counts pairs: `hits` of `n`, the share, and its interval."""
     interval = between(percent(row["low"]), percent(row["high"]), int(row["n"]))
     return f"{row['hits']} of {row['n']} pairs, {percent(row['estimate'])}{interval}"
 
@@ -31,41 +25,71 @@ def head_name(row: pd.Series) -> str:
     return f"{row['layer']}.{row['head']}"
 
 
+def furthest_from_0(rows: pd.DataFrame) -> pd.Series:
+    """The row with the estimate furthest from 0."""
+    return rows.sort_values("estimate", key=lambda values: -values.abs(), kind="stable").iloc[0]
+
+
 def effect_in_words(row: pd.Series) -> str:
-    """A row of a summary that is a normalised effect, in percent with its interval."""
-    return in_percent(row["estimate"], row["low"], row["high"])
-
-
-def in_percent(value: float, low: float, high: float) -> str:
     """A normalised effect in percent with its interval, if it has one."""
-    return percent(value) + ("" if pd.isna(low) else f" [{percent(low)}, {percent(high)}]")
+    interval = "" if pd.isna(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
+    return percent(row["estimate"]) + interval
 
 
-def points(difference: float, low: float, high: float) -> str:
+def points(row: pd.Series) -> str:
     """A difference of shares in percentage points with its interval, if it has one."""
-    value, *bounds = (_number(100 * number, "+.0f") for number in (difference, low, high))
-    return f"{value} percentage points" + ("" if pd.isna(low) else f" [{bounds[0]}, {bounds[1]}]")
+    value, *bounds = (_number(100 * row[name], "+.0f") for name in ("estimate", "low", "high"))
+    return f"{value} percentage points" + ("" if pd.isna(row["low"]) else f" [{bounds[0]}, {bounds[1]}]")
 
 
-def signed(value: float, low: float, high: float, form: str = "+.3g") -> str:
+def signed(row: pd.Series, form: str = "+.3g") -> str:
     """A difference in its own unit with its interval, if it has one.
 
     Args:
-        value: The difference.
-        low: Its interval's lower end.
-        high: Its upper end.
+        row: A row of a summary.
         form: How numbers are written, as `format` takes it.
     """
-    written, *bounds = (_number(number, form) for number in (value, low, high))
-    return written + ("" if pd.isna(low) else f" [{bounds[0]}, {bounds[1]}]")
+    written, *bounds = (_number(row[name], form) for name in ("estimate", "low", "high"))
+    return written + ("" if pd.isna(row["low"]) else f" [{bounds[0]}, {bounds[1]}]")
 
 
-def with_interval(value: float, low: float, high: float, decimals: int) -> str:
-    """An effect with its interval as a cell of a table has it."""
-    # A sum with 0.0 takes the minus away from what is rounded to nothing.
-    rounded = (f"{round(number, decimals) + 0.0:.{decimals}f}" for number in (value, low, high))
+def with_interval(row: pd.Series, decimals: int) -> str:
+    """An effect with its interval, as a table shows it."""
+    # Adding 0.0 removes the minus sign of what is rounded to 0.
+    rounded = (f"{round(row[name], decimals) + 0.0:.{decimals}f}" for name in ("estimate", "low", "high"))
     written, *bounds = (text.replace("-", "−") for text in rounded)
-    return written + ("" if pd.isna(low) else f" [{bounds[0]}, {bounds[1]}]")
+    return written + ("" if pd.isna(row["low"]) else f" [{bounds[0]}, {bounds[1]}]")
+
+
+def heads_respond(summary: StudySummary) -> str:
+    """How many heads respond to the negation, without a full stop."""
+    by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
+    pairs = summary.rows("tests").iloc[0]["n"]
+    corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {pairs} pairs"
+    if summary.row("strongest_effect") is None:
+        return f"none of {by_q['n']} heads responds differently to the negation than to a neutral word ({corrected})"
+    return (
+        f"{by_q['hits']} of {by_q['n']} heads respond differently to the negation than to a neutral word of the same "
+        f"length ({corrected}; {by_max_t['hits']} by max-T)"
+    )
+
+
+def circuit_preserves(summary: StudySummary) -> str:
+    """The size of a circuit and what it preserves, without a full stop; "" without a circuit."""
+    circuit, faithful = summary.row("circuit"), summary.row("faithfulness")
+    random = summary.row("random_faithfulness", part="mean")
+    if circuit is None or faithful is None or random is None:
+        return ""
+    return (
+        f"a circuit of {circuit['hits']} of {circuit['n']} components preserves {effect_in_words(faithful)} of the "
+        f"effect of negation on {faithful['n']} held-out pairs; random sets of the same size preserve "
+        f"{percent(random['estimate'])} on average"
+    )
+
+
+def sentence(text: str) -> str:
+    """A phrase as a sentence: with a capital letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _number(value: float, form: str) -> str:
