@@ -144,7 +144,7 @@ def test_every_number_of_every_sentence_is_in_a_row(study, request):
     assert not unknown_numbers(sentences, made.table)
 
 
-@pytest.mark.parametrize("study", ["results", "few"])
+@pytest.mark.parametrize("study", [pytest.param("results", marks=pytest.mark.slow), "few"])
 def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
     found = request.getfixturevalue(study)
     texts = study_pictures(found, dict.fromkeys(study_page.study_figures(found), b""))
@@ -153,6 +153,7 @@ def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
     assert not unknown_numbers(sentences, found.summary.table, found.cfg.model_name)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_comparison_is_in_a_row(results, few, model, tmp_path, monkeypatch):
     monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
     monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
