@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import signal
 from collections.abc import Iterator
 from types import ModuleType
@@ -12,7 +13,12 @@ import torch
 
 from negprobe import statistics
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(
+        os.environ.get("NEGPROBE_TYPES") == "1", reason="types that are checked at every call hide what users meet"
+    ),
+]
 
 MODULES = ("negprobe", *(f"negprobe.{name}" for name in ("attention", "behaviour", "patching", "statements", "views")))
 CLASSES = {"AttentionProbe", "Circuit", "Component", "Cue", "HookedEncoder", "Patch", "StatementPair"}
