@@ -1,7 +1,7 @@
 """Every number that a study states, computed once, as rows of one tidy table."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ from negprobe.study.summary_table import NO_CUE, Row, StudySummary, summary_of
 
 _N_NAMED = 3
 _N_WORDS = 12
+
+_Lazy = TypeVar("_Lazy", xr.DataArray, xr.Dataset)
 
 
 @checked
@@ -110,7 +112,7 @@ def _attention_changes(results: StudyResults) -> Iterator[Row]:
     """Where nothing can be tested: the heads whose attention changes most."""
     if results.tests is not None and "untestable" not in results.tests.attrs:
         return
-    change = results.metrics["mean_attention_diff"]
+    change = _in_memory(results.metrics["mean_attention_diff"])
     if results.tests is None:
         mean = change.sel(compared=["counterfactual"]).mean("pair")
     else:
@@ -298,7 +300,8 @@ def circuit_rows(circuit: Circuit) -> Iterator[Row]:
 
 def _metric_means(results: StudyResults) -> Iterator[Row]:
     """Each metric of original against counterfactual, averaged over pairs, for every head."""
-    means = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True).mean("pair").to_dataframe()
+    metrics = _in_memory(results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True))
+    means = metrics.mean("pair").to_dataframe()
     for row in means.reset_index().to_dict("records"):
         cell = {"layer": row["layer"], "head": row["head"]}
         yield from ({"statistic": "metric_mean", "metric": name, **cell, "estimate": row[name]} for name in METRICS)
@@ -324,11 +327,12 @@ def _contributions(results: StudyResults) -> Iterator[Row]:
         measure, layer = _largest(mean.transpose("measure", "layer"))[0]
         largest = float(mean.sel(measure=measure, layer=layer))
         yield {"statistic": "largest_cue_share", "metric": measure, "layer": layer, "estimate": largest}
-    distance = results.metrics["attention_distance"].mean(("pair", "head"))
+    distance = _in_memory(results.metrics["attention_distance"]).mean(("pair", "head"))
     for layer in dict.fromkeys(distance["layer"].values[[0, -1]].tolist()):
         value = float(distance.sel(layer=layer))
         yield {"statistic": "attention_distance", "layer": layer, "estimate": value}
-    change = results.metrics["output_change_by_role"].sel(compared="counterfactual", drop=True).mean(("pair", "head"))
+    change = _in_memory(results.metrics["output_change_by_role"].sel(compared="counterfactual", drop=True))
+    change = change.mean(("pair", "head"))
     if bool(change.notnull().any()):
         layer, role = _largest(change.transpose("layer", "role"))[0]
         largest = float(change.sel(layer=layer, role=role))
@@ -357,7 +361,7 @@ def _shown_head(results: StudyResults) -> tuple[Any, ...]:
         return _largest((effects - effects.min()).transpose("layer", "head"))[0]
     if results.tests is not None:
         return _largest(results.tests["effect"].sel(metric="mean_attention_diff").transpose("layer", "head"))[0]
-    change = results.metrics["mean_attention_diff"].sel(compared="counterfactual", drop=True).mean("pair")
+    change = _in_memory(results.metrics["mean_attention_diff"].sel(compared="counterfactual", drop=True)).mean("pair")
     return _largest(change.transpose("layer", "head"))[0]
 
 
@@ -404,3 +408,8 @@ def mean_row(values: Float[np.ndarray, " pair"], seed: int) -> Row:
         found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed))
         low, high = found.confidence_interval
     return {"estimate": values.mean(), "low": low, "high": high, "n": len(values)}
+
+
+def _in_memory(values: _Lazy) -> _Lazy:
+    """Values read from all shards at once: summed shard by shard, a mean would differ in its last digits."""
+    return values.compute()
