@@ -164,7 +164,7 @@ def study(
             seed=seed,
             objective=objective,
         )
-        # Of the device alone, so that one execution backend can resume the study of another.
+        # The device and not the backend: a study that one backend began can be resumed with another.
         options["measured on"] = workers or encoder.device.type
         with (
             study_folder(out, identity(encoder, chosen, options)) as (shards, threads),
@@ -345,7 +345,7 @@ def patch_pair(
         if no_control and control is not None:
             raise NegprobeError("--control and --no-control exclude each other; give one of them.")
         encoder = _encoder(model, revision, device, dtype)
-        moved = objective_named(encoder, objective)
+        patched_objective = objective_named(encoder, objective)
         pair = StatementPair(original, counterfactual, target, foil, control)
         if not no_control:
             member, problem = prepared(encoder, pair)
@@ -368,7 +368,9 @@ def patch_pair(
         results = {}
         for stage in SWEEPS:
             by: Literal["head", "position"] = "head" if stage.by == "head" else "position"
-            result = patch_sweep(encoder, pair, stage.site, by=by, direction=stage.direction, objective=moved)
+            result = patch_sweep(
+                encoder, pair, stage.site, by=by, direction=stage.direction, objective=patched_objective
+            )
             results[stage.site, stage.direction] = result
             save_figure(patching_map(effect(result).squeeze("pair")), out / f"{stage.site}-{stage.direction}.png")
         write_csv(patching_table(results), out / "patching.csv")

@@ -14,17 +14,15 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from negprobe.base.errors import PatchingError
 from negprobe.base.files import whole_file
 from negprobe.models import HookedEncoder
 from negprobe.patching import (
     DIRECTIONS,
     OBJECTIVES,
     SITES,
-    Objective,
     answerable,
     averages,
-    cosine_to,
+    objective_named,
     patch_sweep,
     save_results,
 )
@@ -68,7 +66,6 @@ def main(
     console = PlainConsole()
     with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
-        read = chosen_objective(objective)
         # All of it before the model is loaded and the first sweep is done.
         sweeps = []
         for name in site or ["resid_pre", "attn_out", "mlp_out", "z"]:
@@ -77,6 +74,7 @@ def main(
                 checked_sweep(name, parts, how, keys, renormalize, way)
                 sweeps.append((name, parts, way))
         encoder = HookedEncoder.from_pretrained(model, device=device)
+        patched_objective = objective_named(encoder, objective)
         loaded = [load_pairs(name) for name in pairs or ["builtin"]]
         for reason in (reason for part in loaded for reason in part.dropped):
             console.print(f"left out {reason}")
@@ -105,7 +103,7 @@ def main(
                     how=how,  # type: ignore[arg-type]
                     keys=keys,
                     renormalize=renormalize,
-                    objective=read,
+                    objective=patched_objective,
                     seed=seed,
                     progress=lambda done, step=step: report(step, done, len(chosen)),  # type: ignore[misc]
                 )
@@ -116,18 +114,6 @@ def main(
         with whole_file(out / "averages.parquet") as part:
             pd.concat(tables).to_parquet(part, index=False)
         console.print(f"Wrote {len(tables)} sweeps over {len(chosen)} pairs to {out}.", soft_wrap=True)
-
-
-def chosen_objective(name: str | None) -> Objective | None:
-    """The objective of a name, and None for the model's own."""
-    if name is None:
-        return None
-    kind, _, sentence = name.partition(":")
-    if kind == "cosine" and sentence.strip():
-        return cosine_to(sentence)
-    if name not in OBJECTIVES:
-        raise PatchingError(f"There is no objective {name!r}; choose one of {', '.join(OBJECTIVES)}, cosine:SENTENCE.")
-    return OBJECTIVES[name]
 
 
 if __name__ == "__main__":

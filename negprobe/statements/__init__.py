@@ -8,7 +8,7 @@ from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.prepared import PreparedPair, Swap, Swappable
+from negprobe.statements.prepared import PreparedPair, Swap, Swappable, control_swap, prepare
 from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
 from negprobe.statements.token_roles import ROLES, original_roles, roles
 from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_all, unknown_words
@@ -29,6 +29,7 @@ __all__ = [
     "align",
     "builtin_pairs",
     "complete",
+    "control_swap",
     "filled",
     "find_cues",
     "from_control",
@@ -38,6 +39,7 @@ __all__ = [
     "load_pairs",
     "original_roles",
     "pair_notes",
+    "prepare",
     "readable_by",
     "roles",
     "to_dataframe",

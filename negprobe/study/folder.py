@@ -32,7 +32,7 @@ _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards",
 DEFAULT_OBJECTIVE = "default"
 """What the fingerprint calls the default objective of the model, whether it was chosen or left to the default."""
 
-# What an entry stands for that an older study.json lacks.
+# The values of entries that an older study.json lacks.
 _UNRECORDED = {"objective": DEFAULT_OBJECTIVE}
 
 Identity = dict[str, str]
@@ -113,9 +113,12 @@ def options_of_study(
     }
 
 
-def key(whose: Identity) -> str:
-    """A name for the shards of one study, which versions that did not record an entry find by the same name."""
-    recorded = {name: value for name, value in whose.items() if _UNRECORDED.get(name) != value}
+def key(fingerprint: Identity) -> str:
+    """The name of the folder with the shards of one study.
+
+    Entries with the value that older versions assumed do not change it, so that their shards are found.
+    """
+    recorded = {name: value for name, value in fingerprint.items() if _UNRECORDED.get(name) != value}
     return _digest(json.dumps(recorded, sort_keys=True))
 
 
@@ -144,7 +147,7 @@ def noted_environments(shards: Path) -> list[dict[str, object]]:
 
 
 @contextmanager
-def study_folder(out: Path, whose: Identity) -> Iterator[StudyFolder]:
+def study_folder(out: Path, fingerprint: Identity) -> Iterator[StudyFolder]:
     """Lock a folder for one study while it runs; returns the folder of its shards, and the threads to use.
 
     A study that was stopped resumes in its folder.
@@ -167,7 +170,7 @@ def study_folder(out: Path, whose: Identity) -> Iterator[StudyFolder]:
         raise _unwritable(out, error) from error
     try:
         try:
-            threads = _claim(out, whose)
+            threads = _claim(out, fingerprint)
             shards.mkdir(exist_ok=True)
             for place in (out, out / "figures", *shards.iterdir()):
                 for leftover in place.glob(f".*.[0-9]*{PART}"):
@@ -179,7 +182,7 @@ def study_folder(out: Path, whose: Identity) -> Iterator[StudyFolder]:
         lock.release()
 
 
-def _claim(out: Path, whose: Identity) -> int:
+def _claim(out: Path, fingerprint: Identity) -> int:
     """Check that the folder is this study's, write its fingerprint if it is new; returns the threads it began with."""
     path = out / _NAME
     if not path.exists():
@@ -191,14 +194,14 @@ def _claim(out: Path, whose: Identity) -> int:
             )
         threads = torch.get_num_threads()
         with whole_file(path) as part:
-            content = json.dumps({_FORMAT: FORMAT} | whose | {_THREADS: threads}, indent=2, ensure_ascii=False)
+            content = json.dumps({_FORMAT: FORMAT} | fingerprint | {_THREADS: threads}, indent=2, ensure_ascii=False)
             part.write_text(content + "\n", encoding="utf-8")
         return threads
     try:
         found = json.loads(read_bytes(path).decode())
         version = checked_format(path, found.pop(_FORMAT, None))
         threads = found.pop(_THREADS)
-        found, current = _UNRECORDED | found, _UNRECORDED | whose
+        found, current = _UNRECORDED | found, _UNRECORDED | fingerprint
         different = [name for name in {**found, **current} if found.get(name) != current.get(name)]
         if type(threads) is not int or not 0 < threads < 10_000:
             raise ValueError(f"{threads!r} threads")

@@ -141,7 +141,7 @@ class StudyResults:
         The mean over the patched pairs, [layer head].
         """
         shares = self.metrics["norm_to_cue"].sel(compared="counterfactual", drop=True)
-        return shares.sel(pair=self.patching["z", "denoising"]["pair"].values).mean("pair")
+        return shares.sel(pair=self.patching["z", "denoising"]["pair"].values).compute().mean("pair")
 
     def __repr__(self) -> str:
         return f"StudyResults({', '.join(f'{name}: {value}' for name, value in self._summary())})"

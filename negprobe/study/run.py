@@ -26,12 +26,13 @@ from negprobe.statements import (
     PreparedPair,
     StatementPair,
     Swap,
+    control_swap,
     has_gap,
     pair_notes,
+    prepare,
     readable_by,
     unknown_words,
 )
-from negprobe.statements.prepared import control_swap, prepare
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
 from negprobe.study.engines import Engine, in_process, released
@@ -126,7 +127,7 @@ def run_study(
         seed=seed,
         objective=objective,
     )
-    moved = objective_named(model, objective)
+    patched_objective = objective_named(model, objective)
     start = time.perf_counter()
     members, too_long, unknown = _readable(model, pairs)
     kept = [member.pair for member in members]
@@ -134,7 +135,7 @@ def run_study(
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
-        # Under a name of their own, so that no other study's are taken for this one's, and no other version's.
+        # A folder for each study and format, so that shards of another one are never read.
         folder = Path(shards) / key(identity(model, pairs, options | {"format": FORMAT}))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,9 +161,9 @@ def run_study(
     }
     stages: Sequence[Stage] = STAGES
     if options["objective"] != DEFAULT_OBJECTIVE:
-        # An objective that a pair does not have fails now, and not after hours.
-        objective_values(model, list(asked.pairs.values()) if patch_pairs else [], moved)
-        stages = [with_objective(stage, moved) for stage in STAGES]
+        # An objective that a pair does not have is refused now, not after hours.
+        objective_values(model, [asked.pairs[index] for index in sample], patched_objective)
+        stages = [with_objective(stage, patched_objective) for stage in STAGES]
     with released(sharding.engine):
         measured = {
             stage.id: sharding.measured(stage, chosen[stage.needs], size if stage is CUE_SHARES else None)
@@ -197,7 +198,7 @@ def run_study(
             why_few,
             seed=seed,
             effort=circuit_effort,
-            objective=moved,
+            objective=patched_objective,
             kept=None if folder is None else folder / "circuit.json",
             progress=progress,
         )
@@ -208,7 +209,7 @@ def run_study(
     if patched:
         positions = {
             direction: patch_sweep(
-                model, swap(shown[0]), "resid_pre", by="position", direction=direction, objective=moved
+                model, swap(shown[0]), "resid_pre", by="position", direction=direction, objective=patched_objective
             )
             for direction in DIRECTIONS
         }
@@ -252,7 +253,7 @@ def _check_options(
     if not 0 <= seed < _SEEDS:
         raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
     if not is_utf8(source):
-        raise InputError(f"The source {quoted(source)} is not text that UTF-8 can write; name it otherwise.")
+        raise InputError(f"The source {quoted(source)} is not valid UTF-8 text; choose another name.")
 
 
 def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:

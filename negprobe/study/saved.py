@@ -138,7 +138,7 @@ def read_study(folder: str | Path) -> SavedStudy:
     known = set(tables["pairs"]["pair"])
     for name, table in tables.items():
         if not set(table["pair"]) <= known:
-            raise damaged(folder / f"{name}.parquet", "it has pairs that pairs.parquet has not")
+            raise damaged(folder / f"{name}.parquet", "it has pairs that are not in pairs.parquet")
         for axis in {"layer", "head"} & set(_NUMBERS[name]):
             # No range is made of the number before it is compared: a damaged one may be of any size.
             found, size = set(table[axis]), manifest["model"][f"{axis}s"]

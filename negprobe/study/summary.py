@@ -27,7 +27,8 @@ _N_WORDS = 12
 def summarize(results: StudyResults) -> StudySummary:
     """Every number that the report and the command line state about a study, with the study's own seed.
 
-    `results.summary` computes it once: tables, figures, captions and sentences share its intervals.
+    `results.summary` computes it once: tables, figures, captions and sentences share its intervals. Metrics are read
+    from the shards before they are averaged: summed shard by shard, a mean would differ in its last digits.
     """
     parts = (
         *(_pairs, _answers, _attention_changes, _effects, _cue_shares, _replicated, _patched, _mechanism),
@@ -110,7 +111,7 @@ def _attention_changes(results: StudyResults) -> Iterator[Row]:
     """Where nothing can be tested: the heads whose attention changes most."""
     if results.tests is not None and "untestable" not in results.tests.attrs:
         return
-    change = results.metrics["mean_attention_diff"]
+    change = results.metrics["mean_attention_diff"].compute()
     if results.tests is None:
         mean = change.sel(compared=["counterfactual"]).mean("pair")
     else:
@@ -298,7 +299,8 @@ def circuit_rows(circuit: Circuit) -> Iterator[Row]:
 
 def _metric_means(results: StudyResults) -> Iterator[Row]:
     """Each metric of original against counterfactual, averaged over pairs, for every head."""
-    means = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True).mean("pair").to_dataframe()
+    metrics = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True)
+    means = metrics.compute().mean("pair").to_dataframe()
     for row in means.reset_index().to_dict("records"):
         cell = {"layer": row["layer"], "head": row["head"]}
         yield from ({"statistic": "metric_mean", "metric": name, **cell, "estimate": row[name]} for name in METRICS)
@@ -324,11 +326,12 @@ def _contributions(results: StudyResults) -> Iterator[Row]:
         measure, layer = _largest(mean.transpose("measure", "layer"))[0]
         largest = float(mean.sel(measure=measure, layer=layer))
         yield {"statistic": "largest_cue_share", "metric": measure, "layer": layer, "estimate": largest}
-    distance = results.metrics["attention_distance"].mean(("pair", "head"))
+    distance = results.metrics["attention_distance"].compute().mean(("pair", "head"))
     for layer in dict.fromkeys(distance["layer"].values[[0, -1]].tolist()):
         value = float(distance.sel(layer=layer))
         yield {"statistic": "attention_distance", "layer": layer, "estimate": value}
-    change = results.metrics["output_change_by_role"].sel(compared="counterfactual", drop=True).mean(("pair", "head"))
+    change = results.metrics["output_change_by_role"].sel(compared="counterfactual", drop=True)
+    change = change.compute().mean(("pair", "head"))
     if bool(change.notnull().any()):
         layer, role = _largest(change.transpose("layer", "role"))[0]
         largest = float(change.sel(layer=layer, role=role))
@@ -353,11 +356,12 @@ def _shown_head(results: StudyResults) -> tuple[Any, ...]:
     """
     effects = results.mean_effects.get(("z", "denoising"))
     if effects is not None and bool(effects.notnull().any()):
-        # Shifted to be positive: the largest effect, not the one furthest from 0.
-        return _largest((effects - effects.min()).transpose("layer", "head"))[0]
+        # The largest effect, not the one furthest from 0.
+        largest = effects.argmax(("layer", "head"))
+        return int(largest["layer"]), int(largest["head"])
     if results.tests is not None:
         return _largest(results.tests["effect"].sel(metric="mean_attention_diff").transpose("layer", "head"))[0]
-    change = results.metrics["mean_attention_diff"].sel(compared="counterfactual", drop=True).mean("pair")
+    change = results.metrics["mean_attention_diff"].sel(compared="counterfactual", drop=True).compute().mean("pair")
     return _largest(change.transpose("layer", "head"))[0]
 
 

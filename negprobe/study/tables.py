@@ -40,7 +40,7 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
     """
     out = Path(out)
     if command is not None and not is_utf8(command):
-        raise InputError(f"The command {quoted(command)} is not text that UTF-8 can write; correct it.")
+        raise InputError(f"The command {quoted(command)} is not valid UTF-8 text; correct it.")
     tables = {
         "pairs": pairs_table(results.pairs),
         "negation_effects": negation_effects_table(results),
@@ -161,7 +161,7 @@ def negation_effects_table(results: StudyResults) -> pd.DataFrame:
 
 def _means_of_both(metric: xr.DataArray) -> xr.DataArray:
     """The means over the pairs in which a metric is defined both times; a metric at a time, for memory."""
-    # At once: dask would sum shard by shard, and round otherwise where the shards are others.
+    # Summed shard by shard, a mean would differ in its last digits.
     both = metric.compute()
     return both.where(both.notnull().all("compared")).mean("pair")
 

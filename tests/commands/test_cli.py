@@ -285,6 +285,7 @@ def test_a_study_is_resumed_with_the_threads_it_began_with(tmp_path, monkeypatch
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
     arguments = ["study", "--limit", 6, "--patch-pairs", 2, "--out", tmp_path]

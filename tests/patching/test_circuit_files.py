@@ -29,6 +29,7 @@ def test_a_file_of_version_1_is_read():
     assert (circuit.base_run, circuit.source_run) == ("counterfactual", "control or original")
 
 
+@pytest.mark.slow
 def test_a_circuit_and_its_file_name_the_runs_as_a_sweep_does(model, tmp_path):
     pairs = builtin_pairs()[:80:10]
     controlled = [from_control(complete(pair, model.tokenizer)) for pair in pairs]

@@ -5,7 +5,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from negprobe.statements import TokenizedStatement, align, tokenize
@@ -179,6 +179,8 @@ def all_matchings(a, b):
     return shifted
 
 
+# Random sequences rarely have a cheapest edit with more stretches than another.
+@example([2, 3], [4, 2, 2, 3, 4])
 @given(st.lists(st.integers(2, 4), max_size=5), st.lists(st.integers(2, 4), max_size=5))
 def test_no_equally_cheap_edit_has_fewer_stretches(a, b):
     def cost(matches):

@@ -11,7 +11,7 @@ import pytest
 from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
 from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
-from negprobe.statements import StatementPair, builtin_pairs, complete, from_control
+from negprobe.statements import StatementPair, builtin_pairs, complete, control_swap
 from negprobe.study import mechanism as mechanism_of_a_study
 from negprobe.study import run_study, summarize
 from negprobe.study.engines import in_process
@@ -39,7 +39,7 @@ def found(results):
 
 @pytest.fixture(scope="module")
 def controlled(model):
-    return [from_control(complete(pair, model.tokenizer)) for pair in builtin_pairs()[:60]]
+    return [control_swap(complete(pair, model.tokenizer), model.tokenizer) for pair in builtin_pairs()[:60]]
 
 
 def test_the_cue_is_knocked_out_of_the_counterfactuals_of_the_patched_pairs(model, results, found, controlled):

@@ -99,7 +99,7 @@ def with_manifest(change):
         (with_table("answers", lambda table: pd.concat([table, table])), "two of its rows have the same pair"),
         (
             with_table("answers", lambda table: table.assign(pair=table["pair"] + 50)),
-            "pairs that pairs.parquet has not",
+            "pairs that are not in pairs.parquet",
         ),
         (
             with_table("metrics", lambda table: table.assign(layer=table["layer"] + 4)),

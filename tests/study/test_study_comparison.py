@@ -136,6 +136,7 @@ def test_models_of_other_shapes_have_no_head_by_head_difference(studies) -> None
     assert other.swaps["difference"].isna().all() and other.swaps[["A", "B"]].notna().any().all()
 
 
+@pytest.mark.slow
 def test_embeddings_are_compared_by_their_cosine_and_not_with_answers(studies) -> None:
     def embedding(study: SavedStudy) -> SavedStudy:
         return replace(study, manifest=study.manifest | {"model": study.manifest["model"] | {"head": "none"}})

@@ -15,6 +15,7 @@ from negprobe.base.errors import NegprobeError
 from negprobe.study import read_summary, run_study, summarize
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
+from negprobe.study.stages import HEAD_METRICS
 from negprobe.study.summary_table import SUMMARY, summary_of, write_summary
 from negprobe.views import write_study
 from negprobe.views.report import comparison as comparison_page
@@ -144,7 +145,7 @@ def test_every_number_of_every_sentence_is_in_a_row(study, request):
     assert not unknown_numbers(sentences, made.table)
 
 
-@pytest.mark.parametrize("study", ["results", "few"])
+@pytest.mark.parametrize("study", [pytest.param("results", marks=pytest.mark.slow), "few"])
 def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
     found = request.getfixturevalue(study)
     texts = study_pictures(found, dict.fromkeys(study_page.study_figures(found), b""))
@@ -153,6 +154,7 @@ def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
     assert not unknown_numbers(sentences, found.summary.table, found.cfg.model_name)
 
 
+@pytest.mark.slow
 def test_every_number_of_a_comparison_is_in_a_row(results, few, model, tmp_path, monkeypatch):
     monkeypatch.setattr("negprobe.views.report.write.study_figures", lambda results: {})
     monkeypatch.setattr("negprobe.views.report.write.study_report", lambda results, figures, manifest: "")
@@ -225,3 +227,11 @@ def test_a_summary_of_the_first_format_is_read(summary, tmp_path):
 def test_the_rows_of_one_study_of_a_comparison_are_those_of_its_own_summary():
     made = summary_of([{"statistic": "pairs", "study": name, "estimate": n} for name, n in (("A", 3), ("B", 4))])
     assert made.of("B").row("pairs", study="")["estimate"] == 4
+
+
+def test_a_summary_is_the_same_from_many_shards_as_from_memory(model, monkeypatch, tmp_path):
+    pairs = builtin_pairs()[::28]
+    monkeypatch.setitem(vars(HEAD_METRICS), "pairs_in_shard", 2)
+    from_shards = run_study(model, pairs, patch_pairs=0, contribution_pairs=0, shards=tmp_path)
+    from_memory = run_study(model, pairs, patch_pairs=0, contribution_pairs=0)
+    pd.testing.assert_frame_equal(from_shards.summary.table, from_memory.summary.table, check_exact=True)

@@ -259,6 +259,15 @@ CASES: dict[str, list[Case]] = {
     "added_cues": [lambda: statements.added_cues("", ""), lambda: statements.added_cues("a", "")],
     "find_cues": [lambda: statements.find_cues("")],
     "align": [lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer))],
+    "control_swap": [
+        lambda: statements.control_swap(long, model.tokenizer),
+        lambda: statements.control_swap(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
+    ],
+    "prepare": [
+        lambda: statements.prepare(long, model.tokenizer, n_ctx=8),
+        lambda: statements.prepare(StatementPair("a", "a"), model.tokenizer, n_ctx=8),
+        lambda: statements.prepare(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer, n_ctx=8),
+    ],
     "complete": [
         lambda: statements.complete(long, model.tokenizer),
         lambda: statements.complete(StatementPair("a", "b not", cue="x", cue_spans=((0, 1),)), model.tokenizer),
@@ -546,6 +555,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "find_cues": (statements.find_cues, {"text": "not a"}),
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
+    "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
+    "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
     "from_control": (statements.from_control, {"pair": pair}),
     "length_matched_control": (
         statements.length_matched_control,

@@ -18,6 +18,7 @@ def picture(shown: str):
     return imread(io.BytesIO(base64.b64decode(data)))
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_its_cue_its_strongest_heads_and_a_picture(comparison):
     shown = comparison._repr_html_()
     assert shown == comparison_summary(comparison)

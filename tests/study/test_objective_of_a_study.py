@@ -142,6 +142,7 @@ def test_the_objective_is_part_of_the_fingerprint_and_a_study_without_one_has_th
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_studies_of_different_objectives_are_not_compared(model, tmp_path):
     pairs = builtin_pairs()[:3]
@@ -170,6 +171,7 @@ def test_the_command_studies_the_objective_and_goes_on_with_no_other(tmp_path):
     assert "objective: target_probability, here default" in " ".join(refused.output.split())
 
 
+@pytest.mark.slow
 def test_patch_moves_the_objective_of_its_option(model, tmp_path):
     pair = StatementPair(
         *(f"The door is {word} open. So the door is [MASK]." for word in ("now", "not")), "open", "closed"
