@@ -189,7 +189,7 @@ def measured(model: HookedEncoder, pairs: Sequence[StatementPair], console: Plai
     probe = AttentionProbe(model)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Measuring", total=len(pairs))
-        metrics = probe.metrics(pairs, progress=lambda done: bar.update(task, completed=done))
+        metrics = probe.metrics(pairs, progress=lambda _, done, total: bar.update(task, completed=done))
     return with_references(metrics, pairs, model.tokenizer).merge(map_correlations(probe, pairs))
 
 

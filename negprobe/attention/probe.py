@@ -1,6 +1,6 @@
 """`AttentionProbe`: a model's raw and value-weighted attention, for single statements and for pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from negprobe.attention.rollout import normalized_rows
 from negprobe.base.arguments import checked
 from negprobe.base.display import view
 from negprobe.base.errors import InputError
+from negprobe.base.progress import Progress
 from negprobe.base.reprs import Listed, short_repr
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
@@ -281,7 +282,9 @@ class AttentionProbe:
 
     @checked
     def metrics(
-        self, pairs: Sequence[StatementPair | PreparedPair], progress: Callable[[int], None] = lambda done: None
+        self,
+        pairs: Sequence[StatementPair | PreparedPair],
+        progress: Progress = lambda step, done, total: None,
     ) -> xr.Dataset:
         """All metrics of many pairs; each statement is run once, and its activations are discarded.
 
@@ -290,7 +293,7 @@ class AttentionProbe:
 
         Args:
             pairs: The pairs.
-            progress: Called with the number of finished pairs after each batch.
+            progress: Called after each batch of pairs.
 
         Returns:
             Float32, NaN where undefined:
@@ -325,7 +328,7 @@ class AttentionProbe:
                 members = [window[index] for index in batch]
                 fill(results, [start + index for index in batch], self._side_metrics(members))
                 done += len(batch)
-                progress(done)
+                progress("measuring every head", done, len(pairs))
             along_pair += [
                 (member.pair.cue or "", member.pair.category, member.pair.source, member.missing, uniform)
                 for member in window
@@ -340,7 +343,9 @@ class AttentionProbe:
     @torch.no_grad()
     @checked
     def cue_shares(
-        self, pairs: Sequence[StatementPair | PreparedPair], progress: Callable[[int], None] = lambda done: None
+        self,
+        pairs: Sequence[StatementPair | PreparedPair],
+        progress: Progress = lambda step, done, total: None,
     ) -> xr.DataArray:
         """The cue's share of the information flowing into the other words, over all heads of a layer.
 
@@ -350,7 +355,7 @@ class AttentionProbe:
 
         Args:
             pairs: The pairs.
-            progress: Called with the number of finished pairs after each batch.
+            progress: Called after each batch of pairs.
 
         Returns:
             `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue, and in the control
@@ -380,7 +385,7 @@ class AttentionProbe:
                 values = rearrange(cue_share, "side batch layer 1 1 -> batch side layer")
                 shares[batch, : len(compared), number] = values.cpu().numpy()
             done += len(batch)
-            progress(done)
+            progress("measuring what the cue contributes", done, len(pairs))
         coords = {"compared": list(COMPARED), "measure": list(CONTRIBUTIONS), "layer": np.arange(cfg.n_layers)}
         return xr.DataArray(
             shares, dims=("pair", "compared", "measure", "layer"), coords=coords, attrs={"rounding": self._rounding}

@@ -1,12 +1,13 @@
 """Scores of a model, or of its earlier predictions, on whole data sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
+from negprobe.base.progress import Progress
 from negprobe.base.reprs import short_repr
 from negprobe.behaviour.cloze import score_model_on_clozes, score_predictions_on_clozes
 from negprobe.behaviour.inference import score_on_inferences
@@ -54,7 +55,7 @@ def evaluate(
     model: HookedEncoder | None = None,
     *,
     predictions: Sequence[Sequence[str]] | None = None,
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Evaluation:
     """The scores of a model on data sets, or of the words it predicted earlier on one of them.
 

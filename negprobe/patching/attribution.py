@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
+from negprobe.base.progress import Progress
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching.objectives import (
@@ -30,7 +31,6 @@ from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pair
 from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
-    Progress,
     Sweep,
     Values,
     checked_sweep,
@@ -94,7 +94,7 @@ def attribute(
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
         objective: What is read from a run, differentiable; by default `default_objective(model)`.
         steps: How many runs the gradient is averaged over; None for the base run alone.
-        progress: Told how many pairs are done.
+        progress: Called after each batch of pairs.
 
     Returns:
         For each site a dataset like its exact sweep's: `patched` `[pair layer (head) (position|role)]`, the estimated
@@ -126,7 +126,7 @@ def attribute(
             parts.append((indices, runs, _attribute_batch(model, runs, sweeps, objective, steps)))
         done += len(indices)
         if progress is not None:
-            progress(done)
+            progress("estimating the effects of patches", done, len(chosen))
     kind = {"estimate": "attribution"} if steps is None else {"estimate": "integrated gradients", "steps": steps}
     return {
         sweep.site.name: sweep_dataset(

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from negprobe.base.progress import Tick
 from negprobe.patching.circuit_search import sizes
-from negprobe.patching.component_sets import AblatablePairs, Component, ComponentSet, Tick, set_results
+from negprobe.patching.component_sets import AblatablePairs, Component, ComponentSet, set_results
 from negprobe.patching.effects import averages
 
 _RANDOM_CIRCUITS = 20

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from negprobe.base.progress import Tick, portion
 from negprobe.patching.attribution import attribute
-from negprobe.patching.component_sets import AblatablePairs, Component, ComponentSet, Tick, set_objectives, set_results
+from negprobe.patching.component_sets import AblatablePairs, Component, ComponentSet, set_objectives, set_results
 from negprobe.patching.effects import mean_effect
 from negprobe.patching.objectives import Objective
 from negprobe.patching.runs import Direction
@@ -68,11 +69,7 @@ def estimated_scores(
     An MLP at all tokens is the sum of its roles, as estimates of the first order add up.
     """
 
-    def estimate(site: str, by: By, done_before: int) -> xr.Dataset:
-        def told(done: int) -> None:
-            if tick is not None:
-                tick(done_before + done, 2 * len(statements))
-
+    def estimate(site: str, by: By, tick: Tick | None) -> xr.Dataset:
         found = attribute(
             pairs.model,
             statements,
@@ -81,11 +78,11 @@ def estimated_scores(
             direction=direction,
             objective=objective,
             steps=steps,
-            progress=told,
+            progress=None if tick is None else lambda _, done, total: tick(done, total),
         )
         return found[site]
 
-    heads, roles = estimate("z", "head", 0), estimate("mlp_out", "role", len(statements))
+    heads, roles = estimate("z", "head", portion(tick, 0, 1, 2)), estimate("mlp_out", "role", portion(tick, 1, 2, 2))
     moved = {
         "head": (heads["patched"] - heads["base"]).transpose("pair", "layer", "head").values,
         "mlp": (roles["patched"] - roles["base"]).sum("role").transpose("pair", "layer").values,
@@ -144,9 +141,8 @@ def fast_search(
     def measured(sets: Sequence[ComponentSet]) -> list[float]:
         new = [members for members in sets if members not in known]
         if new:
-            known.update(zip(new, faithfulness(pairs, new).tolist(), strict=True))
-        if tick is not None:
-            tick(len(known), budget)
+            part = portion(tick, len(known), len(known) + len(new), budget)
+            known.update(zip(new, faithfulness(pairs, new, part).tolist(), strict=True))
         return [known[members] for members in sets]
 
     def reaches(members: Sequence[Component]) -> bool:
@@ -170,7 +166,7 @@ def fast_search(
         remaining = frozenset(smallest(len(kept) - 1, partial(_first, dearest)))
         kept = [member for member in kept if member in remaining]
     if tick is not None:
-        tick(budget, budget)
+        tick(1, 1)
     return Found(tuple(kept), "; ".join(untried))
 
 
@@ -187,9 +183,12 @@ def thorough_search(
     all that they can spare; of what is left of the two the smaller. Pruning ends where no single member can go, so the
     one can end far above the other.
     """
-    enough = shortest_prefix(pairs, ranked, threshold, tick)
+    enough = shortest_prefix(pairs, ranked, threshold, portion(tick, 0, 1, 3))
     starts = dict.fromkeys([enough, tuple(ranked[: _START * len(enough)])])
-    return min((pruned(pairs, start, threshold, tick) for start in starts), key=len)
+    found = [pruned(pairs, start, threshold, portion(tick, i, i + 1, 3)) for i, start in enumerate(starts, 1)]
+    if tick is not None:
+        tick(1, 1)
+    return min(found, key=len)
 
 
 def sizes(n_components: int) -> list[int]:
@@ -221,12 +220,14 @@ def pruned(
     value = float(faithfulness(pairs, [frozenset(kept)])[0])
     while len(kept) > 1:
         whole = frozenset(kept)
-        without = faithfulness(pairs, [whole - {member} for member in kept], tick)
+        # A pass drops one member or more.
+        part = portion(tick, len(members) - len(kept), len(members) - len(kept) + 1, len(members))
+        without = faithfulness(pairs, [whole - {member} for member in kept], part)
         cheapest = [kept[index] for index in np.argsort(-without, kind="stable")]
         if without.max() < threshold:
             break
         left = [whole - set(cheapest[:n]) for n in range(1, max(1, math.floor(len(kept) * _DROPPED_AT_ONCE)) + 1)]
-        values = faithfulness(pairs, left, tick)
+        values = faithfulness(pairs, left)
         # Several at once on the way down to the threshold would leave the later passes nothing to choose from.
         enough = values >= (threshold + min(value, 1.0)) / 2
         n_dropped = 1 + int(np.flatnonzero(enough).max(initial=0))

@@ -1,8 +1,10 @@
 """Circuits: the few heads and MLPs that alone do what a model does with a negation, and the proof that they do."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.display import view
 from negprobe.base.errors import PatchingError, TooFewPairsError
 from negprobe.base.files import read_bytes, whole_file
+from negprobe.base.progress import Progress, portion
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching.circuit_proof import prove
@@ -32,7 +35,6 @@ from negprobe.patching.component_sets import (
     AblatablePairs,
     Ablation,
     Component,
-    Tick,
     ablatable,
     all_components,
     set_results,
@@ -50,11 +52,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, int, int], None]
-"""Told the step, and how many of its runs are done of how many."""
-
 # Runs that integrated gradients average over; the authors of EAP-IG take five.
 _GRADIENT_STEPS = 5
+# Where the ranking, the search and the proof start and end on one progress bar: their usual shares of the time, because
+# the number of sets that they evaluate is not known in advance.
+_PROGRESS = (0, 20, 60, 100)
 _FORMAT_VERSION = 2
 # Fields missing from files without a version, which are from before the fast search existed.
 _UNVERSIONED = {"format_version": 0, "effort": "thorough", "untried": ""}
@@ -334,7 +336,7 @@ def find_circuit(
         held_out: The share of the pairs that the search does not see.
         mlps: Whether MLPs count as components; without, they are never ablated.
         seed: Of the split of the pairs, the random circuits and subsets, and the bootstrap.
-        progress: Told what is going on.
+        progress: Called with one step for the whole search, and its progress in percent.
 
     Raises:
         TooFewPairsError: for too few pairs, or too few that ablating everything moves.
@@ -366,18 +368,23 @@ def find_circuit(
         return some
 
     searched = ready(seen, "searched on")
-    tick = _tick(progress, "ranking")
+    tick = None if progress is None else partial(_report, progress)
+    ranking_tick, search_tick, proof_tick = (
+        portion(tick, start, stop, _PROGRESS[-1]) for start, stop in pairwise(_PROGRESS)
+    )
     if ranking == "exact":
-        scores = exact_scores(searched, tick)
+        scores = exact_scores(searched, ranking_tick)
     else:
         steps = _GRADIENT_STEPS if ranking == "integrated_gradients" else None
-        scores = estimated_scores(searched, seen, direction=direction, objective=measure, steps=steps, tick=tick)
-    members, untried = search(searched, list(scores), threshold, effort, _tick(progress, "searching"))
+        scores = estimated_scores(
+            searched, seen, direction=direction, objective=measure, steps=steps, tick=ranking_tick
+        )
+    members, untried = search(searched, list(scores), threshold, effort, search_tick)
     near_zero = len(searched.near_zero_gap)
     search_faithfulness = float(faithfulness(searched, [frozenset(members)])[0])
     del searched  # its activations make room for those of the other half
     held = ready(unseen, "held out")
-    proven = prove(held, members, list(scores), seed, _tick(progress, "proving"))
+    proven = prove(held, members, list(scores), seed, proof_tick)
     return Circuit(
         model_name=model.cfg.model_name,
         objective=getattr(measure, "__name__", str(measure)),
@@ -450,8 +457,10 @@ def _check_gaps(pairs: AblatablePairs, what: str) -> None:
             )
 
 
-def _tick(progress: Progress | None, step: str) -> Tick | None:
-    return None if progress is None else lambda done, total: progress(step, done, total)
+def _report(progress: Progress, done: int, total: int) -> None:
+    """Report the whole search as one step. A batch without new sets has a total of 0."""
+    if total:
+        progress("searching the circuit", _PROGRESS[-1] * done // total, _PROGRESS[-1])
 
 
 def _check_content(circuit: Circuit) -> None:

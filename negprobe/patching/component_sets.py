@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from negprobe.base.arguments import checked
+from negprobe.base.progress import Tick
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
@@ -28,9 +29,6 @@ Ablation = Literal["swap", "mean", "zero"]
 the tokens of that role; nothing."""
 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
-
-Tick = Callable[[int, int], None]
-"""Told how many runs are done of how many."""
 
 _SITES = ("z", "mlp_out")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
+from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
 from negprobe.models.layers import Block
@@ -26,7 +27,7 @@ from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_ob
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES
-from negprobe.patching.sweep import Progress, attributes
+from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
 
 LayerNorms = Literal["differentiated", "frozen"]
@@ -76,7 +77,7 @@ def attribute_edges(
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
         objective: What is read from a run, differentiable; by default `default_objective(model)`.
         layer_norm: "differentiated" or "frozen".
-        progress: Told how many pairs are done.
+        progress: Called after each batch of pairs.
 
     Returns:
         A dataset with `patched` `[pair sender receiver]`, the estimated objective, NaN where there is no edge, and
@@ -112,7 +113,7 @@ def attribute_edges(
         patched[indices], base[indices], source[indices] = (value.cpu().double().numpy() for value in values)
         done += len(indices)
         if progress is not None:
-            progress(done)
+            progress("estimating the effects of edges", done, len(chosen))
     return xr.Dataset(
         {"patched": (("pair", "sender", "receiver"), patched), "base": ("pair", base), "source": ("pair", source)},
         coords={

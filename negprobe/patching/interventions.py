@@ -12,6 +12,7 @@ from torch import Tensor
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
+from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, run_edited
@@ -29,7 +30,7 @@ from negprobe.patching.replacements import (
 )
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES, site_for
-from negprobe.patching.sweep import Progress, attributes, unmatched_tokens
+from negprobe.patching.sweep import attributes, unmatched_tokens
 from negprobe.statements import ROLES, Swappable
 
 
@@ -104,7 +105,7 @@ def patch(
         reference: The pairs whose two statements "mean" averages over; by default `pairs`.
         objective: The objective; by default `default_objective(model)`.
         seed: Seed for the choice of pairs in "resample".
-        progress: Called after each batch with the number of finished pairs.
+        progress: Called after each batch of pairs.
 
     Returns:
         A dataset with `patched` `[pair patch]`, one `patch` for each run (NaN if a pair has no token for one of the
@@ -156,7 +157,7 @@ def patch(
                 patched[np.array(indices)[pair.cpu()], number] = values.cpu().double()
         done += len(indices)
         if progress is not None:
-            progress(done)
+            progress("patching", done, len(chosen))
     return xr.Dataset(
         {"patched": (("pair", "patch"), patched), "base": ("pair", base_values), "source": ("pair", source_values)},
         coords={

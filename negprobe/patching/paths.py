@@ -16,6 +16,7 @@ from torch import Tensor
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
+from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.models.layers import Block
 from negprobe.patching.edits import Edit
@@ -24,7 +25,7 @@ from negprobe.patching.objectives import Objective, Readout, default_objective, 
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
 from negprobe.patching.sites import SITES
-from negprobe.patching.sweep import Progress, attributes
+from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
 
 Input = Literal["q", "k", "v"]
@@ -69,7 +70,7 @@ def path_patch(
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
         objective: What is read from a run; by default `default_objective(model)`.
         mlps: "live", as in Wang et al., or "frozen", which leaves the residual stream alone.
-        progress: Told how many pairs are done.
+        progress: Called after each batch of pairs.
 
     Returns:
         A dataset with `patched` `[pair sender receiver]`, the objective of each patched run, NaN where the sender is
@@ -98,7 +99,7 @@ def path_patch(
         patched[indices], base[indices], source[indices] = (value.cpu().double().numpy() for value in values)
         done += len(indices)
         if progress is not None:
-            progress(done)
+            progress("patching paths", done, len(chosen))
     senders = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     return xr.Dataset(
         {"patched": (("pair", "sender", "receiver"), patched), "base": ("pair", base), "source": ("pair", source)},

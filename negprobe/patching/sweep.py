@@ -1,6 +1,6 @@
 """Sweeps: one patch for each layer and each head, position or role, on one or many pairs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
+from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_runs, chunks, run_edited
@@ -33,9 +34,6 @@ from negprobe.statements import ROLES, StatementPair, Swappable
 
 By = Literal["head", "position", "role"]
 """The part that a sweep varies besides the layer: an attention head, a token position or a token role."""
-
-Progress = Callable[[int], None]
-"""Called after each batch with the number of finished pairs."""
 
 
 @checked
@@ -78,7 +76,7 @@ def patch_sweep(
         renormalize: Whether to scale the rows of a patched "pattern" to sum to 1 again.
         objective: The objective; by default `default_objective(model)`.
         seed: Seed for the choice of pairs in "resample".
-        progress: Called after each batch with the number of finished pairs.
+        progress: Called after each batch of pairs.
 
     Returns:
         A dataset with `patched` `[pair layer (head) (position|role)]`, the objective of each patched run (NaN where a
@@ -108,7 +106,7 @@ def patch_sweep(
             parts.append((indices, runs, _sweep_batch(model, runs, given, sweep, means, objective)))
         done += len(indices)
         if progress is not None:
-            progress(done)
+            progress(f"patching {site}, {direction}", done, len(chosen))
     return sweep_dataset(model, parts, sweep, direction, objective)
 
 

@@ -7,13 +7,14 @@ import xarray as xr
 
 from negprobe.attention import AttentionProbe
 from negprobe.base.errors import PatchingError, TooFewPairsError
+from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import Objective, find_circuit
 from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import Swap
 from negprobe.study.results import Mechanism
-from negprobe.study.shards import Progress, damaged
+from negprobe.study.shards import damaged
 from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
 
 # A circuit is proven on half of its pairs; bootstrap intervals over much fewer than 20 are too narrow.
@@ -51,7 +52,7 @@ def find_mechanism(
         effort: Of the search (see `find_circuit`).
         objective: Of the search; by default the model's default.
         kept: The file to keep the circuit in, and to read it from if it is there.
-        progress: Called with the step of the search, and how much of it is done of how much.
+        progress: Called during the search.
     """
     circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, objective, kept, progress)
     read = searched if circuit is not None else patched
@@ -106,7 +107,7 @@ def _circuit(
             objective=objective,
             effort=effort,
             seed=seed,
-            progress=lambda step, done, total: progress(f"searching the circuit: {step}", done, total),
+            progress=progress,
         )
     except TooFewPairsError as error:
         return None, str(error)

@@ -15,6 +15,7 @@ from negprobe.attention.affordable import compared_for_page
 from negprobe.attention.contribution_maps import contribution_work
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, PatchingError, StatementError, StudyError
+from negprobe.base.progress import Progress
 from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
@@ -40,7 +41,7 @@ from negprobe.study.folder import DEFAULT_OBJECTIVE, identity, key, noted_enviro
 from negprobe.study.formats import FORMAT
 from negprobe.study.mechanism import affordable_search, find_mechanism
 from negprobe.study.results import StudyResults
-from negprobe.study.shards import Progress, Sharding
+from negprobe.study.shards import Sharding
 from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs, Stage, with_objective
 
 _N_EXAMPLES = 8
@@ -106,7 +107,7 @@ def run_study(
             `study_folder`); without one all is held in memory.
         engine: The execution backend, this process by default; its workers are released (see `engines.release`) when
             the last shard is in.
-        progress: Called with the step, and how many of its pairs are done of how many.
+        progress: Called with each step, and how many of its pairs are done of how many.
 
     Raises:
         PatchingError: for pairs to search a circuit on, but none to patch, and for an objective that the model or a

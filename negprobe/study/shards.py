@@ -7,7 +7,7 @@ together are dask's, which xarray computes with as with its own.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,10 @@ from pyarrow import parquet
 
 from negprobe.base.errors import StudyError
 from negprobe.base.files import check_file, whole_file
+from negprobe.base.progress import Progress
 from negprobe.study.engines import Engine
 from negprobe.study.formats import FORMAT, checked_format
 from negprobe.study.stages import Stage
-
-Progress = Callable[[str, int, int], None]
-"""Told the step, and how many of its pairs are done of how many."""
 
 # The keys of a shard's layout in its schema, and of the layout's checksum; parquet has sums for its pages alone.
 _LAYOUT, _CHECKSUM = b"negprobe", b"negprobe_sha256"
@@ -41,7 +39,7 @@ class Sharding:
     Attributes:
         engine: Who does it.
         folder: Where shards are kept; without one they are in memory.
-        progress: Told how many pairs are done.
+        progress: Called after each shard.
     """
 
     engine: Engine

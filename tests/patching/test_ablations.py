@@ -140,8 +140,8 @@ def test_nothing_hangs_on_how_much_is_done_at_once(tiny, monkeypatch, how):
     monkeypatch.setattr("negprobe.patching.engine._HIDDEN_BUDGET", {"cpu": 5 * 14 * 40, "other": 1})
     for (site, by), expected in zip(sweeps, whole, strict=True):
         calls = []
-        found = patch_sweep(tiny, pairs, site, by=by, how=how, seed=3, progress=calls.append)
-        assert calls == [2, 4, 5]
+        found = patch_sweep(tiny, pairs, site, by=by, how=how, seed=3, progress=lambda *told, to=calls: to.append(told))
+        assert [call[1:] for call in calls] == [(2, 5), (4, 5), (5, 5)]
         for name in ("patched", "base", "source"):
             np.testing.assert_allclose(found[name], expected[name], atol=1e-11, rtol=0)
 
@@ -151,7 +151,7 @@ def test_so_little_memory_that_runs_go_one_by_one_is_enough(tiny, monkeypatch):
     monkeypatch.setattr("negprobe.patching.runs._KEPT_BUDGET", 1)
     monkeypatch.setattr("negprobe.patching.engine._PATTERN_BUDGET", 1)
     told = []
-    found = patch_sweep(tiny, PAIRS, "attn_scores", by="role", progress=told.append)
+    found = patch_sweep(tiny, PAIRS, "attn_scores", by="role", progress=lambda step, done, total: told.append(done))
     assert told == [1, 2, 3]
     np.testing.assert_allclose(found["patched"], whole["patched"], atol=1e-11)
 

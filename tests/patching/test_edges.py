@@ -222,7 +222,13 @@ def test_float32_edges_equal_those_of_float64_to_1e_4(tiny):
 
 def test_results_say_what_they_are_and_have_effects(tiny):
     told = []
-    result = attribute_edges(tiny, PAIRS * 12, direction="denoising", layer_norm="frozen", progress=told.append)
+    result = attribute_edges(
+        tiny,
+        PAIRS * 12,
+        direction="denoising",
+        layer_norm="frozen",
+        progress=lambda step, done, total: told.append(done),
+    )
     assert told == sorted(told)
     assert told[-1] == 36
     assert result.attrs["direction"] == "denoising"

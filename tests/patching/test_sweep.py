@@ -188,7 +188,9 @@ def test_results_name_their_parts_and_say_what_they_are(tiny):
 def test_progress_is_told_of_every_pair(tiny, monkeypatch):
     monkeypatch.setattr("negprobe.patching.runs._PAIRS_AT_ONCE", 2)
     told = []
-    patch_sweep(tiny, [of.pair for of in TINY], "mlp_out", by="role", progress=told.append)
+    patch_sweep(
+        tiny, [of.pair for of in TINY], "mlp_out", by="role", progress=lambda step, done, total: told.append(done)
+    )
     assert told == [2, 3]
 
 
