@@ -1,4 +1,4 @@
-"""The command line: study, report, compare, view, patch, evaluate and doctor.
+"""The command line: study, report, compare, view, patch, find-circuit, evaluate and doctor.
 
 Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
 """
@@ -7,12 +7,12 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from negprobe.models import HookedEncoder
+    from negprobe.patching import PlannedSweep
+    from negprobe.statements import StatementPair
 
 app = typer.Typer(
     cls=Commands,
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 console = PlainConsole()
 BUILTIN = "builtin"
+_SHOWN_HEADS = 5
 _VERDICTS: dict[bool | None, Text] = {True: Text("right", "green"), False: Text("wrong", "red"), None: Text()}
 
 _MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, optionally with a revision (name@revision)."
@@ -53,11 +56,50 @@ Device = Annotated[
 ]
 
 
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
+]
+
+
 class _Effort(StrEnum):
     """How many sets of components the search for a circuit evaluates."""
 
     FAST = "fast"
     THOROUGH = "thorough"
+
+
+class _Ranking(StrEnum):
+    """What the components of a model are ranked by before a circuit is searched."""
+
+    EXACT = "exact"
+    ATTRIBUTION = "attribution"
+    INTEGRATED_GRADIENTS = "integrated_gradients"
+
+
+class _Ablation(StrEnum):
+    """What replaces the activations of components outside a circuit."""
+
+    MEAN = "mean"
+    SWAP = "swap"
+    ZERO = "zero"
+
+
+class _Direction(StrEnum):
+    """The run that is patched: the counterfactual's (denoising) or the other one (noising)."""
+
+    NOISING = "noising"
+    DENOISING = "denoising"
+
+
+class _How(StrEnum):
+    """What replaces an activation that is patched."""
+
+    SWAP = "swap"
+    ZERO = "zero"
+    MEAN = "mean"
+    RESAMPLE = "resample"
+    KNOCK_OUT = "knock_out"
 
 
 class _Dtype(StrEnum):
@@ -96,10 +138,7 @@ def check_environment() -> None:
 @app.command()
 def study(
     model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
-    ] = None,
+    pairs: Pairs = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each.")] = None,
     patch_pairs: Annotated[
@@ -151,8 +190,8 @@ def study(
         # Before the work, so that a folder that cannot be written to costs nothing.
         _make_folder(out)
         names = pairs or [BUILTIN]
-        loaded = [load_pairs(name, limit=limit) for name in names]
-        chosen = [pair for part in loaded for pair in part.pairs]
+        loaded = load_pairs(*names, limit=limit)
+        chosen = loaded.pairs
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, revision, device, dtype)
         options = options_of_study(
@@ -176,7 +215,7 @@ def study(
                 encoder,
                 chosen,
                 source=" and ".join("the built-in pairs" if name == BUILTIN else name for name in names),
-                dropped=[reason for part in loaded for reason in part.dropped],
+                dropped=loaded.dropped,
                 patch_pairs=patch_pairs,
                 circuit_pairs=circuit_pairs,
                 contribution_pairs=contribution_pairs,
@@ -240,10 +279,7 @@ def compare(
 
 @app.command()
 def view(
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
-    ] = None,
+    pairs: Pairs = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
     limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
@@ -261,12 +297,9 @@ def view(
 
     with clear_errors():
         _make_folder(out.parent)
-        loaded = [load_pairs(name, limit=limit) for name in pairs or [BUILTIN]]
-        chosen = [pair for part in loaded for pair in part.pairs]
-        for reason in (reason for part in loaded for reason in part.dropped):
-            console.print(f"• left out {reason}")
-        for note in pair_notes(chosen):
-            console.print(f"• {note}")
+        loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
+        chosen = loaded.pairs
+        _print_notes(*(f"left out {reason}" for reason in loaded.dropped), *pair_notes(chosen))
         encoder = _encoder(model, revision, device, dtype)
         with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
             probe = AttentionProbe(encoder)
@@ -304,9 +337,11 @@ def compare_reports(
 
 
 @app.command(name="patch")
-def patch_pair(
-    original: Annotated[str, typer.Argument(help="A statement, with [MASK] for a masked LM.")],
-    counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
+def patch_pairs(
+    original: Annotated[
+        str | None, typer.Argument(help="A statement, with [MASK] for a masked LM. Without it, data sets are patched.")
+    ] = None,
+    counterfactual: Annotated[str | None, typer.Argument(help="The same with its negation changed.")] = None,
     target: Annotated[str | None, typer.Option(help="The word or label right for the original.")] = None,
     foil: Annotated[str | None, typer.Option(help="The word or label right for the counterfactual.")] = None,
     control: Annotated[
@@ -318,75 +353,279 @@ def patch_pair(
     no_control: Annotated[
         bool, typer.Option("--no-control", help="Swap with the original, even if there is a control.")
     ] = False,
+    pairs: Pairs = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each data set.")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where to patch, such as resid_pre, attn_out, mlp_out, z or attn_scores; more than once for several "
+            "(default: the first four)."
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="What varies besides the layer: position, role, head, or 'head,position' or 'head,role' (default: "
+            "position or head for one pair, and role or 'head,role' for data sets)."
+        ),
+    ] = None,
+    direction: Annotated[
+        list[_Direction] | None,
+        typer.Option(help="denoising patches the counterfactual's run, noising the other run (default: both)."),
+    ] = None,
+    how: Annotated[_How, typer.Option(help="What replaces an activation.")] = _How.SWAP,
+    keys: Annotated[
+        str | None, typer.Option(help="At attn_scores or pattern: patch only the attention to keys of this role.")
+    ] = None,
+    renormalize: Annotated[
+        bool, typer.Option("--renormalize", help="At pattern: scale the patched rows to sum to 1 again.")
+    ] = False,
+    attribution: Annotated[
+        bool,
+        typer.Option(
+            "--attribution", help="Also estimate the swaps from gradients, and compare with the exact effects."
+        ),
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the integrated gradients of --attribution.")] = 8,
     objective: Objective = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of resampling and of the bootstrap.")] = 0,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
-    """Swap activations between the two runs of one pair, at every layer, token and head, both ways.
+    """Patch activations between the two runs of one pair of statements, or of all pairs of data sets.
 
     As in a study, the counterfactual is swapped with its control if one is given or found, and otherwise with the
-    original.
+    original. For one pair, OUT gets maps and patching.csv. For data sets, OUT gets maps, the results of every sweep as
+    NetCDF, and averages.parquet with bootstrap intervals.
     """
+    from negprobe.patching import planned_sweeps
+
+    with clear_errors():
+        if (original is None) != (counterfactual is None):
+            raise NegprobeError("Give both statements of a pair, or neither of them to patch data sets.")
+        if no_control and control is not None:
+            raise NegprobeError("--control and --no-control exclude each other; give one of them.")
+        if original is None and (target or foil or control):
+            raise NegprobeError("--target, --foil and --control are of one pair; give its two statements.")
+        if original is not None and (pairs or limit is not None or attribution):
+            raise NegprobeError("--pairs, --limit and --attribution are of data sets; leave out the two statements.")
+        one_pair = original is not None
+        # Before the model is loaded, so that a mistake costs nothing.
+        sweeps = planned_sweeps(
+            site,
+            by=None if by is None else tuple(by.split(",")),  # type: ignore[arg-type]
+            heads_by=("head",) if one_pair else ("head", "role"),
+            other_by=("position",) if one_pair else ("role",),
+            directions=None if direction is None else [way.value for way in direction],
+            how=how.value,
+            keys=keys,
+            renormalize=renormalize,
+        )
+        _make_folder(out)
+        encoder = _encoder(model, revision, device, dtype)
+        if original is not None and counterfactual is not None:
+            _patch_one_pair(
+                encoder, (original, counterfactual, target, foil, control), no_control, sweeps, objective, seed, out
+            )
+        else:
+            loaded = _loaded(pairs, limit)
+            estimates = (None, steps) if attribution else ()
+            _patch_data_sets(encoder, loaded, no_control, sweeps, estimates, objective, seed, out)
+
+
+def _patch_one_pair(
+    encoder: "HookedEncoder",
+    texts: tuple[str, str, str | None, str | None, str | None],
+    no_control: bool,
+    sweeps: "Sequence[PlannedSweep]",
+    objective: str | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Draw the sweeps of one pair, write their numbers, and print the largest effects of the last one."""
     from negprobe.base.errors import PatchingError
     from negprobe.base.files import write_csv
-    from negprobe.patching import answerable, effect, objective_named, patch_sweep
+    from negprobe.patching import effect, objective_named, patchable_pairs, readable_pairs, run_sweeps
     from negprobe.patching.effects import RUN_NAMES
-    from negprobe.statements import StatementPair, from_control, tokenize_all
+    from negprobe.statements import StatementPair
     from negprobe.statements.unknown import warn_of_unknown_words
-    from negprobe.study.run import prepared
-    from negprobe.study.stages import SWEEPS
     from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
+    patched_objective = objective_named(encoder, objective)
+    pair = StatementPair(*texts)
+    if pair.control is not None and (problem := readable_pairs(encoder, [pair]).invalid_controls.get(0)):
+        raise PatchingError(f"This control cannot be used: {problem}. Give another, or leave it out.")
+    swaps = patchable_pairs(encoder, [pair], with_control=not no_control).swaps
+    swap = swaps[0]
+    with printed_warnings():
+        warn_of_unknown_words(swap.statements, encoder.tokenizer)
+    if swap.pair.control is not None:
+        console.print(f"Swapped with the control: {swap.pair.control}")
+    elif not no_control:
+        console.print("No control of the counterfactual's length was found; swapped with the original.")
+    results = {}
+    for sweep, found in run_sweeps(encoder, swaps, sweeps, objective=patched_objective, seed=seed):
+        results[sweep.site, sweep.direction] = found
+        if len(sweep.by) == 1:
+            save_figure(patching_map(effect(found).squeeze("pair")), out / f"{sweep.site}-{sweep.direction}.png")
+    write_csv(patching_table(results), out / "patching.csv")
+    source, base = (found[name].item() for name in RUN_NAMES[::-1])
+    console.print(
+        f"{found.attrs['objective']}: {found['source'].item():.3f} on the {source}, "
+        f"{found['base'].item():.3f} on the {base}."
+    )
+    if effect(found).attrs["near_zero_gap"]:
+        console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
+    table = effect(found).squeeze("pair", drop=True).to_dataframe("effect").reset_index().dropna(subset="effect")
+    parts = "Heads" if sweep.by == ("head",) else f"{sweep.site}: parts"
+    _print_table(
+        table[[*effect(found).dims[1:], "effect"]].sort_values("effect", ascending=False).head(10),
+        f"{parts} that restore the {source}'s answer most",
+    )
+    _print_path("Maps and numbers: " if any(len(one.by) == 1 for one in sweeps) else "Numbers: ", out)
+
+
+def _patch_data_sets(
+    encoder: "HookedEncoder",
+    pairs: "Sequence[StatementPair]",
+    no_control: bool,
+    sweeps: "Sequence[PlannedSweep]",
+    estimates: Sequence[int | None],
+    objective: str | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Write the results of each sweep of many pairs, its map and the averages, and print the largest effects."""
+    import pandas as pd
+
+    from negprobe.base.files import whole_file, write_csv
+    from negprobe.patching import (
+        estimate_agreement,
+        mean_effect,
+        objective_named,
+        patchable_pairs,
+        run_sweeps,
+        save_results,
+        sweep_averages,
+    )
+    from negprobe.views import patching_map, save_figure
+
+    patched_objective = objective_named(encoder, objective)
+    ready = patchable_pairs(encoder, pairs, with_control=not no_control)
+    _print_notes(*(f"left out {reason}" for reason in ready.left_out))
+    averages, agreements, worst = [], [], []
+    with progress_on(console) as progress:
+        for sweep, results in run_sweeps(
+            encoder, ready.swaps, sweeps, objective=patched_objective, seed=seed, progress=progress
+        ):
+            save_results(results, out / f"{sweep.name}.nc")
+            averages.append(sweep_averages(sweep, results, seed=seed))
+            if len(sweep.by) == 1:
+                mean = mean_effect(results).dropna(sweep.by[0], how="all")
+                save_figure(patching_map(mean), out / f"{sweep.name}.png")
+            if estimates:
+                found = estimate_agreement(
+                    encoder, ready.swaps, sweep, results, objective=patched_objective, steps=estimates
+                )
+                agreements.append(found[0])
+                worst.append(found[1])
+    table = pd.concat(averages, ignore_index=True)
+    with whole_file(out / "averages.parquet") as part:
+        table.to_parquet(part, index=False)
+    _print_table(_largest(table), "The largest mean effects")
+    if estimates:
+        _print_table(pd.concat(agreements), "Estimates from gradients compared with the exact mean effects")
+        write_csv(pd.concat(worst), out / "largest_differences.csv")
+    _print_path(f"{len(sweeps)} sweeps of {len(ready.swaps)} pairs: ", out)
+
+
+def _largest(averages: "pd.DataFrame") -> "pd.DataFrame":
+    """The ten largest mean effects of several sweeps, with few columns for a narrow terminal."""
+    largest = averages.sort_values("effect", key=abs, ascending=False).head(10)
+    parts = [name for name in ("head", "role", "position") if name in largest]
+    named = [
+        " ".join(str(part) if name == "role" else f"{name} {part:.0f}" for name, part in row.items() if part == part)
+        for row in largest[parts].to_dict("records")
+    ]
+    intervals = [f"{low:.2f} to {high:.2f}" for low, high in zip(largest["low"], largest["high"], strict=True)]
+    return largest.assign(sweep=largest["site"] + " " + largest["direction"], part=named, interval=intervals)[
+        ["sweep", "layer", "part", "effect", "interval", "n_pairs"]
+    ]
+
+
+@app.command(name="find-circuit")
+def search_circuit(
+    model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
+    pairs: Pairs = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each data set.")] = None,
+    sample: Annotated[int | None, typer.Option(min=4, help="Use this many of the pairs, drawn at random.")] = None,
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="Compare with the original, even if there is a control.")
+    ] = False,
+    objective: Objective = None,
+    direction: Annotated[
+        _Direction, typer.Option(help="denoising keeps the counterfactual's run, noising the other run.")
+    ] = _Direction.DENOISING,
+    ranking: Annotated[
+        _Ranking, typer.Option(help="Rank the components by patching each (exact), or by estimates from gradients.")
+    ] = _Ranking.EXACT,
+    ablation: Annotated[
+        _Ablation, typer.Option(help="What replaces the activations of the components outside the circuit.")
+    ] = _Ablation.MEAN,
+    threshold: Annotated[float, typer.Option(help="The faithfulness to reach, above 0 and at most 1.")] = 0.9,
+    effort: Annotated[
+        _Effort, typer.Option(help="thorough evaluates several times as many sets of components.")
+    ] = _Effort.FAST,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-circuit"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample, the split, random sets and bootstrap.")] = 0,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = _Dtype.FLOAT32,
+) -> None:
+    """Search the few heads and MLPs that process a negation, and test them on held-out pairs.
+
+    OUT gets circuit.json (for Circuit.load), circuit.png and faithfulness.png.
+    """
+    from negprobe.attention import AttentionProbe, head_story
+    from negprobe.patching import find_circuit, objective_named, patchable_pairs
+    from negprobe.views import circuit_graph, faithfulness_curve, head_sentence, save_figure
+
     with clear_errors():
-        if no_control and control is not None:
-            raise NegprobeError("--control and --no-control exclude each other; give one of them.")
-        encoder = _encoder(model, revision, device, dtype)
-        patched_objective = objective_named(encoder, objective)
-        pair = StatementPair(original, counterfactual, target, foil, control)
-        if not no_control:
-            member, problem = prepared(encoder, pair)
-            if problem:
-                raise PatchingError(f"This control cannot be used: {problem}. Give another, or leave it out.")
-            pair = member.pair
-        asked = answerable(encoder, [pair])
-        if asked.unanswerable:
-            raise PatchingError(f"This pair has no answer to move: {asked.unanswerable[0]}.")
-        pair = from_control(asked.pairs[0])
-        with printed_warnings():
-            warn_of_unknown_words(
-                tokenize_all([original, counterfactual, pair.original], encoder.tokenizer), encoder.tokenizer
-            )
-        if pair.control is not None:
-            console.print(f"Swapped with the control: {pair.control}")
-        elif not no_control:
-            console.print("No control of the counterfactual's length was found; swapped with the original.")
+        if not 0 < threshold <= 1:
+            raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
-        results = {}
-        for stage in SWEEPS:
-            by: Literal["head", "position"] = "head" if stage.by == "head" else "position"
-            result = patch_sweep(
-                encoder, pair, stage.site, by=by, direction=stage.direction, objective=patched_objective
+        encoder = _encoder(model, revision, device, dtype)
+        searched_objective = objective_named(encoder, objective)
+        ready = patchable_pairs(encoder, _loaded(pairs, limit), with_control=not no_control)
+        _print_notes(*(f"left out {reason}" for reason in ready.left_out))
+        swaps = list((ready if sample is None else ready.sample(sample, seed=seed)).swaps.values())
+        with progress_on(console) as progress:
+            circuit = find_circuit(
+                encoder,
+                swaps,
+                ranking=ranking.value,
+                direction=direction.value,
+                ablation=ablation.value,
+                objective=searched_objective,
+                threshold=threshold,
+                effort=effort.value,
+                seed=seed,
+                progress=progress,
             )
-            results[stage.site, stage.direction] = result
-            save_figure(patching_map(effect(result).squeeze("pair")), out / f"{stage.site}-{stage.direction}.png")
-        write_csv(patching_table(results), out / "patching.csv")
-        heads = results["z", "denoising"]
-        source, base = (heads[name].item() for name in RUN_NAMES[::-1])
-        console.print(
-            f"{heads.attrs['objective']}: {heads['source'].item():.3f} on the {source}, "
-            f"{heads['base'].item():.3f} on the {base}."
-        )
-        if effect(heads).attrs["near_zero_gap"]:
-            console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
-        table = effect(heads).squeeze("pair", drop=True).to_dataframe("effect").reset_index()
-        _print_table(
-            table.sort_values("effect", ascending=False).head(10), f"Heads that restore the {source}'s answer most"
-        )
-        _print_path("Maps and numbers: ", out)
+        circuit.save(out / "circuit.json")
+        readings = AttentionProbe(encoder).readings([swap.pair for swap in swaps])
+        save_figure(circuit_graph(circuit, readings), out / "circuit.png")
+        save_figure(faithfulness_curve(circuit), out / "faithfulness.png")
+        console.print(f"{circuit}.", soft_wrap=True)
+        heads = [(part.layer, part.head) for part in circuit.components if part.head is not None]
+        n_heads = encoder.cfg.n_layers * encoder.cfg.n_heads
+        console.print(f"{len(heads)} of {n_heads} heads; what the first of them by the ranking attend to:")
+        _print_notes(*(head_sentence(head_story(readings, layer, head)) for layer, head in heads[:_SHOWN_HEADS]))
+        _print_path("Circuit and figures: ", out)
 
 
 @app.command(name="evaluate")
@@ -529,6 +768,20 @@ def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:
 def _command_line() -> str:
     """The command as it was typed, for a manifest; bytes that are not UTF-8 as escapes."""
     return shlex.join(["negprobe", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
+
+
+def _loaded(pairs: list[str] | None, limit: int | None) -> "tuple[StatementPair, ...]":
+    """The pairs of data sets; prints which rows were left out."""
+    from negprobe.statements import load_pairs
+
+    loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
+    _print_notes(*(f"left out {reason}" for reason in loaded.dropped))
+    return loaded.pairs
+
+
+def _print_notes(*notes: str) -> None:
+    for note in notes:
+        console.print(f"• {note}", soft_wrap=True)
 
 
 def _print_path(label: str, path: Path) -> None:

@@ -1,45 +1,26 @@
-"""Compare original and counterfactual of a file of pairs, head by head, and write the metrics as parquet.
+"""A cluster job that measures the attention of every head on many pairs with the Python API.
 
-    python scripts/compare_pairs.py tiny-negation --pairs pairs.csv --out results/metrics
+    python scripts/compare_pairs.py MODEL PAIRS OUT
 
-OUT gets `metrics.parquet`, a row per pair, layer and head, against the counterfactual and against the length-matched
-control of the pairs that have one; `metrics_by_role.parquet`; and `distances.parquet`, how far the heads look in the
-originals.
+`negprobe study --patch-pairs 0 --contribution-pairs 0` writes the same tables with tests and a report.
 """
 
+import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from negprobe.attention import AttentionProbe
-from negprobe.base.files import whole_file
-from negprobe.models import HookedEncoder
-from negprobe.statements import load_pairs
+from negprobe import AttentionProbe, HookedEncoder, load_pairs
 from negprobe.study.tables import metrics_tables
-from negprobe.terminal import PlainConsole, clear_errors, printed_warnings
 
 
-def main(
-    model: Annotated[str, typer.Argument(help="'tiny-negation', a model folder, or a hub name.")] = "tiny-negation",
-    pairs: Annotated[str, typer.Option(help="'builtin', or a CSV, TSV or JSONL file.")] = "builtin",
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-metrics"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
-) -> None:
-    """Compare and write."""
-    console = PlainConsole()
-    with clear_errors(), printed_warnings():
-        out.mkdir(parents=True, exist_ok=True)
-        probe = AttentionProbe(HookedEncoder.from_pretrained(model))
-        loaded = load_pairs(pairs)
-        for reason in loaded.dropped:
-            console.print(f"left out {reason}")
-        chosen = loaded.pairs[:limit]
-        for name, table in metrics_tables(probe.metrics(chosen)).items():
-            with whole_file(out / f"{name}.parquet") as part:
-                table.to_parquet(part, index=False)
-        console.print(f"Wrote the metrics of {len(chosen)} pairs to {out}.")
+def main(model_name: str, pairs: str, out: Path) -> None:
+    """Write `metrics`, `metrics_by_role` and `distances` as parquet, a row per pair, layer and head."""
+    probe = AttentionProbe(HookedEncoder.from_pretrained(model_name))
+    loaded = load_pairs(pairs)
+    print(*loaded.dropped, sep="\n")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in metrics_tables(probe.metrics(loaded.pairs)).items():
+        table.to_parquet(out / f"{name}.parquet", index=False)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -13,7 +13,9 @@ def portion(tick: Tick | None, start: int, stop: int, whole: int) -> Tick | None
     """A tick for the part of a bar from `start` to `stop` of `whole`; None for no bar.
 
     Example:
+        >>> from negprobe.base.progress import portion
         >>> second_half = portion(print, 1, 2, 2)
+        >>> from negprobe.base.progress import portion
         >>> second_half(3, 10)
         13 20
     """

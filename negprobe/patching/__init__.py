@@ -22,10 +22,12 @@ from negprobe.patching.objectives import (
     target_probability,
 )
 from negprobe.patching.paths import path_patch
+from negprobe.patching.ready import PatchablePairs, ReadablePairs, patchable_pairs, readable_pairs
 from negprobe.patching.replacements import How
 from negprobe.patching.runs import DIRECTIONS, Direction
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import By, patch_sweep
+from negprobe.patching.sweeps import PlannedSweep, estimate_agreement, planned_sweeps, run_sweeps, sweep_averages
 
 __all__ = [
     "DIRECTIONS",
@@ -40,6 +42,9 @@ __all__ = [
     "How",
     "Objective",
     "Patch",
+    "PatchablePairs",
+    "PlannedSweep",
+    "ReadablePairs",
     "agreement",
     "answerable",
     "attribute",
@@ -50,6 +55,7 @@ __all__ = [
     "default_objective",
     "effect",
     "embedding_contrast",
+    "estimate_agreement",
     "find_circuit",
     "kl_divergence",
     "logit_difference",
@@ -59,9 +65,14 @@ __all__ = [
     "objective_values",
     "patch",
     "patch_sweep",
+    "patchable_pairs",
     "path_patch",
+    "planned_sweeps",
     "read_results",
+    "readable_pairs",
+    "run_sweeps",
     "save_results",
     "single_logit",
+    "sweep_averages",
     "target_probability",
 ]

@@ -14,13 +14,14 @@ from negprobe.attention import METRICS, AttentionProbe
 from negprobe.attention.affordable import compared_for_page
 from negprobe.attention.contribution_maps import contribution_work
 from negprobe.base.arguments import checked
-from negprobe.base.errors import InputError, PatchingError, StatementError, StudyError
+from negprobe.base.errors import InputError, PatchingError, StudyError
 from negprobe.base.progress import Progress
 from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
 from negprobe.patching import DIRECTIONS, Direction, answerable, objective_named, objective_values, patch_sweep
 from negprobe.patching.circuit_search import Effort
+from negprobe.patching.ready import readable_pairs
 from negprobe.patching.runs import tokenizer_of
 from negprobe.statements import (
     ROLES,
@@ -30,9 +31,6 @@ from negprobe.statements import (
     control_swap,
     has_gap,
     pair_notes,
-    prepare,
-    readable_by,
-    unknown_words,
 )
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
@@ -130,7 +128,8 @@ def run_study(
     )
     patched_objective = objective_named(model, objective)
     start = time.perf_counter()
-    members, too_long, unknown = _readable(model, pairs)
+    readable = readable_pairs(model, pairs)
+    members = list(readable.pairs.values())
     kept = [member.pair for member in members]
     notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
     probe = AttentionProbe(model)
@@ -218,9 +217,9 @@ def run_study(
         cfg=model.cfg,
         source=source,
         pairs=tuple(kept),
-        dropped=(*dropped, *too_long),
+        dropped=(*dropped, *readable.left_out),
         unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
-        unknown_words=unknown,
+        unknown_words=readable.unknown_words,
         metrics=metrics,
         cue_shares=shares["share"].assign_attrs(shares.attrs),
         cue_share_tests=effect_tests(share_effects, seed=seed) if _any_defined(share_effects) else None,
@@ -274,36 +273,6 @@ def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str
     return effect_tests(effects, seed=seed), replications
 
 
-def _readable(
-    model: HookedEncoder, pairs: Sequence[StatementPair]
-) -> tuple[list[PreparedPair], list[str], tuple[str, ...]]:
-    """Pairs with cue and length-matched control, what was left out, and the words the model does not know."""
-    if model.tokenizer is None:
-        raise StatementError("A study needs a tokenizer; load the model from a folder that has one.")
-    kept, dropped, unknown = [], [], set[str]()
-    seen: dict[tuple[object, ...], int] = {}
-    for index, pair in enumerate(pairs):
-        try:
-            member, problem = prepared(model, pair)
-        except StatementError as error:
-            dropped.append(f"input pair {index}: {error}")
-            continue
-        if problem:
-            dropped.append(f"the control of input pair {index}: {problem}")
-        # Another target does not make the statements another observation.
-        first = seen.setdefault(tuple(side.ids for side in member.sides), index)
-        if first != index:
-            dropped.append(f"input pair {index}: to this model the same as input pair {first}")
-            continue
-        for statement in member.sides:
-            unknown |= set(unknown_words(statement, model.tokenizer))
-        kept.append(member)
-    if not kept:
-        reason = f" The first reason: {dropped[0]}." if dropped else ""
-        raise StatementError(f"None of the {len(pairs)} pairs can be measured.{reason}")
-    return kept, dropped, tuple(sorted(unknown))
-
-
 def _any_defined(effects: xr.Dataset) -> bool:
     return bool(effects.to_array().notnull().any())
 
@@ -317,20 +286,6 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
         f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
         "in the original, the counterfactual and the control alike."
     ]
-
-
-@checked
-def prepared(model: HookedEncoder, pair: StatementPair) -> tuple[PreparedPair, str]:
-    """A pair ready to be measured, with a control that fits if there is one, and the problem with its own control.
-
-    Raises:
-        StatementError: for a statement that the model cannot read.
-        InputError: for a model without a tokenizer.
-    """
-    if model.tokenizer is None:
-        raise InputError("Statements need a tokenizer; give one to HookedEncoder.from_pretrained.")
-    (pair,) = readable_by(model.cfg.head, [pair], model.cfg.labels)
-    return prepare(pair, model.tokenizer, n_ctx=model.cfg.n_ctx)
 
 
 def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:

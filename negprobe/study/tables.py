@@ -111,12 +111,15 @@ def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
-    """All patching results as one tidy table: a row per site, direction, pair, layer and part."""
+    """All patching results as one tidy table: a row per site, direction, pair, layer and part (such as "3,cue")."""
     tables = []
     for (site, direction), results in patching.items():
-        by = str(results["patched"].dims[-1])
-        table = results.to_dataframe().reset_index().rename(columns={by: "part"})
-        table = table.assign(site=site, direction=direction, by=by, part=table["part"].astype(str))
+        by = [str(dim) for dim in results["patched"].dims if dim not in ("pair", "layer")]
+        table = results.to_dataframe().reset_index()
+        part = table[by[0]].astype(str)
+        for other in by[1:]:
+            part = part + "," + table[other].astype(str)
+        table = table.assign(site=site, direction=direction, by=",".join(by), part=part)
         tables.append(table.dropna(subset=["patched"]))
     columns = ["site", "direction", "by", "pair", "layer", "part", "patched", "base", "source", *RUN_NAMES]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)

@@ -40,6 +40,7 @@ silent = StatementPair("The door is open.", "The door is not open.")
 tokenized = statements.tokenize(pair.original, model.tokenizer)
 sweep = patching.patch_sweep(model, pairs, "z", by="head")
 by_role = patching.patch_sweep(model, pairs, "resid_pre", by="role")
+planned = patching.planned_sweeps(["z"], by=["head"], directions=["noising"])
 empty = sweep.isel(pair=[])
 lost = sweep.copy(deep=True)
 lost["patched"][:] = NAN
@@ -117,6 +118,30 @@ CASES: dict[str, list[Case]] = {
         lambda: StatementPair("a", "b", control=""),
         *each(StatementPair, "a", "b", cue_spans=[((-1, 1),), ((1, 1),), ((0, 9),)], affected_spans=[((1, 0),)]),
     ],
+    "patchable_pairs": [
+        *each(patching.patchable_pairs, model, pairs=[[], [long], [silent], [pair, long, pair]]),
+        *each(patching.patchable_pairs(model, pairs).sample, n=[0, -1]),
+        lambda: patching.patchable_pairs(model, pairs).sample(1, seed=-1),
+    ],
+    "planned_sweeps": [
+        *each(patching.planned_sweeps, sites=[["x"], [""]], by=[[], ["head", "head"], ["role", "position"]]),
+        *each(patching.planned_sweeps, how=["x", "knock_out"], keys=["x", "cue"], directions=[["x"]]),
+        lambda: patching.planned_sweeps(renormalize=True),
+    ],
+    "run_sweeps": [
+        lambda: list(patching.run_sweeps(model, {}, planned)),
+        lambda: list(patching.run_sweeps(model, {0: long}, planned)),
+        lambda: list(patching.run_sweeps(model, {0: pair}, [])),
+    ],
+    "sweep_averages": [
+        lambda: patching.sweep_averages(planned[0], empty),
+        *each(patching.sweep_averages, planned[0], sweep, seed=[-1]),
+    ],
+    "estimate_agreement": [
+        *each(patching.estimate_agreement, model, {0: pair}, planned[0], sweep, steps=[[], [0], [None]]),
+        lambda: patching.estimate_agreement(model, {0: pair}, patching.planned_sweeps(["z"], how="zero")[0], sweep),
+    ],
+    "readable_pairs": each(patching.readable_pairs, model, pairs=[[], [long], [silent], [pair, long, pair]]),
     "builtin_pairs": [statements.builtin_pairs],
     "load_pairs": [
         statements.load_pairs,
@@ -534,6 +559,22 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "attribute": (patching.attribute, {"model": model, "pairs": pair, "sites": ["z"], "by": "head", "steps": None}),
     "attribute_edges": (patching.attribute_edges, {"model": model, "pairs": pair, "direction": "noising"}),
+    "patchable_pairs": (patching.patchable_pairs, {"model": model, "pairs": pairs[:1], "with_control": True}),
+    "planned_sweeps": (
+        patching.planned_sweeps,
+        {"sites": ["z"], "by": None, "heads_by": ["head"], "other_by": ["role"], "directions": ["noising"]}
+        | {"how": "swap", "keys": None, "renormalize": False},
+    ),
+    "run_sweeps": (
+        lambda **given: list(patching.run_sweeps(**given)),
+        {"model": model, "pairs": {0: pair}, "sweeps": planned, "objective": None, "seed": 0},
+    ),
+    "sweep_averages": (patching.sweep_averages, {"sweep": planned[0], "results": sweep, "seed": 0}),
+    "estimate_agreement": (
+        patching.estimate_agreement,
+        {"model": model, "pairs": dict(enumerate(pairs)), "sweep": planned[0], "exact": sweep, "steps": [None]},
+    ),
+    "readable_pairs": (patching.readable_pairs, {"model": model, "pairs": pairs[:1]}),
     "answerable": (patching.answerable, {"model": model, "pairs": pairs[:1]}),
     "objective_values": (patching.objective_values, {"model": model, "pairs": pairs[:1]}),
     "agreement": (patching.agreement, {"exact": sweep, "estimated": sweep, "n_worst": 1}),
