@@ -113,6 +113,18 @@ def run_sweeps(
     Raises:
         PatchingError, StatementError, InputError: as `patch_sweep`, while the results are read.
     """
+    # The arguments of a generator would be checked only when its first result is read.
+    return _results(model, pairs, sweeps, objective, seed, progress)
+
+
+def _results(
+    model: HookedEncoder,
+    pairs: Mapping[int, Swappable],
+    sweeps: Sequence[PlannedSweep],
+    objective: Objective | None,
+    seed: int,
+    progress: Progress | None,
+) -> Iterator[tuple[PlannedSweep, xr.Dataset]]:
     for sweep in sweeps:
         results = patch_sweep(
             model,
@@ -167,8 +179,10 @@ def estimate_agreement(
         the largest differences, with `exact`, `estimated` and `difference`.
 
     Raises:
-        PatchingError: for a sweep that does not swap, and as `attribute` and `agreement`.
+        PatchingError: for a sweep that does not swap, for no steps, and as `attribute` and `agreement`.
     """
+    if not steps:
+        raise PatchingError("There is nothing to compare; give at least one number of steps, or None for one gradient.")
     if sweep.how != "swap" or sweep.keys is not None or sweep.renormalize:
         raise PatchingError(
             f"Gradients estimate plain swaps only, and not how={sweep.how!r}, keys={sweep.keys!r}, "
@@ -185,7 +199,7 @@ def estimate_agreement(
             objective=objective,
             steps=n,
             progress=progress,
-        )[sweep.site].assign_coords(pair=exact["pair"].values)
+        )[sweep.site].assign_coords(pair=np.array(list(pairs), dtype=int))
         found = agreement(exact, estimated)
         labels = {
             "site": sweep.site,
