@@ -1,4 +1,4 @@
-"""The command line: study, report, compare, view, patch, find-circuit, evaluate and doctor.
+"""The command line: study, figures, report, compare, view, patch, find-circuit, evaluate and doctor.
 
 Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
 """
@@ -235,6 +235,27 @@ def study(
         for sentence in [*left_out(summary), *findings(summary)]:
             console.print(f"• {sentence}")
         _print_path("\nReport: ", report)
+
+
+@app.command(name="figures")
+def draw_again(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished study.")],
+    formats: Annotated[
+        list[_FigureFormat], typer.Option("--format", help="The format of the figures; more than once for several.")
+    ],
+) -> None:
+    """Draw the figures of a finished study again in another format, from the files in its folder."""
+    from negprobe.views import draw_figures
+
+    with clear_errors():
+        with console.status("Drawing the figures"):
+            written, not_saved = draw_figures(folder, [one.value for one in formats])
+        if not_saved:
+            _print_notes(
+                f"Not drawn: {', '.join(not_saved)}. An earlier version of negprobe made this study and did not save "
+                "what they show; run the study in a new folder to draw them."
+            )
+        _print_path(f"{len(written)} figures: ", folder / "figures")
 
 
 @app.command()

@@ -18,7 +18,7 @@ RUN_NAMES = ("base_run", "source_run")
 """The coordinates that say which statement of each pair is patched, and which one the activations are from."""
 
 # What scipy's and xarray's readers of NetCDF raise for a file that is damaged or of another kind.
-_NOT_NETCDF = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, MemoryError)
+NOT_NETCDF = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, MemoryError)
 
 MIN_GAP = 1e-3
 """A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
@@ -149,7 +149,7 @@ def read_results(path: str | Path) -> xr.Dataset:
         results = xr.load_dataset(io.BytesIO(read_bytes(path)), engine="scipy")
     except OSError as error:
         raise PatchingError(f"{path} cannot be read: {error}.") from error
-    except _NOT_NETCDF as error:
+    except NOT_NETCDF as error:
         raise _not_results(path, str(error) or type(error).__name__) from error
     if "patched" not in results:
         raise _not_results(path, "it has no variable `patched`")

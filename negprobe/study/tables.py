@@ -23,6 +23,7 @@ from negprobe.patching.effects import RUN_NAMES, tidy
 from negprobe.statements import StatementPair, to_dataframe
 from negprobe.statements.readers.plain import EXTRA
 from negprobe.statistics import effects_table
+from negprobe.study.figure_file import FIGURE_FILE, write_figure_file
 from negprobe.study.formats import FORMAT
 from negprobe.study.results import Mechanism, StudyResults
 from negprobe.study.summary_table import SUMMARY, write_summary
@@ -67,6 +68,8 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
         if results.mechanism is not None and results.mechanism.circuit is not None:
             results.mechanism.circuit.save(out / "circuit.json")
             files.append("circuit.json")
+        write_figure_file(results, out / FIGURE_FILE)
+        files.append(FIGURE_FILE)
         files += ["figures", "manifest.json", *(name for name in ("study.json", "shards") if (out / name).exists())]
         manifest = _manifest(results, command or " ".join(sys.argv), files)
         # The last of the numbers: if it is there, the others are.

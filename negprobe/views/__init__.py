@@ -27,7 +27,7 @@ from negprobe.views.figures.statistics import (
 )
 from negprobe.views.page.page import PageParts, comparison_page, page_parts, write_page
 from negprobe.views.report.circuit_story import head_sentence
-from negprobe.views.report.write import write_study
+from negprobe.views.report.write import draw_figures, write_study
 
 __all__ = [
     "PageParts",
@@ -40,6 +40,7 @@ __all__ = [
     "cue_shares_by_layer",
     "difference_map",
     "diffusion_by_role",
+    "draw_figures",
     "effect_by_group",
     "effect_by_role",
     "effect_map",

@@ -88,7 +88,7 @@ def test_wrong_values_of_the_right_type_get_a_result_or_one_clear_error(function
 
 
 # Functions that draw large figures whatever most of their arguments are.
-DRAWING = {"write_study", "four_heatmaps", "raw_beside_value_weighted"}
+DRAWING = {"draw_figures", "write_study", "four_heatmaps", "raw_beside_value_weighted"}
 TYPED = [
     pytest.param(name, marks=pytest.mark.slow if name in DRAWING else ()) for name in PUBLIC if name not in NO_ARGUMENTS
 ]

@@ -14,6 +14,7 @@ from negprobe import HookedEncoder, StatementPair, builtin_pairs
 from negprobe.base.errors import NegprobeError
 from negprobe.study import read_summary, run_study, summarize
 from negprobe.study.comparison import compare_studies
+from negprobe.study.figure_data import figure_data
 from negprobe.study.saved import read_study
 from negprobe.study.stages import HEAD_METRICS
 from negprobe.study.summary_table import SUMMARY, summary_of, write_summary
@@ -148,7 +149,7 @@ def test_every_number_of_every_sentence_is_in_a_row(study, request):
 @pytest.mark.parametrize("study", [pytest.param("results", marks=pytest.mark.slow), "few"])
 def test_every_number_of_every_caption_and_limit_is_in_a_row(study, request):
     found = request.getfixturevalue(study)
-    texts = study_pictures(found, dict.fromkeys(study_page.study_figures(found), b""))
+    texts = study_pictures(found, dict.fromkeys(study_page.study_figures(figure_data(found)), b""))
     sentences = [text for picture in texts.values() for text in (picture.alt, picture.caption)]
     sentences += [study_page.data(found), *study_page.limits(found)]
     assert not unknown_numbers(sentences, found.summary.table, found.cfg.model_name)

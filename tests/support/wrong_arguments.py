@@ -118,6 +118,10 @@ CASES: dict[str, list[Case]] = {
         lambda: StatementPair("a", "b", control=""),
         *each(StatementPair, "a", "b", cue_spans=[((-1, 1),), ((1, 1),), ((0, 9),)], affected_spans=[((1, 0),)]),
     ],
+    "draw_figures": [
+        *each(views.draw_figures, HERE / "study", figure_formats=[[], ["gif"]]),
+        lambda: views.draw_figures(HERE / "no study", ["png"]),
+    ],
     "patchable_pairs": [
         *each(patching.patchable_pairs, model, pairs=[[], [long], [silent], [pair, long, pair]]),
         *each(patching.patchable_pairs(model, pairs).sample, n=[0, -1]),
@@ -659,6 +663,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),
+    "draw_figures": (views.draw_figures, {"folder": HERE / "study", "figure_formats": ["png"]}),
     "write_study": (
         views.write_study,
         {"results": studied, "out": HERE / "study", "command": "negprobe study", "figure_formats": []},

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from negprobe.attention import METRICS
 from negprobe.patching import DIRECTIONS, Circuit
+from negprobe.study.figure_data import FigureData
+from negprobe.study.figure_file import FIGURE_FILE
 from negprobe.study.folder import DEFAULT_OBJECTIVE
 from negprobe.study.results import StudyResults
 from negprobe.study.stages import SWEPT
@@ -65,64 +67,61 @@ _MAPPED = ("output_change", "mean_attention_diff", "attention_to_cue", "norm_to_
 _HALF_PAGE = 4.6  # inches
 
 
-def study_figures(results: StudyResults) -> dict[str, Figure]:
-    """Every figure of a study, by the name it is saved under.
+def study_figures(data: FigureData) -> dict[str, Figure]:
+    """Every figure of a study that there is data for, by the name it is saved under.
 
     Raises:
         ViewError: for results that cannot be drawn.
     """
-    summary = results.summary
+    summary = data.summary
     figures = {"metrics": metric_overview(_mean_metrics(summary))}
-    if results.tests is not None:
-        figures |= {f"effect-{name}": effect_map(results.tests, name, width=_HALF_PAGE) for name in _MAPPED}
-        if bool(results.tests["effect"].sel(metric=["attention_to_cue", "norm_to_cue"]).notnull().all("metric").any()):
-            figures["raw-against-norm"] = raw_against_norm(results.tests)
+    if data.tests is not None:
+        figures |= {f"effect-{name}": effect_map(data.tests, name, width=_HALF_PAGE) for name in _MAPPED}
+        if bool(data.tests["effect"].sel(metric=["attention_to_cue", "norm_to_cue"]).notnull().all("metric").any()):
+            figures["raw-against-norm"] = raw_against_norm(data.tests)
         clearest = summary.row("clearest_metric")
         if clearest is not None:
-            for by, found in results.replications.items():
-                figures[f"effect-by-{by}"] = effect_by_group(found, clearest["metric"], overall=results.tests)
-    if bool(results.cue_shares.notnull().any()):
-        figures["cue-shares"] = cue_shares_by_layer(results.cue_shares)
-    if bool(results.metrics[["attention_distance", "norm_distance"]].to_array().notnull().any()):
-        figures["attention-distance"] = attention_distance_by_layer(results.metrics)
-    if bool(results.metrics["output_change_by_role"].sel(compared="counterfactual").notnull().any()):
-        figures["diffusion-by-role"] = diffusion_by_role(results.metrics)
-    example = results.examples[0]
-    shown = summary.rows("shown_head").iloc[0]
-    layer, head = int(shown["layer"]), int(shown["head"])
-    figures["heatmaps"] = four_heatmaps(example, layer, head)
-    figures["before-and-after-values"] = raw_beside_value_weighted(example.counterfactual, layer, head)
-    for (site, direction), mean in results.mean_effects.items():
+            for by, found in data.replications.items():
+                figures[f"effect-by-{by}"] = effect_by_group(found, clearest["metric"], overall=data.tests)
+    if bool(data.cue_shares.notnull().any()):
+        figures["cue-shares"] = cue_shares_by_layer(data.cue_shares)
+    distances = ["attention_distance", "norm_distance"]
+    if set(distances) <= set(data.metrics) and bool(data.metrics[distances].to_array().notnull().any()):
+        figures["attention-distance"] = attention_distance_by_layer(data.metrics)
+    if bool(data.metrics["output_change_by_role"].sel(compared="counterfactual").notnull().any()):
+        figures["diffusion-by-role"] = diffusion_by_role(data.metrics)
+    if data.example is not None:
+        shown = summary.rows("shown_head").iloc[0]
+        layer, head = int(shown["layer"]), int(shown["head"])
+        figures["heatmaps"] = four_heatmaps(data.example, layer, head)
+        figures["before-and-after-values"] = raw_beside_value_weighted(data.example.counterfactual, layer, head)
+    for (site, direction), mean in data.mean_effects.items():
         # Roles that no pair has would only be empty columns.
         figures[f"patching-{site}-{direction}"] = patching_map(mean.dropna(str(mean.dims[-1]), how="all"))
-    figures |= _mechanism_figures(results)
-    for direction, effects in results.position_effects.items():
+    figures |= _mechanism_figures(data)
+    for direction, effects in data.position_effects.items():
         figures[f"positions-resid_pre-{direction}"] = patching_map(effects)
     return figures
 
 
-def _mechanism_figures(results: StudyResults) -> dict[str, Figure]:
+def _mechanism_figures(data: FigureData) -> dict[str, Figure]:
     """Knock-outs of the cue by head, attention to it against its effect, and the circuit with its curve."""
     figures: dict[str, Figure] = {}
-    by_role = results.summary.rows("swap", site="resid_pre", direction="denoising")
+    by_role = data.summary.rows("swap", site="resid_pre", direction="denoising")
     if len(by_role):
         columns = {"layer": "layer", "role": "role", "estimate": "effect", "low": "low", "high": "high", "n": "n_pairs"}
         drawn = by_role[list(columns)].rename(columns=columns)
         figures["effect-by-role"] = effect_by_role(drawn.astype({"layer": int, "n_pairs": int}).reset_index(drop=True))
-    found = results.mechanism
-    if found is None:
-        return figures
-    if bool(found.mean_knock_out.notnull().any()):
-        figures["knock-out-denoising"] = patching_map(found.mean_knock_out)
-    effects = results.mean_effects.get(("z", "denoising"))
-    if effects is not None:
-        attention = results.attention_to_cue
-        if bool((effects.notnull() & attention.notnull()).any()):
-            label = "value-weighted attention to the cue"
-            figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
-    if found.circuit is not None:
-        figures["circuit"] = circuit_graph(found.circuit, found.readings)
-        figures["faithfulness"] = faithfulness_curve(found.circuit)
+    if data.mean_knock_out is not None and bool(data.mean_knock_out.notnull().any()):
+        figures["knock-out-denoising"] = patching_map(data.mean_knock_out)
+    effects, attention = data.mean_effects.get(("z", "denoising")), data.attention_to_cue
+    if effects is not None and attention is not None and bool((effects.notnull() & attention.notnull()).any()):
+        label = "value-weighted attention to the cue"
+        figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
+    if data.circuit is not None:
+        if data.readings is not None:
+            figures["circuit"] = circuit_graph(data.circuit, data.readings)
+        figures["faithfulness"] = faithfulness_curve(data.circuit)
     return figures
 
 
@@ -176,6 +175,7 @@ _FILES = {
     "summary.parquet": "every number that this report states, a row each: estimate, interval, counts and tests",
     "negation_effects.nc": "negation_effects.parquet as an xarray dataset",
     "circuit.json": "the circuit, for Circuit.load",
+    FIGURE_FILE: "what figures show beyond the tables, to draw them again (negprobe figures)",
     "figures": "every figure as PNG, and in the other formats that were chosen",
     "manifest.json": "command, model, data, seed, versions and these files",
     "study.json": "the fingerprint of the study, by which the same command resumes it",

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from negprobe.base.arguments import checked
+from negprobe.base.errors import ViewError
 from negprobe.base.files import whole_file
+from negprobe.study.figure_data import figure_data, read_figure_data
 from negprobe.study.results import StudyResults
 from negprobe.study.tables import cannot_write, write_numbers
 from negprobe.views.figures.drawing import save_figure
@@ -40,7 +42,7 @@ def write_study(
     manifest = write_numbers(results, out, command)
     report = out / "report.html"
     try:
-        drawn = study_figures(results)
+        drawn = study_figures(figure_data(results))
         figures = {name: png(figure) for name, figure in drawn.items()}
         for name, figure in drawn.items():
             with whole_file(out / "figures" / f"{name}.png") as part:
@@ -53,3 +55,41 @@ def write_study(
     except OSError as error:
         raise cannot_write(out, error) from error
     return report
+
+
+@checked
+def draw_figures(folder: str | Path, figure_formats: Sequence[FigureFormat]) -> tuple[list[Path], tuple[str, ...]]:
+    """Draw the figures of a finished study again, from the files in its folder.
+
+    Args:
+        folder: The folder of the study; the figures are written to its folder `figures`.
+        figure_formats: The formats to write every figure in.
+
+    Returns:
+        The paths of the figures, and the names of those that cannot be drawn, because an earlier version of negprobe
+        did not save what they show.
+
+    Raises:
+        NegprobeError: for a folder that is not that of a finished study, a damaged file of it, or if it cannot be
+            written to.
+        ViewError: for no formats.
+    """
+    folder = Path(folder)
+    if not figure_formats:
+        raise ViewError("There is no format to draw the figures in; give one or more of png, pdf and svg.")
+    data = read_figure_data(folder)
+    written = []
+    try:
+        (folder / "figures").mkdir(exist_ok=True)
+        for name, figure in study_figures(data).items():
+            for extension in sorted(set(figure_formats)):
+                path = folder / "figures" / f"{name}.{extension}"
+                if extension == "png":
+                    with whole_file(path) as part:
+                        part.write_bytes(png(figure))
+                else:
+                    save_figure(figure, path)
+                written.append(path)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return written, data.not_saved
