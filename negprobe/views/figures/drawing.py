@@ -207,9 +207,13 @@ def name_cells(panels: Mapping[Axes, CellNames]) -> None:
     """
     figure = figure_of(next(iter(panels)))
     marked = any(names.marked for names in panels.values())
+    steps: list[int] = []
     for _ in range(2):
-        # First by the size that the axes have as yet; with these names they get the one that they will have.
+        # First by the present size of the axes; with these names they get their final size.
         step = max(_step(axes, names) for axes, names in panels.items())
+        if step in steps:
+            break
+        steps.append(step)
         notes = ["cue in bold"] * marked + [f"1 in {step} named"] * (step > 1)
         if len(panels) > 1:
             figure.supxlabel(", ".join(notes), fontsize=SMALL)
