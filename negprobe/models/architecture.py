@@ -1,4 +1,4 @@
-"""What a block is built from, and what the shortcuts that some architectures allow depend on."""
+"""`Architecture`: the kinds of parts that a model's blocks are built from, and the shortcuts that they allow."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,13 +6,13 @@ from typing import Literal
 from negprobe.models.config import HookedEncoderConfig
 
 Norms = Literal["post", "pre"]
-"""post: each LayerNorm acts on a sum of the residual stream; pre: on what attention or the MLP reads of it."""
+"""post: a LayerNorm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
 Positions = Literal["absolute", "rotary"]
-"""absolute: added to the embeddings; rotary: queries and keys are turned by their position."""
+"""absolute: position embeddings are added to the token embeddings; rotary: queries and keys are rotated."""
 
 MLPKind = Literal["plain", "gated"]
-"""plain: two linear maps around an activation function; gated: its output is multiplied by a third linear map's."""
+"""plain: two linear maps around an activation function; gated: a third linear map multiplies the activations."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Architecture:
         d_mlp: Width of the MLP's hidden layer.
         act_fn: Name of the MLP's activation function.
         eps: Epsilon of the LayerNorms.
-        norms: Where the LayerNorms stand.
-        positions: How the model learns a token's position.
+        norms: Whether the LayerNorms follow attention and the MLP ("post") or precede them ("pre").
+        positions: How a token's position enters the model.
         mlp: Kind of MLP.
 
     Example:
@@ -63,10 +63,10 @@ class Architecture:
 
     @property
     def linear_keys(self) -> bool:
-        """Whether a key is the same linear map of the block's input at every position, so that it can be folded."""
+        """Whether keys are one linear map of the block's input, so that `W_K` can be folded into the queries."""
         return self.norms == "post" and self.positions == "absolute"
 
     @property
     def linear_norm_to_mlp(self) -> bool:
-        """Whether, at a fixed deviation, what attention writes reaches the values before the activation linearly."""
+        """Whether attention's output affects the MLP's pre-activations linearly once LN1's deviation is frozen."""
         return self.norms == "post" and self.mlp == "plain"

@@ -10,7 +10,7 @@ from negprobe.base.errors import InputError
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `batch_size`, from the shortest text to the longest.
+    """Batches of at most `batch_size` text indices, from the shortest text to the longest.
 
     Raises:
         InputError: for a batch size below 1.
@@ -30,7 +30,7 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
 def pad_tokens(
     ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    """Token ids padded on the right to the longest, and the mask that is 1 for real tokens."""
+    """Token ids padded on the right to the longest text, and an attention mask that is 1 for real tokens."""
     rows = [torch.tensor(row, dtype=torch.long) for row in ids]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -40,8 +40,8 @@ def pad_tokens(
 def pad_token_types(
     types: Sequence[Sequence[int]], lengths: Sequence[int], device: torch.device
 ) -> Int[Tensor, "batch pos"]:
-    """Token types padded with 0 to the longest text; 0 for texts that have none."""
+    """Token types padded with 0 to the longest text; a text without token types gets 0 everywhere."""
     padded = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-    for row, of_row in enumerate(types):
-        padded[row, : len(of_row)] = torch.tensor(of_row, dtype=torch.long)
+    for row, row_types in enumerate(types):
+        padded[row, : len(row_types)] = torch.tensor(row_types, dtype=torch.long)
     return padded.to(device)

@@ -1,12 +1,13 @@
 """`EncoderCache`: the activations of a run, and each component's contribution to the residual stream.
 
 TransformerLens's `ActivationCache` adds up the outputs of components. In a post-LayerNorm encoder every sum passes
-through a LayerNorm, so these outputs do not add up to a state. A LayerNorm whose standard deviation is frozen at that
-of its input y in this run is affine: for the summands c of y,
+through a LayerNorm, so these outputs do not add up to a state. But a LayerNorm is affine once its standard deviation is
+frozen at the value σ(y) that it has in this run. For an input y that is the sum of terms c,
 
     LN(y) = Σ_c (c - mean(c)) / σ(y) · w + b.
 
-The terms here are outputs carried in this way through all later LayerNorms, so that they add up to the state.
+This module carries each component's output through all later LayerNorms in this way, so that the terms add up to the
+state.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,11 +33,11 @@ SliceOrInput: TypeAlias = Slice | int | tuple[int | None, ...] | list[int] | np.
 class EncoderCache(ActivationCache):
     """TransformerLens's cache for a `HookedEncoder`.
 
-    A state here is the input of block `layer` (`blocks.L.hook_resid_pre`), for `layer=n_layers`, -1 or None the last
-    hidden states, and with `mlp_input` the sum before the block's first LayerNorm (`blocks.L.hook_resid_mid`), or with
-    `apply_ln` as well what the MLP reads. Methods that decompose a state return terms that add up to it; "bias" is the
-    term for everything that belongs to no other, such as the LayerNorms' biases. Methods without a meaning for encoders
-    raise `InputError`.
+    A state is the input of block `layer` (`blocks.L.hook_resid_pre`); `layer=n_layers`, -1 or None selects the last
+    hidden states. With `mlp_input` it is the sum before the block's first LayerNorm (`blocks.L.hook_resid_mid`); with
+    `apply_ln` as well, it is the MLP's input after that LayerNorm. Methods that decompose a state return terms that add
+    up to it. The term "bias" collects everything that belongs to no other term, such as the LayerNorms' biases. Methods
+    that are not defined for encoders raise `InputError`.
 
     In half precision the terms are computed in float32.
     """
@@ -52,12 +53,12 @@ class EncoderCache(ActivationCache):
         incl_embeds: bool = True,
         return_labels: bool = False,
     ) -> Labelled:
-        """What the embeddings and each layer's attention and MLP contributed to a state.
+        """The contributions of the embeddings and of each layer's attention and MLP to a state.
 
         Returns:
             Terms `[term (batch) pos d_model]`: the embeddings, `attn_out` and `mlp_out` of each layer, and last the
             bias. They add up to the state. With a `mode` other than "all", or without `incl_embeds`, only the selected
-            terms, without the bias; these do not add up to the state.
+            terms are returned, without the bias; these do not add up to the state.
 
         Raises:
             InputError: if the cache lacks an activation, or a hook changed a state so that the terms do not add up.
@@ -65,11 +66,11 @@ class EncoderCache(ActivationCache):
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice)
         decomposed.check_sum()
         kept = {"all": ("attn_out", "mlp_out"), "attn": ("attn_out",), "mlp": ("mlp_out",)}[mode]
-        whole = mode == "all" and incl_embeds
+        is_complete = mode == "all" and incl_embeds
         labels = [
             label
             for label in decomposed.labels
-            if (whole if label == "bias" else label.endswith(kept) or (incl_embeds and label.endswith("embed")))
+            if (is_complete if label == "bias" else label.endswith(kept) or (incl_embeds and label.endswith("embed")))
         ]
         return _labelled(decomposed.terms_of(labels), labels, return_labels)
 
@@ -83,24 +84,25 @@ class EncoderCache(ActivationCache):
         mlp_input: bool = False,
         return_labels: bool = False,
     ) -> Labelled:
-        """The input of every block up to `layer`; for all layers, the last row is the last hidden states.
+        """The inputs of all blocks up to and including `layer`, `[state (batch) pos d_model]`.
 
-        Every row is a state after LayerNorm, as the next block or the head reads it.
+        Every state is taken after LayerNorm, as the next block or the head reads it. With `layer=None`, the last row
+        is the last hidden states.
 
         Raises:
             InputError: for `incl_mid`, `mlp_input` or `apply_ln`, or if the cache lacks a state.
         """
         if incl_mid or mlp_input:
             raise InputError(
-                "hook_resid_mid is before a LayerNorm, but the states of accumulated_resid are after one; read "
+                "accumulated_resid returns states after LayerNorm, and hook_resid_mid comes before one; read "
                 'cache["resid_mid", layer] separately.'
             )
         if apply_ln:
-            raise InputError("The states of accumulated_resid are after LayerNorm already; leave apply_ln=False.")
+            raise InputError("The states of accumulated_resid are already after LayerNorm; leave apply_ln=False.")
         last = self._layer(layer)
-        states = torch.stack([_sliced(self._state(at), pos_slice, dim=-2) for at in range(last + 1)])
+        states = torch.stack([_sliced(self._state(index), pos_slice, dim=-2) for index in range(last + 1)])
         n_layers = self.model.cfg.n_layers
-        labels = ["final_post" if at == n_layers else f"{at}_pre" for at in range(last + 1)]
+        labels = ["final_post" if index == n_layers else f"{index}_pre" for index in range(last + 1)]
         return _labelled(states, labels, return_labels)
 
     @checked
@@ -112,13 +114,13 @@ class EncoderCache(ActivationCache):
         pos_slice: SliceOrInput = None,
         apply_ln: bool = False,
     ) -> Labelled:
-        """What each head of the layers below contributed to a state; what a head itself writes is `hook_result`.
+        """The contribution of each head in the layers below to a state (a head's own output is `hook_result`).
 
         Returns:
             Terms `[term (batch) pos d_model]` named "L0H0", …, and with `incl_remainder` the rest of the state.
 
         Raises:
-            InputError: for `apply_ln`, as the state is after LayerNorm, or if the cache lacks an activation.
+            InputError: for `apply_ln`, as the state is already after LayerNorm, or if the cache lacks an activation.
         """
         decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, split_attention=True)
         return decomposed.of_layers("H", incl_remainder, return_labels)
@@ -135,7 +137,7 @@ class EncoderCache(ActivationCache):
         project_output_onto: Float[Tensor, "d_model *output"] | None = None,
         mlp_input: bool = False,
     ) -> Labelled:
-        """What each MLP neuron of the layers below contributed to a state.
+        """The contribution of each MLP neuron in the layers below to a state.
 
         Returns:
             Terms `[term (batch) pos d_model]` named "L0N0", …, and with `incl_remainder` the rest of the state; all are
@@ -158,7 +160,7 @@ class EncoderCache(ActivationCache):
         return_labels: bool = False,
         project_output_onto: Float[Tensor, "d_model *output"] | None = None,
     ) -> Labelled:
-        """What every head, every neuron (or MLP) and the embeddings contributed to a state.
+        """The contributions of every head, every neuron (or MLP) and the embeddings to a state.
 
         Returns:
             Terms `[term (batch) pos d_model]`: heads, neurons or MLPs, embeddings, and the bias, which includes every
@@ -184,7 +186,7 @@ class EncoderCache(ActivationCache):
     def stack_activation(
         self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
     ) -> Float[Tensor, "layer ..."]:
-        """One activation of every layer below `layer`, as the run had it.
+        """One activation of every layer below `layer`, stacked along a new first axis.
 
         Raises:
             InputError: for `layer=0`, or if the cache lacks the activation.
@@ -205,7 +207,7 @@ class EncoderCache(ActivationCache):
         pos_slice: SliceOrInput = None,
         project_output_onto: Float[Tensor, "d_model *output"] | None = None,
     ) -> Tensor:
-        """What each neuron of a layer writes; together with `b_out` that is `hook_mlp_out`.
+        """The output of each neuron of a layer; their sum plus `b_out` is `hook_mlp_out`.
 
         Raises:
             InputError: for a layer that the model does not have, or if the cache lacks `mlp.hook_post`.
@@ -219,7 +221,7 @@ class EncoderCache(ActivationCache):
         return _projected(_sliced(post, neuron_slice, dim=-1)[..., None] * W_out, project_output_onto)
 
     def compute_head_results(self) -> None:
-        """Add to the cache what each head writes; together with `b_O` that is `hook_attn_out`.
+        """Add each head's output (`hook_result`) to the cache; their sum plus `b_O` is `hook_attn_out`.
 
         Raises:
             InputError: if the cache lacks `attn.hook_z`.
@@ -231,7 +233,7 @@ class EncoderCache(ActivationCache):
 
     @checked
     def apply_slice_to_batch_dim(self, batch_slice: SliceOrInput) -> "EncoderCache":
-        """The cache of the selected texts of the batch.
+        """The cache of selected texts of the batch.
 
         Raises:
             InputError: for a cache without a batch axis.
@@ -244,7 +246,7 @@ class EncoderCache(ActivationCache):
 
     @checked
     def remove_batch_dim(self, batch_size: int | None = None) -> "EncoderCache":
-        """The same cache without the batch axis of its one text.
+        """This cache with the batch axis of its single text removed, in place.
 
         Raises:
             InputError: for a batch of several texts.
@@ -258,8 +260,8 @@ class EncoderCache(ActivationCache):
     def apply_ln_to_stack(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not defined; raises `InputError`."""
         raise InputError(
-            "A stack does not record which LayerNorms its terms have passed, and lacks their biases. The terms of "
-            "decompose_resid have passed all of them; for the MLP's input use mlp_input=True and apply_ln=True."
+            "A stack does not record which LayerNorms its terms have passed, and lacks their biases. Use "
+            "decompose_resid, which applies all of them; for the MLP's input, with mlp_input=True and apply_ln=True."
         )
 
     def logit_attrs(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -272,8 +274,8 @@ class EncoderCache(ActivationCache):
     def logit_lens(self, **kwargs: Any) -> NoReturn:
         """Not defined; raises `InputError`."""
         raise InputError(
-            "logit_lens is for decoders. Read a state through the head by model.head_output(state, mask), with the "
-            "states of accumulated_resid."
+            "logit_lens is not defined for encoders. Apply the head to a state of accumulated_resid with "
+            "model.head_output(state, mask)."
         )
 
     def ssm_layers(self, *args: Any, **kwargs: Any) -> list[int]:
@@ -289,7 +291,7 @@ class EncoderCache(ActivationCache):
         raise InputError('An encoder has no state-space layers; its attention is cache["pattern", layer].')
 
     def activation(self, name: str) -> Tensor:
-        """An activation by its hook's whole name; raises `InputError` if it was not cached."""
+        """An activation by its hook's full name; raises `InputError` if it was not cached."""
         if name not in self.cache_dict:
             raise self._missing(name)
         return self.cache_dict[name]
@@ -305,7 +307,7 @@ class EncoderCache(ActivationCache):
         if layer is None or layer == -1:
             return n_layers
         if not 0 <= layer <= n_layers:
-            raise InputError(f"layer must be from 0 to {n_layers} (the last hidden states); got {layer}.")
+            raise InputError(f"layer must be from 0 to {n_layers} (the last hidden states), got {layer}.")
         return layer
 
     def _state(self, layer: int) -> Tensor:
@@ -332,43 +334,43 @@ class _Decomposition:
         """Decompose the input of a layer.
 
         Args:
-            cache: The run.
-            layer: The layer, as the cache's methods take it.
-            mlp_input: Whether the state is the one before the layer's first LayerNorm.
-            apply_ln: Whether it has passed that LayerNorm.
-            pos_slice: The positions.
-            split_attention: Whether attention is split into heads.
-            split_mlps: Whether MLPs are split into neurons.
-            neurons: Which neurons; None for all.
+            cache: The cache of the run.
+            layer: The layer; None or -1 for the last hidden states.
+            mlp_input: Whether to decompose the sum before the layer's first LayerNorm instead of the layer's input.
+            apply_ln: Whether to apply that LayerNorm to the sum.
+            pos_slice: The positions to keep.
+            split_attention: Whether to split attention into heads.
+            split_mlps: Whether to split MLPs into neurons.
+            neurons: The neurons to keep; None for all.
         """
         last = cache._layer(layer)
         model = cache.model
         if model.architecture.norms != "post":
             raise InputError(
-                "A state is decomposed through the LayerNorms of post-LayerNorm blocks, but this model's have "
-                f"norms={model.architecture.norms!r}; read the states with accumulated_resid."
+                "Only states of post-LayerNorm models can be decomposed, but this model has "
+                f"norms={model.architecture.norms!r}; read its states with accumulated_resid."
             )
         if mlp_input and last == model.cfg.n_layers:
             raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
         if apply_ln and not mlp_input:
             raise InputError(
-                "The input of a layer is after LayerNorm already, and so are its terms; leave apply_ln=False."
+                "The input of a layer is already after LayerNorm, and so are its terms; leave apply_ln=False."
             )
         self._cache, self._positions, self._neurons = cache, pos_slice, neurons
         self._split_attention, self._split_mlps = split_attention, split_mlps
         self._stacks: list[tuple[list[str], Tensor]] = []
-        self._embeddings()
-        for at in range(last):
-            block = model.blocks[at]
-            self._attention(at)
-            self._through(block.ln1, f"blocks.{at}.hook_resid_mid")
-            self._mlp(at)
-            self._through(block.ln2, f"blocks.{at}.hook_resid_post")
+        self._add_embeddings()
+        for index in range(last):
+            block = model.blocks[index]
+            self._add_attention(index)
+            self._apply_norm(block.ln1, self._at(f"blocks.{index}.hook_resid_mid"))
+            self._add_mlp(index)
+            self._apply_norm(block.ln2, self._at(f"blocks.{index}.hook_resid_post"))
         if mlp_input:
-            self._attention(last)
+            self._add_attention(last)
             state = self._at(f"blocks.{last}.hook_resid_mid")
             if apply_ln:
-                self._through(model.blocks[last].ln1, f"blocks.{last}.hook_resid_mid")
+                self._apply_norm(model.blocks[last].ln1, state)
                 state = model.blocks[last].ln1.like(state).normalized(state)
             self.state = state
         else:
@@ -376,7 +378,7 @@ class _Decomposition:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the terms in the order of computation, then "bias"."""
+        """The names of the terms in the order in which the model computes them, then "bias"."""
         return [label for labels, _ in self._stacks for label in labels] + ["bias"]
 
     def terms_of(self, labels: Sequence[str]) -> Terms:
@@ -403,18 +405,18 @@ class _Decomposition:
         return _labelled(_projected(terms, onto), labels, return_labels)
 
     def check_sum(self) -> None:
-        """Refuse terms that do not add up to the state.
+        """Check that the terms add up to the state.
 
         Raises:
-            InputError: if they differ from it by more than rounding.
+            InputError: if they differ by more than rounding error.
         """
         total = sum((stack.sum(dim=0) for _, stack in self._stacks), self._bias)
-        missed = float((total - self.state).abs().max()) if self.state.numel() else 0.0
+        deviation = float((total - self.state).abs().max()) if self.state.numel() else 0.0
         allowed = torch.finfo(self._cache.activation(self._embedding_names()[0]).dtype).eps ** 0.5
-        if not missed <= allowed * max(1.0, float(self.state.abs().max())):
+        if not deviation <= allowed * max(1.0, float(self.state.abs().max())):
             raise InputError(
-                f"The terms differ from the state by {missed:.3g}: a hook changed a state of this run, or the model's "
-                "parameters have changed since. Run the model again without such hooks."
+                f"The terms differ from the state by {deviation:.3g}: a hook changed a state of this run, or the "
+                "model's parameters have changed since. Run the model again without such hooks."
             )
 
     def _at(self, name: str, dim: int = -2) -> Tensor:
@@ -424,18 +426,18 @@ class _Decomposition:
         has_types = bool(self._cache.model.cfg.n_token_types)
         return [f"embed.hook_{name}" for name in ("embed", *(["token_type_embed"] if has_types else []), "pos_embed")]
 
-    def _embeddings(self) -> None:
+    def _add_embeddings(self) -> None:
         embed, project = self._cache.model.embed, self._cache.model.embed_project
         names = self._embedding_names()
         summands = torch.stack([self._at(name) for name in names])
         self._bias = torch.zeros_like(summands[0])
         self._stacks = [([name.removeprefix("embed.hook_") for name in names], summands)]
-        self._through_norm(embed.ln, summands.sum(dim=0))
+        self._apply_norm(embed.ln, summands.sum(dim=0))
         if not isinstance(project, torch.nn.Identity):
             weight, bias = (parameter.detach().to(self._bias) for parameter in (project.weight, project.bias))
-            self._map(lambda terms: terms @ weight.T, bias)
+            self._apply_affine(lambda terms: terms @ weight.T, bias)
 
-    def _attention(self, layer: int) -> None:
+    def _add_attention(self, layer: int) -> None:
         attn = self._cache.model.blocks[layer].attn
         if not self._split_attention:
             self._stacks.append(([f"{layer}_attn_out"], self._at(f"blocks.{layer}.hook_attn_out")[None]))
@@ -450,7 +452,7 @@ class _Decomposition:
         self._stacks.append(([f"L{layer}H{head}" for head in range(n_heads)], results.movedim(-2, 0)))
         self._bias = self._bias + attn.b_O.detach().to(self._bias)
 
-    def _mlp(self, layer: int) -> None:
+    def _add_mlp(self, layer: int) -> None:
         if not self._split_mlps:
             self._stacks.append(([f"{layer}_mlp_out"], self._at(f"blocks.{layer}.hook_mlp_out")[None]))
             return
@@ -461,30 +463,27 @@ class _Decomposition:
         self._stacks.append(([f"L{layer}N{neuron}" for neuron in indices.tolist()], terms.movedim(-2, 0)))
         self._bias = self._bias + mlp.b_out.detach().to(self._bias)
 
-    def _through(self, norm: LayerNorm, name: str) -> None:
-        self._through_norm(norm, self._at(name))
-
-    def _through_norm(self, norm: LayerNorm, y: Tensor) -> None:
+    def _apply_norm(self, norm: LayerNorm, y: Tensor) -> None:
         """Carry every term through a LayerNorm whose input in this run is `y`."""
         norm = norm.like(y)
-        self._map(FrozenLayerNorm.at(norm, y).carried, norm.b)
+        self._apply_affine(FrozenLayerNorm.at(norm, y).carried, norm.b)
 
-    def _map(self, linear: Callable[[Tensor], Tensor], bias: Tensor) -> None:
+    def _apply_affine(self, linear: Callable[[Tensor], Tensor], bias: Tensor) -> None:
         self._stacks = [(labels, linear(stack)) for labels, stack in self._stacks]
         self._bias = linear(self._bias) + bias
 
 
 def _floating(activation: Tensor) -> Tensor:
-    """In at least float32, so that the terms are not rounded a second time."""
+    """The activation in float32 or float64, so that the terms are not rounded a second time."""
     return activation.to(torch.promote_types(activation.dtype, torch.float32))
 
 
-def _sliced(whole: Tensor, given: SliceOrInput, dim: int) -> Tensor:
-    """Part of an axis, as TransformerLens writes it: an index, a list or array of them, or (start, stop, step)."""
+def _sliced(tensor: Tensor, selection: SliceOrInput, dim: int) -> Tensor:
+    """Part of an axis, selected as in TransformerLens: by an index, a list of indices, or (start, stop, step)."""
     try:
-        return (given if isinstance(given, Slice) else Slice(given)).apply(whole, dim=dim)
+        return (selection if isinstance(selection, Slice) else Slice(selection)).apply(tensor, dim=dim)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{quoted(given)} does not fit an axis of {whole.shape[dim]}: {error}.") from error
+        raise InputError(f"{quoted(selection)} does not fit an axis of length {tensor.shape[dim]}: {error}.") from error
 
 
 def _projected(terms: Terms, onto: Float[Tensor, "width *output"] | None) -> Tensor:
@@ -492,7 +491,8 @@ def _projected(terms: Terms, onto: Float[Tensor, "width *output"] | None) -> Ten
         return terms
     if not 1 <= onto.ndim <= 2 or len(onto) != terms.shape[-1]:
         raise InputError(
-            f"project_output_onto is {list(onto.shape)}; give [{terms.shape[-1]}] or [{terms.shape[-1]}, outputs]."
+            f"project_output_onto must have shape [{terms.shape[-1]}] or [{terms.shape[-1]}, outputs], "
+            f"got {list(onto.shape)}."
         )
     return terms @ onto.to(terms)
 

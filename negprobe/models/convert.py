@@ -16,10 +16,11 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family keeps its weights: module names inside Hugging Face's model.
+    """Names of the Hugging Face modules that hold a family's weights.
 
-    `blocks` stands inside the base model, which stands at `prefix`; `attention_q` to `ln2` inside one block; the names
-    of the heads inside the whole model. An activation that is None is the model's own.
+    `prefix` is the base model's name. `blocks` is relative to the base model, `attention_q` to `ln2` are relative to
+    one block, and the modules of the heads (`lm_...`, `class_...`) are relative to the whole model. `lm_act=None` means
+    that the head uses the same activation function as the model's MLPs.
     """
 
     prefix: str
@@ -108,7 +109,7 @@ FAMILIES = {
     ),
 }
 
-# Hugging Face's `model_type` of each supported architecture, and the family whose weights it has.
+# The family of each supported Hugging Face `model_type`, which decides how its weights are converted.
 FAMILY_OF = {
     "bert": "bert",
     "distilbert": "distilbert",
@@ -128,22 +129,22 @@ def _classes(*prefixes: str) -> dict[str, Head]:
     return {prefix + suffix: head for prefix in prefixes for suffix, head in suffixes.items()}
 
 
-# The classes of transformers that each family is read from, and the head that each one has.
+# The supported transformers classes of each family, with the head of each class.
 CLASSES: dict[str, dict[str, Head]] = {
     "bert": _classes("Bert") | {"BertForPreTraining": "masked_lm"},
     "distilbert": _classes("DistilBert"),
     "roberta": _classes("Roberta", "XLMRoberta", "Camembert"),
-    # The discriminator has no vocabulary: what it offers is its states.
+    # The discriminator predicts no words, so it is loaded without a head.
     "electra": _classes("Electra") | {"ElectraForPreTraining": "none"},
 }
 
 
 def check_supported(config: Any, architecture: str) -> None:
-    """Refuse what is not one of the supported encoders.
+    """Check that a configuration describes a supported encoder.
 
     Args:
         config: Hugging Face's configuration.
-        architecture: The class the checkpoint was saved from, such as "BertForMaskedLM".
+        architecture: The class that the checkpoint was saved from, such as "BertForMaskedLM".
 
     Raises:
         ModelError: for decoders, unknown families, relative position embeddings and a model without a padding token.
@@ -153,7 +154,7 @@ def check_supported(config: Any, architecture: str) -> None:
     generative = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False) or generative:
         raise ModelError(
-            f"{architecture} ({model_type}) is a decoder or has one; negprobe reads encoders. "
+            f"{architecture} ({model_type}) is a decoder or contains one, but negprobe supports encoders only. "
             f"Load a model of one of these types: {supported}."
         )
     if not isinstance(model_type, str) or model_type not in FAMILY_OF:
@@ -164,10 +165,13 @@ def check_supported(config: Any, architecture: str) -> None:
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         raise ModelError(
             f"{architecture} has {config.position_embedding_type!r} position embeddings; "
-            "negprobe supports absolute ones."
+            "negprobe supports only absolute ones. Load a model that has them."
         )
     if getattr(config, "pad_token_id", 0) is None:
-        raise ModelError(f"{architecture} has no pad_token_id, so negprobe could not tell padding from text.")
+        raise ModelError(
+            f"{architecture} has no pad_token_id, which negprobe needs to distinguish padding from text. Set it in "
+            "config.json."
+        )
 
 
 def head_of(architecture: str) -> Head:
@@ -176,13 +180,13 @@ def head_of(architecture: str) -> Head:
         if architecture in classes:
             return classes[architecture]
     raise ModelError(
-        f"{architecture} has a head negprobe does not read; it reads masked language models, sequence classifiers "
-        "and plain encoders (…ForMaskedLM, …ForSequenceClassification, …Model)."
+        f"{architecture} has a head that negprobe does not support; it supports masked language models "
+        "(…ForMaskedLM), sequence classifiers (…ForSequenceClassification) and plain encoders (…Model)."
     )
 
 
 def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType | None:
-    """A classifier's `problem_type`; None if its configuration has none.
+    """A classifier's `problem_type`, or None if its configuration has none.
 
     Raises:
         ModelError: for an unknown value, or for "single_label_classification" with one label.
@@ -195,8 +199,8 @@ def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType
         )
     if found == "single_label_classification" and n_labels == 1:
         raise ModelError(
-            f"The configuration of {name!r} has problem_type = {found!r} and one label, whose probability would always "
-            "be 1. Write 'regression' for a score, or 'multi_label_classification' for a probability."
+            f"The configuration of {name!r} has problem_type = {found!r} and only one label, so its probability would "
+            "always be 1. Write 'regression' for a score, or 'multi_label_classification' for a probability."
         )
     return found
 
@@ -239,10 +243,10 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
 
 
 def convert(hf_model: PreTrainedModel, cfg: HookedEncoderConfig) -> Weights:
-    """Views of a Hugging Face model's weights under `HookedEncoder`'s parameter names; nothing is copied."""
+    """Views (not copies) of a Hugging Face model's weights, by `HookedEncoder`'s parameter names."""
     family = FAMILIES[cfg.family]
     source = {name: tensor.detach() for name, tensor in hf_model.state_dict().items()}
-    # A plain encoder's names have no prefix; with one, every name is found the same way.
+    # A plain encoder's weights have no prefix. Add it, so that all models have the same names.
     if hf_model.base_model is hf_model:
         source = {f"{family.prefix}.{name}": tensor for name, tensor in source.items()}
 
@@ -273,7 +277,7 @@ def _embedding_weights(source: Weights, family: Family, cfg: HookedEncoderConfig
     embeddings = f"{family.prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        # A sentence encoder may read fewer tokens than it has positions for.
+        # A sentence encoder may be limited to fewer tokens than it has position embeddings.
         "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"][: cfg.first_position + cfg.n_ctx],
         "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
         "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],

@@ -43,31 +43,31 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Reads BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or no
-    head, where the output is the pooled sentence embedding. Equal to Hugging Face's model in evaluation mode: there is
-    no dropout. `transformer_lens.patching` runs on it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or
+    no head, in which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model
+    in evaluation mode; there is no dropout. `transformer_lens.patching` works on it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
     | hook | shape | what it is |
     |---|---|---|
-    | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | summands |
+    | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
-    | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after softmax |
+    | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
     | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
     | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
     | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
-    | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | around the activation |
-    | `blocks.L.hook_mlp_out` | batch pos d_model | what the MLP writes |
+    | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
+    | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
-    embeddings after LayerNorm, and "predictions" of one row are a string. Inside another `HookedRootModule`, which
-    renames all hook points, the encoder's own methods and caches keep the names above.
+    embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
+    that contains the encoder renames all hook points; the encoder's own methods and caches keep the names above.
 
     Example:
         >>> from negprobe import HookedEncoder
@@ -83,9 +83,9 @@ class HookedEncoder(HookedRootModule):
 
     @torch.inference_mode(False)
     def __init__(self, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Make the modules with uninitialised weights; use `from_pretrained` to load a model."""
+        """Create the modules with uninitialised weights; use `from_pretrained` to load a model."""
         super().__init__()
-        # A copy, as two models made from one configuration can be converted differently.
+        # A copy, because two models with the same configuration can be moved to different devices or dtypes.
         self.cfg = cfg = replace(cfg)
         self.tokenizer = tokenizer
         self.embed = Embed(cfg)
@@ -99,7 +99,7 @@ class HookedEncoder(HookedRootModule):
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
         self.setup()
-        # Results per head are large: listed, and so cached, on request only, though live whenever they are named.
+        # Per-head results are large, so they are listed and cached only on request. Hooks can always be added by name.
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
         self.set_use_attn_result(cfg.use_attn_result)
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
@@ -109,7 +109,7 @@ class HookedEncoder(HookedRootModule):
         self._sync_config()
 
     @classmethod
-    @torch.inference_mode(False)  # tensors created in inference mode cannot take part in autograd later
+    @torch.inference_mode(False)  # tensors created in inference mode cannot be used in autograd later
     @explaining_out_of_memory(
         "There is not enough memory to load the model. Free some, or choose a smaller model or a smaller dtype, such "
         "as torch.bfloat16."
@@ -126,26 +126,26 @@ class HookedEncoder(HookedRootModule):
         dtype: torch.dtype = torch.float32,
         architecture: str | None = None,
     ) -> "HookedEncoder":
-        """Load a model.
+        """A pretrained encoder, in evaluation mode.
 
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
                 Hugging Face model. Only safetensors are read, and no remote code is run. The settings of a
                 sentence-transformers folder are applied: pooling, normalisation, lower-casing, and `max_seq_length`,
                 which becomes `cfg.n_ctx`.
-            hf_model: A loaded Hugging Face model to take the weights from; `name_or_path` then only names it.
+            hf_model: A loaded Hugging Face model; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder. Its padding token becomes
                 `cfg.pad_token_id`. If a sentence-transformers folder sets `do_lower_case`, the model gets a copy that
                 lower-cases texts.
             revision: A branch, tag or commit of a hub model; by default "main". The name can contain it instead:
                 "owner/name@v1". The commit is stored in `cfg.revision`.
-            device: Where to put it: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any.
-            dtype: Type of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`.
+            device: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any, else the CPU.
+            dtype: Dtype of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`.
             architecture: The transformers class to read the model as, such as "BertForSequenceClassification"; by
                 default the one named in config.json, the loaded model's own, or, for a sentence-transformers encoder,
                 its family's class without a head. If this class has a different head, the sentence-transformers
-                settings are not applied. A loaded model whose class derives from a transformers class is read only if
-                this names that base class; whatever the derived class adds is left out.
+                settings are not applied. A loaded model of a class derived from a transformers class is read only if
+                `architecture` names that base class; modules that the derived class adds are ignored.
 
         Raises:
             ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
@@ -154,7 +154,7 @@ class HookedEncoder(HookedRootModule):
         device = _device_for(device, dtype)
         if isinstance(name_or_path, nn.Module):
             if hf_model is not None:
-                raise ModelError("Two models were given; give one, optionally with a name.")
+                raise ModelError("name_or_path and hf_model are both models; give one model, optionally with a name.")
             hf_model = name_or_path
             name = str(getattr(getattr(hf_model, "config", None), "name_or_path", None) or "model")
         else:
@@ -189,13 +189,16 @@ class HookedEncoder(HookedRootModule):
             model = cls(cfg, tokenizer)
         weights = convert(hf_model, cfg)
         if folder is None:
-            # Without a copy, changing one model would change the other. To the CPU first: the given model may be on a
-            # device that does not support `dtype`.
+            # Without a copy, changing one model would change the other. The copy is on the CPU, because the given
+            # model may be on a device that does not support `dtype`.
             weights = {key: tensor.to("cpu", copy=True) for key, tensor in weights.items()}
         weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
         broken = next((key for key, tensor in weights.items() if not bool(tensor.isfinite().all())), None)
         if broken is not None:
-            raise ModelError(f"The weights of {name!r} are not all finite numbers: {broken} is not. Load them afresh.")
+            raise ModelError(
+                f"The weights of {name!r} contain values that are not finite, in {broken}. Download them again, or "
+                "retrain the model."
+            )
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
@@ -227,10 +230,11 @@ class HookedEncoder(HookedRootModule):
         Args:
             input: A text, a pair of texts, a list of either, token ids, or, with `start_at_layer`, that block's input.
             return_type: "logits" for the head's output, "predictions" for words or label names (a string for one row, a
-                list for several), None for nothing. A classifier has predictions only if its labels exclude each other.
-            token_type_ids: Segment of each token; by default what the tokenizer says, or 0 for token ids.
-            one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding,
-                and with `start_at_layer` nothing is.
+                list for several), None for no output. A classifier has predictions only if its labels are mutually
+                exclusive.
+            token_type_ids: Segment of each token; by default the tokenizer's, or 0 if `input` is token ids.
+            one_zero_attention_mask: 1 for real tokens, 0 for padding; by default every `pad_token_id` is padding. With
+                `start_at_layer`, by default there is no padding.
             start_at_layer: Skip the embeddings and the blocks before this one.
             stop_at_layer: Stop before this block and return its input; `n_layers` gives the last hidden states.
             truncate: Cut texts that are longer than `cfg.n_ctx` tokens instead of raising.
@@ -242,7 +246,7 @@ class HookedEncoder(HookedRootModule):
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
                 model does not have, or "predictions" from a model without a head, a regression model, or a classifier
-                with one label or with labels that do not exclude each other.
+                with one label or with labels that are not mutually exclusive.
             ModelError: if the parameters differ in dtype or device.
         """
         self.check_parameters()
@@ -278,7 +282,7 @@ class HookedEncoder(HookedRootModule):
     def head_output(
         self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch *output"]:
-        """What stands on the last hidden states: vocabulary logits, label logits, or the pooled embedding."""
+        """The head's output for the last hidden states: vocabulary logits, label logits, or the pooled embedding."""
         if self.cfg.head == "masked_lm":
             return self.unembed(self.mlm_head(resid))
         if self.cfg.head == "classification":
@@ -294,7 +298,7 @@ class HookedEncoder(HookedRootModule):
     ) -> Float[Tensor, "word d_vocab"]:
         """A masked LM's vocabulary logits at the given rows and positions of the last hidden states.
 
-        The head runs on these positions only, unless it is hooked: then it runs on all of them, as in `forward`.
+        The head runs on these positions only, unless it has hooks; then it runs on all positions, as in `forward`.
 
         Raises:
             InputError: without a masked-LM head, or for an index out of range.
@@ -302,7 +306,7 @@ class HookedEncoder(HookedRootModule):
         for axis, index in zip(resid.shape, (row, pos), strict=False):
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < axis:
                 raise InputError(
-                    f"Indices run from {int(index.min())} to {int(index.max())}, but the axis has 0 to {axis - 1}."
+                    f"row or pos must be from 0 to {axis - 1}, got {int(index.min())} to {int(index.max())}."
                 )
         if is_hooked(self._unembed, self.mlm_head):
             return self.unembed(self.mlm_head(resid))[row, pos]
@@ -323,10 +327,10 @@ class HookedEncoder(HookedRootModule):
         remove_batch_dim: bool = False,
         **kwargs: Any,
     ) -> tuple[Output, EncoderCache | dict[str, Tensor]]:
-        """Run the model and keep its activations; arguments are those of `forward` and TransformerLens's method.
+        """The model's output and an `EncoderCache` of its activations.
 
-        Cache methods that TransformerLens defines for pre-LayerNorm decoders either return correct values for encoders
-        or raise `InputError` (see `cache.EncoderCache`).
+        The arguments are those of `forward` and of TransformerLens's method. Cache methods that TransformerLens defines
+        for pre-LayerNorm decoders either return correct values for encoders or raise `InputError`.
         """
         input = args[0] if args else kwargs.get("input")
         if remove_batch_dim and not isinstance(input, (str, tuple)) and input is not None and len(input) != 1:
@@ -339,13 +343,13 @@ class HookedEncoder(HookedRootModule):
     def get_caching_hooks(
         self, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Tensor], list[tuple[str, Callable[..., None]]], list[tuple[str, Callable[..., None]]]]:
-        """TransformerLens's method, but with the encoder's own names as cache keys even inside another module."""
+        """As in TransformerLens, but the cache keys are the encoder's own names, even inside another module."""
         cache, fwd, bwd = super().get_caching_hooks(*args, **kwargs)
         named = [[(name, _under_name(name, save)) for name, save in hooks] for hooks in (fwd, bwd)]
         return cache, named[0], named[1]
 
     def add_caching_hooks(self, *args: Any, cache: dict[str, Tensor] | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """TransformerLens's method, but with the encoder's own names as cache keys even inside another module."""
+        """As in TransformerLens, but the cache keys are the encoder's own names, even inside another module."""
         cache, fwd, bwd = self.get_caching_hooks(*args, cache=cache, **kwargs)
         for direction, hooks in (("fwd", fwd), ("bwd", bwd)):
             for name, save in hooks:
@@ -354,7 +358,7 @@ class HookedEncoder(HookedRootModule):
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator["HookedEncoder"]:
-        """TransformerLens's method, but hooks added by an enclosing module are kept when these are removed."""
+        """As in TransformerLens, but removing these hooks keeps those that an enclosing module added."""
         own = self.context_level
         points = self.hook_points()
         handles = [handle for point in points for handle in (*point.fwd_hooks, *point.bwd_hooks)]
@@ -372,17 +376,21 @@ class HookedEncoder(HookedRootModule):
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
 
         Raises:
-            InputError: for an empty text, one longer than `cfg.n_ctx` tokens (unless `truncate`), one that the
-                tokenizer fails on, or no tokenizer.
+            InputError: for an empty text, a text longer than `cfg.n_ctx` tokens (unless `truncate`), a text that the
+                tokenizer fails on, or a model without a tokenizer.
         """
         if self.tokenizer is None:
-            raise InputError("This model was loaded without a tokenizer; give from_pretrained one, or token ids.")
+            raise InputError(
+                "This model was loaded without a tokenizer; pass one to from_pretrained, or use token ids."
+            )
         texts = [input] if isinstance(input, (str, tuple)) else list(input)
         _check_texts(texts)
         pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
         first, second = [a for a, _ in pairs], [b for _, b in pairs]
         if any(b is None for b in second) and any(b is not None for b in second):
-            raise InputError("A batch holds single texts or pairs of texts, not both; split it in two calls.")
+            raise InputError(
+                "A batch must contain either single texts or pairs of texts, not both; split it into two calls."
+            )
         encoded = encode(
             self.tokenizer,
             first,
@@ -397,7 +405,7 @@ class HookedEncoder(HookedRootModule):
         )
         lengths = encoded["attention_mask"].sum(dim=1)
         if lengths.min() == 0:
-            raise InputError(f"The tokenizer makes no token of text {int(lengths.argmin())}: give it a word it knows.")
+            raise InputError(f"The tokenizer produces no tokens for text {int(lengths.argmin())}; change or remove it.")
         if lengths.max() > self.cfg.n_ctx:
             longest = int(lengths.argmax())
             raise InputError(
@@ -405,33 +413,33 @@ class HookedEncoder(HookedRootModule):
                 f"{str(texts[longest])[:60]!r}… Shorten it, or pass truncate=True to cut it."
             )
         tokens = encoded["input_ids"].to(self.device)
-        # A tokenizer whose models have no token types gives none.
+        # The tokenizer of a model without token types returns none.
         types = encoded.get("token_type_ids", torch.zeros_like(tokens))
         return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
 
     @checked
     def to_single_token(self, word: str) -> int:
-        """The id of a word that is one token.
+        """The id of a word that is a single token.
 
         Raises:
-            InputError: if the tokenizer splits the word, or does not know it.
+            InputError: if the tokenizer splits the word, or the word is not in the vocabulary.
         """
         if self.tokenizer is None:
-            raise InputError("This model was loaded without a tokenizer; give from_pretrained one.")
+            raise InputError("This model was loaded without a tokenizer; pass one to from_pretrained.")
         if not is_utf8(word):
-            raise InputError(f"{quoted(word)} is not valid UTF-8 text; choose a word that is one token.")
+            raise InputError(f"{quoted(word)} is not valid UTF-8 text; choose a word that is a single token.")
         ids = encode(self.tokenizer, [word], add_special_tokens=False)["input_ids"][0]
         if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise InputError(
-                f"{quoted(word)} is not one token of this model's vocabulary but {quoted(pieces)}; choose "
-                "a word that is."
+                f"{quoted(word)} is not a single token of this model's vocabulary (its tokens: {quoted(pieces)}); "
+                "choose a word that is."
             )
         return int(ids[0])
 
     @checked
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether `hook_dict`, and so every cache, has the per-head results; they take n_heads times the residual."""
+        """Include or exclude per-head results in `hook_dict` and caches; they take `n_heads` times a residual."""
         self.cfg.use_attn_result = use_attn_result
         for name, point in self._result_hooks.items():
             if use_attn_result:
@@ -443,7 +451,7 @@ class HookedEncoder(HookedRootModule):
         """Not supported; TransformerLens's direct-path patching calls it.
 
         Raises:
-            ModelError: always; queries, keys and values share one input here.
+            ModelError: always, because queries, keys and values share one input.
         """
         raise ModelError(
             "HookedEncoder has no separate inputs for queries, keys and values, which transformer_lens.patching needs "
@@ -456,7 +464,7 @@ class HookedEncoder(HookedRootModule):
 
     @torch.inference_mode(False)
     def _apply(self, *args: Any, **kwargs: Any) -> "HookedEncoder":
-        """Convert and update `cfg`; `to`, `double`, `half`, `cuda` and the like all call this."""
+        """Convert the parameters and update `cfg`; `to`, `double`, `half`, `cuda` and others call this."""
         super()._apply(*args, **kwargs)
         self._sync_config()
         return self
@@ -466,10 +474,10 @@ class HookedEncoder(HookedRootModule):
         self.cfg.device, self.cfg.dtype = str(self.device), self.dtype
 
     def check_parameters(self) -> None:
-        """Refuse parameters that differ in dtype or device, as after `model.blocks[0].double()`.
+        """Check that all parameters have one dtype and device, unlike after `model.blocks[0].double()`.
 
         Raises:
-            ModelError: with the dtypes and devices that were found.
+            ModelError: if they differ.
         """
         kinds: dict[tuple[torch.dtype, torch.device], str] = {}
         for name, module in self.mod_dict.items():
@@ -485,12 +493,12 @@ class HookedEncoder(HookedRootModule):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.embed.W_E.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
+        """The dtype of the parameters."""
         return self.embed.W_E.dtype
 
     @property
@@ -605,7 +613,7 @@ class HookedEncoder(HookedRootModule):
         n = self.cfg.n_layers
         for name, layer in layers.items():
             if layer is not None and not -n <= layer <= n:
-                raise InputError(f"{name} must be from {-n} to {n}, because the model has {n} layers; got {layer}.")
+                raise InputError(f"{name} must be from {-n} to {n}, as the model has {n} layers; got {layer}.")
 
     def _residual(
         self, resid: Any, mask: Int[Tensor, "batch pos"] | None
@@ -619,7 +627,7 @@ class HookedEncoder(HookedRootModule):
             )
         if mask is None:
             return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
-        mask = _shaped("attention mask", mask, resid.shape[:2]).to(resid.device)
+        mask = _with_shape("attention mask", mask, resid.shape[:2]).to(resid.device)
         _check_rows(mask)
         return resid, mask
 
@@ -638,10 +646,10 @@ class HookedEncoder(HookedRootModule):
             shape = tokens.shape
         pos = tokens.shape[1]
         _check_ids("Token", tokens, self.cfg.d_vocab)
-        mask = own_mask if mask is None else _shaped("attention mask", mask, shape)[:, :pos].to(self.device)
+        mask = own_mask if mask is None else _with_shape("attention mask", mask, shape)[:, :pos].to(self.device)
         _check_rows(mask)
         if token_type_ids is not None:
-            types = _shaped("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
+            types = _with_shape("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
         if types is not None and self.cfg.n_token_types:
             _check_ids("Token-type", types, self.cfg.n_token_types)
         return tokens, types, mask
@@ -649,13 +657,13 @@ class HookedEncoder(HookedRootModule):
     def _checked_tokens(self, tokens: Tensor, truncate: bool) -> Int[Tensor, "batch pos"]:
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.numel() == 0:
             raise InputError(
-                f"Token ids must be integers of shape [batch, pos], at least one; got {list(tokens.shape)} of "
-                f"{tokens.dtype}. To give the input of a block instead, name the block with start_at_layer."
+                f"Token ids must be a non-empty integer tensor of shape [batch, pos]; got shape {list(tokens.shape)} "
+                f"and {tokens.dtype}. To pass a block's input instead, give the block's index as start_at_layer."
             )
         if tokens.shape[1] > self.cfg.n_ctx and not truncate:
             raise InputError(
-                f"{tokens.shape[1]} tokens are more than the {self.cfg.n_ctx} the model reads; shorten them, or pass "
-                "truncate=True to cut them."
+                f"The input has {tokens.shape[1]} tokens, but the model reads at most {self.cfg.n_ctx}; shorten it, "
+                "or pass truncate=True to cut it."
             )
         return tokens[:, : self.cfg.n_ctx]
 
@@ -663,21 +671,25 @@ class HookedEncoder(HookedRootModule):
         if self.cfg.head == "classification":
             return predicted_labels(output, self.cfg)
         if self.cfg.head == "none":
-            raise InputError("A model without a head gives embeddings; it has no predictions.")
+            raise InputError(
+                "A model without a head returns embeddings and has no predictions; use return_type='logits'."
+            )
         if self.tokenizer is None or tokens is None:
-            raise InputError("Predicted words need a tokenizer and tokens, not a residual stream.")
+            raise InputError(
+                "return_type='predictions' needs a tokenizer and texts or token ids as input, not a residual stream."
+            )
         is_mask = tokens == self.tokenizer.mask_token_id
         if not bool(is_mask.any(dim=1).all()):
-            raise InputError(f"A masked LM predicts at {self.tokenizer.mask_token}; put one in every text.")
+            raise InputError(f"A masked LM predicts words at {self.tokenizer.mask_token}; every text must contain one.")
         best = output.argmax(dim=-1)
-        return [self.tokenizer.decode(row[where]) for row, where in zip(best, is_mask, strict=True)]
+        return [self.tokenizer.decode(ids[masked]) for ids, masked in zip(best, is_mask, strict=True)]
 
 
 def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:
     """The requested device; for None, a CUDA GPU if there is one, otherwise the CPU.
 
     Raises:
-        ModelError: for an unsupported kind of device, or a dtype that is unsupported, on this device or at all.
+        ModelError: for an unsupported device or dtype, or a dtype that the device does not support.
     """
     if dtype not in FLOAT_DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(map(str, FLOAT_DTYPES))}; got {dtype}.")
@@ -699,9 +711,9 @@ def _check_texts(texts: list[Any]) -> None:
     for index, text in enumerate(texts):
         parts = text if isinstance(text, tuple) else (text,)
         if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) for part in parts):
-            raise InputError(f"Text {index} is neither a string nor a pair of strings: {quoted(text)}.")
+            raise InputError(f"Text {index} must be a string or a pair of strings, got {quoted(text)}.")
         if not all(part.strip() for part in parts):
-            raise InputError(f"Text {index} is empty; give it at least one word.")
+            raise InputError(f"Text {index} is empty; every text needs at least one word.")
         if not all(map(is_utf8, parts)):
             raise InputError(f"Text {index}, {quoted(text)}, is not valid UTF-8 text; correct it.")
 
@@ -709,22 +721,22 @@ def _check_texts(texts: list[Any]) -> None:
 def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
-        raise InputError(f"{kind} ids run from {low} to {high}, but this model has only ids 0 to {size - 1}.")
+        raise InputError(f"{kind} ids must be from 0 to {size - 1} for this model, got {low} to {high}.")
 
 
 def _check_rows(mask: Int[Tensor, "batch pos"]) -> None:
     if not bool(mask.any(dim=1).all()):
-        raise InputError("A row of the batch consists of padding only; leave it out.")
+        raise InputError("A row of the batch consists of padding only; remove it.")
 
 
-def _shaped(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
+def _with_shape(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:
     if tuple(given.shape) != tuple(shape):
-        raise InputError(f"The {name} is {list(given.shape)}, but the input is {list(shape)}.")
+        raise InputError(f"The {name} must have the input's shape {list(shape)}, got {list(given.shape)}.")
     return given
 
 
 def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
-    """Rename the weights of models saved when the embeddings' LayerNorm was the model's own `ln_embed`."""
+    """Rename the weights of models saved by versions in which the embeddings' LayerNorm was `ln_embed`."""
     for name in ("w", "b"):
         if f"{prefix}ln_embed.{name}" in weights:
             weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
@@ -735,7 +747,7 @@ def _sync_after_loading(model: HookedEncoder, keys: object) -> None:
 
 
 def _under_name(name: str, save: Callable[..., None]) -> Callable[..., None]:
-    """TransformerLens's caching hook, storing the activation under this name instead of the hook point's."""
+    """A TransformerLens caching hook that stores the activation under `name` instead of the hook point's name."""
 
     def save_under_name(activation: Tensor, hook: HookPoint) -> None:
         save(activation, hook=SimpleNamespace(name=name))

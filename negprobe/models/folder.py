@@ -1,4 +1,4 @@
-"""Reading a model folder without trusting it: links, pipes, sizes and types are checked before they are used."""
+"""Reading untrusted model folders: links, pipes, sizes and types are checked before they are used."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import quoted
 from negprobe.models.convert import CLASSES, FAMILY_OF, check_supported, checked_problem_type, head_of
 
-_READ = (".json", ".safetensors", ".txt", ".model", ".jinja")
-"""The endings of all files that negprobe or transformers' tokenizers open."""
+_READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+"""The suffixes of all files that negprobe or transformers' tokenizers open."""
 
 _LARGEST_JSON = 2**28
-"""In bytes; the largest published tokenizers take a tenth of it."""
+"""In bytes; ten times the size of the largest published tokenizers."""
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -35,7 +35,7 @@ _LARGEST = {
     **dict.fromkeys(("hidden_size", "dim", "intermediate_size", "hidden_dim", "embedding_size"), 10**6),
     **dict.fromkeys(("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads"), 10**3),
 }
-"""Upper limits of a configuration's sizes: far above any encoder, small enough to check cheaply."""
+"""Upper limits of the sizes in a configuration, far above those of any encoder."""
 
 _CLASS_PREFIXES = {
     "bert": ("Bert",),
@@ -49,22 +49,22 @@ MERGE_ADAPTER = "Load it with peft, call merge_and_unload() and save_pretrained(
 """What to do about a folder that contains an adapter."""
 
 _REFUSED = {
-    "pruned_heads": "Give the model before its attention heads were pruned.",
-    "quantization_config": "Give the model before it was quantized; if its weights are plain floats, remove the field.",
-    "compression_config": "Give the model before it was compressed; if its weights are plain floats, remove the field.",
+    "pruned_heads": "Give a model without pruned attention heads.",
+    "quantization_config": "Give the unquantized model; if its weights are plain floats, remove the field.",
+    "compression_config": "Give the uncompressed model; if its weights are plain floats, remove the field.",
     "add_cross_attention": "Give an encoder without cross-attention.",
-    "auto_map": "It names code for the model, and code in a model folder is never run. If transformers' own class "
-    "computes the same, remove the field.",
+    "auto_map": "The field names code for the model, and negprobe never runs code from a model folder. If "
+    "transformers' own class computes the same, remove the field.",
 }
-"""Fields that make transformers, in this version or an earlier one, compute something else, and what to do."""
+"""Fields with which some version of transformers would compute something else, and what to do about them."""
 
 
 def check_files(folder: Path, name: str) -> None:
-    """Refuse a folder whose files are links to the outside, are not regular files, or include an adapter.
+    """Check that a folder contains only regular files, no links to other folders, and no adapter.
 
     Raises:
-        ModelError: for a link to the outside (other than the hub cache's own, to its blobs) or to nothing, for a
-            directory, pipe or device with the name of a file, and for an adapter.
+        ModelError: for a broken link or a link to another folder (except the hub cache's links to its blobs), for a
+            directory, pipe or device in place of a file, and for an adapter.
     """
     try:
         folders = [path for path in (folder, folder / "additional_chat_templates") if path.is_dir()]
@@ -72,9 +72,9 @@ def check_files(folder: Path, name: str) -> None:
     except OSError as error:
         raise ModelError(f"The folder of {name!r} cannot be listed: {error}") from error
     for path in entries:
-        if path.suffix in _READ:
+        if path.suffix in _READ_SUFFIXES:
             _check_file(path, folder, name)
-    # transformers applies an adapter to the weights beside it, or to a model that it names.
+    # transformers would apply an adapter to the weights in this folder, or to another model that the adapter names.
     adapter = next((path.name for path in entries if path.name.startswith(("adapter_config.", "adapter_model."))), None)
     if adapter is not None:
         raise ModelError(f"{name!r} contains an adapter ({adapter}), which negprobe does not apply. {MERGE_ADAPTER}")
@@ -82,23 +82,23 @@ def check_files(folder: Path, name: str) -> None:
 
 def _check_file(path: Path, folder: Path, name: str) -> None:
     root = Path(os.path.realpath(folder))
-    # In the hub's cache a snapshot is a folder of links to the files that all its snapshots share, and, since version 2
-    # of its client, these may be links to files that all repositories share. An older sentence-transformers model keeps
-    # its encoder in a subfolder of the snapshot.
+    # In the hub's cache, a snapshot is a folder of links to blobs that all snapshots of a repository share. Since
+    # version 2 of the client, blobs can be links to files that all repositories share. Older sentence-transformers
+    # models have the encoder in a subfolder of the snapshot.
     snapshot = next((place for place in (root, root.parent) if place.parent.name == "snapshots"), None)
-    own = [root] if snapshot is None else [root, *(snapshot.parents[n] / "blobs" for n in (1, 2))]
+    allowed = [root] if snapshot is None else [root, *(snapshot.parents[n] / "blobs" for n in (1, 2))]
     shown = os.path.relpath(path, folder)
     target = Path(os.path.realpath(path))
-    if not any(target.is_relative_to(place) for place in own):
+    if not any(target.is_relative_to(parent) for parent in allowed):
         raise ModelError(
-            f"{shown!r} of {name!r} leads to {str(target)!r}, outside the folder, so it is not read. "
-            "Put a copy of the file into the folder."
+            f"{shown!r} of {name!r} links to {str(target)!r}, outside the folder, so it is not read. "
+            "Replace the link with a copy of the file."
         )
     if path.exists() and not path.is_file():
         what = "a directory" if path.is_dir() else "a pipe or a device"
-        raise ModelError(f"{shown!r} of {name!r} is {what}, not a file. Put the model's own file there.")
+        raise ModelError(f"{shown!r} of {name!r} is {what}, not a file. Replace it with the model's own file.")
     if path.is_symlink() and not path.exists():
-        raise ModelError(f"{shown!r} of {name!r} is a link to nothing. Put the model's own file there.")
+        raise ModelError(f"{shown!r} of {name!r} is a broken link. Replace it with the model's own file.")
 
 
 def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
@@ -110,10 +110,10 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
     """
     try:
         path = folder / file
-        # The name may come from another file of the folder and point anywhere.
+        # `file` may be a path that another file of the folder names, so it could point anywhere.
         _check_file(path, folder, name)
         if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError(f"it has {path.stat().st_size} bytes, and at most {_LARGEST_JSON} are read")
+            raise ValueError(f"it has {path.stat().st_size} bytes; at most {_LARGEST_JSON} are allowed")
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} of {name!r} is not readable JSON: {error}") from error
@@ -123,7 +123,7 @@ def read_json(folder: Path, file: str, kind: type, name: str) -> Any:
 
 
 def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without duplicate keys; a hook for `json.loads`, which would silently take the last value.
+    """A JSON object as a dict, for use as a hook of `json.loads`, which would silently accept duplicate keys.
 
     Raises:
         ValueError: for a duplicate key.
@@ -146,18 +146,18 @@ def read_config(
     The class is `architecture` if given; otherwise, with `without_head`, the family's class without a head; otherwise
     the one named in config.json.
 
-    Only what decides the model's arithmetic is taken from config.json: whatever else stands there (remote code,
-    quantizers, kernels) reaches no library.
+    Only fields that affect the model's arithmetic are taken from config.json. All others (remote code, quantizers,
+    kernels) are never passed to a library.
 
     Raises:
-        ModelError: without config.json, for an unsupported or missing architecture, for a field whose effect negprobe
-            does not implement, and as `config_of`.
+        ModelError: without config.json, for an unsupported or missing architecture, for a field with an effect that
+            negprobe does not implement, and in the cases listed at `config_of`.
     """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name!r} has no config.json, so it is not a model folder in Hugging Face's format.")
     raw = read_json(folder, "config.json", dict, name)
     if architecture is not None:
-        # Naming the class overrides what the file says about it.
+        # A given class overrides the remote class that the file names.
         raw["auto_map"] = None
         _check_class(raw, architecture, f"{name!r} cannot be read as {architecture!r}: it is not a class")
     elif without_head:
@@ -170,7 +170,7 @@ def read_config(
 
 
 def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
-    """The configuration of a supported encoder, from only those fields that decide its arithmetic.
+    """The configuration of a supported encoder, from only those fields that affect its arithmetic.
 
     Args:
         raw: All fields, as in config.json.
@@ -184,7 +184,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
     for key, other in hf_class.config_class.attribute_map.items():
         if key in kept and kept.get(other, kept[key]) != kept[key]:
-            raise _bad(key, kept[key], f"{other} = {kept[other]}, which means the same", name)
+            raise _bad(key, kept[key], f"equal to {other} = {kept[other]}, its synonym", name)
     if "pad_token_id" in raw:
         kept["pad_token_id"] = _whole(raw["pad_token_id"], "pad_token_id", 0, _LARGEST["vocab_size"] - 1, name)
     kept |= {key: _activation(raw[key], key, name) for key in ("hidden_act", "activation") if key in raw}
@@ -203,7 +203,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
         n_labels = kept.get("num_labels", 2)
         kept["problem_type"] = checked_problem_type(raw.get("problem_type"), n_labels, name)
     if raw.get("tokenizer_class") is not None:
-        # Where tokenizer_config.json names no class, the tokenizer's library asks the configuration.
+        # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
     config = hf_class.config_class(**kept)
     _check_sizes(config, FAMILY_OF[raw["model_type"]], name)
@@ -221,7 +221,7 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
 
 
 def _base_architecture(raw: dict[str, Any]) -> str:
-    """The class without a head, which AutoModel chooses by the model type alone."""
+    """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
     known = isinstance(model_type, str) and model_type in FAMILY_OF
     architecture = MODEL_MAPPING_NAMES[model_type] if known else f"{model_type}Model"
@@ -230,34 +230,34 @@ def _base_architecture(raw: dict[str, Any]) -> str:
 
 
 def _architecture(raw: dict[str, Any], name: str) -> str:
-    named = raw.get("architectures")
-    named = [] if named is None else named
-    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
-        raise _bad("architectures", named, 'a list of one name, such as ["BertForMaskedLM"]', name)
-    if len(named) != 1:
+    architectures = raw.get("architectures")
+    architectures = [] if architectures is None else architectures
+    if not isinstance(architectures, list) or not all(isinstance(architecture, str) for architecture in architectures):
+        raise _bad("architectures", architectures, 'a list of one name, such as ["BertForMaskedLM"]', name)
+    if len(architectures) != 1:
         raise ModelError(
-            f"The config.json of {name!r} names {len(named)} architectures; negprobe needs exactly one, such "
+            f"The config.json of {name!r} names {len(architectures)} architectures; negprobe needs exactly one, such "
             'as "architectures": ["BertForMaskedLM"], to know which head to load.'
         )
-    architecture = named[0]
+    architecture = architectures[0]
     _check_class(raw, architecture, f"The config.json of {name!r} names the architecture {architecture!r}")
     return architecture
 
 
 def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
-    """Refuse a class that negprobe does not read for the model type; `problem` begins the message."""
+    """Check that negprobe supports a class for the model type; `problem` is the start of the error message."""
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
-    # The class is looked up by name, so no other name in transformers may pass.
+    # The class is looked up in transformers by name, so names of anything else must be rejected.
     if not architecture.startswith(_CLASS_PREFIXES[family]) or not hasattr(transformers, architecture):
         raise ModelError(
-            f"{problem} for model type {raw['model_type']!r}; negprobe reads {', '.join(CLASSES[family])}."
+            f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(CLASSES[family])}."
         )
     head_of(architecture)
 
 
 class _Raw:
-    """A config.json's fields as attributes, whatever their names."""
+    """The fields of a config.json as attributes."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.__dict__ = raw
@@ -283,18 +283,18 @@ def _small(value: object, field: str, name: str) -> float:
 
 def _activation(value: object, field: str, name: str) -> str:
     if not isinstance(value, str) or value not in ACT2FN:
-        raise _bad(field, value, "an activation transformers knows, such as 'gelu'", name)
+        raise _bad(field, value, "an activation function of transformers, such as 'gelu'", name)
     return value
 
 
 def _labels(value: object, name: str) -> dict[int, str]:
-    expected = "a table of names from 0 on, such as {'0': 'no', '1': 'yes'}"
+    expected = "a table of label names numbered from 0, such as {'0': 'no', '1': 'yes'}"
     if not isinstance(value, dict) or not 0 < len(value) <= _LARGEST["num_labels"]:
         raise _bad("id2label", value, expected, name)
     if set(value) != {str(i) for i in range(len(value))}:
         raise _bad("id2label", value, expected, name)
     for label in value.values():
-        # Half a surrogate pair is a JSON string, but no text that could be written to a file.
+        # JSON strings can contain half a surrogate pair, which cannot be written to a file.
         if not isinstance(label, (str, int)) or any("\ud800" <= character <= "\udfff" for character in str(label)):
             raise _bad("id2label", value, expected, name)
     return {int(i): str(label) for i, label in value.items()}
@@ -307,12 +307,12 @@ def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
             f"num_attention_heads = {config.num_attention_heads}."
         )
     if config.pad_token_id >= config.vocab_size:
-        raise _bad("pad_token_id", config.pad_token_id, f"an id of a vocabulary of {config.vocab_size}", name)
+        raise _bad("pad_token_id", config.pad_token_id, f"an id in a vocabulary of size {config.vocab_size}", name)
     if family == "roberta" and config.max_position_embeddings <= config.pad_token_id + 1:
         raise _bad(
             "max_position_embeddings",
             config.max_position_embeddings,
-            f"more than the {config.pad_token_id + 1} positions that {type(config).__name__} keeps for padding",
+            f"more than the {config.pad_token_id + 1} positions that {type(config).__name__} reserves for padding",
             name,
         )
 
@@ -321,17 +321,17 @@ def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
 
 
 def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The floating-point tensors of a folder's safetensors, and the type of each tensor of another kind.
+    """The floating-point tensors in a folder's safetensors, and the dtype of each tensor that is not floating-point.
 
     As in transformers, model.safetensors takes precedence over an index. An index decides which shard a tensor is read
     from.
 
     Raises:
         ModelError: without safetensors, for a broken or missing file, for an index that points outside the folder or
-            does not match its shards, and for a configuration of a model more than twice as large as the weights.
+            does not match its shards, and if the configuration needs more than twice as many weights as there are.
     """
     weights: dict[str, Tensor] = {}
-    others: dict[str, str] = {}
+    non_float_types: dict[str, str] = {}
     unlisted: dict[str, str] = {}
     for file, listed in _weight_files(folder, name).items():
         _check_file(file, folder, name)
@@ -343,7 +343,7 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
                     if kind in _FLOATS:
                         weights[key] = opened.get_tensor(key)
                     else:
-                        others[key] = kind
+                        non_float_types[key] = kind
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -357,24 +357,24 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
                 "Download both files again."
             )
         unlisted.update(dict.fromkeys(keys - (keys if listed is None else listed), file.name))
-    stray = unlisted.keys() - weights.keys() - others.keys()
-    if stray:
+    extra = unlisted.keys() - weights.keys() - non_float_types.keys()
+    if extra:
         raise ModelError(
-            f"{unlisted[min(stray)]} of {name!r} contains {min(stray)!r}, which {_INDEX} does not list. Download both "
+            f"{unlisted[min(extra)]} of {name!r} contains {min(extra)!r}, which {_INDEX} does not list. Download both "
             "files again."
         )
-    # Before the library makes what it does not find: a size of 10**12 must not be allocated.
-    stored, needed = sum(tensor.numel() for tensor in weights.values()), _least_weights(config)
+    # transformers creates missing weights, so a size of 10**12 must be rejected before it is allocated.
+    stored, needed = sum(tensor.numel() for tensor in weights.values()), _min_weights(config)
     if needed > 2 * stored:
         raise ModelError(
-            f"The configuration of {name!r} describes a model of {needed} weights or more, but its files hold "
-            f"{stored} floating-point numbers. They are of different models."
+            f"The configuration of {name!r} describes a model of at least {needed} weights, but its files hold "
+            f"{stored} floating-point numbers. They belong to different models; download both again."
         )
-    return weights, others
+    return weights, non_float_types
 
 
 def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
-    """The files to read, each with the names of the tensors to take from it; None for all of them."""
+    """The files to read, each with the names of the tensors to read from it; None for all of them."""
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights"
         raise ModelError(
@@ -385,23 +385,24 @@ def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
         return {folder / "model.safetensors": None}
     if not (folder / _INDEX).is_file():
         raise ModelError(
-            f"The weights of {name!r} could not be read: they are named neither model.safetensors nor in {_INDEX}."
+            f"The weights of {name!r} could not be read: there is no model.safetensors and no {_INDEX}. Download the "
+            "model's files again."
         )
     shards = read_json(folder, _INDEX, dict, name).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ModelError(f"{_INDEX} of {name!r} has no weight_map that gives the file of each weight.")
+        raise ModelError(f"{_INDEX} of {name!r} has no weight_map with the file of each weight. Download it again.")
     for shard in shards.values():
         if not shard.endswith(".safetensors") or shard != Path(shard).name or "\\" in shard or "\0" in shard:
             raise ModelError(
-                f"{_INDEX} of {name!r} names the file {shard!r}; only *.safetensors that stand beside it are read."
+                f"{_INDEX} of {name!r} names the file {shard!r}; only *.safetensors in the same folder are read."
             )
     return {
         folder / file: {key for key, shard in shards.items() if shard == file} for file in sorted(set(shards.values()))
     }
 
 
-def _least_weights(config: PreTrainedConfig) -> int:
-    """How many weights such a model has at least: its matrices, without biases and heads."""
+def _min_weights(config: PreTrainedConfig) -> int:
+    """A lower bound on the number of a model's weights: its matrices, without biases and heads."""
     width = config.hidden_size
     embedding = getattr(config, "embedding_size", width)
     inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
@@ -414,14 +415,15 @@ def _least_weights(config: PreTrainedConfig) -> int:
 
 
 def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
-    """Refuse a tokenizer_config.json that would have the tokenizer made by anything but a tokenizer, or of other files.
+    """Check that a tokenizer_config.json names no code, no class other than a tokenizer, and no files elsewhere.
 
     Returns:
-        The arguments that keep transformers from the paths that many a file has left over of where it was made: before
-        5.10 it opens them instead of the folder's own files.
+        Arguments for `AutoTokenizer.from_pretrained` that set all file paths in it to None. Many published files
+        contain paths of the machine that they were saved on, and transformers before 5.10 opens those instead of the
+        folder's own files.
 
     Raises:
-        ModelError: if it is broken, names code or a class that is not a tokenizer, or names other files.
+        ModelError: if it is broken, or names code, a class that is not a tokenizer, or files elsewhere.
     """
     if not (folder / "tokenizer_config.json").exists():
         return {}
@@ -431,68 +433,72 @@ def check_tokenizer_config(folder: Path, name: str) -> dict[str, None]:
     if raw.get("auto_map"):
         raise ModelError(
             f"The tokenizer_config.json of {name!r} has auto_map = {quoted(raw['auto_map'], 60)}, which names code for "
-            "the tokenizer; code in a model folder is never run. Give a tokenizer, or, if transformers' own class does "
-            "the same, remove the field."
+            "the tokenizer; negprobe never runs code from a model folder. Give a tokenizer, or, if transformers' own "
+            "class does the same, remove the field."
         )
     versions = raw.get("fast_tokenizer_files", [])
-    leads_out = not isinstance(versions, list) or any(Path(str(file)).name != file for file in versions)
-    # Positional arguments and these names are vocabularies, or paths of files to read them from.
-    named = [key for key in ("vocab", "merges", "gguf_file", "init_inputs") if raw.get(key)]
-    if leads_out or named:
+    is_outside = not isinstance(versions, list) or any(Path(str(file)).name != file for file in versions)
+    # These fields hold vocabularies, or paths of files to read them from.
+    vocabularies = [key for key in ("vocab", "merges", "gguf_file", "init_inputs") if raw.get(key)]
+    if is_outside or vocabularies:
+        fields = ", ".join(vocabularies) or "fast_tokenizer_files"
         raise ModelError(
-            f"The tokenizer_config.json of {name!r} has {', '.join(named) or 'fast_tokenizer_files'} of its own, which "
-            "could name files outside the folder; the vocabulary is read from tokenizer.json or vocab.txt alone."
+            f"The tokenizer_config.json of {name!r} sets {fields}, which could name files outside the folder; the "
+            "vocabulary is read only from tokenizer.json or vocab.txt. Remove the field."
         )
     return {key: None for key in raw if key.endswith(("_file", "_spm"))}
 
 
 def _tokenizer_class(value: object, file: str, name: str) -> str:
-    # A name that transformers does not have is that of remote code, for which it takes a tokenizer of its own.
+    # For a class that it does not have (remote code), transformers uses one of its own tokenizers.
     found = getattr(transformers, value, None) if isinstance(value, str) and value.isidentifier() else None
     is_tokenizer = isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)
     if not isinstance(value, str) or (found is not None and not is_tokenizer):
         raise ModelError(
-            f"The {file} of {name!r} has tokenizer_class = {value!r}, which is no tokenizer. Name the class in "
-            "transformers that made it, such as 'BertTokenizer'; code in a model folder is never run."
+            f"The {file} of {name!r} has tokenizer_class = {value!r}, which is not a tokenizer. Name a tokenizer class "
+            "of transformers, such as 'BertTokenizer'; negprobe never runs code from a model folder."
         )
     return value
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary: int, name: str) -> None:
-    """Refuse a tokenizer that reads no text, or whose special tokens the model has no embedding for.
+    """Check that a tokenizer works, and that the model has embeddings for its special tokens.
 
     Args:
-        tokenizer: The folder's, or one that was given.
-        vocabulary: How many embeddings the model has.
-        name: The model's name, for the message.
+        tokenizer: The folder's tokenizer, or one that was given.
+        vocabulary: The number of the model's token embeddings.
+        name: The model's name, for messages.
 
     Raises:
-        ModelError: if it has no padding token, or a special token's id is outside the vocabulary.
+        ModelError: if it has no padding token, if a special token's id is outside the vocabulary, or if it produces no
+            tokens for a text.
     """
     if tokenizer.pad_token_id is None:
         raise ModelError(
-            f"The tokenizer of {name!r} has no padding token, so texts of different lengths could not be read "
-            "together. Set pad_token in its tokenizer_config.json."
+            f"The tokenizer of {name!r} has no padding token, which a batch of texts of different lengths needs. Set "
+            "pad_token in its tokenizer_config.json."
         )
     for kind in ("pad", "unk", "cls", "sep", "mask"):
         token, index = getattr(tokenizer, f"{kind}_token"), getattr(tokenizer, f"{kind}_token_id")
         if index is not None and not 0 <= index < vocabulary:
             raise ModelError(
                 f"The tokenizer of {name!r} gives {token!r} the id {index}, but the model has embeddings for 0 to "
-                f"{vocabulary - 1} only: tokenizer and weights are of different models."
+                f"{vocabulary - 1} only: the tokenizer and the weights belong to different models."
             )
-    # Some parts of a broken tokenizer fail only in use; the caller turns any error into a clear one.
+    # A broken tokenizer may fail only when it is used; the caller turns any exception into a ModelError.
     for texts in (["not", "not a word"], [("not", "a word"), ("a", "b")]):
-        read = tokenizer(texts, padding=True, padding_side="right", return_attention_mask=True, return_tensors="pt")
-        if read["input_ids"].numel() == 0:
-            raise ModelError(f"The tokenizer of {name!r} makes no token of {texts[0]!r}. Get its files afresh.")
+        encoded = tokenizer(texts, padding=True, padding_side="right", return_attention_mask=True, return_tensors="pt")
+        if encoded["input_ids"].numel() == 0:
+            raise ModelError(
+                f"The tokenizer of {name!r} produces no tokens for {texts[0]!r}. Download its files again."
+            )
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> int:
-    """The id that a tokenizer pads with.
+    """The id of a tokenizer's padding token.
 
-    The configuration may name a different id, because padding is masked by the attention mask alone, unless the model
-    counts positions from that id.
+    The configuration may name a different id, because only the attention mask marks padding. The ids must agree for
+    RoBERTa's family, which counts positions from `pad_token_id`.
 
     Raises:
         ModelError: if the ids differ and the model counts positions from the configuration's.

@@ -44,17 +44,17 @@ _SETTINGS = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
-"""The files, beside the weights, that decide what an encoder and its tokenizer compute."""
+"""The files, apart from the weights, that determine what an encoder and its tokenizer compute."""
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_SECONDS = 10
-_LONGEST = 300
+_TIMEOUT_SECONDS = 10
+_MAX_REASON_LENGTH = 300
 _NO_NETWORK = {
     "model": "A local folder, or the bundled 'tiny-negation', needs no network.",
-    "data set": "Files of your own, or the built-in pairs, need no network.",
+    "data set": "Your own files, or the built-in pairs, need no network.",
 }
-_BLOCK = 2**20
+_READ_BYTES = 2**20
 
 
 def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
@@ -63,12 +63,12 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
     If the hub cannot be reached, a complete cached copy is used, with a warning.
 
     Args:
-        name: The repository, "owner/name" or "name".
+        name: The repository, as "owner/name" or "name".
         revision: A branch, tag or commit.
 
     Raises:
         ModelError: if the hub does not provide the model and the local cache does not hold it, if the repository lacks
-            a configuration or safetensors, or if a file's content differs from the hash that the hub names.
+            a configuration or safetensors, or if a file's content does not match the hub's hash.
     """
     try:
         validate_repo_id(name)
@@ -106,7 +106,7 @@ def hub_folder(name: str, revision: str = constants.DEFAULT_REVISION) -> Path:
 
 
 def hub_problem(name: str) -> str:
-    """Why the hub does not list an existing model, determined within seconds; empty if it does."""
+    """The reason why the hub cannot be used, or an empty string if it can; determined within seconds."""
     try:
         _listed(name, constants.DEFAULT_REVISION)
     except Exception as error:
@@ -123,13 +123,13 @@ class _Hash:
 
     value: str
 
-    def fits(self, path: Path) -> bool:
+    def matches(self, path: Path) -> bool:
         if len(self.value) == 64:
             digest = hashlib.sha256()
         else:
             digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(_READ_BYTES):
                 digest.update(block)
         return digest.hexdigest() == self.value
 
@@ -140,12 +140,12 @@ def _downloaded(name: str, revision: str) -> Path:
     def fetch(file: str) -> Path:
         path = Path(hf_hub_download(name, file, revision=commit))
         known = listed[file] or _hash_of_link(path)
-        if known is None or known.fits(path):
+        if known is None or known.matches(path):
             return path
         # Corrupted by this download or an earlier one.
         _remove(path)
         path = Path(hf_hub_download(name, file, revision=commit))
-        if known.fits(path):
+        if known.matches(path):
             return path
         _remove(path)
         raise ModelError(
@@ -154,7 +154,7 @@ def _downloaded(name: str, revision: str) -> Path:
         )
 
     folder = _fetch_needed(name, listed, fetch)
-    _remember(folder, revision, commit, lacks_modules="modules.json" not in listed)
+    _record_download(folder, revision, commit, lacks_modules="modules.json" not in listed)
     return folder
 
 
@@ -164,7 +164,7 @@ def _listed(name: str, revision: str) -> tuple[dict[str, _Hash | None], str]:
     if problem:
         raise ValueError(problem)
     try:
-        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_SECONDS)
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=_TIMEOUT_SECONDS)
     except (KeyError, TypeError, AttributeError) as error:  # JSON of another structure
         raise hub_errors.FileMetadataError("The answer is not a list of files.") from error
     if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha) or info.siblings is None:
@@ -174,17 +174,17 @@ def _listed(name: str, revision: str) -> tuple[dict[str, _Hash | None], str]:
 
 
 def _hash(value: object) -> _Hash | None:
-    is_one = isinstance(value, str) and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value)
-    return _Hash(str(value)) if is_one else None
+    is_hash = isinstance(value, str) and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value)
+    return _Hash(str(value)) if is_hash else None
 
 
 def _hash_of_link(path: Path) -> _Hash | None:
-    """The hash that names the blob a cached file links to; None for a copy, as on Windows."""
+    """The hash of a cached file, from the name of the blob that it links to; None for a copy, as on Windows."""
     return _hash(path.readlink().name) if path.is_symlink() else None
 
 
 def _remove(path: Path) -> None:
-    """Delete a file from the cache: the link, its blob, and whatever the blob links to."""
+    """Delete a file from the cache: the link, its blob, and the file that the blob may link to."""
     cache = Path(constants.HF_HUB_CACHE).expanduser().resolve()
     while path.is_relative_to(cache):
         target = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
@@ -194,10 +194,10 @@ def _remove(path: Path) -> None:
         path = target
 
 
-def _remember(folder: Path, revision: str, commit: str, lacks_modules: bool) -> None:
-    """Record in the cache, in its documented layout, what a later load without the hub needs.
+def _record_download(folder: Path, revision: str, commit: str, lacks_modules: bool) -> None:
+    """Record in the cache, in its documented layout, what a later offline load needs.
 
-    Written last, so that a branch points to a snapshot only once it is complete.
+    This is written last, so that a branch points to a snapshot only once the snapshot is complete.
     """
     repository = folder.parents[1]
     # A read-only cache can still be used.
@@ -217,15 +217,15 @@ def _remember(folder: Path, revision: str, commit: str, lacks_modules: bool) -> 
 
 
 def _fetch_needed(name: str, listed: Collection[str], fetch: Callable[[str], Path]) -> Path:
-    """Fetch the files that loading reads, and no others: settings first, weights last.
+    """Fetch only the files that loading reads: settings first, weights last.
 
     Args:
         name: The repository, for messages.
-        listed: The files that it has.
-        fetch: Gets one of them.
+        listed: The repository's files.
+        fetch: Function that downloads one file and returns its path.
 
     Returns:
-        The folder that holds them.
+        The folder with the files.
 
     Raises:
         ModelError: without a configuration, without safetensors, or if a shard is missing.
@@ -265,7 +265,7 @@ def _shards(index_file: Path, name: str, encoder: str, listed: Collection[str]) 
     if missing:
         raise ModelError(
             f"{name!r} is incomplete: {encoder}{_INDEX} names {missing[0]!r}, which the repository does not have. "
-            "Choose another revision, or report it to the model's owner."
+            "Choose another revision, or report this to the model's owner."
         )
     return [f"{encoder}{shard}" for shard in shards]
 
@@ -283,8 +283,8 @@ def _no_safetensors(name: str, listed: Collection[str], encoder: str) -> ModelEr
     found = f"its weights are in {', '.join(others[:3])} only" if others else f"it has no {encoder}{_WEIGHTS}"
     return ModelError(
         f"{name!r} cannot be read: {found}, and negprobe reads safetensors only, because loading other formats can run "
-        "code. Nothing was downloaded. Load it once with transformers, call save_pretrained() to convert it, and give "
-        "the folder; or look for a revision with safetensors among the pull requests on its page."
+        "code. Nothing was downloaded. Load it once with transformers, call save_pretrained() to convert it, and load "
+        "that folder; or look for a revision with safetensors among the pull requests on its page."
     )
 
 
@@ -318,7 +318,7 @@ def _cached(name: str, revision: str) -> Path | None:
         return None
     for path in needed:
         known = _hash_of_link(path)
-        if known is not None and not known.fits(path):
+        if known is not None and not known.matches(path):
             raise ModelError(
                 f"{path.name} of {name!r} is corrupt in the local cache: its content does not match its hash. "
                 f"Delete {str(path.resolve())!r} and load the model again while online."
@@ -333,18 +333,18 @@ def _cached(name: str, revision: str) -> Path | None:
 
 def _is_headless(config: Path | None) -> bool:
     content = None if config is None else _json(config)
-    named = content.get("architectures") if isinstance(content, dict) else None
-    return isinstance(named, list) and not any("For" in str(architecture) for architecture in named)
+    architectures = content.get("architectures") if isinstance(content, dict) else None
+    return isinstance(architectures, list) and not any("For" in str(architecture) for architecture in architectures)
 
 
 # What failed
 
 
 def explain(error: BaseException, name: str, revision: str = "", kind: Literal["model", "data set"] = "model") -> str:
-    """What went wrong at the hub and what to do about it, on one line.
+    """A one-line description of a hub error and what to do about it.
 
     Args:
-        error: What its client raised.
+        error: The exception that the hub client raised.
         name: The repository.
         revision: The requested revision.
         kind: The kind of repository.
@@ -352,13 +352,13 @@ def explain(error: BaseException, name: str, revision: str = "", kind: Literal["
     problem = token_problem()
     if problem:
         return problem
-    error = _root(error)
+    error = _root_cause(error)
     text = _on_one_line(str(error)) or type(error).__name__
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
-    at = constants.ENDPOINT
+    endpoint = constants.ENDPOINT
     if isinstance(error, hub_errors.GatedRepoError):
-        page = f"{at}/{name}" if kind == "model" else f"{at}/datasets/{name}"
+        page = f"{endpoint}/{name}" if kind == "model" else f"{endpoint}/datasets/{name}"
         return (
             f"{name!r} is gated. Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN to "
             "a token that may read it."
@@ -386,36 +386,37 @@ def explain(error: BaseException, name: str, revision: str = "", kind: Literal["
         return f"The hub denies access to {name!r}: the token, or its account, lacks the permission ({text})."
     if status == 407 or type(error).__name__ == "ProxyError":
         return (
-            f"The proxy on the way to {at} refuses the connection ({text}). Check HTTPS_PROXY, with user and password "
-            "if it needs them."
+            f"The proxy on the way to {endpoint} refuses the connection ({text}). Check HTTPS_PROXY, with user and "
+            "password if it needs them."
         )
     if status == 429:
         return (
-            f"The hub limits the rate of requests (429). Try again {_waiting(response)}; logging in raises the limit."
+            f"The hub limits the rate of requests (429). Try again {_when_to_retry(response)}; logging in raises the "
+            "limit."
         )
     if isinstance(status, int) and status >= 500:
         return f"The hub reports a server error ({status}). Try again later."
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, hub_errors.FileMetadataError)):
         return (
-            f"The server at {at} does not answer like the hub ({text}). If the network has a login page, log in there "
-            "first; otherwise check HF_ENDPOINT."
+            f"The server at {endpoint} does not answer like the hub ({text}). If the network has a login page, log in "
+            "there first; otherwise check HF_ENDPOINT."
         )
     if status is not None:
-        return f"The hub at {at} refuses the request ({text.rstrip('.')}). Check HF_ENDPOINT."
+        return f"The hub at {endpoint} refuses the request ({text.rstrip('.')}). Check HF_ENDPOINT."
     if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
         return f"{name!r} could not be downloaded: {text.rstrip('.')}. Try again."
     return (
-        f"The hub cannot be reached at {at!r} ({type(error).__name__}: {text}). Check the network, the proxy settings "
-        f"and HF_ENDPOINT. {_NO_NETWORK[kind]}"
+        f"The hub cannot be reached at {endpoint!r} ({type(error).__name__}: {text}). Check the network, the proxy "
+        f"settings and HF_ENDPOINT. {_NO_NETWORK[kind]}"
     )
 
 
 def hub_error(error: BaseException) -> BaseException | None:
-    """The hub error behind an error of another library; None if there is none."""
+    """The hub error that caused an error of another library, or None."""
     found: BaseException | None = error
     while found is not None:
-        # Errors of the client, or of the HTTP library below it, which differs by version. A missing file is not a
-        # failure: other names are then tried.
+        # The client uses different HTTP libraries in different versions. A missing file is not an error here, because
+        # the caller then tries other file names.
         from_hub = type(found).__module__.partition(".")[0] in ("huggingface_hub", "httpx", "httpx2", "requests")
         if from_hub and not isinstance(found, hub_errors.RemoteEntryNotFoundError):
             return found
@@ -424,7 +425,7 @@ def hub_error(error: BaseException) -> BaseException | None:
 
 
 def token_problem() -> str:
-    """Why the hub token cannot be sent; empty if it can. The client's own error would show the token."""
+    """Why the hub token cannot be sent, or an empty string if it can; the client's own error would show the token."""
     try:
         token = get_token()
     except (OSError, ValueError) as error:
@@ -441,11 +442,11 @@ def token_problem() -> str:
 def _on_one_line(text: str) -> str:
     """Text from a server on one line, shortened and without control characters."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+    return line if len(line) <= _MAX_REASON_LENGTH else f"{line[:_MAX_REASON_LENGTH]}…"
 
 
-def _root(error: BaseException) -> BaseException:
-    """The cause of an error that only says that a file is not in the cache either."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The error of the download, from the client's error that the file is not in the cache either."""
     while isinstance(error, hub_errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -456,7 +457,7 @@ def _is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
-def _waiting(response: object) -> str:
+def _when_to_retry(response: object) -> str:
     """When to retry, from the response headers."""
     headers = getattr(response, "headers", {})
     after = headers.get("Retry-After", "").strip()

@@ -1,11 +1,11 @@
-"""The parts of a post-LayerNorm encoder, every activation behind a live hook point.
+"""The modules of a post-LayerNorm encoder, with a live hook point at every activation.
 
 Parameters have TransformerLens's per-head layout. They are usually strided views of the weights they were converted
 from, so that flattening the heads for one large matrix product copies nothing.
 
-A block's arithmetic stands in its stage functions, which act on rows and take edits: `project`, `mix` (through
-`scores`, `pattern` and `weighted`), `Attention.out` and `after_attention`. The hooked pass, the patching engine, paths,
-edges and the measures all call them.
+A block's arithmetic is written once, in functions that act on rows and take edits: `project`, `mix` (which uses
+`scores`, `pattern` and `weighted`), `Attention.out` and `after_attention`. The hooked forward pass, the patching
+engine, paths, edges and the measures all call them.
 """
 
 from collections.abc import Callable
@@ -27,20 +27,21 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.layer_norm import LayerNorm
 
 StageEdit: TypeAlias = Callable[[str, Tensor], Tensor]
-"""What becomes of an activation on its way through a block, by the name of its site (`"q"`, `"resid_mid"`, ...).
+"""A function of a site's name (`"q"`, `"resid_mid"`, ...) and its activation that returns the activation to go on with.
 
-The hooked pass calls the hook points, the patching engine replaces entries, and all other callers use `unedited`.
+The hooked forward pass calls the site's hook point, the patching engine replaces entries, and all other callers use
+`unedited`.
 """
 
 
-# The kinds of parts that `Block` computes.
+# The kinds of parts that `Block` implements.
 _KINDS = {"norms": "post", "positions": "absolute", "mlp": "plain"}
 
 _RowMap: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def unedited(site: str, activation: Tensor) -> Tensor:
-    """The activation as it is."""
+    """The activation, unchanged."""
     return activation
 
 
@@ -48,7 +49,7 @@ class Embed(nn.Module):
     """Token, position and (where the family has them) token-type embeddings: their sum after LayerNorm."""
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
-        """Make the tables of the summands the family has."""
+        """Create the embedding tables that the family has."""
         super().__init__()
         self.cfg = cfg
         self.W_E = nn.Parameter(torch.empty(cfg.d_vocab, cfg.d_embed))
@@ -63,7 +64,7 @@ class Embed(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_embed"]:
-        """Sum the embeddings of each token and normalise the sum."""
+        """The sum of each token's embeddings, after LayerNorm."""
         summands = self.summands(tokens, token_type_ids)
         total = self.hook_embed(summands["embed"])
         if self.cfg.n_token_types:
@@ -92,7 +93,7 @@ class Attention(nn.Module):
     """Multi-head self-attention without a causal mask."""
 
     def __init__(self, architecture: Architecture) -> None:
-        """Make per-head projections `[head, d_model, d_head]` and `[head, d_head, d_model]`."""
+        """Create per-head projections `[head, d_model, d_head]` and `[head, d_head, d_model]`."""
         super().__init__()
         self.architecture = architecture
         n_heads, d_model, d_head = architecture.n_heads, architecture.d_model, architecture.d_head
@@ -117,9 +118,9 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch pos d_model"],
         mask: Bool[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What attention writes: the sum over heads of `z W_O`, plus `b_O`.
+        """The output of attention: the sum over heads of `z W_O`, plus `b_O`.
 
-        `mask` (see `key_mask`) acts after `hook_attn_scores`, so padding stays masked whatever a hook writes.
+        `mask` (see `key_mask`) is applied after `hook_attn_scores`, so padding stays masked whatever a hook writes.
         """
         q, k, v = (self._hooked(site, self.project(site, x)) for site in ("q", "k", "v"))
         maps = self._hooked if is_hooked(self.hook_attn_scores, self.hook_pattern) else None
@@ -128,7 +129,7 @@ class Attention(nn.Module):
     def project(
         self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
-        """Queries ("q"), keys ("k") or values ("v"): `x W + b` per head, of all heads, or of the chosen ones."""
+        """Queries ("q"), keys ("k") or values ("v"), `x W + b`, of all heads or of the given ones."""
         all_W, all_b = {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
         W, b = (all_W, all_b) if heads is None else (all_W[heads], all_b[heads])
         W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
@@ -137,19 +138,19 @@ class Attention(nn.Module):
     def scores(
         self, q: Float[Tensor, "*batch query width"], k: Float[Tensor, "*batch key width"]
     ) -> Float[Tensor, "*batch query key"]:
-        """`q·k / sqrt(d_head)`."""
-        # Scaling the queries and not the scores saves a pass over the larger of the two.
+        """Attention scores, `q·k / sqrt(d_head)`."""
+        # Scaling the queries instead of the scores saves a pass over the larger tensor.
         return self.scaled(q) @ k.mT
 
     def scaled(self, q: Float[Tensor, "*any d_head"]) -> Float[Tensor, "*any d_head"]:
-        """Queries over `sqrt(d_head)`."""
+        """Queries divided by `sqrt(d_head)`."""
         return q / self.architecture.d_head**0.5
 
     @staticmethod
     def pattern(
         scores: Float[Tensor, "batch head query key"], mask: Bool[Tensor, "batch 1 1 key"] | None
     ) -> Float[Tensor, "batch head query key"]:
-        """The pattern of these scores, exactly 0 at padding."""
+        """The attention pattern: the softmax of the scores over keys, exactly 0 at padding."""
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
     def mix(
@@ -160,9 +161,9 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "batch 1 1 key"] | None,
         edit: StageEdit | None = None,
     ) -> Float[Tensor, "batch query head d_head"]:
-        """The heads' outputs, pattern times values.
+        """The heads' outputs z, pattern times values.
 
-        Without an edit of the scores or the pattern the fused kernel, which never forms them, is used.
+        Without `edit`, a fused kernel is used, which does not store the scores or the pattern.
         """
         by_head_q, by_head_k = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k))
         if edit is not None:
@@ -176,7 +177,7 @@ class Attention(nn.Module):
     def weighted(
         pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key head d_head"]
     ) -> Float[Tensor, "batch query head d_head"]:
-        """The pattern times the values."""
+        """The heads' outputs z, from the pattern and the values."""
         z = pattern @ rearrange(v, "batch key head d_head -> batch head key d_head")
         return rearrange(z, "batch head query d_head -> batch query head d_head")
 
@@ -186,10 +187,10 @@ class Attention(nn.Module):
         queries: Int[Tensor, "batch query"],
         mask: Bool[Tensor, "batch 1 1 key"] | None,
     ) -> Float[Tensor, "batch query head d_head"]:
-        """The heads' outputs at a few queries, without the keys and values of every token.
+        """The heads' outputs z at a few queries, computed without the keys and values of all tokens.
 
-        `q·k = (q W_K^T)·x + q·b_K`, whose last term is the same for every key and so adds nothing to the softmax; and
-        `A v = (A x) W_V + b_V`, as the weights sum to 1. Only for architectures with `linear_keys`.
+        In `q·k = (q W_K^T)·x + q·b_K` the last term is the same for every key, so it does not change the softmax. And
+        `A v = (A x) W_V + b_V`, because the weights A sum to 1. Valid only for architectures with `linear_keys`.
         """
         q = self.scaled(self.project("q", torch.take_along_dim(x, queries[..., None], dim=1)))
         folded = einsum(q, self.W_K, "batch query head d_head, head d_model d_head -> batch query head d_model")
@@ -200,13 +201,16 @@ class Attention(nn.Module):
         return z + self.b_V
 
     def result(self, z: Float[Tensor, "*row head d_head"]) -> Float[Tensor, "*row head d_model"]:
-        """What each head writes."""
+        """The output of each head, `z W_O`."""
         return einsum(z, self.W_O, "... head d_head, head d_head d_model -> ... head d_model")
 
     def out(
         self, z: Float[Tensor, "*row head d_head"], edit: StageEdit = unedited, by_head: bool = False
     ) -> Float[Tensor, "*row d_model"]:
-        """What all heads write together, with the bias; `by_head` if "result" is edited, which takes longer."""
+        """The output of attention: the sum over heads of `z W_O`, plus `b_O`.
+
+        `by_head` computes each head's output separately, so that `edit` is applied to "result"; this is slower.
+        """
         z = edit("z", z)
         if by_head:
             return edit("result", self.result(z)).sum(dim=-2) + self.b_O
@@ -218,10 +222,10 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps around an activation."""
+    """Two linear maps around an activation function."""
 
     def __init__(self, architecture: Architecture) -> None:
-        """Make `W_in [d_model, d_mlp]` and `W_out [d_mlp, d_model]`."""
+        """Create `W_in [d_model, d_mlp]` and `W_out [d_mlp, d_model]`."""
         super().__init__()
         d_model, d_mlp = architecture.d_model, architecture.d_mlp
         self.W_in = nn.Parameter(torch.empty(d_model, d_mlp))
@@ -233,23 +237,23 @@ class MLP(nn.Module):
         self.hook_post = HookPoint()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """What the MLP writes."""
+        """The output of the MLP."""
         return self._compose(x, self.act_fn, self._hooked)
 
     def read(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_mlp"]:
-        """The values before the activation function."""
+        """The pre-activations, `x W_in + b_in`."""
         return F.linear(x, self.W_in.T, self.b_in)
 
     def activated(self, pre: Float[Tensor, "*row d_mlp"]) -> Float[Tensor, "*row d_mlp"]:
-        """The values after the activation function, without its module's hooks."""
+        """The post-activations, without calling the hooks of the activation function's module."""
         return type(self.act_fn).forward(self.act_fn, pre)
 
     def write(self, post: Float[Tensor, "*row d_mlp"]) -> Float[Tensor, "*row d_model"]:
-        """What the values after the activation function write."""
+        """The MLP's output for given post-activations, `post W_out + b_out`."""
         return F.linear(post, self.W_out.T, self.b_out)
 
     def out(self, x: Float[Tensor, "*row d_model"], edit: StageEdit = unedited) -> Float[Tensor, "*row d_model"]:
-        """What the MLP writes, without hooks."""
+        """The output of the MLP, without calling hooks."""
         return self._compose(x, self.activated, edit)
 
     def _compose(
@@ -265,15 +269,15 @@ class Block(nn.Module):
     """One post-LayerNorm block: `LN2(h + MLP(h))` with `h = LN1(x + Attention(x))`."""
 
     def __init__(self, architecture: Architecture) -> None:
-        """Make attention, MLP and the two LayerNorms.
+        """Create attention, the MLP and the two LayerNorms.
 
         Raises:
-            ModelError: for a kind of part that a block cannot be made of.
+            ModelError: for an architecture that is not post-LayerNorm with absolute positions and a plain MLP.
         """
         super().__init__()
         kinds = {name: getattr(architecture, name) for name in _KINDS}
         if kinds != _KINDS:
-            raise ModelError(f"A block must have {_KINDS}, got {kinds}; choose a model of a supported family.")
+            raise ModelError(f"A block must have {_KINDS}, got {kinds}; load a model of a supported family.")
         self.architecture = architecture
         self.attn = Attention(architecture)
         self.ln1 = LayerNorm(architecture.d_model, architecture.eps)
@@ -298,13 +302,13 @@ class Block(nn.Module):
     def project(
         self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
-        """Queries ("q"), keys ("k") or values ("v") of rows of the block's input, of all or the chosen heads."""
+        """Queries ("q"), keys ("k") or values ("v") for rows of the block's input, of all or the given heads."""
         return self.attn.project(site, x, heads)
 
     def mlp_out(
         self, x: Float[Tensor, "*row d_model"], attn_out: Float[Tensor, "*row d_model"]
     ) -> Float[Tensor, "*row d_model"]:
-        """What the MLP writes, from rows of the block's input and what attention writes there."""
+        """The output of the MLP, from rows of the block's input and of attention's output."""
         return self.mlp.out(self.ln1.normalized(x + attn_out))
 
     def after_attention(
@@ -314,13 +318,13 @@ class Block(nn.Module):
         edit: StageEdit = unedited,
         mlp_out: Float[Tensor, "*#row d_model"] | None = None,
     ) -> Float[Tensor, "*row d_model"]:
-        """The next block's input, row by row, from this one's and what attention writes; no hooks act.
+        """The next block's input, computed row by row from this block's input and attention's output, without hooks.
 
         Args:
             x: Rows of the block's input.
-            attn_out: What attention writes there.
-            edit: What becomes of the activations on the way.
-            mlp_out: What the MLP writes, if it is not to read these rows.
+            attn_out: Attention's output in these rows.
+            edit: Edit of each activation from `attn_out` on.
+            mlp_out: The MLP's output; by default it is computed from these rows.
         """
         mlp = partial(self.mlp.out, edit=edit) if mlp_out is None else lambda _: mlp_out
         return self._compose(x, attn_out, self.ln1.normalized, mlp, self.ln2.normalized, edit)
@@ -329,7 +333,7 @@ class Block(nn.Module):
     def _compose(
         x: Tensor, attn_out: Tensor, ln1: _RowMap, mlp: _RowMap, ln2: _RowMap, edit: StageEdit
     ) -> Float[Tensor, "*row d_model"]:
-        """The order of a block's parts, each either a module, with its hooks, or a stage of it, without."""
+        """Apply a block's parts in order; each is a module, which calls hooks, or a function, which does not."""
         h = ln1(edit("resid_mid", x + edit("attn_out", attn_out)))
         return edit("normalized_resid_post", ln2(edit("resid_post", h + edit("mlp_out", mlp(h)))))
 
@@ -340,7 +344,7 @@ class Block(nn.Module):
 def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | None:
     """True for the keys that can be attended to, False for padding; None if there is no padding.
 
-    It is boolean, so its type cannot differ from that of the scores.
+    A boolean mask works with scores of any dtype.
     """
     return None if bool(mask.all()) else rearrange(mask.bool(), "batch key -> batch 1 1 key")
 
@@ -377,5 +381,5 @@ def has_own_hooks(module: nn.Module) -> bool:
     )
 
 
-# The packages whose modules a `HookedEncoder` is made of.
+# The packages that define the modules of a `HookedEncoder`.
 _KNOWN_PACKAGES = frozenset({"negprobe", "torch", "transformer_lens", "transformers"})

@@ -15,7 +15,7 @@ from negprobe.models.convert import CLASSES, check_supported, head_of
 from negprobe.models.folder import config_of
 
 _UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
-"""Parts that no supported head uses, except a classifier that uses the pooler."""
+"""Modules that no supported head uses; the exception is a classifier, which uses the pooler."""
 
 _HARMLESS = {
     "training",
@@ -30,14 +30,14 @@ _HARMLESS = {
 
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
-_MERGE = "Merge the adapter first: model = model.merge_and_unload(), on peft's PeftModel."
-_UNQUANTIZED = "Load the model without quantization_config, or as it was before it was quantized."
+_MERGE = "Merge the adapter first: model = peft_model.merge_and_unload()."
+_UNQUANTIZED = "Load the model without quantization_config, or load the original, unquantized model."
 _ADVICE = {
     "peft": _MERGE,
     "adapters": "Merge the adapter first: model.merge_adapter().",
     "sentence_transformers": "Save it with save_pretrained() and give the folder.",
-    "torch.nn.parallel": "Give the model inside it: model.module.",
-    "torch._dynamo": "Give the model that was compiled: model._orig_mod.",
+    "torch.nn.parallel": "Give the wrapped model: model.module.",
+    "torch._dynamo": "Give the original model: model._orig_mod.",
     "torch.nn.utils.parametrize": "Remove the parametrization first: "
     "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight').",
     **dict.fromkeys(
@@ -52,11 +52,11 @@ _ADVICE = {
 
 
 def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tuple[PreTrainedConfig, str]:
-    """The configuration of a loaded model, and the class of transformers that it is read as.
+    """The configuration of a loaded model, and the transformers class that it is read as.
 
-    The model is compared with one that transformers makes from its class and configuration: the same modules of the
-    same classes, with the same settings, and weights of the same shapes. Dropout, gradient checkpointing and the
-    implementation of attention may differ.
+    The model is compared with one that transformers creates from its class and configuration: both must have the same
+    modules of the same classes, the same settings, and weights of the same shapes. Dropout, gradient checkpointing and
+    the implementation of attention may differ.
 
     Args:
         hf_model: The model.
@@ -69,7 +69,8 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
     """
     if not isinstance(hf_model, PreTrainedModel):
         raise ModelError(
-            f"{_kind(hf_model)} is not a model of transformers. {_advice(hf_model) or 'Give one, or a model folder.'}"
+            f"{_class_name(hf_model)} is not a transformers model. "
+            f"{_advice(hf_model) or 'Give a transformers model or a model folder.'}"
         )
     hf_class = _class_of(hf_model, architecture)
     check_supported(hf_model.config, hf_class.__name__)
@@ -78,7 +79,7 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
     if isinstance(raw.get("id2label"), dict):
         raw["id2label"] = {str(index): label for index, label in raw["id2label"].items()}
     config = config_of(raw, hf_class, name)
-    # On the meta device no weights are allocated.
+    # The meta device allocates no weights.
     with torch.device("meta"):
         plain = hf_class(config)
     _check_modules(hf_model, plain)
@@ -87,16 +88,16 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
 
 
 def _class_of(hf_model: PreTrainedModel, architecture: str | None) -> type[PreTrainedModel]:
-    """The class of transformers that a model is read as."""
+    """The transformers class that a model is read as."""
     own = type(hf_model)
     if architecture is not None:
-        asked = getattr(transformers, architecture, None)
-        if not isinstance(asked, type) or asked not in own.__mro__:
+        requested = getattr(transformers, architecture, None)
+        if not isinstance(requested, type) or requested not in own.__mro__:
             raise ModelError(
                 f"The model is a {own.__name__}, so it cannot be read as {architecture!r}. Choose its own class or "
-                "the class of transformers that it is derived from."
+                "the transformers class that it is derived from."
             )
-        return asked
+        return requested
     if getattr(transformers, own.__name__, None) is own:
         return own
     readable = {hf_class for classes in CLASSES.values() for hf_class in classes}
@@ -104,78 +105,83 @@ def _class_of(hf_model: PreTrainedModel, architecture: str | None) -> type[PreTr
     base = next((base for base in bases if base in readable), None)
     if base is None:
         raise ModelError(
-            f"{_kind(hf_model)} is not a class of transformers that negprobe reads. Give a …ForMaskedLM, "
-            "…ForSequenceClassification or …Model of a supported type."
+            f"{_class_name(hf_model)} is not a transformers class that negprobe supports. Give a …ForMaskedLM, "
+            "…ForSequenceClassification or …Model of a supported model type."
         )
     raise ModelError(
-        f"{_kind(hf_model)} is not {base} of transformers but a class derived from it, so its outputs may differ. "
-        f"If it computes the same, pass architecture={base!r} to read it as that class."
+        f"{_class_name(hf_model)} is derived from transformers' {base}, so its outputs may differ. If they do not, "
+        f"pass architecture={base!r} to read it as that class."
     )
 
 
 def _check_modules(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
-    """Refuse a model whose modules differ from those of `plain` in class or settings."""
-    given, expected = (_parts(dict(model.named_modules(remove_duplicate=False)), plain) for model in (hf_model, plain))
+    """Check that a model has the same modules as `plain`, with the same classes and settings."""
+    given, expected = (
+        _used_parts(dict(model.named_modules(remove_duplicate=False)), plain) for model in (hf_model, plain)
+    )
     for path in given | expected:
         where = path or "the model"
         if path not in expected:
-            # Parts that a derived class adds are left out when it is read as its base class.
+            # Modules that a derived class adds are ignored when it is read as its base class.
             if type(hf_model) is not type(plain) and path.split(".")[0] not in dict(plain.named_children()):
                 continue
-            raise _otherwise(where, f"has {_kind(given[path])}, which its class and configuration do not", given[path])
+            added = f"has a {_class_name(given[path])}, which its class and configuration do not define"
+            raise _mismatch(where, added, given[path])
         if path not in given:
-            raise _otherwise(where, "is missing", None)
+            raise _mismatch(where, "is missing", None)
         module, wanted = given[path], expected[path]
         # An Identity in place of a dropout changes nothing in evaluation mode.
-        replaced = path and type(module) is not type(wanted)
-        if replaced and not (isinstance(wanted, nn.Dropout) and type(module) is nn.Identity):
-            raise _otherwise(where, f"is {_kind(module)}, not {type(wanted).__name__}", module)
+        is_replaced = path and type(module) is not type(wanted)
+        if is_replaced and not (isinstance(wanted, nn.Dropout) and type(module) is nn.Identity):
+            raise _mismatch(where, f"is {_class_name(module)}, not {type(wanted).__name__}", module)
         _check_module(where, module, wanted)
 
 
 def _check_module(where: str, module: nn.Module, wanted: nn.Module) -> None:
     for attribute in vars(module).keys() - vars(wanted).keys():
         if callable(getattr(type(module), attribute, None)):
-            raise _otherwise(where, f"has another {attribute}, set on the module itself", None)
+            raise _mismatch(where, f"has its own {attribute}, which replaces that of its class", None)
     for attribute, expected in vars(wanted).items():
         value = getattr(module, attribute, None)
         compared = attribute not in _HARMLESS and not attribute.startswith("_")
         if compared and (_is_setting(expected) or _is_setting(value)) and value != expected:
-            raise _otherwise(where, f"has {attribute} = {value!r}, not {expected!r}", None)
+            raise _mismatch(where, f"has {attribute} = {value!r}, not {expected!r}", None)
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
         made_by = getattr(hook, "__module__", None) or type(hook).__module__
         if made_by.startswith("torch.nn.utils.prune"):
-            raise _otherwise(where, "is pruned", None, "Make it permanent first: prune.remove(module, 'weight').")
-        # transformers itself adds hooks to collect hidden states and attention, and to request gradients of inputs.
+            raise _mismatch(
+                where, "is pruned", None, "Make the pruning permanent first: prune.remove(module, 'weight')."
+            )
+        # transformers itself adds harmless hooks, which collect hidden states or request gradients of inputs.
         if not made_by.startswith("transformers."):
-            raise _otherwise(where, "has a forward hook, which may change its output", None, "Remove the hook first.")
+            raise _mismatch(where, "has a forward hook, which may change its output", None, "Remove the hook.")
 
 
 def _check_weights(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
-    """Refuse weights that are missing, of another shape, or anything but plain floats."""
+    """Check that all weights exist, have the expected shapes and are plain floating-point tensors."""
     given = dict(_tensors(hf_model))
     expected = dict(_tensors(plain))
-    for path, wanted in _parts(expected, plain).items():
+    for path, wanted in _used_parts(expected, plain).items():
         if path not in given:
-            raise _otherwise(path, "is missing", None)
+            raise _mismatch(path, "is missing", None)
         tensor = given[path]
         if type(tensor) is not type(wanted):
-            raise _otherwise(path, f"is {_kind(tensor)}, not a {type(wanted).__name__}", tensor)
+            raise _mismatch(path, f"is {_class_name(tensor)}, not a {type(wanted).__name__}", tensor)
         if tensor.is_meta:
             advice = "Load the whole model into memory, without device_map."
-            raise _otherwise(path, "is on the meta device, without values", None, advice)
+            raise _mismatch(path, "is on the meta device and has no values", None, advice)
         if tensor.dtype not in FLOAT_DTYPES:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            raise _otherwise(path, f"is {dtype}; only floating-point weights are read", None, _UNQUANTIZED)
+            raise _mismatch(path, f"is {dtype}, but only floating-point weights are supported", None, _UNQUANTIZED)
         if tensor.shape != wanted.shape:
-            raise _otherwise(path, f"has shape {list(tensor.shape)}, not {list(wanted.shape)}", None)
-    for path in _parts(given, plain):
+            raise _mismatch(path, f"has shape {list(tensor.shape)}, not {list(wanted.shape)}", None)
+    for path in _used_parts(given, plain):
         if path not in expected and path.rpartition(".")[0] in dict(plain.named_modules()):
-            raise _otherwise(path, "is a weight that its class and configuration do not have", None)
+            raise _mismatch(path, "is a weight that its class and configuration do not define", None)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """All parameters and saved buffers; tied ones appear under each of their names."""
+    """All parameters and saved buffers by name; tied ones appear under each of their names."""
     saved = model.state_dict().keys()
     for path, module in model.named_modules(remove_duplicate=False):
         for own, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -184,8 +190,8 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
                 yield full, tensor
 
 
-def _parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
-    """The entries of `named` that belong to parts negprobe reads."""
+def _used_parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
+    """The entries of `named` that belong to modules which negprobe uses."""
     reads_pooler = head_of(type(plain).__name__) == "classification"
     unused = [part for part in _UNUSED if not (part == "pooler" and reads_pooler)]
     prefix = f"{plain.base_model_prefix}."
@@ -200,20 +206,20 @@ def _is_setting(value: object) -> bool:
     return isinstance(value, (bool, int, float, FunctionType, BuiltinFunctionType))
 
 
-def _kind(thing: object) -> str:
-    """The full name of a thing's class."""
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+def _class_name(instance: object) -> str:
+    """The full name of an object's class."""
+    return f"{type(instance).__module__}.{type(instance).__qualname__}"
 
 
-def _advice(thing: object) -> str:
-    package = "torch.nn.utils.parametrize" if _is_parametrized(thing) else type(thing).__module__
+def _advice(instance: object) -> str:
+    package = "torch.nn.utils.parametrize" if _is_parametrized(instance) else type(instance).__module__
     return next((advice for prefix, advice in _ADVICE.items() if f"{package}.".startswith(f"{prefix}.")), "")
 
 
-def _is_parametrized(thing: object) -> bool:
-    return isinstance(thing, nn.Module) and parametrize.is_parametrized(thing)
+def _is_parametrized(instance: object) -> bool:
+    return isinstance(instance, nn.Module) and parametrize.is_parametrized(instance)
 
 
-def _otherwise(where: str, what: str, culprit: object, advice: str = "") -> ModelError:
-    advice = advice or _advice(culprit) or "Give the model as transformers makes it from its configuration."
-    return ModelError(f"In the Hugging Face model, {where} {what}. {advice}")
+def _mismatch(where: str, difference: str, culprit: object, advice: str = "") -> ModelError:
+    advice = advice or _advice(culprit) or "Give an unmodified model, as transformers loads it."
+    return ModelError(f"In the Hugging Face model, {where} {difference}. {advice}")

@@ -1,4 +1,4 @@
-"""Finding a checkpoint: the bundled model, a folder or a hub name, read from safetensors and nothing else."""
+"""Finding and reading checkpoints: the bundled model, local folders and hub models, from safetensors only."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ BUNDLED_MODEL = "tiny-negation"
 
 _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
-# Read by transformers itself, so negprobe checks them for duplicate keys beforehand.
+# transformers parses these files, so negprobe first checks them for duplicate keys.
 _TOKENIZER_JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 
 
@@ -38,9 +38,9 @@ class Checkpoint:
     """Where a model's files are.
 
     Attributes:
-        name: The model's name without the revision: the bundled one, the folder as given, or a hub name.
+        name: The model's name without the revision: "tiny-negation", the folder as given, or a hub name.
         folder: The folder with the files.
-        revision: The commit on the hub; empty for a folder and for the bundled model.
+        revision: The commit on the hub; empty for a local folder and for the bundled model.
     """
 
     name: str
@@ -49,25 +49,27 @@ class Checkpoint:
 
 
 def find_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
-    """Find a model: the bundled one, an existing folder, or a hub name, downloaded if necessary.
+    """The checkpoint of the bundled model, an existing folder, or a hub model, which is downloaded if necessary.
 
     Args:
-        name_or_path: A hub name may end in "@" and a revision. An existing folder of that name takes precedence.
-        revision: A branch, tag or commit on the hub, instead of "@" in the name; by default "main".
+        name_or_path: The model. A hub name may end in "@" and a revision. An existing folder takes precedence.
+        revision: A branch, tag or commit on the hub, as an alternative to "@"; by default "main".
 
     Raises:
         ModelError: if the folder, hub name or revision does not exist, if a revision is given for a model that is not
             on the hub, or if the download fails.
     """
     if _is_folder(name_or_path):
-        _refuse_revision(name_or_path, revision)
+        _reject_revision(name_or_path, revision)
         return Checkpoint(name_or_path, _BUNDLED_FOLDER if name_or_path == BUNDLED_MODEL else _path(name_or_path))
-    name, at, named = name_or_path.partition("@")
-    if at and revision is not None:
-        raise ModelError(f"{name_or_path!r} already contains a revision, but revision={revision!r}; give only one.")
-    wanted = named if at else revision
+    name, separator, suffix = name_or_path.partition("@")
+    if separator and revision is not None:
+        raise ModelError(
+            f"{name_or_path!r} already contains a revision, but revision={revision!r} was given too; give only one."
+        )
+    requested = suffix if separator else revision
     if _is_folder(name):
-        _refuse_revision(name, wanted)
+        _reject_revision(name, requested)
     path = _path(name)
     looks_like_path = name.startswith((".", "/", "~", "\\")) or len(path.parts) != len(name.split("/"))
     if looks_like_path or len(path.parts) > 2 or _exists(path) or _exists(_path(name_or_path)):
@@ -75,15 +77,15 @@ def find_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoin
             f"There is no model folder at {name_or_path!r}. Give a folder with config.json and *.safetensors, "
             f"a hub name such as 'google-bert/bert-base-uncased', or {BUNDLED_MODEL!r}."
         )
-    folder = hub_folder(name) if wanted is None else hub_folder(name, wanted)
+    folder = hub_folder(name) if requested is None else hub_folder(name, requested)
     return Checkpoint(name, folder, folder.name)
 
 
 def _is_folder(name: str) -> bool:
     try:
-        # An empty name would be the current folder.
+        # Path("") would be the current folder.
         return name == BUNDLED_MODEL or (name != "" and _path(name).is_dir())
-    except OSError:  # a name too long for a file, a folder that may not be entered
+    except OSError:  # a name that is too long, or a folder without permission
         return False
 
 
@@ -101,7 +103,7 @@ def _exists(path: Path) -> bool:
         return True
 
 
-def _refuse_revision(name: str, revision: str | None) -> None:
+def _reject_revision(name: str, revision: str | None) -> None:
     if revision is not None:
         what = "the bundled model" if name == BUNDLED_MODEL else "a local folder"
         raise ModelError(
@@ -113,76 +115,75 @@ def _refuse_revision(name: str, revision: str | None) -> None:
 def read_checkpoint(
     folder: Path, name: str, dtype: torch.dtype, architecture: str | None = None, *, without_head: bool = False
 ) -> tuple[PreTrainedModel, str]:
-    """Read model and architecture name from a checkpoint folder.
+    """The Hugging Face model in a checkpoint folder, and the name of its class.
 
     Args:
         folder: The folder.
-        name: Its name, for messages.
+        name: The model's name, for messages.
         dtype: Floating-point type of the weights.
         architecture: The class to read it as; by default the one named in config.json.
         without_head: Whether to ignore the head that config.json names; has no effect if `architecture` is given.
 
     Raises:
         ModelError: without config.json or safetensors, for an unsupported or missing architecture, a broken
-            configuration, missing, misshaped or unexpected weights, adapters, and links to files outside the folder.
+            configuration, missing, misshaped or unexpected weights, adapters, or links to files outside the folder.
     """
     check_files(folder, name)
     config, hf_class = read_config(folder, name, architecture, without_head=without_head)
-    weights, others = read_weights(folder, config, name)
-    _check_twice(weights, hf_class.base_model_prefix, name)
+    weights, non_float_types = read_weights(folder, config, name)
+    _check_duplicates(weights, hf_class.base_model_prefix, name)
     architecture = hf_class.__name__
     options: dict[str, Any] = {"add_pooling_layer": False} if architecture in _HAS_UNUSED_POOLER else {}
     with _quiet_transformers():
-        # The library gets no folder, so that it finds no adapter, code or file that was not checked.
+        # transformers gets no folder, so it cannot open an adapter, code or any file that was not checked.
         hf_model, info = hf_class.from_pretrained(
             None,
             config=config,
             state_dict=weights,
             dtype=dtype,
             output_loading_info=True,
-            # Reported here, with the names of the weights, instead of raised without them.
+            # negprobe reports mismatches itself, with the names of the weights.
             ignore_mismatched_sizes=True,
             local_files_only=True,
             **options,
         )
-    unfit = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
-    stored_otherwise = [key for key in unfit if key in others]
-    if stored_otherwise:
-        key = stored_otherwise[0]
+    unusable = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    non_float = next((key for key in unusable if key in non_float_types), None)
+    if non_float is not None:
         raise ModelError(
-            f"{name!r} stores {key} as {others[key]}; negprobe reads floating-point weights (F64, F32, F16, BF16). "
-            "Give the model before it was quantized."
+            f"{name!r} stores {non_float} as {non_float_types[non_float]}; negprobe reads only floating-point weights "
+            "(F64, F32, F16, BF16). Give the original, unquantized model."
         )
-    if unfit:
+    if unusable:
         raise ModelError(
-            f"{name!r} says it is a {architecture}, but its weights lack or misshape {', '.join(unfit[:3])}"
-            f"{' and more' if len(unfit) > 3 else ''}. The checkpoint is incomplete or its config.json names the "
-            "wrong architecture."
+            f"{name!r} is a {architecture} according to its config.json, but these weights are missing or have the "
+            f"wrong shape: {', '.join(unusable[:3])}{' and more' if len(unusable) > 3 else ''}. The checkpoint is "
+            "incomplete, or its config.json names the wrong architecture."
         )
-    unused = {*info["unexpected_keys"], *others} - hf_model.state_dict().keys()
+    unused = {*info["unexpected_keys"], *non_float_types} - hf_model.state_dict().keys()
     _check_unused(unused, hf_model, name)
     return hf_model, architecture
 
 
-def _check_twice(weights: dict[str, Tensor], prefix: str, name: str) -> None:
-    """Refuse two weights that transformers would load into the same parameter, where either might win."""
-    named: dict[str, str] = {}
+def _check_duplicates(weights: dict[str, Tensor], prefix: str, name: str) -> None:
+    """Reject two weights that transformers would load into the same parameter, where either might win."""
+    key_of: dict[str, str] = {}
     for key in weights:
-        own = key.removeprefix(f"{prefix}.")
-        own = own.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if named.setdefault(own, key) != key:
+        parameter = key.removeprefix(f"{prefix}.")
+        parameter = parameter.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if key_of.setdefault(parameter, key) != key:
             raise ModelError(
-                f"The weights of {name!r} contain both {named[own]!r} and {key!r}, two names of the same weight. "
+                f"The weights of {name!r} contain both {key_of[parameter]!r} and {key!r}, which name the same weight. "
                 "Remove the wrong one."
             )
 
 
 def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
-    """Refuse weights of the encoder or its head that the configuration does not use.
+    """Reject weights of the encoder or its head that the configuration does not use.
 
-    Other heads, an unused pooler and the position ids that older versions saved may be present.
+    Other heads, an unused pooler and the position ids that older versions saved are allowed.
     """
-    # Only a model whose embeddings differ in width from its states has a projection.
+    # `embeddings_project` is a module only of models that have embeddings of another width than their states.
     parts = {"embeddings_project"} | {
         part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()
     }
@@ -201,8 +202,8 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
     if unused:
         raise ModelError(
             f"The weights of {name!r} contain {', '.join(unused[:3])}{' and more' if len(unused) > 3 else ''}, which "
-            f"the {type(hf_model).__name__} of its config.json does not have. The configuration describes a smaller or "
-            "different model; correct it."
+            f"the {type(hf_model).__name__} described by its config.json does not have. Correct config.json, which "
+            "describes a smaller or a different model."
         )
 
 
@@ -229,18 +230,18 @@ def read_tokenizer(folder: Path, hf_model: PreTrainedModel, name: str) -> PreTra
         if isinstance(error, ModelError) or not is_failure(error):
             raise
         raise ModelError(
-            f"The tokenizer of {name!r} could not be read: {error}. Get its files afresh, or give a tokenizer."
+            f"The tokenizer of {name!r} could not be read: {error}. Download its files again, or give a tokenizer."
         ) from error
 
 
 def check_given_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str) -> None:
-    """Refuse a given tokenizer that fails or does not fit the model; see `check_tokenizer`."""
+    """Check that a given tokenizer works and fits the model; see `check_tokenizer`."""
     try:
         check_tokenizer(tokenizer, config.vocab_size, name)
     except BaseException as error:
         if isinstance(error, ModelError) or not is_failure(error):
             raise
-        raise ModelError(f"The tokenizer given for {name!r} fails: {error}. Give another.") from error
+        raise ModelError(f"The tokenizer given for {name!r} fails: {error}. Give a different one.") from error
 
 
 _HAS_UNUSED_POOLER = {"BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel"}
@@ -248,7 +249,7 @@ _HAS_UNUSED_POOLER = {"BertModel", "RobertaModel", "XLMRobertaModel", "Camembert
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no report of unused weights; missing ones become an error of ours."""
+    """Silence transformers; negprobe reports missing and unused weights itself."""
     log = transformers.utils.logging
     verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

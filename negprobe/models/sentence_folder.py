@@ -1,4 +1,4 @@
-"""The settings of a sentence-transformers folder: each is applied or refused by name; none is ignored.
+"""The settings of a sentence-transformers folder: each is either applied or rejected; none is silently ignored.
 
 The files and keys are those that sentence-transformers 6.2 reads, including older layouts. The tables below list the
 values that each key may have. Settings that do not change the output, such as prompts that `encode` does not use by
@@ -39,15 +39,15 @@ _POOLINGS: dict[str, Pooling] = {
 
 @dataclass(frozen=True)
 class SentenceFolder:
-    """What a sentence-transformers folder says about its model.
+    """The settings of a model in a sentence-transformers folder.
 
     Attributes:
         encoder: The folder that has config.json, the weights and the tokenizer.
         head: "none" for a sentence encoder, "classification" for a cross-encoder.
-        lower_case: Whether texts are lower-cased before anything else.
-        max_seq_length: The most tokens of a text; None leaves it to the tokenizer's `model_max_length`.
-        width: The width of the pooled states, if the folder states it.
-        pooling: How the last hidden states become one embedding.
+        lower_case: Whether texts are lower-cased before they are tokenized.
+        max_seq_length: Maximum number of tokens per text; None means the tokenizer's `model_max_length`.
+        width: The width of the pooled states, if the folder specifies it.
+        pooling: How the last hidden states are pooled to one embedding.
         normalize: Whether that embedding is scaled to length 1.
     """
 
@@ -83,7 +83,7 @@ _TEXT = _Values(lambda value: isinstance(value, str), "a string")
 _TEXT_OR_UNSET = _Values(lambda value: value is None or isinstance(value, str), "a string or null")
 _EMPTY = _one_of(None, {}, [])
 _LENGTH = _Values(lambda value: type(value) is int and value > 0, "a whole number of at least 1")
-# sentence-transformers itself drops `trust_remote_code`, which a folder may not decide.
+# sentence-transformers itself ignores `trust_remote_code` in a folder's settings.
 _NO_ARGUMENTS = _Values(lambda value: isinstance(value, dict) and set(value) <= {"trust_remote_code"}, "{}")
 
 _ENTRY_KEYS = {"idx": _HARMLESS, "name": _TEXT, "path": _TEXT, "type": _TEXT, "kwargs": _EMPTY}
@@ -157,7 +157,7 @@ def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
             inside a sentence-transformers folder, which does not say how its states are pooled.
     """
     if not os.path.lexists(folder / _MODULES):
-        _refuse_part_of_a_model(folder, name)
+        _reject_module_folder(folder, name)
         return None
     modules = _read_modules(folder, name)
     head = _check_model_settings(folder, name)
@@ -166,19 +166,21 @@ def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
         raise ModelError(
             f"{_MODULES} of {name!r} has the modules {quoted(', '.join(kinds))}. negprobe reads sentence-transformers' "
             "Transformer, Pooling (mean, CLS) and Normalize, in this order, or only the Transformer if the model_type "
-            "is CrossEncoder. Other modules would change the output. Give a model without them."
+            "is CrossEncoder. Other modules would change the output. Choose a model without them."
         )
     encoder = _encoder_folder(folder, modules[0]["path"], name)
     settings = _encoder_settings(encoder, head, name)
-    described = SentenceFolder(encoder, head, settings.get("do_lower_case", False), settings.get("max_seq_length"))
+    sentence_folder = SentenceFolder(
+        encoder, head, settings.get("do_lower_case", False), settings.get("max_seq_length")
+    )
     if head == "classification":
-        return described
+        return sentence_folder
     pooling, width = _pooling(folder, modules[1]["path"], name)
     for module in modules[2:]:
         file = Path(module["path"], "config.json")
         if os.path.lexists(folder / file):
             _check(read_json(folder, str(file), dict, name), _NORMALIZE_KEYS, str(file), name)
-    return replace(described, width=width, pooling=pooling, normalize=len(modules) > 2)
+    return replace(sentence_folder, width=width, pooling=pooling, normalize=len(modules) > 2)
 
 
 def apply_sentence_folder(
@@ -196,7 +198,7 @@ def apply_sentence_folder(
     if cfg.head != settings.head:
         raise ModelError(
             f"{_MODEL_SETTINGS} of {name!r} describes a CrossEncoder, but its config.json names no sequence "
-            "classifier. Name the class of the weights there, such as BertForSequenceClassification."
+            "classifier. In config.json, name the class of the weights, such as BertForSequenceClassification."
         )
     if settings.width not in (None, cfg.d_model):
         raise ModelError(
@@ -204,11 +206,11 @@ def apply_sentence_folder(
             f"width {cfg.d_model}: they belong to different models."
         )
     cfg.pooling, cfg.normalize = settings.pooling, settings.normalize
-    cfg.n_ctx = _longest(settings, cfg, tokenizer)
+    cfg.n_ctx = _max_tokens(settings, cfg, tokenizer)
     return _lower_casing(tokenizer, name) if settings.lower_case and tokenizer is not None else tokenizer
 
 
-def _refuse_part_of_a_model(folder: Path, name: str) -> None:
+def _reject_module_folder(folder: Path, name: str) -> None:
     folder = folder.resolve()
     if not (folder.parent / _MODULES).is_file():
         return
@@ -218,40 +220,40 @@ def _refuse_part_of_a_model(folder: Path, name: str) -> None:
         return
     if any(isinstance(module, dict) and module.get("path") == folder.name for module in modules):
         raise ModelError(
-            f"{name!r} is one part of the sentence-transformers model in its parent folder, and does not say how its "
-            "states are pooled. Load the parent folder, which has modules.json."
+            f"{name!r} is one module of the sentence-transformers model in its parent folder, and does not specify how "
+            "its states are pooled. Load the parent folder, which has modules.json."
         )
 
 
 def _read_modules(folder: Path, name: str) -> list[dict[str, Any]]:
     modules = read_json(folder, _MODULES, list, name)
-    described = [module.get(key) for module in modules if isinstance(module, dict) for key in ("type", "path")]
-    if not modules or len(described) != 2 * len(modules) or not all(isinstance(text, str) for text in described):
+    fields = [module.get(key) for module in modules if isinstance(module, dict) for key in ("type", "path")]
+    if not modules or len(fields) != 2 * len(modules) or not all(isinstance(field, str) for field in fields):
         raise ModelError(
-            f"{_MODULES} of {name!r} does not give the type and path of each module, as sentence-transformers does. "
-            "Save the model again, or remove the file to use mean pooling."
+            f"{_MODULES} of {name!r} must give the type and path of each module, but does not. Save the model again "
+            "with sentence-transformers, or remove the file to use mean pooling."
         )
     for module in modules:
         _check(module, _ENTRY_KEYS, _MODULES, name)
     names = [module["name"] for module in modules if "name" in module]
     if len(set(names)) < len(names):
-        raise ModelError(f"{_MODULES} of {name!r} gives two modules the same name, so only one would be used.")
+        raise ModelError(f"{_MODULES} of {name!r} gives two modules the same name; rename one of them.")
     return modules
 
 
 def _kind(reference: str) -> str:
-    """The bare class name of sentence-transformers' own classes, whose modules have moved between versions."""
+    """A class name without its module path for sentence-transformers' own classes; the paths differ by version."""
     return reference.rsplit(".", 1)[-1] if reference.startswith("sentence_transformers.") else reference
 
 
 def _check_model_settings(folder: Path, name: str) -> Head:
-    """Refuse settings of the whole model that change its output, and return the head it has."""
+    """The model's head; raises `ModelError` for model-wide settings that would change the output."""
     if not os.path.lexists(folder / _MODEL_SETTINGS):
         return "none"
     settings = read_json(folder, _MODEL_SETTINGS, dict, name)
     _check(settings, _MODEL_KEYS, _MODEL_SETTINGS, name)
     default = settings.get("default_prompt_name")
-    # sentence-transformers adds these two, empty unless the folder sets them.
+    # sentence-transformers always defines these two prompts; they are empty unless the folder sets them.
     prompts = {"query": "", "document": ""} | settings.get("prompts", {})
     if default is not None and (default not in prompts or prompts[default]):
         prompt = f"stands for {quoted(prompts[default])}" if default in prompts else "is not one of its prompts"
@@ -293,37 +295,39 @@ def _pooling(folder: Path, path: str, name: str) -> tuple[Pooling, int | None]:
     file = str(Path(path, "config.json"))
     settings = read_json(folder, file, dict, name)
     _check(settings, _POOLING_KEYS, file, name)
-    # Older folders have a switch for each mode; newer ones name one or more.
+    # Older folders have a switch for each mode; newer ones list the names of the modes.
     modes = [key for key, on in settings.items() if key.startswith("pooling_mode_") and on]
     mode = settings.get("pooling_mode", modes[0] if len(modes) == 1 else modes)
     if not isinstance(mode, str) or mode not in _POOLINGS:
         raise ModelError(
-            f"{file} of {name!r} has pooling_mode = {quoted(mode)}; negprobe supports mean and CLS pooling. Give a "
-            "model with one of them."
+            f"{file} of {name!r} has pooling_mode = {quoted(mode)}; negprobe supports mean and CLS pooling. "
+            "Choose a model with one of them."
         )
     widths = {settings[key] for key in ("embedding_dimension", "word_embedding_dimension") if key in settings}
     if len(widths) > 1:
-        raise ModelError(f"{file} of {name!r} has embedding_dimension and word_embedding_dimension that differ.")
+        raise ModelError(
+            f"{file} of {name!r} has different values for embedding_dimension and word_embedding_dimension."
+        )
     return _POOLINGS[mode], next(iter(widths), None)
 
 
 def _check(settings: Mapping[str, Any], supported: Mapping[str, _Values], file: str, name: str) -> None:
-    """Refuse unknown settings and unsupported values."""
+    """Check that all settings and their values are supported."""
     for key, value in settings.items():
         if key not in supported:
             raise ModelError(
-                f"{file} of {name!r} has {key} = {quoted(value)}, which negprobe does not know. It may change the "
-                "output, so the model is not read; remove the setting to read the model without it."
+                f"{file} of {name!r} has {key} = {quoted(value)}, an unknown setting that may change the output. "
+                "Remove it to load the model without it."
             )
         if not supported[key].accepts(value):
             raise ModelError(
-                f"{file} of {name!r} has {key} = {quoted(value)}; negprobe supports {supported[key].expected} there. "
-                "Other values would change the output."
+                f"{file} of {name!r} has {key} = {quoted(value)}, but negprobe supports only "
+                f"{supported[key].expected}. Other values would change the output."
             )
 
 
-def _longest(settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:
-    """The most tokens of a text, special ones included."""
+def _max_tokens(settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """The maximum number of tokens per text, including special tokens."""
     longest: Any = settings.max_seq_length
     kind = "max_seq_length"
     if longest is None:
@@ -339,7 +343,7 @@ def _longest(settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreT
 
 
 def _lower_casing(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """A copy that lower-cases texts first. Its offsets still refer to the original text."""
+    """A copy of a tokenizer that lower-cases texts first; its offsets still refer to the original text."""
     if not tokenizer.is_fast:
         raise ModelError(
             f"{name!r} has do_lower_case = True, which needs a fast tokenizer, but its tokenizer is a "

@@ -200,7 +200,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path, file:
     outside.write_bytes((folder / file).read_bytes() if (folder / file).exists() else b"[]")
     (folder / file).unlink(missing_ok=True)
     (folder / file).symlink_to(outside)
-    assert f"{file!r} of {str(folder)!r} leads to {str(outside)!r}, outside the folder" in works_or_says(folder)
+    assert f"{file!r} of {str(folder)!r} links to {str(outside)!r}, outside the folder" in works_or_says(folder)
 
 
 def test_a_link_within_the_folder_and_a_link_to_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_size_that_could_be_but_is_not_this_models(folder: Path, field: str) -
 
 def test_layers_that_are_not_there(folder: Path) -> None:
     change(folder / "config.json", num_hidden_layers=4)
-    assert "lack or misshape bert.encoder.layer.3." in works_or_says(folder)
+    assert "wrong shape: bert.encoder.layer.3." in works_or_says(folder)
     change(folder / "config.json", num_hidden_layers=1000)
     assert "describes a model of" in works_or_says(folder)
 
@@ -344,7 +344,7 @@ def test_a_problem_type_that_does_not_exist(tmp_path: Path, problem_type: object
 def test_a_single_label_that_would_have_to_exclude_others(tmp_path: Path) -> None:
     saved(tmp_path, head="classification")
     change(tmp_path / "config.json", id2label={"0": "a"}, problem_type="single_label_classification")
-    assert "one label, whose probability would always be 1" in works_or_says(tmp_path)
+    assert "only one label, so its probability would always be 1" in works_or_says(tmp_path)
 
 
 def test_a_number_of_labels_that_is_not_that_of_their_names(tmp_path: Path) -> None:
@@ -463,9 +463,9 @@ def test_any_bytes_anywhere_in_the_header(folder: Path, good: Path, where: float
 def test_a_tensor_of_another_shape_or_missing_or_no_float_is_named(folder: Path) -> None:
     original = (folder / WEIGHTS).read_bytes()
     harms: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
-        "lack or misshape": lambda _: None,
-        "misshape": lambda tensor: tensor[:-1].contiguous(),
-        "or misshape": lambda tensor: tensor[None].repeat(2, 1),
+        "missing or have the wrong shape": lambda _: None,
+        "wrong shape": lambda tensor: tensor[:-1].contiguous(),
+        "have the wrong shape": lambda tensor: tensor[None].repeat(2, 1),
         "as I64": lambda tensor: tensor.long(),
         "as U8": lambda tensor: tensor.to(torch.uint8),
         "as BOOL": lambda tensor: tensor.bool(),
@@ -531,7 +531,7 @@ def test_an_index_that_leads_elsewhere(shards: Path, good: Path, file: str) -> N
     shutil.copy(good / WEIGHTS, shards.parent / "outside.safetensors")
     named = json.loads((shards / INDEX).read_text())["weight_map"]
     change(shards / INDEX, weight_map=dict.fromkeys(named, file))
-    assert f"names the file {file!r}; only *.safetensors that stand beside it" in works_or_says(shards)
+    assert f"names the file {file!r}; only *.safetensors in the same folder" in works_or_says(shards)
 
 
 def test_a_shard_that_is_missing_or_a_link_or_a_pipe(shards: Path, tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_a_shard_that_is_missing_or_a_link_or_a_pipe(shards: Path, tmp_path: Pat
     shard.rename(tmp_path / "outside.safetensors")
     assert f"{shard.name} is broken or missing" in works_or_says(shards)
     shard.symlink_to("../outside.safetensors")
-    assert f"{shard.name!r} of {str(shards)!r} leads to" in works_or_says(shards)
+    assert f"{shard.name!r} of {str(shards)!r} links to" in works_or_says(shards)
     shard.unlink()
     os.mkfifo(shard)
     assert f"{shard.name!r} of {str(shards)!r} is a pipe" in works_or_says(shards)
@@ -652,14 +652,14 @@ def test_a_tokenizer_config_that_names_files(folder: Path, tmp_path: Path, key: 
     os.mkfifo(outside)
     named = str(outside) if isinstance(value, str) else [str(outside)]
     change(folder / "tokenizer_config.json", **{key: named})
-    assert f"has {key} of its own" in works_or_says(folder)
+    assert f"sets {key}, which" in works_or_says(folder)
 
 
 @pytest.mark.parametrize("files", [["../tokenizer.4.0.0.json"], ["/tokenizer.4.0.0.json"], "x/tokenizer.4.0.json", 3])
 def test_a_tokenizer_of_another_version_is_one_of_the_folder(folder: Path, tmp_path: Path, files: object) -> None:
     os.mkfifo(tmp_path / "tokenizer.4.0.0.json")
     change(folder / "tokenizer_config.json", fast_tokenizer_files=files)
-    assert "fast_tokenizer_files of its own" in works_or_says(folder)
+    assert "sets fast_tokenizer_files, which" in works_or_says(folder)
 
 
 @pytest.mark.parametrize("lost", ["vocab.txt", "tokenizer.json"])
@@ -725,7 +725,7 @@ def test_a_text_of_no_tokens(good: Path) -> None:
     model = load(good)
     model.tokenizer.backend_tokenizer.post_processor = None
     model.tokenizer.backend_tokenizer.normalizer = Replace("door", " ")
-    with pytest.raises(InputError, match="makes no token of text 1"):
+    with pytest.raises(InputError, match="produces no tokens for text 1"):
         model(["the dog", "door"])
 
 
@@ -738,7 +738,10 @@ def test_special_tokens_beyond_the_embeddings(folder: Path, size: int) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
     message = works_or_says(folder)
     if size == 39:
-        assert "the model has embeddings for 0 to 39 only: tokenizer and weights are of different models" in message
+        assert (
+            "the model has embeddings for 0 to 39 only: the tokenizer and the weights belong to different models"
+            in message
+        )
 
 
 def test_words_beyond_the_embeddings_are_told_where_they_are_used(folder: Path) -> None:
@@ -748,7 +751,7 @@ def test_words_beyond_the_embeddings_are_told_where_they_are_used(folder: Path) 
     model = load(folder)
     works_without = model("the dog is not open")
     assert bool(works_without.isfinite().all())
-    with pytest.raises(InputError, match=r"Token ids run from .* to 4711, but this model has only ids 0 to 39"):
+    with pytest.raises(InputError, match=r"Token ids must be from 0 to 39 for this model, got .* to 4711"):
         model("the door is not open")
 
 
@@ -776,7 +779,7 @@ def test_any_bytes_anywhere_in_the_tokenizer(folder: Path, good: Path, where: fl
     try:
         works_or_says(folder)
     except InputError as error:  # a word whose id is now beyond the embeddings
-        assert "Token ids run from" in str(error)
+        assert "Token ids must be from" in str(error)
 
 
 # Sentence encoders
@@ -822,7 +825,7 @@ def test_modules_that_are_not_there(sentence: Path, path: str) -> None:
 @pytest.mark.parametrize("path, kind", [(3, "x.Pooling"), (None, "x.Pooling"), ("1_Pooling", None), ("", ["Pooling"])])
 def test_modules_without_type_or_path(sentence: Path, path: object, kind: object) -> None:
     _describe(sentence, path, kind)
-    assert "does not give the type and path of each module" in works_or_says(sentence)
+    assert "must give the type and path of each module" in works_or_says(sentence)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "3", "null", "[3]", "[[]]", "[null, {}]", "[" * 100_000])

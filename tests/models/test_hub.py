@@ -252,7 +252,9 @@ def test_what_is_no_revision_is_refused_before_the_hub_is_asked(hub: Hub, commit
 
 
 def test_two_revisions_at_once(hub: Hub) -> None:
-    assert "already contains a revision, but revision='v2'; give only one" in refusal(f"{NAME}@v1", revision="v2")
+    assert "already contains a revision, but revision='v2' was given too; give only one" in refusal(
+        f"{NAME}@v1", revision="v2"
+    )
 
 
 def test_a_model_that_was_renamed(hub: Hub, commit: str) -> None:

@@ -95,7 +95,7 @@ def test_a_longer_text_is_an_error_unless_it_may_be_cut(bert: HookedEncoder) -> 
         bert(["a", fits + " door"])
     assert largest_difference(bert(fits + " door", truncate=True), bert(fits)) == 0
     tokens = tiny_models.token_batch(0, (N_CTX + 3,))
-    with pytest.raises(InputError, match=rf"{N_CTX + 3} tokens are more than the {N_CTX}"):
+    with pytest.raises(InputError, match=rf"has {N_CTX + 3} tokens, but the model reads at most {N_CTX}"):
         bert(tokens)
     types = torch.arange(N_CTX + 3)[None] % 2
     mask = torch.ones_like(tokens)
@@ -111,7 +111,7 @@ def test_robertas_positions_of_padding_do_not_count_as_context() -> None:
     assert ours.cfg.n_ctx == N_CTX and ours.W_pos.shape[0] == N_CTX + 2
     tokens = tiny_models.token_batch(1, (N_CTX,))
     assert largest_difference(ours(tokens), theirs(tokens).logits) < 1e-10
-    with pytest.raises(InputError, match=f"more than the {N_CTX}"):
+    with pytest.raises(InputError, match=f"reads at most {N_CTX}"):
         ours(tiny_models.token_batch(1, (N_CTX + 1,)))
 
 
@@ -137,13 +137,13 @@ def test_texts_need_a_tokenizer() -> None:
     for call in (lambda: ours("the door"), lambda: ours.to_single_token("door")):
         with pytest.raises(InputError, match="without a tokenizer"):
             call()
-    with pytest.raises(InputError, match="need a tokenizer"):
+    with pytest.raises(InputError, match="needs a tokenizer"):
         ours(torch.tensor([[2, 5, 3]]), return_type="predictions")
 
 
 @pytest.mark.parametrize("bad, low, high", [(D_VOCAB, 3, D_VOCAB), (-1, -1, 5)])
 def test_token_ids_outside_the_vocabulary(bert: HookedEncoder, bad: int, low: int, high: int) -> None:
-    with pytest.raises(InputError, match=f"Token ids run from {low} to {high}.*0 to {D_VOCAB - 1}"):
+    with pytest.raises(InputError, match=f"Token ids must be from 0 to {D_VOCAB - 1}.*got {low} to {high}"):
         bert(torch.tensor([[5, bad, 3]]))
 
 
@@ -152,26 +152,26 @@ def test_a_tokenizer_with_more_words_than_the_model() -> None:
     theirs.resize_token_embeddings(10)
     ours = HookedEncoder.from_pretrained(theirs, tokenizer=tiny_models.tokenizer(), device="cpu")
     assert ours("the door is").shape == (1, 5, 10)
-    with pytest.raises(InputError, match=r"Token ids run from 2 to 19.*0 to 9"):
+    with pytest.raises(InputError, match=r"Token ids must be from 0 to 9 .*got 2 to 19"):
         ours("a house")
 
 
 def test_token_types_the_model_does_not_have(bert: HookedEncoder, unchecked_shapes: None) -> None:
     tokens = torch.tensor([[2, 5, 3]])
-    with pytest.raises(InputError, match=r"Token-type ids run from 0 to 2.*0 to 1"):
+    with pytest.raises(InputError, match=r"Token-type ids must be from 0 to 1 .*got 0 to 2"):
         bert(tokens, token_type_ids=torch.tensor([[0, 2, 0]]))
-    with pytest.raises(InputError, match=r"token-type tensor is \[1, 2\], but the input is \[1, 3\]"):
+    with pytest.raises(InputError, match=r"token-type tensor must have the input's shape \[1, 3\], got \[1, 2\]"):
         bert(tokens, token_type_ids=torch.tensor([[0, 1]]))
 
 
 def test_a_mask_of_another_shape(bert: HookedEncoder, unchecked_shapes: None) -> None:
     for shape in ((1, 2), (2, 3), (1, 4)):
-        with pytest.raises(InputError, match=rf"mask is \[{shape[0]}, {shape[1]}\], but the input is \[1, 3\]"):
+        with pytest.raises(InputError, match=rf"shape \[1, 3\], got \[{shape[0]}, {shape[1]}\]"):
             bert(torch.tensor([[2, 5, 3]]), one_zero_attention_mask=torch.ones(shape, dtype=torch.long))
     resid = torch.zeros(1, 3, D_MODEL, dtype=torch.float64)
-    with pytest.raises(InputError, match=r"mask is \[1, 2\]"):
+    with pytest.raises(InputError, match=r"mask must have .* got \[1, 2\]"):
         bert(resid, start_at_layer=1, one_zero_attention_mask=torch.ones(1, 2, dtype=torch.long))
-    with pytest.raises(InputError, match=r"mask is \[1, 2\], but the input is \[1, 3\]"):
+    with pytest.raises(InputError, match=r"mask must have the input's shape \[1, 3\], got \[1, 2\]"):
         bert("a", one_zero_attention_mask=torch.ones(1, 2, dtype=torch.long))
 
 
@@ -184,7 +184,7 @@ def test_a_row_of_nothing_but_padding(bert: HookedEncoder) -> None:
 
 def test_a_tensor_that_is_no_batch_of_token_ids(bert: HookedEncoder) -> None:
     for tensor in (torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 4, D_MODEL, dtype=torch.float64)):
-        with pytest.raises(InputError, match=r"integers of shape \[batch, pos\].*start_at_layer"):
+        with pytest.raises(InputError, match=r"integer tensor of shape \[batch, pos\].*start_at_layer"):
             bert(tensor)
 
 
@@ -209,7 +209,7 @@ def test_predicted_words(bert: HookedEncoder) -> None:
     assert bert(texts, return_type="predictions") == [first, second]
     assert bert(texts[0], return_type="predictions") == first
     assert bert(bert.to_tokens(texts)[0], return_type="predictions") == [first, second]
-    with pytest.raises(InputError, match=r"\[MASK\]; put one in every text"):
+    with pytest.raises(InputError, match=r"\[MASK\]; every text must contain one"):
         bert(["the [MASK]", "the door"], return_type="predictions")
     resid = bert("the [MASK]", stop_at_layer=1)
     with pytest.raises(InputError, match="not a residual stream"):
@@ -245,7 +245,7 @@ def test_other_return_types(bert: HookedEncoder, classifier: HookedEncoder) -> N
 
 def test_single_tokens(bert: HookedEncoder) -> None:
     assert bert.to_single_token("open") == 10
-    with pytest.raises(InputError, match=r"'big door' is not one token.*\['big', 'door'\]"):
+    with pytest.raises(InputError, match=r"'big door' is not a single token.*\['big', 'door'\]"):
         bert.to_single_token("big door")
-    with pytest.raises(InputError, match=r"'zebra' is not one token.*UNK"):
+    with pytest.raises(InputError, match=r"'zebra' is not a single token.*UNK"):
         bert.to_single_token("zebra")

@@ -114,7 +114,7 @@ def test_a_weight_under_two_names(tmp_path: Path, old: str, new: str) -> None:
         return weights | {name.replace(old, new): -weights[name]}
 
     change_weights(saved(tmp_path) / "model.safetensors", doubled)
-    with pytest.raises(ModelError, match="two names of the same weight"):
+    with pytest.raises(ModelError, match="which name the same weight"):
         load(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_folder_is_read_as_the_class_that_is_asked_for(tmp_path: Path) -> None
     for asked in ("RobertaModel", "Evil", "", "__name__"):
         with pytest.raises(ModelError, match=f"cannot be read as '{asked}': .*model type 'bert'"):
             load(tmp_path, architecture=asked)
-    with pytest.raises(ModelError, match="says it is a BertForSequenceClassification, but its weights lack"):
+    with pytest.raises(ModelError, match=r"is a BertForSequenceClassification according to its config\.json"):
         load(tmp_path, architecture="BertForSequenceClassification")
 
 

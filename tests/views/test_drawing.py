@@ -186,7 +186,7 @@ def test_another_ending_is_an_error(figure: Figure, name: str, tmp_path: Path) -
 
 
 def test_a_folder_that_is_not_there_is_an_error(figure: Figure, tmp_path: Path) -> None:
-    with pytest.raises(ViewError, match="Choose a folder that is there"):
+    with pytest.raises(ViewError, match="Choose an existing folder"):
         save_figure(figure, tmp_path / "none" / "map.png")
 
 

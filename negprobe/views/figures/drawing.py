@@ -1,4 +1,4 @@
-"""What the figures are drawn with: sizes, colours, maps, legends, names beside points.
+"""Shared parts of the figures: sizes, colours, maps, legends, and labels of points.
 
 Figures are made without pyplot: nothing is shown twice in a notebook, and no state is shared between threads. They are
 meant to be printed: `PAGE` and `COLUMN` are the widths of a page and of one of its two columns, no text is smaller than
@@ -39,7 +39,7 @@ GREY = "#606060"
 HALO = withStroke(linewidth=2, foreground="white")
 STEPS = [1, 2, 5, 10]  # of ticks; 2.5 would need a digit more
 HATCHED: dict[str, Any] = {"facecolor": "#e4e4e4", "edgecolor": "#a0a0a0", "hatch": "////"}
-"""How what is undefined looks."""
+"""The style of undefined values."""
 
 CUE_COLOUR = "#a8320a"
 
@@ -68,7 +68,7 @@ class CellNames:
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The whole figure that axes are in, subfigures or not."""
+    """The top-level figure that contains the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # only axes that were taken out of their figure have none
     return figure
@@ -90,7 +90,7 @@ def fix_layout(figure: Figure) -> None:
 
 
 def size_in_points(axes: Axes) -> Float[np.ndarray, "2"]:
-    """Width and height that axes have now."""
+    """The current width and height of axes, in points."""
     box = axes.get_window_extent()
     return np.array([box.width, box.height]) * 72 / figure_of(axes).dpi
 
@@ -107,7 +107,7 @@ def symmetric(values: Float[np.ndarray, "..."]) -> Limits:
 
 
 def number_range(numbers: Iterable[Any]) -> str:
-    """The least and the greatest of some whole numbers, or the one that they are."""
+    """The range of some integers, "3 to 7", or the single value if all are equal."""
     distinct = sorted({int(number) for number in numbers})
     return " to ".join(map(str, dict.fromkeys((distinct[0], distinct[-1]))))
 
@@ -121,7 +121,7 @@ def spearman(points: Float[np.ndarray, "point 2"]) -> str:
 def draw_map(
     axes: Axes, values: Map, diverging: bool, limits: Limits, aspect: Literal["equal", "auto"] = "equal"
 ) -> AxesImage:
-    """Values as colours, those that are NaN hatched."""
+    """An image of the values; NaN is hatched."""
     # What lies under a missing cell: NaN is drawn as nothing.
     axes.patch.set(**HATCHED)
     low, high = limits
@@ -152,10 +152,10 @@ class _BarLocator(MaxNLocator):
 
 
 def check_width(width: float) -> None:
-    """Refuse a width, in inches, at which no figure can be drawn.
+    """Check that a figure's width in inches is in the supported range.
 
     Raises:
-        ViewError: for less than 2 inches and more than 40, and what is no number.
+        ViewError: if it is not from 2 to 40 inches.
     """
     if not 2 <= width <= 40:
         raise ViewError(f"A figure cannot be {width} inches wide; give from 2 to 40, such as {PAGE} for a page.")
@@ -202,8 +202,8 @@ def draw_cells(
 def name_cells(panels: Mapping[Axes, CellNames]) -> None:
     """Names beside the rows and columns of maps of one figure, as many as can be read in the size the maps will have.
 
-    A marked name is bold and in another colour, and goes before others. How many have a name is told beneath: of a
-    map, or of the figure where it has several.
+    Marked names are bold, in another colour, and have priority over others. If not all names fit, a note below the map,
+    or below a figure with several maps, says how many are shown.
     """
     figure = figure_of(next(iter(panels)))
     marked = any(names.marked for names in panels.values())
@@ -233,7 +233,7 @@ def _step(axes: Axes, names: CellNames) -> int:
 
 
 def _name_ticks(axes: Axes, which: Literal["x", "y"], names: Sequence[str], step: int, marked: tuple[int, ...]) -> None:
-    """Every so manieth name along an axis, and the marked ones instead of those that are too near to them."""
+    """Label every `step`-th row or column, and all marked ones in place of those too close to them."""
     shown: list[int] = []
     for i in [*marked, *range(0, len(names), step)]:
         if all(abs(i - other) >= step for other in shown):
@@ -338,7 +338,7 @@ def square_axes(width: float) -> Axes:
 def scatter_heads(
     axes: Axes, points: Float[np.ndarray, "head 2"], layers: Int[np.ndarray, " head"], n_layers: int
 ) -> None:
-    """A dot a head in its layer's colour, with a bar that tells the layers."""
+    """One dot per head in the colour of its layer, with a colour bar for the layers."""
     colours = ListedColormap(colormaps[SEQUENTIAL](np.linspace(0, 0.95, n_layers)))
     norm = BoundaryNorm(np.arange(n_layers + 1) - 0.5, n_layers)
     size = dot_size(len(points))
@@ -363,7 +363,7 @@ def label_scatter(axes: Axes, x: str, y: str) -> None:
 
 
 def dot_size(n: int) -> int:
-    """Square points of each of `n` dots in a scatter."""
+    """The area of a dot, in square points, in a scatter plot of `n` dots."""
     return 16 if n < 200 else 10
 
 
@@ -435,6 +435,6 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
             figure.savefig(part, format=kind, dpi=300, metadata=undated[kind])
     except OSError as error:
         raise ViewError(
-            f"The figure cannot be written to {path}: {error}. Choose a folder that is there and yours."
+            f"The figure cannot be written to {path}: {error}. Choose an existing folder that you can write to."
         ) from error
     return path
