@@ -32,7 +32,7 @@ class Answerable:
         unanswerable: The reason for each other index.
         own_labels: The indices of pairs whose target and foil are the classifier's own predictions. They cannot be used
             to compute an accuracy.
-        same_labels: The indices of pairs without labels whose two statements the classifier gives the same label.
+        same_labels: The indices of pairs without labels for which the classifier predicts the same label twice.
     """
 
     pairs: dict[int, StatementPair]
@@ -45,7 +45,7 @@ class Answerable:
 
 @checked
 def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerable:
-    """The pairs for which the default objective is defined (see `default_objective`), and the reasons for the others.
+    """The pairs for which the default objective is defined (see `default_objective`), and why the others are not.
 
     No statement may be longer than the model's context. A masked LM needs a target and a foil, each a single token in
     the place of [MASK], and one [MASK] in each statement. A classifier needs two different labels: the pair's target
@@ -122,7 +122,7 @@ def _chooses_a_label(model: HookedEncoder) -> bool:
 
 @torch.no_grad()
 def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, str]:
-    """The labels a classifier gives the original and the counterfactual."""
+    """The labels that a classifier predicts for the original and the counterfactual."""
     resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
     original, counterfactual = predicted_labels(model.classifier(resid), model.cfg)
     return original, counterfactual

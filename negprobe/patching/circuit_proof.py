@@ -1,4 +1,4 @@
-"""What speaks for a circuit on pairs that the search has not seen, and what against it."""
+"""The evaluation of a circuit on held-out pairs: faithfulness, completeness, minimality and comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _RANDOM_SUBSETS = 10
 
 @dataclass(frozen=True)
 class Proof:
-    """The numbers of `Circuit` that are measured on held-out pairs, as they are described there."""
+    """The statistics of a circuit on held-out pairs, described at `Circuit`."""
 
     faithfulness: float
     interval: tuple[float, float]
@@ -34,26 +34,26 @@ class Proof:
 def prove(
     pairs: AblatablePairs, members: Sequence[Component], ranked: Sequence[Component], seed: int, tick: Tick | None
 ) -> Proof:
-    """Measure a circuit, its parts, and what it is compared with, all in one batch of sets."""
+    """The statistics of a circuit on held-out pairs; all sets of components are evaluated in one batch."""
     circuit, everything = frozenset(members), frozenset(ranked)
     curve_sizes = [0, *sizes(len(ranked))]
     prefixes = [frozenset(ranked[:size]) for size in curve_sizes]
     rng = np.random.default_rng(seed)
-    at_random = [
+    random_circuits = [
         frozenset(ranked[i] for i in rng.choice(len(ranked), size=len(members), replace=False))
         for _ in range(_RANDOM_CIRCUITS)
     ]
     subsets = random_subsets(members, rng)
-    taken_away = list(dict.fromkeys([*(frozenset([member]) for member in members), *subsets]))
+    removals = list(dict.fromkeys([*(frozenset([member]) for member in members), *subsets]))
     minimal = {
         (member, subset): (circuit - subset, circuit - subset - {member})
         for member in members
         for subset in [frozenset[Component](), *subsets]
     }
-    asked = [circuit, *prefixes, *at_random]
-    asked += [whole - subset for subset in taken_away for whole in (circuit, everything)]
-    asked += [members for with_and_without in minimal.values() for members in with_and_without]
-    sets = list(dict.fromkeys(asked))
+    evaluated = [circuit, *prefixes, *random_circuits]
+    evaluated += [whole - subset for subset in removals for whole in (circuit, everything)]
+    evaluated += [members for with_and_without in minimal.values() for members in with_and_without]
+    sets = list(dict.fromkeys(evaluated))
     table = averages(set_results(pairs, sets, tick), seed=seed)
     row_of = {members: row for row, members in enumerate(sets)}
     f = dict(zip(sets, table["effect"].tolist(), strict=True))
@@ -62,14 +62,14 @@ def prove(
     curve = curve.rename(columns={"effect": "faithfulness"})
     curve.insert(0, "size", curve_sizes)
     curve.insert(1, "share", np.array(curve_sizes) / len(ranked))
-    random_values = [f[members] for members in at_random]
+    random_values = [f[members] for members in random_circuits]
     low, high = table[["low", "high"]].to_numpy()[row_of[circuit]].tolist()
     return Proof(
         faithfulness=f[circuit],
         interval=(low, high),
         random_faithfulness=float(np.mean(random_values)),
         random_best=max(random_values),
-        completeness=_completeness(f, circuit, everything, taken_away),
+        completeness=_completeness(f, circuit, everything, removals),
         minimality=pd.DataFrame(
             [
                 {
@@ -96,14 +96,14 @@ def area(share: Float[np.ndarray, " size"], values: Float[np.ndarray, " size"]) 
 
 
 def random_subsets(members: Sequence[Component], rng: np.random.Generator) -> list[ComponentSet]:
-    """Some different subsets of a circuit of two members and more, each member in or out by the toss of a coin."""
+    """Different random subsets of at least two members of a circuit; each member is included with probability 1/2."""
     tosses = rng.random((_RANDOM_SUBSETS, len(members))) < 0.5
     subsets = (frozenset(member for member, chosen in zip(members, toss, strict=True) if chosen) for toss in tosses)
     return list(dict.fromkeys(subset for subset in subsets if len(subset) > 1))
 
 
 def _completeness(
-    f: dict[ComponentSet, float], circuit: ComponentSet, everything: ComponentSet, taken_away: Sequence[ComponentSet]
+    f: dict[ComponentSet, float], circuit: ComponentSet, everything: ComponentSet, removals: Sequence[ComponentSet]
 ) -> pd.DataFrame:
     rows = [
         {
@@ -112,7 +112,7 @@ def _completeness(
             "circuit": f[circuit - subset],
             "model": f[everything - subset],
         }
-        for subset in taken_away
+        for subset in removals
     ]
     table = pd.DataFrame(rows)
     return table.assign(gap=(table["circuit"] - table["model"]).abs())

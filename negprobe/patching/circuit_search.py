@@ -1,5 +1,4 @@
-"""The search for a circuit: components ranked by what each causes, how many of the first are enough, less what they can
-spare."""
+"""The search for a circuit: rank the components, find a sufficient prefix of the ranking, and prune it."""
 
 import math
 from bisect import bisect_left
@@ -21,7 +20,7 @@ from negprobe.patching.sweep import By
 from negprobe.statements import Swappable
 
 Ranking = Literal["exact", "attribution", "integrated_gradients"]
-"""By what each component causes alone: measured by patching it, or estimated from gradients (see `attribute`)."""
+"""How components are ranked by their single effects: by ablating each one, or estimated from gradients."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
@@ -30,23 +29,23 @@ Effort = Literal["fast", "thorough"]
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
-# The evaluations that the fast search may spend, times the number of components.
+# The maximum number of evaluations per component in the fast search.
 _FAST_EVALUATIONS = 3
 
 _ONLY_SINGLE_REMOVALS = "removing members together that cannot be removed one by one"
 
-# A component that matters only once others are gone stands low in a ranking of single ones, so pruning starts from more
-# than the shortest prefix too.
+# A component that matters only when others are ablated ranks low by its single effect, so the thorough search also
+# prunes a longer prefix: this many times the shortest.
 _START = 2
 
-# The share of the members that one pass of the pruning may drop; one by one where there are fewer than 8.
+# The largest fraction of the members that one pass of pruning removes; fewer than 8 members are removed one by one.
 _DROPPED_AT_ONCE = 1 / 4
 
 _MOST_SIZES = 25
 
 
 def exact_scores(pairs: AblatablePairs, tick: Tick | None = None) -> dict[Component, float]:
-    """The mean effect of ablating each component alone: how far it moves the objective towards the source's.
+    """The mean effect of ablating each component alone, normalised by the gap between base and source.
 
     With swaps these are the `mean_effect`s of `patch_sweep` of "z" by head, and of "mlp_out" at all tokens.
     """
@@ -64,9 +63,9 @@ def estimated_scores(
     steps: int | None,
     tick: Tick | None = None,
 ) -> dict[Component, float]:
-    """What `exact_scores` would be with swaps, estimated from gradients (see `attribute`), in a handful of passes.
+    """`exact_scores` for swaps, estimated from gradients in a few passes (see `attribute`).
 
-    An MLP at all tokens is the sum of its roles, as estimates of the first order add up.
+    The estimate of an MLP at all tokens is the sum over roles, because first-order estimates add up.
     """
 
     def estimate(site: str, by: By, tick: Tick | None) -> xr.Dataset:
@@ -83,19 +82,19 @@ def estimated_scores(
         return found[site]
 
     heads, roles = estimate("z", "head", portion(tick, 0, 1, 2)), estimate("mlp_out", "role", portion(tick, 1, 2, 2))
-    moved = {
+    changes = {
         "head": (heads["patched"] - heads["base"]).transpose("pair", "layer", "head").values,
         "mlp": (roles["patched"] - roles["base"]).sum("role").transpose("pair", "layer").values,
     }
     columns = [
-        moved["mlp"][:, part.layer] if part.head is None else moved["head"][:, part.layer, part.head]
+        changes["mlp"][:, part.layer] if part.head is None else changes["head"][:, part.layer, part.head]
         for part in pairs.components
     ]
     return mean_scores(pairs, pairs.full[:, None] + np.stack(columns, axis=1))
 
 
 def mean_scores(pairs: AblatablePairs, values: Float[np.ndarray, "pair component"]) -> dict[Component, float]:
-    """Mean effects, the largest in size first, of the objectives with each component ablated alone."""
+    """The mean effect of each component, largest absolute value first, from the objectives with it ablated alone."""
     results = xr.Dataset(
         {"patched": (("pair", "component"), values), "base": ("pair", pairs.full), "source": ("pair", pairs.source)},
         coords={"pair": np.arange(len(values))},
@@ -110,7 +109,7 @@ def faithfulness(pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick
 
 
 class Found(NamedTuple):
-    """What a search returns: the members in the order of the ranking, and the candidates that it did not evaluate."""
+    """The result of a search: the members in the order of the ranking, and a description of what was not evaluated."""
 
     members: tuple[Component, ...]
     untried: str
@@ -119,7 +118,7 @@ class Found(NamedTuple):
 def search(
     pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, effort: Effort, tick: Tick | None = None
 ) -> Found:
-    """The members of a small circuit that is faithful enough, and what was not tried to make it smaller."""
+    """The members of a small circuit that reaches the threshold, and a description of what was not evaluated."""
     if effort == "thorough":
         return Found(thorough_search(pairs, ranked, threshold, tick), _ONLY_SINGLE_REMOVALS)
     return fast_search(pairs, ranked, threshold, tick)
@@ -128,17 +127,17 @@ def search(
 def fast_search(
     pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
 ) -> Found:
-    """A prefix of the ranking that is faithful enough, pruned within three evaluations per component.
+    """A prefix of the ranking that reaches the threshold, pruned with at most three evaluations per component.
 
-    The length of the prefix is bisected. Faithfulness need not grow with the length, so this is a length that reaches
-    the threshold, and not always the shortest one. Each pass of the pruning evaluates every member's removal, and
-    bisects how many members can be removed together, in the order of what the removals cost. Pruning ends where no
-    single member can go, or where another pass could exceed the budget. No set is evaluated twice.
+    The length of the prefix is found by bisection. Faithfulness need not grow with the length, so this is not always
+    the shortest prefix that reaches the threshold. Each pass of the pruning evaluates every member's removal, and
+    bisects how many members can be removed together, starting with those that cost the least faithfulness. Pruning
+    ends when no single member can be removed, or when another pass could exceed the budget. No set is evaluated twice.
     """
     budget = _FAST_EVALUATIONS * len(ranked)
     known: dict[ComponentSet, float] = {}
 
-    def measured(sets: Sequence[ComponentSet]) -> list[float]:
+    def evaluate(sets: Sequence[ComponentSet]) -> list[float]:
         new = [members for members in sets if members not in known]
         if new:
             part = portion(tick, len(known), len(known) + len(new), budget)
@@ -146,10 +145,10 @@ def fast_search(
         return [known[members] for members in sets]
 
     def reaches(members: Sequence[Component]) -> bool:
-        return measured([frozenset(members)])[0] >= threshold
+        return evaluate([frozenset(members)])[0] >= threshold
 
     def smallest(n_enough: int, candidate: Callable[[int], Sequence[Component]]) -> Sequence[Component]:
-        """A smallest candidate by bisection, where the one of size `n_enough` is known to be faithful enough."""
+        """A small candidate found by bisection; the candidate of size `n_enough` is known to reach the threshold."""
         return candidate(1 + bisect_left(range(1, n_enough), True, key=lambda size: reaches(candidate(size))))
 
     kept = smallest(len(ranked), partial(_first, ranked))
@@ -158,12 +157,12 @@ def fast_search(
         if len(known) + len(kept) + len(kept).bit_length() > budget:
             untried.append(f"what more than {budget} evaluations could remove")
             break
-        without = measured([frozenset(kept) - {member} for member in kept])
+        without = evaluate([frozenset(kept) - {member} for member in kept])
         if max(without) < threshold:
             break
-        # What costs most to remove stays longest.
-        dearest = [kept[index] for index in np.argsort(without, kind="stable")]
-        remaining = frozenset(smallest(len(kept) - 1, partial(_first, dearest)))
+        # The members that cost most to remove come first, so they stay longest.
+        costliest = [kept[index] for index in np.argsort(without, kind="stable")]
+        remaining = frozenset(smallest(len(kept) - 1, partial(_first, costliest)))
         kept = [member for member in kept if member in remaining]
     if tick is not None:
         tick(1, 1)
@@ -177,11 +176,10 @@ def _first(components: Sequence[Component], n: int) -> Sequence[Component]:
 def thorough_search(
     pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
 ) -> tuple[Component, ...]:
-    """The members of a small circuit that is faithful enough, in the order of the ranking.
+    """The members of a small circuit that reaches the threshold, in the order of the ranking.
 
-    The shortest prefix of the ranking that is faithful enough, and twice as many of the ranking's first, are pruned of
-    all that they can spare; of what is left of the two the smaller. Pruning ends where no single member can go, so the
-    one can end far above the other.
+    The shortest sufficient prefix of the ranking and the prefix of twice its length are both pruned, and the smaller
+    result is kept. Pruning ends when no single member can be removed, so the two results can differ much in size.
     """
     enough = shortest_prefix(pairs, ranked, threshold, portion(tick, 0, 1, 3))
     starts = dict.fromkeys([enough, tuple(ranked[: _START * len(enough)])])
@@ -192,7 +190,7 @@ def thorough_search(
 
 
 def sizes(n_components: int) -> list[int]:
-    """The sizes that prefixes are tried at: every one up to 25, else about 25 of them, closer where they are small."""
+    """The prefix sizes to evaluate: all for up to 25 components, otherwise about 25, spaced evenly on a log scale."""
     if n_components <= _MOST_SIZES:
         return list(range(1, n_components + 1))
     return np.unique(np.geomspace(1, n_components, _MOST_SIZES).round().astype(int)).tolist()
@@ -201,7 +199,7 @@ def sizes(n_components: int) -> list[int]:
 def shortest_prefix(
     pairs: AblatablePairs, ranked: Sequence[Component], threshold: float, tick: Tick | None = None
 ) -> tuple[Component, ...]:
-    """The first components of a ranking, as few of the `sizes` as are faithful enough; all of them always are."""
+    """The shortest prefix of a ranking that reaches the threshold, among those of `sizes`; all components always do."""
     prefixes = [tuple(ranked[:size]) for size in sizes(len(ranked))]
     enough = faithfulness(pairs, [frozenset(prefix) for prefix in prefixes], tick) >= threshold
     return prefixes[int(enough.argmax())]
@@ -210,11 +208,11 @@ def shortest_prefix(
 def pruned(
     pairs: AblatablePairs, members: Sequence[Component], threshold: float, tick: Tick | None = None
 ) -> tuple[Component, ...]:
-    """What is left of a circuit after every member that it can spare is dropped.
+    """The members that are left after removing dispensable ones until no single member can be removed.
 
-    Each pass measures every member's removal and drops the one that costs the least faithfulness; of 8 members and
-    more up to a quarter of them, the cheapest together, as long as these cost no more than half of what is left to
-    lose. It ends where no member can go. So 80 members take some 400 runs a pair, and not 80² / 2.
+    Each pass evaluates the removal of each member and removes the one that costs the least faithfulness. With 8 or more
+    members, it removes up to a quarter of them together, cheapest first, if this costs at most half of the faithfulness
+    left above the threshold. Pruning 80 members thus takes about 400 runs per pair, not 80² / 2.
     """
     kept = list(members)
     value = float(faithfulness(pairs, [frozenset(kept)])[0])
@@ -228,7 +226,7 @@ def pruned(
             break
         left = [whole - set(cheapest[:n]) for n in range(1, max(1, math.floor(len(kept) * _DROPPED_AT_ONCE)) + 1)]
         values = faithfulness(pairs, left)
-        # Several at once on the way down to the threshold would leave the later passes nothing to choose from.
+        # If one pass used up all faithfulness above the threshold, later passes would have nothing to choose from.
         enough = values >= (threshold + min(value, 1.0)) / 2
         n_dropped = 1 + int(np.flatnonzero(enough).max(initial=0))
         value = float(values[n_dropped - 1])

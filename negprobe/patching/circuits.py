@@ -1,4 +1,4 @@
-"""Circuits: the few heads and MLPs that alone do what a model does with a negation, and the proof that they do."""
+"""Circuits: small sets of heads and MLPs that preserve a model's behaviour when all others are ablated."""
 
 import json
 from collections.abc import Sequence
@@ -52,70 +52,71 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Runs that integrated gradients average over; the authors of EAP-IG take five.
+# The number of runs that integrated gradients average over, as in EAP-IG.
 _GRADIENT_STEPS = 5
 # Where the ranking, the search and the proof start and end on one progress bar: their usual shares of the time, because
 # the number of sets that they evaluate is not known in advance.
 _PROGRESS = (0, 20, 60, 100)
 _FORMAT_VERSION = 2
-# Fields missing from files without a version, which are from before the fast search existed.
+# The values of fields that files without a version lack; they are older than the fast search.
 _UNVERSIONED = {"format_version": 0, "effort": "thorough", "untried": ""}
 _TABLES = {
     "curve": ("size", "share", "faithfulness", "low", "high"),
     "completeness": ("n_removed", "circuit", "model", "gap"),
     "minimality": ("drop", "largest_change"),
 }
-"""The columns of numbers that each table has."""
+"""The numeric columns of each table."""
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """The components that alone keep what a model does, with the rest ablated, and how well they do.
+    """The components that preserve a model's behaviour with all others ablated, and the evidence for them.
 
-    Faithfulness is `f(C) = (m(C) - m(∅)) / (m(N) - m(∅))`: m is the objective of the base run, N all components as they
-    are, ∅ all of them ablated, C all but the circuit's; over many pairs the ratio of means, pairs whose swing goes down
-    turned round (see `effects.mean_effect`). 1 is the model's behaviour, and more than 1 a circuit without components
-    that work against it. Everything below but `scores` and `search_faithfulness` is of held-out pairs.
+    Faithfulness is `f(C) = (m(C) - m(∅)) / (m(N) - m(∅))`, where m is the objective of the base run with nothing
+    ablated (N), all components ablated (∅), or all components outside the circuit ablated (C). Over many pairs it is a
+    ratio of means (see `effects.mean_effect`). 1 is the behaviour of the full model; a circuit can exceed 1 if
+    components outside it work against it. All attributes below except `scores` and `search_faithfulness` are measured
+    on held-out pairs.
 
     Attributes:
-        model_name: Of which model.
-        objective: The name of what is read from a run.
+        model_name: The name of the model.
+        objective: The name of the objective.
         direction: Which run is the base: "noising" the original's (or its control's), "denoising" the counterfactual's.
-        base_run: The statement whose run is changed, named as in the results of `patch_sweep`; "control or original"
-            where pairs differ, and in circuits saved by versions that did not record it.
-        source_run: The statement of the other run, which gives the new activations of a "swap".
-        ablation: What is done to the components outside.
-        ranking: What the components were ranked by.
-        threshold: The faithfulness that the search asked for.
+        base_run: The statement in the base run, named as in the results of `patch_sweep`: "control or original" if
+            pairs differ, and in circuits saved by versions that did not record it.
+        source_run: The statement in the source run, which provides the new activations of a "swap".
+        ablation: How the components outside the circuit are ablated.
+        ranking: How the components were ranked.
+        threshold: The faithfulness that the search had to reach.
         effort: How many sets of components the search evaluated ("fast" or "thorough").
         untried: What the search did not evaluate, so that a smaller circuit may exist.
         components: The circuit, in the order of the ranking.
-        scores: The mean effect of ablating each component of the model alone, or the ranking's estimate of swapping it,
-            in the order of its size.
-        search_faithfulness: Faithfulness on the pairs it was found on.
+        scores: The mean effect of ablating each component of the model alone, or its estimate, largest absolute value
+            first.
+        search_faithfulness: Faithfulness on the pairs that were searched.
         faithfulness: Faithfulness on the held-out pairs.
         interval: Its 95 % bootstrap interval over pairs.
         random_faithfulness: The mean faithfulness of 20 random circuits of the same size.
-        random_best: That of the best of them.
+        random_best: The highest faithfulness of these random circuits.
         completeness: A row per subset K of the circuit (`removed`, `n_removed`): each member, and up to 10 random
-            subsets. `circuit` is F(C \\ K), `model` F(N \\ K) and `gap` their distance: small where the circuit has
-            what the model would fall back on (Wang et al. 2022, "Interpretability in the Wild", section 4).
+            subsets. `circuit` is F(C \\ K), `model` F(N \\ K) and `gap` their absolute difference: small if the circuit
+            includes the model's backup components (Wang et al. 2022, "Interpretability in the Wild", section 4).
         minimality: A row per member v (`component`): `drop` is F(C) - F(C \\ {v}), `largest_change` the largest
-            |F(C \\ (K ∪ {v})) - F(C \\ K)| over no K and the random ones of `completeness` (same paper): small for a
-            member that the circuit could spare.
-        curve: A row per size, of the circuits made of the first so many of the ranking: `size`, `share` of all
-            components, `faithfulness` and its interval `low`, `high`. Every size up to 25 components; of more, about 25
-            sizes in even ratios.
-        cpr: The area under the curve over the share, by trapezoids (Mueller et al. 2025, "MIB: A Mechanistic
-            Interpretability Benchmark", which has nine fixed shares of edges): the more the better.
-        cmd: The area of |1 - faithfulness| in the same way: the less the better.
-        n_search: Pairs that were searched on, less those left out.
-        n_held_out: Held-out pairs, less those left out.
-        near_zero_gap: How many of the pairs to search on, and of the held-out ones, were left out because ablating
-            everything moves their objective by less than `effects.MIN_GAP`.
-        seed: Of the split, the random sets and the bootstrap.
-        model: The model, if there is one; neither compared nor saved.
-        measure: The objective, if there is one; neither compared nor saved.
+            |F(C \\ (K ∪ {v})) - F(C \\ K)| over the empty K and the random K of `completeness` (same paper): small for
+            a dispensable member.
+        curve: A row per prefix of the ranking: its `size`, its `share` of all components, its `faithfulness` and the
+            interval `low`, `high`. All sizes if there are at most 25 components, otherwise about 25 sizes, evenly
+            spaced on a log scale.
+        cpr: The area under the curve over `share`, by the trapezoid rule; higher is better (Mueller et al. 2025, "MIB:
+            A Mechanistic Interpretability Benchmark", which uses nine fixed shares of edges).
+        cmd: The area under |1 - faithfulness| over `share`; lower is better.
+        n_search: The number of pairs that were searched, without those left out.
+        n_held_out: The number of held-out pairs, without those left out.
+        near_zero_gap: The numbers of searched and of held-out pairs that were left out because ablating all components
+            changes their objective by less than `effects.MIN_GAP`.
+        seed: Seed of the split, the random sets and the bootstrap.
+        model: The model, or None; neither compared nor saved.
+        measure: The objective, or None; neither compared nor saved.
     """
 
     model_name: str
@@ -154,7 +155,7 @@ class Circuit:
         return component in self.components
 
     def __str__(self) -> str:
-        """In a sentence: how large, how faithful, and next to what."""
+        """One sentence: the circuit's size, members and faithfulness, and that of random circuits."""
         return (
             f"{len(self)} of {len(self.scores)} components of {self.model_name} ({', '.join(map(str, self.components))}"
             f"; {self.direction}, {self.ablation}): faithfulness {self.faithfulness:.2f} [{self.interval[0]:.2f}, "
@@ -171,31 +172,32 @@ class Circuit:
         objective: Objective | None = None,
         reference: Sequence[Swappable] | None = None,
     ) -> pd.DataFrame:
-        """Run the circuit on pairs, with everything outside it ablated.
+        """The objective and faithfulness of the circuit on pairs, with all components outside it ablated.
 
         Args:
             pairs: One pair, or several of any length.
-            objective: What is read from a run; by default what the circuit was found with.
-            reference: The statements that a "mean" ablation is taken over; by default `pairs`.
+            objective: The objective; by default the one the circuit was found with.
+            reference: The pairs whose two statements "mean" averages over; by default `pairs`.
 
         Returns:
-            A row per pair: the objective of the base run as it is (`full`), with all but the circuit ablated
-            (`circuit`) and with everything ablated (`ablated`), and the `faithfulness` from them; NaN for a pair that
-            has no gap to be a share of.
+            A row per pair: the objective of the base run with nothing ablated (`full`), with all components outside the
+            circuit ablated (`circuit`) and with all components ablated (`ablated`), and the `faithfulness`, which is
+            NaN for a pair with `full` and `ablated` less than `effects.MIN_GAP` apart.
 
         Raises:
-            PatchingError: without a model, or its objective, or with a model of another shape, and for no pairs.
+            PatchingError: if the circuit has no model or no objective, for a model of another shape, and for an empty
+                list of pairs.
             StatementError, InputError: for a statement that cannot be run.
         """
         chosen = chosen_pairs(pairs)
         if not chosen:
             raise PatchingError("There are no pairs to run the circuit on; give at least one.")
         if self.model is None:
-            raise PatchingError("This circuit has no model to run; give one to Circuit.load(path, model).")
+            raise PatchingError("This circuit has no model to run; pass one to Circuit.load(path, model).")
         _check_shape(self, self.model)
         measure = objective or self.measure
         if measure is None:
-            raise PatchingError(f"The objective {self.objective!r} was not saved with the circuit; give it to run.")
+            raise PatchingError(f"The objective {self.objective!r} was not saved with the circuit; pass it to run.")
         ready = ablatable(
             self.model,
             chosen,
@@ -217,7 +219,7 @@ class Circuit:
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write the circuit and its numbers, without the model, as JSON; a file of that name is replaced as a whole.
+        """Write the circuit and its numbers, without the model, as JSON; an existing file is replaced.
 
         Raises:
             PatchingError: if the file cannot be written.
@@ -231,7 +233,9 @@ class Circuit:
         content["scores"] = {str(component): score for component, score in self.scores.items()}
         content |= {table: getattr(self, table).to_dict("list") for table in _TABLES}
         if not path.name:
-            raise PatchingError(f"{str(path)!r} is no file to write a circuit to; name one, like 'circuit.json'.")
+            raise PatchingError(
+                f"{str(path)!r} has no file to write the circuit to; give a file name, such as 'circuit.json'."
+            )
         try:
             with whole_file(path) as part:
                 part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -245,11 +249,11 @@ class Circuit:
 
         Args:
             path: The file.
-            model: The model it is a circuit of, to run it.
+            model: The model that the circuit was found in; needed only to run it.
 
         Raises:
-            PatchingError: if the file cannot be read, is not a circuit or has a newer format, or the model has another
-                shape.
+            PatchingError: if the file cannot be read, is not a circuit or has a newer format, or if the model has a
+                different number of layers or heads.
         """
         try:
             content = _UNVERSIONED | json.loads(read_bytes(path).decode())
@@ -281,10 +285,10 @@ class Circuit:
         return view("circuit_summary")(self)
 
     def draw(self, ax: "Axes | None" = None) -> "Figure":
-        """The circuit among all components, layer by layer (see `views.circuit_graph`).
+        """A figure of the circuit among all components, layer by layer (see `views.circuit_graph`).
 
         Args:
-            ax: Where to draw; a new figure if there is none.
+            ax: The axes to draw on; by default those of a new figure.
         """
         return view("circuit_graph")(self, axes=ax)
 
@@ -305,57 +309,57 @@ def find_circuit(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Circuit:
-    """Search the components that alone keep what the model does with the pairs, and prove it on held-out pairs.
+    """A circuit found by searching on part of the pairs and evaluated on held-out pairs.
 
-    The base run is run with every component outside the circuit ablated. For the circuit that processes the negation,
-    choose direction="denoising": the counterfactual is run, and all other components are ablated, for example by the
-    activations of the original. Components are ranked by what each causes alone, largest first, whichever way it
-    pushes. A prefix of the ranking that is faithful enough is pruned of the members that cost the least, as long as the
-    rest reaches the threshold. No effort proves that a circuit is the smallest one: the result's `untried` says what
-    was not evaluated.
+    The circuit preserves the behaviour of the base run when all components outside it are ablated. For the circuit that
+    processes the negation, choose direction="denoising": the counterfactual is the base, and all other components are
+    ablated, for example with the activations of the original. Components are ranked by the absolute effect of ablating
+    each one alone. A prefix of the ranking that is faithful enough is pruned: the members with the smallest effect are
+    removed as long as the rest reaches the threshold. No effort guarantees the smallest circuit; the result's `untried`
+    lists what was not evaluated.
 
-    Only heads and MLPs are ablated. The embeddings stay the base's, which every residual stream carries on, and with
-    "swap" so does everything at tokens without a partner in the source: in a pair of different lengths, the cue itself.
-    Give pairs whose original is their length-matched control to leave nothing out.
+    Only heads and MLPs are ablated. The embeddings keep their base values. With "swap", so do all activations at
+    unaligned tokens, for example at the cue in a pair of different lengths. To avoid this, use pairs made by
+    `from_control`, in which both statements have the same length.
 
     Args:
         model: The model.
         pairs: Pairs of any length.
-        ranking: "exact" patches each component; "attribution" and "integrated_gradients" estimate its swap from
-            gradients, whatever the ablation.
-        ablation: What components outside the circuit become: "swap" the source's activation at aligned tokens, "mean"
-            the mean over the tokens of that role in the pairs searched on, "zero" zeros.
+        ranking: "exact" ablates each component; "attribution" and "integrated_gradients" estimate the effect of
+            swapping it from gradients, for every kind of ablation.
+        ablation: The activations of components outside the circuit: "swap" the source's at aligned tokens, "mean" the
+            mean over the tokens of the same role in the searched pairs, "zero" zeros.
         direction: Which run is the base (see `patch_sweep`).
-        objective: What is read from a run; by default `default_objective(model)`.
-        threshold: The faithfulness the search asks for, above 0, at most 1.
+        objective: The objective; by default `default_objective(model)`.
+        threshold: The faithfulness that the search has to reach, above 0 and at most 1.
         effort: "fast" bisects the length of the prefix and how many members can be removed at once, in at most three
-            evaluations per component. Faithfulness need not grow with the length, so bisection finds a prefix that
-            reaches the threshold, and not always the shortest. "thorough" evaluates every length up to 25 and about 25
-            lengths of more components, prunes that prefix and the one of twice its length in small steps, and keeps
-            the smaller circuit.
-        held_out: The share of the pairs that the search does not see.
-        mlps: Whether MLPs count as components; without, they are never ablated.
-        seed: Of the split of the pairs, the random circuits and subsets, and the bootstrap.
+            evaluations per component. Faithfulness need not grow with the length, so the prefix that bisection finds
+            is not always the shortest one. "thorough" evaluates about 25 lengths (all, for up to 25 components), prunes
+            the shortest sufficient prefix and the prefix of twice its length in small steps, and keeps the smaller
+            circuit.
+        held_out: The fraction of the pairs to hold out from the search.
+        mlps: Whether MLPs are components; if not, they are never ablated.
+        seed: Seed of the split of the pairs, the random circuits and subsets, and the bootstrap.
         progress: Called with one step for the whole search, and its progress in percent.
 
     Raises:
-        TooFewPairsError: for too few pairs, or too few that ablating everything moves.
-        PatchingError: for a threshold, share or seed that does not exist, and for an objective that the model or a pair
-            does not have.
+        TooFewPairsError: for too few pairs, or too few with an objective that ablating all components changes.
+        PatchingError: for an invalid threshold, `held_out` or seed, and for an objective that the model or a pair does
+            not have.
         StatementError, InputError: for a statement that cannot be run.
     """
     if seed < 0:
-        raise PatchingError(f"A seed is 0 or more, not {seed}.")
+        raise PatchingError(f"seed must be at least 0, got {seed}.")
     if not 0 < threshold <= 1:
-        raise PatchingError(f"The faithfulness to reach is above 0 and at most 1, not {threshold}.")
+        raise PatchingError(f"threshold must be above 0 and at most 1, got {threshold}.")
     pairs = chosen_pairs(pairs)
     seen, unseen = _split(pairs, held_out, seed)
     components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
     measure = objective or default_objective(model)
     names = run_names(pairs, direction)
 
-    def ready(chosen: Sequence[Swappable], what: str) -> AblatablePairs:
-        some = ablatable(
+    def prepare(chosen: Sequence[Swappable], what: str) -> AblatablePairs:
+        prepared = ablatable(
             model,
             chosen,
             components,
@@ -364,10 +368,10 @@ def find_circuit(
             objective=measure,
             reference=seen,
         )
-        _check_gaps(some, what)
-        return some
+        _check_gaps(prepared, what)
+        return prepared
 
-    searched = ready(seen, "searched on")
+    searched = prepare(seen, "to search")
     tick = None if progress is None else partial(_report, progress)
     ranking_tick, search_tick, proof_tick = (
         portion(tick, start, stop, _PROGRESS[-1]) for start, stop in pairwise(_PROGRESS)
@@ -382,8 +386,8 @@ def find_circuit(
     members, untried = search(searched, list(scores), threshold, effort, search_tick)
     near_zero = len(searched.near_zero_gap)
     search_faithfulness = float(faithfulness(searched, [frozenset(members)])[0])
-    del searched  # its activations make room for those of the other half
-    held = ready(unseen, "held out")
+    del searched  # frees memory for the activations of the held-out pairs
+    held = prepare(unseen, "held out")
     proven = prove(held, members, list(scores), seed, proof_tick)
     return Circuit(
         model_name=model.cfg.model_name,
@@ -410,17 +414,17 @@ def find_circuit(
 
 
 def _unrecorded_runs(direction: str) -> dict[str, str]:
-    """The names of both runs for a file that records only the direction."""
+    """The names of both runs, for a file that records only the direction."""
     affirmative, counterfactual = "control or original", "counterfactual"
     base, source = (affirmative, counterfactual) if direction == "noising" else (counterfactual, affirmative)
     return {"base_run": base, "source_run": source}
 
 
 def _split(pairs: Sequence[Swappable], held_out: float, seed: int) -> tuple[list[Swappable], list[Swappable]]:
-    """The pairs to search on and those held out, each in their order."""
+    """The pairs to search and those to hold out, each in their original order."""
     if not 0 < held_out < 1:
-        raise PatchingError(f"The share of pairs to hold out is between 0 and 1, not {held_out}.")
-    # Pairs of the same statements, whatever their target, are the same runs: one side has all of them.
+        raise PatchingError(f"held_out must be between 0 and 1 (both excluded), got {held_out}.")
+    # Pairs of the same statements are the same runs, whatever their target, so they stay in the same part.
     groups: dict[tuple[str, str], list[int]] = {}
     for index, pair in enumerate(pairs):
         groups.setdefault((pair.original, pair.counterfactual), []).append(index)
@@ -432,8 +436,8 @@ def _split(pairs: Sequence[Swappable], held_out: float, seed: int) -> tuple[list
             chosen.update(group)
     if min(len(chosen), len(pairs) - len(chosen)) < 2:
         raise TooFewPairsError(
-            f"Of {len(pairs)} pairs ({len(groups)} different ones), {len(chosen)} held out and "
-            f"{len(pairs) - len(chosen)} searched on are too few; give pairs enough for two and more on either side."
+            f"{len(pairs)} pairs ({len(groups)} different ones) are too few: {len(chosen)} to hold out and "
+            f"{len(pairs) - len(chosen)} to search, but each part needs at least 2. Give more pairs."
         )
     return (
         [pair for index, pair in enumerate(pairs) if index not in chosen],
@@ -442,18 +446,18 @@ def _split(pairs: Sequence[Swappable], held_out: float, seed: int) -> tuple[list
 
 
 def _check_gaps(pairs: AblatablePairs, what: str) -> None:
-    """Refuse pairs of which fewer than two have a swing: between all and nothing, and between the unpatched runs."""
+    """Raise an error if fewer than two pairs have a gap, for full ablation or between the unpatched runs."""
     gaps = {
         "when every component is ablated": pairs.full - pairs.ablated,
         "between the unpatched statements": pairs.full - pairs.source,
     }
     for where, gap in gaps.items():
-        n_moved = int((np.abs(gap) >= MIN_GAP).sum())
-        if n_moved < 2:
+        n_changed = int((np.abs(gap) >= MIN_GAP).sum())
+        if n_changed < 2:
             raise TooFewPairsError(
-                f"Of the {len(gap)} pairs {what}, {len(gap) - n_moved} have an objective that moves by less than "
-                f"{MIN_GAP:g} {where}; faithfulness is a share of that, so give two pairs and more that the model "
-                "tells apart, or another objective."
+                f"Of the {len(gap)} pairs {what}, {len(gap) - n_changed} have an objective that changes by less than "
+                f"{MIN_GAP:g} {where}. Faithfulness is relative to this change, so at least 2 pairs must change by "
+                "more; give other pairs, or another objective."
             )
 
 
@@ -464,43 +468,43 @@ def _report(progress: Progress, done: int, total: int) -> None:
 
 
 def _check_content(circuit: Circuit) -> None:
-    """Refuse what no search returns.
+    """Check that a loaded circuit could have been returned by a search.
 
     Raises:
-        ValueError: that says what it is.
+        ValueError: with the reason if it could not.
     """
     named = {"direction": DIRECTIONS, "ablation": ABLATIONS, "ranking": RANKINGS, "effort": EFFORTS}
     for name, known in named.items():
         if getattr(circuit, name) not in known:
-            raise ValueError(f"{name} {getattr(circuit, name)!r} is none of {', '.join(known)}")
+            raise ValueError(f"{name} {getattr(circuit, name)!r} is not one of {', '.join(known)}")
     if not circuit.components or len(set(circuit.components)) < len(circuit.components):
-        raise ValueError("its components are none, or not all different")
+        raise ValueError("its components are missing or repeated")
     if unscored := set(circuit.components) - set(circuit.scores):
-        raise ValueError(f"it has no score of {', '.join(map(str, sorted(unscored)))}")
+        raise ValueError(f"it has no score for {', '.join(map(str, sorted(unscored)))}")
     layers, heads = _shape(circuit)
-    of_a_layer = heads + any(component.head is None for component in circuit.scores)
-    # All are scored; a layer out of range would be drawn with all those before it.
+    per_layer = heads + any(component.head is None for component in circuit.scores)
+    # Every component must have a score, or a damaged layer number could make the model appear arbitrarily large.
     least = min(min(component.layer, component.head or 0) for component in circuit.scores)
-    if least < 0 or len(circuit.scores) != layers * of_a_layer:
-        raise ValueError(f"its scores are not of every component of {layers} layers of {heads} heads")
+    if least < 0 or len(circuit.scores) != layers * per_layer:
+        raise ValueError(f"it does not have scores for all components of {layers} layers with {heads} heads")
     texts = (circuit.model_name, circuit.objective, circuit.untried, circuit.base_run, circuit.source_run)
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("its model, objective, runs and what was not tried must be text")
+        raise ValueError("its model_name, objective, base_run, source_run and untried must be text")
     numbers = [*circuit.scores.values(), *circuit.interval, *circuit.near_zero_gap, circuit.threshold, circuit.cpr]
     numbers += [circuit.search_faithfulness, circuit.faithfulness, circuit.random_faithfulness, circuit.random_best]
     numbers += [circuit.cmd, circuit.n_search, circuit.n_held_out, circuit.seed]
     if not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError("not all of its scores and measures are numbers")
+        raise ValueError("its scores and statistics must be numbers")
     if (len(circuit.interval), len(circuit.near_zero_gap)) != (2, 2):
-        raise ValueError("its interval and the pairs without a gap are not two numbers each")
+        raise ValueError("its interval and near_zero_gap must have two numbers each")
     for name, columns in _TABLES.items():
         table = getattr(circuit, name)
         if not len(table) or not all(column in table and is_numeric_dtype(table[column]) for column in columns):
-            raise ValueError(f"its {name} is no table with numbers for {', '.join(columns)}")
+            raise ValueError(f"its {name} is not a table with numbers for {', '.join(columns)}")
 
 
 def _check_shape(circuit: Circuit, model: HookedEncoder) -> None:
-    """Refuse a model whose components are others than the circuit's."""
+    """Raise an error if the model has a different number of layers or heads than the circuit's."""
     layers, heads = _shape(circuit)
     if (layers, heads) != (model.cfg.n_layers, model.cfg.n_heads):
         raise PatchingError(
@@ -510,6 +514,6 @@ def _check_shape(circuit: Circuit, model: HookedEncoder) -> None:
 
 
 def _shape(circuit: Circuit) -> tuple[int, int]:
-    """Layers, and heads in a layer, of the model that its scores are of."""
+    """The number of layers, and of heads per layer, of the model that the circuit was found in."""
     heads = [component.head for component in circuit.scores if component.head is not None]
     return 1 + max(component.layer for component in circuit.scores), 1 + max(heads, default=-1)

@@ -1,4 +1,4 @@
-"""What a model still does when only some of its heads and MLPs do their work: many such sets on many pairs at once."""
+"""The objective of pairs with all components outside a set ablated, for many sets and pairs at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from negprobe.patching.sites import SITES
 from negprobe.statements import Swappable
 
 Ablation = Literal["swap", "mean", "zero"]
-"""What a component outside a circuit writes: what it writes in the pair's other run, at aligned tokens; the mean over
-the tokens of that role; nothing."""
+"""The output of a component outside a circuit. swap: its output in the source run, at aligned tokens; mean: its mean
+output over the tokens of the same role; zero: zeros."""
 
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 _SITES = ("z", "mlp_out")
 
-# Floats of activations that stay from one call to the next, and how many times `d_model` a token and layer has.
+# Limit on the floats of activations kept between calls, and the floats per token and layer, in multiples of d_model.
 _KEPT_BUDGET = 2**28
 _KEPT_WIDTHS = 12
 
@@ -41,11 +41,11 @@ _KEPT_WIDTHS = 12
 @total_ordering
 @dataclass(frozen=True)
 class Component:
-    """A head (its z) or an MLP (its mlp_out); in order of layers, the heads of a layer before its MLP.
+    """A head (its z) or an MLP (its mlp_out); ordered by layer, with the heads of a layer before its MLP.
 
     Attributes:
-        layer: Its layer.
-        head: Its number in the layer; None for the MLP.
+        layer: The layer.
+        head: The head in this layer; None for the MLP.
     """
 
     layer: int
@@ -60,10 +60,10 @@ class Component:
 
     @classmethod
     def named(cls, name: str) -> "Component":
-        """The component of a short name.
+        """The component with this short name.
 
         Raises:
-            ValueError: if it is not the name of one.
+            ValueError: if `name` is not the short name of a component.
         """
         if name.startswith("mlp "):
             return cls(int(name.removeprefix("mlp ")), None)
@@ -75,20 +75,19 @@ ComponentSet = frozenset[Component]
 
 
 def all_components(n_layers: int, n_heads: int, mlps: bool) -> tuple[Component, ...]:
-    """Every head and, if asked for, every MLP, in order."""
+    """All heads and, if `mlps`, all MLPs, in order."""
     parts: list[int | None] = [*range(n_heads), *([None] if mlps else [])]
     return tuple(Component(layer, head) for layer in range(n_layers) for head in parts)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs of like length: where they are among all, their base run, what ablated components become, and the objective
-    of their source run."""
+    """Pairs of similar length: indices, base run, new activations of ablated components, readout, source objectives."""
 
     indices: list[int]
     base: BaseRun
     new: dict[str, Replacement]
-    read: Readout
+    readout: Readout
     source: Float[Tensor, " pair"]
 
 
@@ -98,11 +97,11 @@ class AblatablePairs:
 
     Attributes:
         model: The model.
-        components: What can be in a set; everything else is never ablated.
-        batches: The pairs' runs, with all their activations: kept where they fit, else made again at each call.
-        full: The objective of each base run as it is.
-        ablated: The objective with every component ablated.
-        source: The objective of each source run as it is.
+        components: The components that can be in a set; nothing else is ever ablated.
+        batches: Functions that return the pairs' runs and activations, from memory or by running the pairs again.
+        full: The objective of each unpatched base run.
+        ablated: The objective of each base run with all components ablated.
+        source: The objective of each unpatched source run.
     """
 
     model: HookedEncoder
@@ -114,7 +113,7 @@ class AblatablePairs:
 
     @property
     def near_zero_gap(self) -> list[int]:
-        """The pairs that all components together move by less than `MIN_GAP`, or not to a number."""
+        """The pairs whose objective changes by less than `MIN_GAP`, or becomes NaN, when all components are ablated."""
         return np.flatnonzero(~(np.abs(self.full - self.ablated) >= MIN_GAP)).tolist()
 
 
@@ -129,18 +128,18 @@ def ablatable(
     objective: Objective,
     reference: Sequence[Swappable],
 ) -> AblatablePairs:
-    """Run pairs, and keep what all their ablations need: some twelve vectors of `d_model` a token and layer.
+    """The pairs with the activations that their ablations need: about 12 × `d_model` floats per token and layer.
 
-    What does not fit in 1 GiB (in float32) is not kept: those pairs are run again whenever sets of them are.
+    Up to 1 GiB (in float32) is kept in memory; pairs beyond that are run again for each call of `set_objectives`.
 
     Args:
         model: The model.
         pairs: The pairs.
-        components: What can be ablated.
-        direction: Whose run is the base.
-        ablation: What ablated components become.
-        objective: What is read from a run.
-        reference: The statements "mean" is taken over.
+        components: The components that can be ablated.
+        direction: Which run is the base, as in `patch_sweep`.
+        ablation: The kind of ablation.
+        objective: The objective.
+        reference: The pairs whose two statements "mean" averages over.
 
     Raises:
         PatchingError: for an objective that the model or a pair does not have.
@@ -151,13 +150,13 @@ def ablatable(
     outside = _outside(model, components, [frozenset(components), frozenset()])
     batches: list[Callable[[], _Batch]] = []
     full, ablated, source = (np.full(len(pairs), np.nan) for _ in range(3))
-    left = _KEPT_BUDGET
+    budget = _KEPT_BUDGET
     for indices in pair_batches(model, pairs, _KEPT_WIDTHS):
         batch = prepare(indices)
         full[indices], ablated[indices] = _objectives(model, batch, outside).cpu().double().numpy()
         source[indices] = batch.source.cpu().double().numpy()
-        left -= batch.base.run.tokens.numel() * model.cfg.n_layers * model.cfg.d_model * _KEPT_WIDTHS
-        batches.append(partial(_itself, batch) if left >= 0 else partial(prepare, indices))
+        budget -= batch.base.run.tokens.numel() * model.cfg.n_layers * model.cfg.d_model * _KEPT_WIDTHS
+        batches.append(partial(_itself, batch) if budget >= 0 else partial(prepare, indices))
     return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
 
 
@@ -176,37 +175,37 @@ def _prepared(
     objective: Objective,
     means: Mapping[str, RoleMeans],
 ) -> _Batch:
-    """Some of the pairs, run."""
+    """The batch of the pairs at `indices`."""
     runs = pair_runs(model, [pairs[index] for index in indices], direction)
-    base, there = base_runs(model, runs.base, runs.source)
+    base, source_run = base_runs(model, runs.base, runs.source)
     new = {
         site: replacement(
             model,
             runs,
             base_activations(model, base, SITES[site]),
-            there,
+            source_run,
             SITES[site],
             ablation,
             means=means.get(site),
         )
         for site in _SITES
     }
-    every = torch.arange(len(indices), device=model.device)
-    source = readout_for(objective, model, runs, runs.source)(there.resid[-1], every)
+    all_pairs = torch.arange(len(indices), device=model.device)
+    source = readout_for(objective, model, runs, runs.source)(source_run.resid[-1], all_pairs)
     return _Batch(indices, base, new, readout_for(objective, model, runs, runs.base), source)
 
 
 def set_objectives(
     pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick | None = None
 ) -> Float[np.ndarray, "pair set"]:
-    """The objective of each pair's base run with every component outside a set ablated, for every set."""
+    """The objective of each pair's base run with all components outside a set ablated, for each set."""
     known = {frozenset(pairs.components): pairs.full, frozenset[Component](): pairs.ablated}
     new = [members for members in dict.fromkeys(sets) if members not in known]
     values = np.full((len(new), len(pairs.full)), np.nan)
     outside = _outside(pairs.model, pairs.components, new)
     done = 0
-    for made in pairs.batches:
-        batch = made()
+    for make_batch in pairs.batches:
+        batch = make_batch()
         values[:, batch.indices] = _objectives(pairs.model, batch, outside).cpu().double().numpy()
         done += len(new) * len(batch.indices)
         if tick is not None:
@@ -216,12 +215,12 @@ def set_objectives(
 
 
 def set_results(pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick | None = None) -> xr.Dataset:
-    """`set_objectives` as results whose effect is the faithfulness of a set.
+    """`set_objectives` as a dataset; its `effect` is the faithfulness of each set.
 
     Returns:
-        A dataset with `patched` `[pair set]`, and as `base` `[pair]` the objective with every component ablated, as
-        `source` that of the whole model: `effects.effect` is then `(m(C) - m(∅)) / (m(N) - m(∅))`, `mean_effect` the
-        ratio of means, and `averages` its bootstrap interval.
+        A dataset with `patched` `[pair set]`, `base` `[pair]` (all components ablated) and `source` `[pair]` (nothing
+        ablated). `effects.effect` is then `(m(C) - m(∅)) / (m(N) - m(∅))`, `mean_effect` the ratio of means, and
+        `averages` adds its bootstrap interval.
     """
     values = set_objectives(pairs, sets, tick)
     return xr.Dataset(
@@ -247,15 +246,15 @@ def _objectives(
     model: HookedEncoder, batch: _Batch, outside: Bool[Tensor, "set layer part"]
 ) -> Float[Tensor, "set pair"]:
     n_sets, (n_pairs, n_pos) = len(outside), batch.base.run.tokens.shape
-    # Runs resume at the first layer that any of their chunk changes, so those that start late go together.
+    # A chunk resumes at its first changed layer, so runs with the same first changed layer are put together.
     touched = outside.any(dim=2)
     first = torch.where(touched.any(dim=1), touched.long().argmax(dim=1), model.cfg.n_layers)
     number = first.argsort(stable=True).repeat_interleave(n_pairs)
     pair = torch.arange(n_pairs, device=model.device).repeat(n_sets)
     values = torch.empty(n_sets, n_pairs, device=model.device, dtype=batch.base.resid[-1].dtype)
-    for some in chunks(model, len(pair), n_pos):
-        edits = _edits(batch, outside[number[some]], pair[some])
-        values[number[some], pair[some]] = run_edited(model, batch.base, pair[some], edits, batch.read)
+    for chunk in chunks(model, len(pair), n_pos):
+        edits = _edits(batch, outside[number[chunk]], pair[chunk])
+        values[number[chunk], pair[chunk]] = run_edited(model, batch.base, pair[chunk], edits, batch.readout)
     return values
 
 

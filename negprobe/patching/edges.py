@@ -1,7 +1,7 @@
-"""Edge attribution: what every component of the encoder tells every later one, estimated from one gradient.
+"""Edge attribution: direct effects between all pairs of components, estimated from one gradient.
 
-Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks whose residual
-stream passes through a LayerNorm after every addition.
+Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with a
+LayerNorm after each addition to the residual stream.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,16 +31,16 @@ from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
 
 LayerNorms = Literal["differentiated", "frozen"]
-"""How a change passes a LayerNorm: to first order, or as if the deviation it divides by stayed the base run's."""
+"""The derivative of a LayerNorm: in full, or with its standard deviation held at the base run's."""
 
-# Base, source and gradients of what components read and write.
+# Floats per token and layer for the inputs and outputs of components, and their gradients, in multiples of d_model.
 _WIDTHS = 30
 
-# Floats of the changes of all components that are carried through the model together.
+# Limit on the floats of the components' changes that are propagated together.
 _CARRIED_BUDGET = 2**26
 
 _Activations = Mapping[tuple[str, int], Tensor]
-"""By site and layer."""
+"""Activations by site and layer."""
 
 
 @checked
@@ -53,60 +53,61 @@ def attribute_edges(
     layer_norm: LayerNorms = "differentiated",
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Estimate what patching the direct path between every two components would do.
+    """Estimated objectives of patching the direct path between each two components.
 
     Components are the embeddings ("embed"), the heads ("2.1"), the MLPs ("mlp 2") and the last hidden states
-    ("output"). An edge goes from a component u to what a later component v reads, for a head each of its queries, keys
-    and values by itself ("2.1 q"). Its estimate is the first-order change of the objective m,
+    ("output"). An edge goes from a component u to an input of a later component v; a head has three inputs, its
+    queries, keys and values ("2.1 q"). Its estimate is the first-order change of the objective m,
 
         patched ≈ m(base) + Σ_tokens ∂m/∂(input of v) · J_uv (u(source) - u(base)),
 
-    with the gradient at the base run, the change at aligned tokens, and J_uv the way along the residual stream alone,
-    from LayerNorm to LayerNorm, past all heads and MLPs between. At each LayerNorm of an input y with deviation σ,
+    with the gradient at the base run and the change at aligned tokens. J_uv is the Jacobian of the residual stream
+    between u and v, with the outputs of all heads and MLPs between them held fixed: a product of the Jacobians of the
+    LayerNorms. For a LayerNorm with input y of standard deviation σ,
 
         J Δ = γ/σ (Δ - mean(Δ) - ŷ mean(ŷ Δ)),    ŷ = (y - mean(y)) / σ;
 
-    "frozen" leaves out the last term, that is the change of σ.
+    "frozen" omits the last term, which is the change of σ.
 
-    With "differentiated" LayerNorms an edge is the derivative of the exact path with `mlps="frozen"` (`path_patch`),
-    and the edges from a component add up to its own attribution (`attribute`: `z` by head, `mlp_out`, `full_embed`).
+    With "differentiated", an edge is the derivative of the exact path with `mlps="frozen"` (`path_patch`), and the
+    edges from a component add up to its attribution (`attribute` at `z` by head, `mlp_out` or `full_embed`).
 
     Args:
-        model: The model, without hooks of your own.
+        model: The model, without hooks.
         pairs: One pair, or several of any length.
-        direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
-        objective: What is read from a run, differentiable; by default `default_objective(model)`.
+        direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
+        objective: A differentiable objective; by default `default_objective(model)`.
         layer_norm: "differentiated" or "frozen".
         progress: Called after each batch of pairs.
 
     Returns:
-        A dataset with `patched` `[pair sender receiver]`, the estimated objective, NaN where there is no edge, and
+        A dataset with `patched` `[pair sender receiver]`, the estimated objective (NaN where there is no edge), and
         `base` and `source` `[pair]`. `effects.effect` and `effects.mean_effect` normalise it.
 
     Raises:
-        PatchingError: for an objective that the model or a pair does not have, an objective without a
-            gradient, a model with hooks or without post-LayerNorm blocks, or no pairs at all.
+        PatchingError: for an objective that the model or a pair does not have or that is not differentiable, for
+            `kl_divergence`, for a model with hooks or without post-LayerNorm blocks, and for an empty list of pairs.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
     if has_hooks(model):
         raise PatchingError(
-            "The model has hooks, which an edge would pass by; remove them (model.reset_hooks()) first."
+            "The model has hooks, which edge attribution would bypass; remove them first with model.reset_hooks()."
         )
     if model.architecture.norms != "post":
         raise PatchingError(
-            "Edges are followed from LayerNorm to LayerNorm of post-LayerNorm blocks, but this model's have "
+            "attribute_edges supports only models with post-LayerNorm blocks, but this model has "
             f"norms={model.architecture.norms!r}; use path_patch or attribute."
         )
     objective = objective or default_objective(model)
     if objective is kl_divergence:
-        raise PatchingError(FLAT_AT_THE_BASE + " Take another objective.")
+        raise PatchingError(FLAT_AT_THE_BASE + " Use another objective.")
     senders, receivers = edge_names(model)
     patched = np.full((len(chosen), len(senders), len(receivers)), np.nan)
     base, source = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
     done = 0
     for indices in pair_batches(model, chosen, _WIDTHS):
-        # A tensor made in inference mode could not take part in a gradient.
+        # A tensor made in inference mode cannot be used for gradients.
         with torch.inference_mode(False), torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
             values = _edge_batch(model, runs, objective, frozen=layer_norm == "frozen")
@@ -128,7 +129,7 @@ def attribute_edges(
 
 
 def edge_names(model: HookedEncoder) -> tuple[list[str], list[str]]:
-    """The senders and the receivers of a model's edges, each in the order in which they are computed."""
+    """The names of the senders and receivers of a model's edges, in the order of computation."""
     senders, receivers = ["embed"], []
     for layer in range(model.cfg.n_layers):
         heads = [f"{layer}.{head}" for head in range(model.cfg.n_heads)]
@@ -140,81 +141,85 @@ def edge_names(model: HookedEncoder) -> tuple[list[str], list[str]]:
 def _edge_batch(
     model: HookedEncoder, runs: PairRuns, objective: Objective, frozen: bool
 ) -> tuple[Float[Tensor, "pair sender receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """The estimated objective of every edge of a batch of pairs, and that of its unpatched base and source runs."""
+    """The estimated objective of all edges of a batch of pairs, and the objective of its unpatched runs."""
     layers = range(model.cfg.n_layers)
     written = [("full_embed", 0), *((site, layer) for site in ("z", "mlp_out") for layer in layers)]
     others = [(site, layer) for site in ("q", "k", "v", "mlp_pre", "resid_mid", "resid_post") for layer in layers]
     hooks = {
         at: SITES[at[0]].hook.format(layer=at[1]) for at in [*written, *others, ("normalized_resid_post", layers[-1])]
     }
-    every = torch.arange(len(runs.pairs), device=model.device)
-    final, there = cached(model, runs.source, [hooks[at] for at in written])
-    source_values = readout_for(objective, model, runs, runs.source)(final, every)
-    read = readout_for(objective, model, runs, runs.base)
-    base_values, here, gradient = differentiate(model, runs.base, list(hooks.values()), read, None)
+    all_pairs = torch.arange(len(runs.pairs), device=model.device)
+    final, source = cached(model, runs.source, [hooks[at] for at in written])
+    source_values = readout_for(objective, model, runs, runs.source)(final, all_pairs)
+    readout = readout_for(objective, model, runs, runs.base)
+    base_values, base, gradient = differentiate(model, runs.base, list(hooks.values()), readout, None)
     change = {}
     for at in written:
         site, hook = SITES[at[0]], hooks[at]
-        change[at] = aligned_only(onto_base(there[hook], runs.source_of, site) - here[hook], runs.aligned, site)
+        change[at] = aligned_only(onto_base(source[hook], runs.source_of, site) - base[hook], runs.aligned, site)
     n_senders, n_pos = len(edge_names(model)[0]), runs.aligned.shape[1]
-    moved = [
+    effects = [
         _edges(
             model,
-            {at: tensor[some] for at, tensor in change.items()},
-            {at: here[hook][some] for at, hook in hooks.items()},
-            {at: gradient[hook][some] for at, hook in hooks.items()},
+            {at: tensor[chunk] for at, tensor in change.items()},
+            {at: base[hook][chunk] for at, hook in hooks.items()},
+            {at: gradient[hook][chunk] for at, hook in hooks.items()},
             frozen,
         )
-        for some in every.split(max(1, _CARRIED_BUDGET // (n_senders * n_pos * model.cfg.d_model)))
+        for chunk in all_pairs.split(max(1, _CARRIED_BUDGET // (n_senders * n_pos * model.cfg.d_model)))
     ]
-    return rearrange(base_values, "pair -> pair 1 1") + torch.cat(moved), base_values, source_values
+    return rearrange(base_values, "pair -> pair 1 1") + torch.cat(effects), base_values, source_values
 
 
 def _edges(
-    model: HookedEncoder, change: _Activations, here: _Activations, gradient: _Activations, frozen: bool
+    model: HookedEncoder, change: _Activations, base: _Activations, gradient: _Activations, frozen: bool
 ) -> Float[Tensor, "pair sender receiver"]:
-    """The change of the objective along every edge, NaN where there is none.
+    """The estimated change of the objective along each edge; NaN where there is no edge.
 
     Args:
         model: The model.
-        change: What the embeddings, heads and MLPs write in the source minus what they write in the base.
-        here: The base's activations.
-        gradient: The objective's gradient by them.
-        frozen: Whether LayerNorms divide by the base's deviations.
+        change: The outputs of the embeddings, heads and MLPs in the source run minus those in the base run.
+        base: The activations of the base run.
+        gradient: The gradient of the objective for these activations.
+        frozen: Whether the standard deviations of LayerNorms are held at the base run's.
     """
     n_senders = len(edge_names(model)[0])
     columns: list[Float[Tensor, "pair sender receiver"]] = []
 
-    def read(carried: Float[Tensor, "pair pos sender d_model"], by: Float[Tensor, "pair pos receiver d_model"]) -> None:
-        moved = einsum(carried, by, "pair pos sender d_model, pair pos receiver d_model -> pair sender receiver")
-        # The components that come later send nothing.
-        columns.append(F.pad(moved, (0, 0, 0, n_senders - moved.shape[1]), value=torch.nan))
+    def add_edges(
+        carried: Float[Tensor, "pair pos sender d_model"], gradients: Float[Tensor, "pair pos receiver d_model"]
+    ) -> None:
+        effects = einsum(
+            carried, gradients, "pair pos sender d_model, pair pos receiver d_model -> pair sender receiver"
+        )
+        # Later components have no edge to these receivers.
+        columns.append(F.pad(effects, (0, 0, 0, n_senders - effects.shape[1]), value=torch.nan))
 
     carried = change["full_embed", 0][:, :, None]
     for layer in range(model.cfg.n_layers):
         block = cast(Block, model.blocks[layer])
         attn, mlp = block.attn, block.mlp
-        by_inputs = [
+        input_gradients = [
             einsum(gradient[site, layer], W, "pair pos head d_head, head d_model d_head -> pair pos head d_model")
             for site, W in (("q", attn.W_Q), ("k", attn.W_K), ("v", attn.W_V))
         ]
-        read(carried, rearrange(by_inputs, "input pair pos head d_model -> pair pos (head input) d_model"))
+        add_edges(carried, rearrange(input_gradients, "input pair pos head d_model -> pair pos (head input) d_model"))
         carried = torch.cat([carried, attn.result(change["z", layer])], dim=2)
-        carried = _past(block.ln1, here["resid_mid", layer], carried, frozen)
-        read(carried, (gradient["mlp_pre", layer] @ mlp.W_in.T)[:, :, None])
+        carried = _through_layer_norm(block.ln1, base["resid_mid", layer], carried, frozen)
+        add_edges(carried, (gradient["mlp_pre", layer] @ mlp.W_in.T)[:, :, None])
         carried = torch.cat([carried, change["mlp_out", layer][:, :, None]], dim=2)
-        carried = _past(block.ln2, here["resid_post", layer], carried, frozen)
-    read(carried, gradient["normalized_resid_post", model.cfg.n_layers - 1][:, :, None])
+        carried = _through_layer_norm(block.ln2, base["resid_post", layer], carried, frozen)
+    add_edges(carried, gradient["normalized_resid_post", model.cfg.n_layers - 1][:, :, None])
     return torch.cat(columns, dim=2)
 
 
-def _past(
+def _through_layer_norm(
     layer_norm: LayerNorm,
     y: Float[Tensor, "pair pos d_model"],
     change: Float[Tensor, "pair pos sender d_model"],
     frozen: bool,
 ) -> Float[Tensor, "pair pos sender d_model"]:
-    """What a LayerNorm at the input `y` makes of changes of it: `J Δ` of `attribute_edges`."""
+    """The first-order change of a LayerNorm's output for changes of its input `y`: `J Δ` in `attribute_edges`."""
     if frozen:
         return FrozenLayerNorm.at(layer_norm, y[:, :, None]).carried(change)
     return layer_norm.jacobian(y, change)

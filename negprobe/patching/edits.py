@@ -20,7 +20,7 @@ class Edit:
         layer: The layer; 0 for the embeddings.
         where: The entries: `[run pos]`, `[run pos head]` for a site with heads, `[run head query key]` for a map.
         values: The new values, with the shape of the site's activation; several runs may share a row.
-        of: The row of `values` that each run uses.
+        row_index: The row of `values` that each run uses.
         renormalize: Whether to scale the rows of a pattern to sum to 1 afterwards.
     """
 
@@ -28,7 +28,7 @@ class Edit:
     layer: int
     where: Bool[Tensor, "run ..."]
     values: Float[Tensor, "value ..."]
-    of: Int[Tensor, " run"]
+    row_index: Int[Tensor, " run"]
     renormalize: bool = False
 
     @property
@@ -50,7 +50,7 @@ def touched(edits: Sequence[Edit], like: Bool[Tensor, "run pos"]) -> Bool[Tensor
 def replaced(activation: Float[Tensor, "run ..."], edit: Edit) -> Float[Tensor, "run ..."]:
     """The whole activation after the edit."""
     where = edit.where if SITES[edit.site].is_map else edit.where[..., None]
-    return _renormalized(torch.where(where, edit.values[edit.of], activation), edit)
+    return _renormalized(torch.where(where, edit.values[edit.row_index], activation), edit)
 
 
 def replaced_queries(
@@ -59,7 +59,7 @@ def replaced_queries(
     """The rows of a map for the given queries, after the edit."""
     where, values = (
         torch.take_along_dim(whole, rearrange(queries, "run query -> run 1 query 1"), dim=2)
-        for whole in (edit.where, edit.values[edit.of])
+        for whole in (edit.where, edit.values[edit.row_index])
     )
     return _renormalized(torch.where(where, values, attention), edit)
 
@@ -73,7 +73,7 @@ def replaced_rows(
     if not len(index[0]):
         return rows
     row, *head = index
-    return rows.index_put(index, edit.values[(edit.of[run[row]], pos[row], *head)])
+    return rows.index_put(index, edit.values[(edit.row_index[run[row]], pos[row], *head)])
 
 
 def _renormalized(attention: Float[Tensor, "run ..."], edit: Edit) -> Float[Tensor, "run ..."]:

@@ -15,75 +15,74 @@ from negprobe.base.texts import quoted
 from negprobe.statistics.effects import MAX_RESAMPLES
 
 RUN_NAMES = ("base_run", "source_run")
-"""The coordinates that say which statement of each pair is patched, and which one the activations are from."""
+"""The coordinates that name which statement of each pair is in the base run and which in the source run."""
 
 # What scipy's and xarray's readers of NetCDF raise for a file that is damaged or of another kind.
 NOT_NETCDF = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, MemoryError)
 
 MIN_GAP = 1e-3
-"""A pair whose two runs differ by less than this in the objective has no swing to normalise by."""
+"""The smallest gap, the difference of a pair's two unpatched runs in the objective, that effects are divided by."""
 
 
 @checked
 def effect(results: xr.Dataset) -> xr.DataArray:
     """Each pair's effect, `(patched - base) / (source - base)`, in the dimensions of `patched`.
 
-    NaN where the pair has no such part, and for the pairs named in the attribute `near_zero_gap`, whose unpatched runs
-    differ by less than `MIN_GAP`.
+    NaN where the pair does not have the part, and for pairs with a gap (source - base) below `MIN_GAP`. The attribute
+    `near_zero_gap` lists these pairs.
 
     Raises:
-        PatchingError: for anything but the results of patches.
+        PatchingError: if `results` is not a result of patching.
     """
     _check(results)
     gap = results["source"] - results["base"]
     usable = abs(gap) >= MIN_GAP
     values = ((results["patched"] - results["base"]) / gap).where(usable)
-    return values.assign_attrs(results.attrs, near_zero_gap=_named(results, ~usable))
+    return values.assign_attrs(results.attrs, near_zero_gap=_pairs_where(results, ~usable))
 
 
 @checked
 def mean_effect(results: xr.Dataset) -> xr.DataArray:
-    """The effect over all pairs as a ratio of means: `mean(patched - base) / mean(source - base)`.
+    """The mean effect over all pairs as a ratio of means: `mean(patched - base) / mean(source - base)`.
 
-    Each cell uses the pairs that have that part. A pair whose swing goes down counts with both differences turned
-    round, so that swings do not cancel; a pair weighs as much as its swing, so that those with hardly any do not
-    dominate as they would in a mean of ratios. Pairs below `MIN_GAP` are left out all the same, and named in the
-    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell of none is NaN. The
-    coordinates `base_run` and `source_run` are single names here, "control or original" if pairs differ.
+    Both differences change sign for a pair with a negative gap (source - base), so that gaps of opposite sign do not
+    cancel. A ratio of means weights each pair by its gap; in a mean of ratios, pairs with a small gap would dominate.
+    Each cell uses the pairs that have that part. Pairs with a gap below `MIN_GAP` are left out and listed in the
+    attribute `near_zero_gap`. The coordinate `n_pairs` counts the pairs of each cell; a cell without pairs is NaN. The
+    coordinates `base_run` and `source_run` have one name for all pairs, "control or original" if pairs differ.
 
     Raises:
-        PatchingError: for anything but the results of patches.
+        PatchingError: if `results` is not a result of patching.
     """
     _check(results)
-    moved, swing = _moved_and_swing(results)
-    present = moved.notnull()
+    change, gap = _change_and_gap(results)
+    present = change.notnull()
     n_pairs = present.sum("pair")
-    values = moved.sum("pair") / swing.where(present).sum("pair")
+    values = change.sum("pair") / gap.where(present).sum("pair")
     runs = {name: one_name(results[name]) for name in RUN_NAMES if name in results.coords}
     named = values.where(n_pairs > 0).assign_coords({"n_pairs": n_pairs} | runs)
-    return named.assign_attrs(results.attrs, near_zero_gap=_named(results, ~(swing >= MIN_GAP)))
+    return named.assign_attrs(results.attrs, near_zero_gap=_pairs_where(results, ~(gap >= MIN_GAP)))
 
 
 @checked
 def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """`mean_effect` with its bootstrap interval, as a tidy table.
+    """`mean_effect` with its percentile bootstrap interval, as a tidy table.
 
-    Pairs are drawn with replacement, the same draws for every cell; the interval is that of the percentiles of the
-    ratio of means.
+    Pairs are resampled with replacement, and all cells use the same resamples.
 
     Args:
         results: A sweep's results.
-        n_resamples: Draws of as many pairs as there are.
-        confidence: Share of the draws inside the interval.
-        seed: Of the draws.
+        n_resamples: The number of resamples.
+        confidence: The confidence level of the interval, between 0 and 1.
+        seed: Seed of the resampling.
 
     Returns:
-        A row a cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`; the interval is NaN for a
-        cell of fewer than two pairs.
+        A row per cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`. The interval is NaN for
+        a cell with fewer than two pairs.
 
     Raises:
-        PatchingError: for anything but the results of patches of some pairs, a confidence that is no share, no
-            resamples or more than a million, or a seed below 0.
+        PatchingError: if `results` is not a result of patching or has no pairs, or for a confidence outside (0, 1),
+            fewer than one or more than a million resamples, or a negative seed.
     """
     if not 0 < confidence < 1 or not 1 <= n_resamples <= MAX_RESAMPLES or seed < 0:
         raise PatchingError(
@@ -92,15 +91,15 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
         )
     mean = mean_effect(results)
     if not results.sizes["pair"]:
-        raise PatchingError("The results are of no pairs, so there is nothing to average. Patch some pairs first.")
-    moved, swing = _moved_and_swing(results)
-    cells = moved.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
+        raise PatchingError("The results have no pairs, so there is nothing to average. Patch at least one pair first.")
+    change, gap = _change_and_gap(results)
+    cells = change.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
     present = ~np.isnan(cells)
     drawn = np.random.default_rng(seed).integers(len(cells), size=(n_resamples, len(cells)))
     # How often each pair was drawn: a resampled sum is a matrix product with the counts.
     counts = np.stack([np.bincount(draw, minlength=len(cells)) for draw in drawn]).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = (counts @ np.nan_to_num(cells)) / (counts @ (present * swing.values[:, None]))
+        ratios = (counts @ np.nan_to_num(cells)) / (counts @ (present * gap.values[:, None]))
     enough = present.sum(axis=0) > 1
     bounds = np.full((2, cells.shape[1]), np.nan)
     tail = (1 - confidence) / 2
@@ -113,14 +112,14 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
 
 @checked
 def save_results(results: xr.Dataset, path: str | Path) -> None:
-    """Write a sweep's results: as they are to `.nc` (NetCDF), or as a tidy table to `.parquet`.
+    """Write a sweep's results to `.nc` (NetCDF, everything) or `.parquet` (a tidy table).
 
     Raises:
-        PatchingError: for another kind of file, one that cannot be written, or anything but the results of runs.
+        PatchingError: for another file type, a file that cannot be written, or anything but a result of patching.
     """
     path = Path(path)
     if "patched" not in results:
-        raise PatchingError("Results to save are a dataset with `patched`; `averages` makes a table of the effects.")
+        raise PatchingError("The results have no variable `patched`; give the dataset that `patch_sweep` returns.")
     if path.suffix not in (".nc", ".parquet"):
         raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
     try:
@@ -137,10 +136,10 @@ def save_results(results: xr.Dataset, path: str | Path) -> None:
 def read_results(path: str | Path) -> xr.Dataset:
     """The results that `save_results` wrote to a `.nc` file, with their coordinates and attributes.
 
-    A `.parquet` file is a table without the cells that a pair lacks; read it with `pandas.read_parquet`.
+    A `.parquet` file holds a plain table; read it with `pandas.read_parquet`.
 
     Raises:
-        PatchingError: for another kind of file, one that cannot be read, or one that `save_results` did not write.
+        PatchingError: for another file type, or a file that cannot be read or was not written by `save_results`.
     """
     path = Path(path)
     if path.suffix != ".nc":
@@ -154,18 +153,20 @@ def read_results(path: str | Path) -> xr.Dataset:
     if "patched" not in results:
         raise _not_results(path, "it has no variable `patched`")
     if missing := [name for name in ("direction", "objective", "model") if name not in results.attrs]:
-        raise _not_results(path, f"it does not name its {', '.join(missing)}")
-    # NetCDF 3 holds integers of 32 bits.
+        raise _not_results(path, f"it is missing attributes {', '.join(missing)}")
+    # NetCDF 3 stores integers in 32 bits.
     narrow = {name: coord for name, coord in results.coords.items() if coord.dtype.kind == "i"}
     return results.assign_coords({name: coord.astype(np.int64) for name, coord in narrow.items()})
 
 
 def _not_results(path: Path, why: str) -> PatchingError:
-    return PatchingError(f"{path} is not a file that save_results wrote: {why[:300]}. Give another, or save it again.")
+    return PatchingError(
+        f"{path} is not a file that save_results wrote: {why[:300]}. Give another file, or save the results again."
+    )
 
 
 def tidy(results: xr.Dataset) -> pd.DataFrame:
-    """A sweep's results as a table: a row per pair, layer and part that the pair has."""
+    """A sweep's results as a tidy table: a row per pair, layer and part that the pair has."""
     table = results.to_dataframe().reset_index().dropna(subset=["patched"]).reset_index(drop=True)
     return table.assign(**results.attrs)
 
@@ -177,17 +178,17 @@ def _check(results: xr.Dataset) -> None:
         raise PatchingError(f"The results have no {lack}; give the dataset that `patch_sweep` returns.")
 
 
-def _moved_and_swing(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """How far each patch moves the objective towards the source, and each pair's whole swing, at least 0."""
+def _change_and_gap(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """How far each patch moves the objective towards the source, and the size of each pair's gap."""
     gap = results["source"] - results["base"]
-    moved = (results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)
-    return moved.where(abs(gap) >= MIN_GAP), abs(gap)
+    change = (results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)
+    return change.where(abs(gap) >= MIN_GAP), abs(gap)
 
 
 def one_name(names: ArrayLike) -> str:
-    """The name of a run over pairs: "control or original" where pairs differ."""
+    """The name of a run for all pairs: "control or original" if pairs differ."""
     return " or ".join(sorted(set(map(str, np.ravel(names)))))
 
 
-def _named(results: xr.Dataset, which: xr.DataArray) -> list[int]:
-    return results["pair"].values[which.values].tolist()
+def _pairs_where(results: xr.Dataset, mask: xr.DataArray) -> list[int]:
+    return results["pair"].values[mask.values].tolist()

@@ -1,10 +1,11 @@
-"""Exact patched runs: many at once, from the patched layer on, and only the rows that can differ and that are read.
+"""Exact patched runs: many runs per call, each computing only what the patch can change and the objective needs.
 
-A patch at one token leaves the other rows of that block's input as they were, so their queries, keys and values are the
-unpatched run's; a patch after the attention leaves every other row of the block's output as it was; and of the last
-block only the rows that the objective reads are computed. `run_hooked` is the plain way, with hooks and nothing saved.
-It is used whenever a part of the model is hooked (`layers.is_hooked`), so that the caller's hooks act in every run as
-they do in the model's own.
+Three savings make a patched run cheaper than a full forward pass. It resumes at the first patched layer. It computes
+only the rows (vectors of one run and token) that the patch can change: before the first attention after the patch,
+those are the patched tokens alone. In the last block, it computes only the rows that the objective reads.
+
+`run_hooked` is the simple version: hooks on the model and full forward passes. It is used whenever a part of the model
+has hooks (`layers.is_hooked`), so that the caller's hooks act in patched runs as in any other run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from negprobe.patching.objectives import Readout
 from negprobe.patching.runs import Run, cached
 from negprobe.patching.sites import SITES
 
-# What the runs of one call may take: floats of the MLP's hidden layer, near what the caches hold, and of patterns.
+# Limits on the floats of one call: in the MLP's hidden layer (about the size of a CPU's cache), and in the patterns.
 _HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
 _PATTERN_BUDGET = 2**27
 
@@ -39,11 +40,11 @@ class BaseRun:
 
     Attributes:
         run: The statements.
-        resid: Every block's input and, last, the last hidden states.
-        q: Queries of every layer.
-        k: Keys of every layer.
-        v: Values of every layer.
-        z: Head outputs of every layer.
+        resid: The input of each block, followed by the last hidden states.
+        q: The queries of each layer.
+        k: The keys of each layer.
+        v: The values of each layer.
+        z: The head outputs of each layer, before W_O.
     """
 
     run: Run
@@ -56,7 +57,7 @@ class BaseRun:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a residual stream that differ from the unpatched run's: one a run and position, sorted."""
+    """The rows of the residual stream that can differ from the unpatched run, sorted by run and position."""
 
     run: Int[Tensor, " row"]
     pos: Int[Tensor, " row"]
@@ -68,7 +69,7 @@ class _Rows:
         pair: Int[Tensor, " run"],
         values: Float[Tensor, "row *vector"],
     ) -> Float[Tensor, "run pos *vector"]:
-        """The whole activation: the unpatched run's with these rows' values."""
+        """The whole activation: the unpatched one, with `values` at these rows."""
         n_runs, n_pos = len(pair), unpatched.shape[1]
         if len(values) == n_runs * n_pos:
             return values.unflatten(0, (n_runs, n_pos))
@@ -77,14 +78,14 @@ class _Rows:
 
 @torch.no_grad()
 def base_run(model: HookedEncoder, run: Run) -> BaseRun:
-    """Run statements unpatched, and keep what patched runs resume from."""
+    """The unpatched activations of a run, from which patched runs resume."""
     layers = range(model.cfg.n_layers)
     if has_hooks(model):
         names = {kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in _KEPT}
-        x, cache = cached(model, run, [name for of_kind in names.values() for name in of_kind])
+        x, cache = cached(model, run, [name for names_of_kind in names.values() for name in names_of_kind])
         return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
     mask = key_mask(run.mask)
-    # As the model's own first block gets it, so that tokens it cannot read are refused.
+    # The model computes its own embeddings, so that it checks the tokens as in any other run.
     x = model(run.tokens, token_type_ids=run.token_types, one_zero_attention_mask=run.mask, stop_at_layer=0)
     kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
     for layer in layers:
@@ -93,23 +94,23 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         z = block.attn.mix(q, k, v, mask)
         for kind, activation in zip(_KEPT, (x, q, k, v, z), strict=True):
             kept[kind].append(activation)
-        # As rows, as patched runs have them, so that both are rounded alike.
+        # Patched runs compute rows, so the same shapes are used here to round in the same way.
         rows = block.after_attention(x.flatten(0, 1), block.attn.out(z.flatten(0, 1)))
         x = rows.unflatten(0, x.shape[:2])
     return BaseRun(run, *_with_final(kept, x))
 
 
-def base_runs(model: HookedEncoder, one: Run, other: Run) -> tuple[BaseRun, BaseRun]:
-    """Both sides of the same pairs unpatched, in one batch."""
-    n_pairs, n_pos = len(one.statements), max(one.tokens.shape[1], other.tokens.shape[1])
+def base_runs(model: HookedEncoder, first: Run, second: Run) -> tuple[BaseRun, BaseRun]:
+    """The unpatched activations of both sides of the same pairs, computed in one batch."""
+    n_pairs, n_pos = len(first.statements), max(first.tokens.shape[1], second.tokens.shape[1])
 
     def both(name: str, padding: int) -> Int[Tensor, "run pos"]:
-        rows = (getattr(side, name) for side in (one, other))
+        rows = (getattr(side, name) for side in (first, second))
         return torch.cat([F.pad(row, (0, n_pos - row.shape[1]), value=padding) for row in rows])
 
     tokens, mask, types = both("tokens", model.cfg.pad_token_id), both("mask", 0), both("token_types", 0)
-    together = base_run(model, Run((*one.statements, *other.statements), tokens, mask, types))
-    first, second = (
+    together = base_run(model, Run((*first.statements, *second.statements), tokens, mask, types))
+    first_base, second_base = (
         BaseRun(
             side,
             *(
@@ -117,18 +118,18 @@ def base_runs(model: HookedEncoder, one: Run, other: Run) -> tuple[BaseRun, Base
                 for name in ("resid", *_KEPT[1:])
             ),
         )
-        for side, rows in ((one, slice(n_pairs)), (other, slice(n_pairs, None)))
+        for side, rows in ((first, slice(n_pairs)), (second, slice(n_pairs, None)))
     )
-    return first, second
+    return first_base, second_base
 
 
 def _with_final(kept: Mapping[str, Sequence[Tensor]], final: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The fields of a `BaseRun`; the last hidden states stand behind every block's input."""
+    """The activations of a `BaseRun`, in the order of its fields; the last hidden states follow the blocks' inputs."""
     return (tuple((*kept[kind], final) if kind == "resid_pre" else kept[kind]) for kind in _KEPT)
 
 
 def chunks(model: HookedEncoder, n_runs: int, n_pos: int) -> Iterator[slice]:
-    """Slices of so many runs of `n_pos` tokens as are fastest in one call."""
+    """Slices of `n_runs` runs of `n_pos` tokens, each as large as is fastest in one call."""
     assert model.cfg.d_mlp is not None
     hidden = _HIDDEN_BUDGET.get(str(model.device), _HIDDEN_BUDGET["other"]) // (n_pos * model.cfg.d_mlp)
     step = max(1, min(hidden, _PATTERN_BUDGET // (model.cfg.n_heads * n_pos**2)))
@@ -144,9 +145,9 @@ def run_edited(
     Args:
         model: The model.
         base: The unpatched runs.
-        pair: Which row of them each patched run is a patch of.
-        edits: What each run replaces; all of them, in every layer.
-        readout: Reads the objective of the base's side.
+        pair: The row of `base` that each patched run starts from.
+        edits: The edits of all layers; each edit covers all patched runs.
+        readout: The objective's readout for the base side.
     """
     if has_hooks(model):
         return run_hooked(model, base, pair, edits, readout)
@@ -154,34 +155,43 @@ def run_edited(
     last = model.cfg.n_layers - 1
     real = base.run.mask[pair]
     keys = key_mask(real)
-    read = None if readout.positions is None else readout.positions[pair]
+    read_positions = None if readout.positions is None else readout.positions[pair]
     rows = _embedded(model, base, pair, edits, real.bool())
     for layer in range(first, model.cfg.n_layers):
-        here = {
+        layer_edits = {
             site: [edit for edit in edits if edit.site == site and edit.layer == layer]
             for site in SITES
             if SITES[site].has_layers
         }
         rows = _block(
-            _block_of(model, layer), layer, base, pair, here, rows, real.bool(), keys, read if layer == last else None
+            _block_of(model, layer),
+            layer,
+            base,
+            pair,
+            layer_edits,
+            rows,
+            real.bool(),
+            keys,
+            read_positions if layer == last else None,
         )
-    if read is None:
-        return readout.read(
+    if read_positions is None:
+        return readout.evaluate(
             base.resid[-1][pair] if rows is None else rows.onto(base.resid[-1], pair, rows.values), pair
         )
-    final = base.resid[-1][pair[:, None], read]
+    final = base.resid[-1][pair[:, None], read_positions]
     if rows is not None:
-        row, slot = (read[rows.run] == rows.pos[:, None]).nonzero(as_tuple=True)
+        row, slot = (read_positions[rows.run] == rows.pos[:, None]).nonzero(as_tuple=True)
         final = final.index_put((rows.run[row], slot), rows.values[row])
-    return readout.read(final, pair)
+    return readout.evaluate(final, pair)
 
 
 def run_hooked(
     model: HookedEncoder, base: BaseRun, pair: Int[Tensor, " run"], edits: Sequence[Edit], readout: Readout
 ) -> Float[Tensor, " run"]:
-    """The same as `run_edited` by hooks on the model, which keeps hooks of the caller's own in play.
+    """The objective of patched runs, as `run_edited`, computed with hooks on the model.
 
-    Resumes at the first edited layer and computes every row; for models that have hooks, and to check the fast way.
+    Used for models that have hooks, and to test `run_edited`. Without hooks or edited embeddings, runs resume at the
+    first edited layer. All rows are computed.
     """
 
     def hook_of(edit: Edit) -> tuple[str, Callable[[Tensor, HookPoint], Tensor]]:
@@ -189,7 +199,7 @@ def run_hooked(
 
     run = base.run
     resume: dict[str, Any] = {"one_zero_attention_mask": run.mask[pair], "stop_at_layer": model.cfg.n_layers}
-    # What is kept has been through the caller's hooks already, and may not go through them again.
+    # The kept activations already include the effect of the caller's hooks, so hooked models start from the tokens.
     if has_hooks(model) or any(not SITES[edit.site].has_layers for edit in edits):
         start = run.tokens[pair]
         resume["token_type_ids"] = run.token_types[pair]
@@ -207,7 +217,7 @@ def _block_of(model: HookedEncoder, layer: int) -> Block:
 
 
 def has_hooks(model: HookedEncoder) -> bool:
-    """Whether a part of the model has hooks, which the engine's own blocks would bypass."""
+    """Whether a part of the model has hooks, which `run_edited` would bypass."""
     return is_hooked(*model.children())
 
 
@@ -218,7 +228,7 @@ def _embedded(
     edits: Sequence[Edit],
     real: Bool[Tensor, "run pos"],
 ) -> _Rows | None:
-    """The rows of the first block's input that edits of the embeddings change."""
+    """The rows of the first block's input that edits of the embeddings can change; None without such edits."""
     embeddings = [edit for edit in edits if not SITES[edit.site].has_layers]
     if not embeddings:
         return None
@@ -239,54 +249,54 @@ def _block(
     layer: int,
     base: BaseRun,
     pair: Int[Tensor, " run"],
-    here: Mapping[str, Sequence[Edit]],
+    layer_edits: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
     real: Bool[Tensor, "run pos"],
     mask: Bool[Tensor, "run 1 1 key"] | None,
-    read: Int[Tensor, "run query"] | None,
+    read_positions: Int[Tensor, "run query"] | None,
 ) -> _Rows | None:
-    """The rows of a block's output that can differ from the unpatched run's, of all positions or of those to `read`."""
+    """The rows of a block's output that can differ from the unpatched run: all, or those at `read_positions`."""
     x = base.resid[layer]
-    if here["resid_pre"]:
-        rows = _edited_input(x, pair, here["resid_pre"], rows, real)
-    edits = [edit for of_site in here.values() for edit in of_site]
+    if layer_edits["resid_pre"]:
+        rows = _edited_input(x, pair, layer_edits["resid_pre"], rows, real)
+    edits = [edit for site_edits in layer_edits.values() for edit in site_edits]
     if rows is None and not edits:
         return None
-    mixes = rows is not None or here["k"] or here["v"]
-    if mixes and read is not None:
-        # Every query sees a changed key, and these are the queries that count.
-        run = torch.arange(len(pair), device=pair.device).repeat_interleave(read.shape[1])
-        pos = read.flatten()
-        z = _mixed(block, layer, base, pair, here, rows, mask, read).flatten(0, 1)
+    attention_changes = rows is not None or layer_edits["k"] or layer_edits["v"]
+    if attention_changes and read_positions is not None:
+        # A changed key can change the output at every query, so every position that is needed is computed.
+        run = torch.arange(len(pair), device=pair.device).repeat_interleave(read_positions.shape[1])
+        pos = read_positions.flatten()
+        z = _mixed(block, layer, base, pair, layer_edits, rows, mask, read_positions).flatten(0, 1)
     else:
-        changed = real if mixes else touched(edits, real) & real
-        if read is not None:
-            changed = changed & torch.zeros_like(real).scatter(1, read, True)
+        changed = real if attention_changes else touched(edits, real) & real
+        if read_positions is not None:
+            changed = changed & torch.zeros_like(real).scatter(1, read_positions, True)
         run, pos = changed.nonzero(as_tuple=True)
-        if mixes or here["q"] or here["attn_scores"] or here["pattern"]:
-            z = _at(_mixed(block, layer, base, pair, here, rows, mask, None), run, pos)
+        if attention_changes or layer_edits["q"] or layer_edits["attn_scores"] or layer_edits["pattern"]:
+            z = _at(_mixed(block, layer, base, pair, layer_edits, rows, mask, None), run, pos)
         else:
             z = base.z[layer][pair[run], pos]
     if rows is None:
         x_rows = x[pair[run], pos]
-    elif len(rows.values) == len(run) and read is None:
+    elif len(rows.values) == len(run) and read_positions is None:
         x_rows = rows.values
     else:
         whole = rows.onto(x, pair, rows.values)
-        # What is read may be read in any order.
-        x_rows = _at(whole, run, pos) if read is None else whole[run, pos]
+        # `read_positions` may be in any order.
+        x_rows = _at(whole, run, pos) if read_positions is None else whole[run, pos]
 
     def edit(site: str, activation: Tensor) -> Tensor:
-        for one in here[site]:
-            activation = replaced_rows(activation, one, run, pos)
+        for site_edit in layer_edits[site]:
+            activation = replaced_rows(activation, site_edit, run, pos)
         return activation
 
-    attn_out = block.attn.out(z, edit, by_head=bool(here["result"]))
+    attn_out = block.attn.out(z, edit, by_head=bool(layer_edits["result"]))
     return _Rows(run, pos, block.after_attention(x_rows, attn_out, edit))
 
 
 def _at(whole: Float[Tensor, "run pos *vector"], run: Int[Tensor, " row"], pos: Int[Tensor, " row"]) -> Tensor:
-    """Some rows; all of them, in order, without a copy."""
+    """The rows at these runs and positions. If these are all rows, in order, nothing is copied."""
     return whole.flatten(0, 1) if len(run) == whole.shape[0] * whole.shape[1] else whole[run, pos]
 
 
@@ -297,7 +307,7 @@ def _edited_input(
     rows: _Rows | None,
     real: Bool[Tensor, "run pos"],
 ) -> _Rows:
-    """The changed rows of a block's input after the edits of it."""
+    """The rows of a block's input that can differ from the unpatched run, after the edits of that input."""
     changed = touched(edits, real) & real
     if rows is None:
         run, pos = changed.nonzero(as_tuple=True)
@@ -316,16 +326,16 @@ def _mixed(
     layer: int,
     base: BaseRun,
     pair: Int[Tensor, " run"],
-    here: Mapping[str, Sequence[Edit]],
+    layer_edits: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
     mask: Bool[Tensor, "run 1 1 key"] | None,
     queries: Int[Tensor, "run query"] | None,
 ) -> Float[Tensor, "run query head d_head"]:
-    """The heads' outputs before any edit of them, at some queries or at all."""
+    """The heads' outputs z before edits of z, at the given queries or at all."""
     n_pos = base.resid[layer].shape[1]
     whole = rows is not None and len(rows.values) == len(pair) * n_pos
-    maps = bool(here["attn_scores"] or here["pattern"])
-    folds = block.architecture.linear_keys and not maps and not any(here[site] for site in _INPUTS)
+    maps = bool(layer_edits["attn_scores"] or layer_edits["pattern"])
+    folds = block.architecture.linear_keys and not maps and not any(layer_edits[site] for site in _INPUTS)
     if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
         assert rows is not None
         return block.attn.mix_of_few(rows.values.unflatten(0, (len(pair), n_pos)), queries, mask)
@@ -333,18 +343,18 @@ def _mixed(
     def projected(site: str) -> Float[Tensor, "run pos head d_head"]:
         unpatched = getattr(base, site)[layer]
         activation = unpatched[pair] if rows is None else rows.onto(unpatched, pair, block.project(site, rows.values))
-        for edit in here[site]:
+        for edit in layer_edits[site]:
             activation = replaced(activation, edit)
         return activation
 
     q, k, v = map(projected, _INPUTS)
-    every = torch.arange(n_pos, device=pair.device).expand(len(pair), -1) if queries is None else queries
+    rows_of_maps = torch.arange(n_pos, device=pair.device).expand(len(pair), -1) if queries is None else queries
     if queries is not None:
         q = torch.take_along_dim(q, rearrange(queries, "run query -> run query 1 1"), dim=1)
 
     def edit_map(site: str, attention: Tensor) -> Tensor:
-        for edit in here[site]:
-            attention = replaced_queries(attention, edit, every)
+        for edit in layer_edits[site]:
+            attention = replaced_queries(attention, edit, rows_of_maps)
         return attention
 
     return block.attn.mix(q, k, v, mask, edit_map if maps else None)

@@ -1,4 +1,4 @@
-"""Patches chosen one by one, each in its own run or several in one run, such as "heads 1.2 and 3.0 at the cue"."""
+"""Chosen patches, each in its own run or several in one run, such as "heads 1.2 and 3.0 at the cue"."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,28 +122,31 @@ def patch(
     for one in (one for members in sets for one in members):
         _check(model, one)
     objective = objective or default_objective(model)
-    wanted = {(one.site, one.how) for members in sets for one in members}
+    replacements = {(one.site, one.how) for members in sets for one in members}
     mean_over = chosen if reference is None else list(reference)
-    means = {site: role_means(model, mean_over, SITES[site]) for site, how in wanted if how == "mean"}
+    means = {site: role_means(model, mean_over, SITES[site]) for site, how in replacements if how == "mean"}
     patched = np.full((len(chosen), len(sets)), np.nan)
     base_values, source_values = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
     unmatched = np.full(len(chosen), "", dtype=object)
     done = 0
     for indices in pair_batches(model, chosen):
         runs = pair_runs(model, [chosen[index] for index in indices], direction)
-        given = None
-        if any(how == "resample" for _, how in wanted):
-            given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
+        donor_runs = None
+        if any(how == "resample" for _, how in replacements):
+            donor_runs = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
         base, source = base_runs(model, runs.base, runs.source)
-        news = {(site, how): _replacement(model, runs, base, source, site, how, given, means) for site, how in wanted}
+        new = {
+            (site, how): _replacement(model, runs, base, source, site, how, donor_runs, means)
+            for site, how in replacements
+        }
         all_pairs = torch.arange(len(indices), device=model.device)
-        read = readout_for(objective, model, runs, runs.base)
-        base_values[indices] = read(base.resid[-1], all_pairs).cpu().double()
-        read_source = readout_for(objective, model, runs, runs.source)
-        source_values[indices] = read_source(source.resid[-1], all_pairs).cpu().double()
+        readout = readout_for(objective, model, runs, runs.base)
+        base_values[indices] = readout(base.resid[-1], all_pairs).cpu().double()
+        source_readout = readout_for(objective, model, runs, runs.source)
+        source_values[indices] = source_readout(source.resid[-1], all_pairs).cpu().double()
         unmatched[indices] = unmatched_tokens(runs)
         for number, members in enumerate(sets):
-            wheres = [_where(model, runs, news[one.site, one.how], one) for one in members]
+            wheres = [_where(model, runs, new[one.site, one.how], one) for one in members]
             _check_attention_left(runs, members, wheres)
             whole = torch.stack([where.flatten(1).any(dim=1) for where in wheres]).all(dim=0)
             pair = whole.nonzero()[:, 0]
@@ -151,9 +154,9 @@ def patch(
                 edits = [
                     edit
                     for one, where in zip(members, wheres, strict=True)
-                    for edit in _edits(one, where[pair], news[one.site, one.how], pair)
+                    for edit in _edits(one, where[pair], new[one.site, one.how], pair)
                 ]
-                values = run_edited(model, base, pair, edits, read)
+                values = run_edited(model, base, pair, edits, readout)
                 patched[np.array(indices)[pair.cpu()], number] = values.cpu().double()
         done += len(indices)
         if progress is not None:
@@ -227,13 +230,13 @@ def _replacement(
     source: BaseRun,
     site: str,
     how: How,
-    given: PairRuns | None,
+    donor_runs: PairRuns | None,
     means: dict[str, RoleMeans],
 ) -> Replacement:
     where = SITES[site]
     unpatched = base_activations(model, base, where)
-    donor = given if how == "resample" else None
-    return replacement(model, runs, unpatched, source, where, how, donor, means.get(site))
+    donor_runs = donor_runs if how == "resample" else None
+    return replacement(model, runs, unpatched, source, where, how, donor_runs, means.get(site))
 
 
 def _where(model: HookedEncoder, runs: PairRuns, new: Replacement, one: Patch) -> Bool[Tensor, "pair ..."]:
@@ -256,10 +259,10 @@ def _check_attention_left(
     runs: PairRuns, together: Sequence[Patch], wheres: Sequence[Bool[Tensor, "pair ..."]]
 ) -> None:
     """Raise an error if the patches together would remove a query's attention to all tokens."""
-    emptying = [(one, where) for one, where in zip(together, wheres, strict=True) if _takes_attention(one)]
+    removing = [(one, where) for one, where in zip(together, wheres, strict=True) if _removes_attention(one)]
     real = runs.base.mask.bool()
-    for layer in {one.layer for one, _ in emptying}:
-        gone = torch.stack([where for one, where in emptying if one.layer in (layer, None)]).any(dim=0)
+    for layer in {one.layer for one, _ in removing}:
+        gone = torch.stack([where for one, where in removing if one.layer in (layer, None)]).any(dim=0)
         nothing_left = (gone | rearrange(~real, "pair key -> pair 1 1 key")).all(dim=-1)
         if bool((nothing_left & rearrange(real, "pair query -> pair 1 query")).any()):
             raise PatchingError(
@@ -268,7 +271,7 @@ def _check_attention_left(
             )
 
 
-def _takes_attention(one: Patch) -> bool:
+def _removes_attention(one: Patch) -> bool:
     return one.how == "knock_out" or (one.how == "zero" and one.renormalize)
 
 

@@ -31,20 +31,20 @@ class Readout:
 
     Attributes:
         positions: The positions whose last hidden states are needed, the same number for each pair; None for all.
-        read: Computes the objective from the states at these positions and the index of each run's pair.
+        evaluate: Computes the objective from the states at these positions and the index of each run's pair.
     """
 
-    positions: Int[Tensor, "pair read"] | None
-    read: Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
+    positions: Int[Tensor, "pair needed"] | None
+    evaluate: Callable[[Float[Tensor, "run needed d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]]
 
     def __call__(self, resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         """The objective of each run, from its last hidden states at all positions."""
-        return self.read(_states_at(resid, self.positions, pair), pair)
+        return self.evaluate(_states_at(resid, self.positions, pair), pair)
 
 
 def _states_at(
-    resid: Float[Tensor, "run pos d_model"], positions: Int[Tensor, "pair read"] | None, pair: Int[Tensor, " run"]
-) -> Float[Tensor, "run read d_model"]:
+    resid: Float[Tensor, "run pos d_model"], positions: Int[Tensor, "pair needed"] | None, pair: Int[Tensor, " run"]
+) -> Float[Tensor, "run needed d_model"]:
     return resid if positions is None else torch.take_along_dim(resid, positions[pair][..., None], dim=1)
 
 
@@ -104,10 +104,10 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     direction = model.W_U[:, target].T - model.W_U[:, foil].T
     bias = model.b_U[target] - model.b_U[foil]
 
-    def read(masked: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def evaluate(masked: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         return einsum(model.mlm_head(masked[:, 0]), direction[pair], "run d, run d -> run") + bias[pair]
 
-    return Readout(at, read)
+    return Readout(at, evaluate)
 
 
 @checked
@@ -139,7 +139,7 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     n_labels = len(model.cfg.labels)
     if n_labels != 1:
         has = f"{n_labels} labels; use class_logit_difference" if n_labels else "no classification head"
-        raise PatchingError(f"single_logit needs a classifier with one logit, and {model.cfg.model_name!r} has {has}.")
+        raise PatchingError(f"single_logit needs a classifier with one logit, but {model.cfg.model_name!r} has {has}.")
 
     positions, logits = _answer_logits(model, side)
     return Readout(positions, lambda states, pair: logits(states, pair)[:, 0])
@@ -161,12 +161,12 @@ def target_probability(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
     is_classifier = model.cfg.head == "classification"
     ids = _label_ids(model, runs, "target") if is_classifier else _word_ids(model, runs, side, "target")
 
-    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         answers = logits(states, pair)
         probabilities = label_probabilities(answers, model.cfg) if is_classifier else answers.softmax(dim=-1)
         return probabilities[torch.arange(len(states), device=states.device), ids[pair]]
 
-    return Readout(positions, read)
+    return Readout(positions, evaluate)
 
 
 @checked
@@ -192,11 +192,11 @@ def kl_divergence(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
     base_states = _states_at(last_hidden_states(model, runs.base), base_positions, all_pairs)
     clean = outcomes(base_logits(base_states, all_pairs))
 
-    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         found = outcomes(logits(states, pair))
         return F.kl_div(found, clean[pair], reduction="none", log_target=True).sum(dim=-1)
 
-    return Readout(positions, read)
+    return Readout(positions, evaluate)
 
 
 FLAT_AT_THE_BASE = (
@@ -224,7 +224,7 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
         to_original = F.cosine_similarity(embedding, originals[pair], dim=-1)
         return to_original - F.cosine_similarity(embedding, counterfactuals[pair], dim=-1)
 
-    return _of_embeddings(model, side, contrast)
+    return _embedding_readout(model, side, contrast)
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -238,19 +238,19 @@ OBJECTIVES: dict[str, Objective] = {
         embedding_contrast,
     )
 }
-"""The objectives that their name fully describes, for saved circuits and command lines."""
+"""The objectives that take no arguments, by name."""
 
 
 COSINE = "cosine:"
-"""The start of the name of a `cosine_to` objective, followed by its reference sentence."""
+"""The prefix of the name of a `cosine_to` objective; the reference sentence follows."""
 
 
 @checked
 def objective_named(model: HookedEncoder, name: str | None) -> Objective:
-    """The objective of a name: one of `OBJECTIVES`, or "cosine:SENTENCE" for `cosine_to`; None for the model's default.
+    """The objective with this name: one of `OBJECTIVES`, or "cosine:SENTENCE" for `cosine_to`; None for the default.
 
     Raises:
-        PatchingError: for an unknown name, and for an objective that the model's head does not have.
+        PatchingError: for an unknown name, and for an objective that the model's head does not support.
     """
     if name is None:
         return default_objective(model)
@@ -273,7 +273,9 @@ def objective_named(model: HookedEncoder, name: str | None) -> Objective:
 
 @checked
 def cosine_to(reference: str) -> Objective:
-    """An objective: the cosine between a pooled embedding and that of a reference sentence, for models without a head.
+    """An objective: the cosine similarity of a pooled embedding to that of a reference sentence.
+
+    It is for models without a head.
 
     Raises:
         PatchingError: if the objective is used with a model that has a head.
@@ -281,7 +283,7 @@ def cosine_to(reference: str) -> Objective:
 
     def cosine(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
         embedding = _embeddings(model, [reference])
-        return _of_embeddings(model, side, lambda states, pair: F.cosine_similarity(states, embedding, dim=-1))
+        return _embedding_readout(model, side, lambda states, pair: F.cosine_similarity(states, embedding, dim=-1))
 
     cosine.__name__ = f"cosine to {reference!r}"
     return cosine
@@ -301,29 +303,29 @@ def objective_from(
         PatchingError: if the objective is used and the function does not return one number per run, or returns NaN.
     """
 
-    def own(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
-        def read(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def custom(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+        def evaluate(resid: Float[Tensor, "run pos d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
             pairs = [runs.pairs[index] for index in pair.tolist()]
             values = function(model.head_output(resid, side.mask[pair]), pairs)
             if not isinstance(values, Tensor) or values.shape != (len(resid),):
                 found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
                 raise PatchingError(
-                    f"{own.__name__} returned {found} for {len(resid)} runs; an objective must return one number per "
-                    "run."
+                    f"{custom.__name__} returned {found} for {len(resid)} runs; an objective must return one number "
+                    "per run."
                 )
             if bool(values.isnan().any()):
                 first = pairs[int(values.isnan().nonzero()[0])]
                 raise PatchingError(
-                    f"{own.__name__} returned NaN for a run of {quoted(first.original)}; an objective must return a "
+                    f"{custom.__name__} returned NaN for a run of {quoted(first.original)}; an objective must return a "
                     "number for every run, because NaN marks parts that a pair does not have."
                 )
             # A function may return booleans, such as whether an answer is correct.
             return values.to(resid.dtype)
 
-        return Readout(None, read)
+        return Readout(None, evaluate)
 
-    own.__name__ = getattr(function, "__name__", "own objective")
-    return own
+    custom.__name__ = getattr(function, "__name__", "own objective")
+    return custom
 
 
 def answer_id(model: HookedEncoder, statement: TokenizedStatement, word: str) -> int:
@@ -337,7 +339,7 @@ def answer_id(model: HookedEncoder, statement: TokenizedStatement, word: str) ->
     if token is None:
         raise PatchingError(
             f"{quoted(word)} is not one token of the model's vocabulary in the place of [MASK] in "
-            f"{quoted(statement.text)}; choose a word that is."
+            f"{quoted(statement.text)}; choose a word that is a single token there."
         )
     return token
 
@@ -363,7 +365,7 @@ def _answer_logits(
     model: HookedEncoder, side: Run
 ) -> tuple[
     Int[Tensor, "pair 1"] | None,
-    Callable[[Float[Tensor, "run read d_model"], Int[Tensor, " run"]], Float[Tensor, "run answer"]],
+    Callable[[Float[Tensor, "run needed d_model"], Int[Tensor, " run"]], Float[Tensor, "run answer"]],
 ]:
     """The positions that a model's answer is computed from (None for all), and the function from states to logits.
 
@@ -386,12 +388,12 @@ def _answer_difference(
     """The readout of `logit(target) - logit(foil)`, from all logits of an answer."""
     positions, logits = _answer_logits(model, side)
 
-    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         answers = logits(states, pair)
         row = torch.arange(len(states), device=states.device)
         return answers[row, target[pair]] - answers[row, foil[pair]]
 
-    return Readout(positions, read)
+    return Readout(positions, evaluate)
 
 
 def _check_probabilities(model: HookedEncoder, objective: str) -> None:
@@ -438,16 +440,16 @@ def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "te
     return pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
 
 
-def _of_embeddings(
+def _embedding_readout(
     model: HookedEncoder,
     side: Run,
     function: Callable[[Float[Tensor, "run d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]],
 ) -> Readout:
     """The readout of a function of the pooled embedding; with CLS pooling, only the first position is needed."""
 
-    def read(states: Float[Tensor, "run read d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         # With CLS pooling the states have one position, so the mask is cut to it.
         mask = side.mask[pair][:, : states.shape[1]]
         return function(pool(states, mask, model.cfg.pooling, normalize=False), pair)
 
-    return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, read)
+    return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, evaluate)

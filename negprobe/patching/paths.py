@@ -1,7 +1,7 @@
-"""Path patching: what a head tells another head's queries, keys or values, or the output, directly and nothing else.
+"""Path patching: the direct effect of a head on another head's queries, keys or values, or on the output.
 
-Wang et al. 2022 ("Interpretability in the Wild", section 3.1 and appendix B), Goldowsky-Dill et al. 2023 ("Localizing
-Model Behavior with Path Patching").
+Sources: Wang et al. 2022 ("Interpretability in the Wild", section 3.1 and appendix B) and Goldowsky-Dill et al. 2023
+("Localizing Model Behavior with Path Patching").
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,13 +29,13 @@ from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
 
 Input = Literal["q", "k", "v"]
-"""What a head reads the residual stream by."""
+"""An input of a head: its queries, keys or values."""
 
 Receiver = tuple[int, int, Input]
 """Layer, head, and which of its inputs."""
 
 MLPs = Literal["live", "frozen"]
-"""Whether the MLPs on the way see the sender's change, or write what they write in the base run."""
+"""Whether the MLPs between sender and receiver respond to the change ("live") or keep their base output ("frozen")."""
 
 
 @checked
@@ -49,43 +49,44 @@ def path_patch(
     mlps: MLPs = "live",
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Patch the direct path from every head to each of some receivers.
+    """The objective of patching the direct path from each head to each receiver.
 
-    A sender's z is the source's at the aligned tokens, and every other head's z, in every layer, stays the base's. So
-    its change runs along the residual stream, token by token, through the LayerNorms and, if they are "live", the MLPs.
-    What then arrives at a receiver replaces one of its inputs and nothing else: of head h in layer l, with x' the
-    changed input of that block,
+    The z of the sender is replaced by the source's at the aligned tokens, and the z of all other heads is held at its
+    base value. The change therefore reaches later layers only through the residual stream, the LayerNorms and, if
+    "live", the MLPs. In a second run, only the receiver's input gets the changed value. For head h in layer l, with x'
+    the changed input of that block,
 
-        q_h = x' W_Q^h + b_Q^h   (k and v likewise),
+        q_h = x' W_Q^h + b_Q^h   (k and v likewise).
 
-    from where the base run goes on as usual. The output receives what arrives at the last hidden states.
+    From there, the base run continues as usual. For the receiver "output", the changed value is the last hidden states.
 
-    There are LayerNorms on every way, so that even with "frozen" MLPs what two senders do together is not the sum of
-    what each does.
+    Every path contains LayerNorms, so effects do not add up over senders, even with "frozen" MLPs.
 
     Args:
-        model: The model, without hooks of your own.
+        model: The model, without hooks.
         pairs: One pair, or several of any length.
         receivers: "output", or heads' inputs as (layer, head, "q" | "k" | "v").
-        direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the other way.
-        objective: What is read from a run; by default `default_objective(model)`.
-        mlps: "live", as in Wang et al., or "frozen", which leaves the residual stream alone.
+        direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
+        objective: The objective; by default `default_objective(model)`.
+        mlps: "live", as in Wang et al., or "frozen", so that only LayerNorms are between sender and receiver.
         progress: Called after each batch of pairs.
 
     Returns:
-        A dataset with `patched` `[pair sender receiver]`, the objective of each patched run, NaN where the sender is
-        not in a layer below the receiver's, and `base` and `source` `[pair]`. Senders are named "0.3", with the
+        A dataset with `patched` `[pair sender receiver]`, the objective of each patched run (NaN unless the sender is
+        in a lower layer than the receiver), and `base` and `source` `[pair]`. Senders are named "0.3", with the
         coordinates `sender_layer` and `sender_head`, and receivers "output" or "2.1 q". `effects.effect` and
         `effects.mean_effect` normalise it.
 
     Raises:
-        PatchingError: for a receiver or objective that the model or a pair does not have, no receivers, a
-            model with hooks, or no pairs at all.
+        PatchingError: for a receiver or objective that the model or a pair does not have, for an empty list of
+            receivers or pairs, and for a model with hooks.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
     if has_hooks(model):
-        raise PatchingError("The model has hooks, which a path would pass by; remove them (model.reset_hooks()) first.")
+        raise PatchingError(
+            "The model has hooks, which path patching would bypass; remove them first with model.reset_hooks()."
+        )
     heads = [] if isinstance(receivers, str) and receivers == "output" else _checked(model, receivers)
     objective = objective or default_objective(model)
     shape = (len(chosen), model.cfg.n_layers * model.cfg.n_heads, max(1, len(heads)))
@@ -119,7 +120,9 @@ def _checked(model: HookedEncoder, receivers: str | Sequence[tuple[int, int, str
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     chosen = [] if isinstance(receivers, str) or not isinstance(receivers, Iterable) else list(receivers)
     if not chosen:
-        raise PatchingError(f"Receivers are 'output' or at least one (layer, head, 'q'|'k'|'v'), not {receivers!r}.")
+        raise PatchingError(
+            f"receivers must be 'output' or at least one (layer, head, 'q'|'k'|'v'), got {receivers!r}."
+        )
     known = {(layer, head, site) for layer in range(n_layers) for head in range(n_heads) for site in get_args(Input)}
     for receiver in chosen:
         if not isinstance(receiver, tuple) or receiver not in known:
@@ -128,23 +131,23 @@ def _checked(model: HookedEncoder, receivers: str | Sequence[tuple[int, int, str
                 f"{n_heads - 1}, and inputs are 'q', 'k' and 'v', as in (1, 0, 'q')."
             )
     if all(layer == 0 for layer, _, _ in chosen):
-        raise PatchingError("No head lies below layer 0; give a receiver in layer 1 or above.")
+        raise PatchingError("No head is below layer 0; give a receiver in layer 1 or above.")
     return [(layer, head, cast(Input, site)) for layer, head, site in chosen]
 
 
 def _path_batch(
     model: HookedEncoder, runs: PairRuns, receivers: Sequence[Receiver], mlps: MLPs, objective: Objective
 ) -> tuple[Float[Tensor, "pair sender receiver"], Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """The objective of every path of a batch of pairs, and of its unpatched base and source runs."""
+    """The objective of all paths of a batch of pairs, and of its unpatched base and source runs."""
     base, source = base_runs(model, runs.base, runs.source)
-    read = readout_for(objective, model, runs, runs.base)
-    every = torch.arange(len(runs.pairs), device=model.device)
-    base_values = read(base.resid[-1], every)
-    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], every)
+    readout = readout_for(objective, model, runs, runs.base)
+    all_pairs = torch.arange(len(runs.pairs), device=model.device)
+    base_values = readout(base.resid[-1], all_pairs)
+    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], all_pairs)
     where = runs.aligned
-    if not receivers and read.positions is not None:
-        # Nothing moves from one token to another, so that only those that are read count.
-        where = where & torch.zeros_like(where).scatter(1, read.positions, True)
+    if not receivers and readout.positions is not None:
+        # No change moves between tokens, so only the positions that the objective reads matter.
+        where = where & torch.zeros_like(where).scatter(1, readout.positions, True)
     pair, pos = where.nonzero(as_tuple=True)
     patched = torch.full(
         (len(runs.pairs), model.cfg.n_layers, model.cfg.n_heads, max(1, len(receivers))),
@@ -164,28 +167,28 @@ def _path_batch(
         x = rearrange(base.resid[sender][pair, pos], "row d_model -> row 1 d_model")
         x = x + blocks[sender].attn.result(change[pair, pos])
         for layer in range(sender, last):
-            # The senders' change passes by what the heads write, and by the MLP if that is frozen.
+            # The head outputs, and the MLP output if frozen, keep their base values.
             x = blocks[layer].after_attention(x, attn_out[layer], mlp_out=mlp_out[layer])
             for site in get_args(Input):
-                here = [i for i, receiver in enumerate(receivers) if (receiver[0], receiver[2]) == (layer + 1, site)]
-                if here:
-                    heads = torch.tensor([receivers[i][1] for i in here], device=model.device)
-                    patched[:, sender, :, here] = _received(model, base, where, x, layer + 1, site, heads, read)
+                indices = [i for i, receiver in enumerate(receivers) if (receiver[0], receiver[2]) == (layer + 1, site)]
+                if indices:
+                    heads = torch.tensor([receivers[i][1] for i in indices], device=model.device)
+                    patched[:, sender, :, indices] = _received(model, base, where, x, layer + 1, site, heads, readout)
         if not receivers:
-            patched[:, sender, :, 0] = _read_out(base, where, x, read)
+            patched[:, sender, :, 0] = _at_output(base, where, x, readout)
     by_name = rearrange(patched, "pair layer head receiver -> pair (layer head) receiver")
     return by_name, base_values, source_values
 
 
-def _read_out(
-    base: BaseRun, where: Bool[Tensor, "pair pos"], x: Float[Tensor, "row sender d_model"], read: Readout
+def _at_output(
+    base: BaseRun, where: Bool[Tensor, "pair pos"], x: Float[Tensor, "row sender d_model"], readout: Readout
 ) -> Float[Tensor, "pair sender"]:
-    """The objective where these rows of the last hidden states are changed."""
+    """The objective with these rows of the last hidden states replaced by `x`."""
     n_pairs, n_senders = len(where), x.shape[1]
     final = repeat(base.resid[-1], "pair pos d_model -> pair pos sender d_model", sender=n_senders).clone()
     final[where] = x
-    of = torch.arange(n_pairs, device=x.device).repeat_interleave(n_senders)
-    values = read(rearrange(final, "pair pos sender d_model -> (pair sender) pos d_model"), of)
+    pair = torch.arange(n_pairs, device=x.device).repeat_interleave(n_senders)
+    values = readout(rearrange(final, "pair pos sender d_model -> (pair sender) pos d_model"), pair)
     return values.unflatten(0, (n_pairs, n_senders))
 
 
@@ -197,9 +200,9 @@ def _received(
     layer: int,
     site: Input,
     heads: Int[Tensor, " receiver"],
-    read: Readout,
+    readout: Readout,
 ) -> Float[Tensor, "pair sender receiver"]:
-    """The objective of runs in which one head of a layer reads these rows, not the base's, by one of its inputs."""
+    """The objective of runs in which one input of one head is computed from the rows `x` instead of the base's."""
     projected = cast(Block, model.blocks[layer]).project(site, x, heads)
     n_pairs, n_pos = where.shape
     shape = (n_pairs, x.shape[1], len(heads))
@@ -212,8 +215,8 @@ def _received(
     )
     is_receiver = heads[:, None] == torch.arange(model.cfg.n_heads, device=heads.device)
     found = torch.empty(len(pair), dtype=x.dtype, device=x.device)
-    for some in chunks(model, len(pair), n_pos):
-        chosen = where[pair[some], :, None] & is_receiver[receiver[some], None]
-        edit = Edit(site, layer, chosen, values, torch.arange(some.start, some.stop, device=x.device))
-        found[some] = run_edited(model, base, pair[some], [edit], read)
+    for chunk in chunks(model, len(pair), n_pos):
+        chosen = where[pair[chunk], :, None] & is_receiver[receiver[chunk], None]
+        edit = Edit(site, layer, chosen, values, torch.arange(chunk.start, chunk.stop, device=x.device))
+        found[chunk] = run_edited(model, base, pair[chunk], [edit], readout)
     return found.unflatten(0, shape)

@@ -1,4 +1,4 @@
-"""The activations that replace a site's own: from the source run, zeros, a mean, or another pair."""
+"""The new activations of a patched site: from the source run, zeros, a mean, or another pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ RoleMeans = tuple[list[Float[Tensor, "role ..."]], Bool[Tensor, " role"]]
 def onto_base(
     activation: Float[Tensor, "pair ..."], source_of: Int[Tensor, "pair base_pos"], site: Site
 ) -> Float[Tensor, "pair ..."]:
-    """The source's activation, rearranged to the base's positions; values at unaligned positions are not meaningful."""
+    """The source's activation at the base's positions; values at unaligned positions are not meaningful."""
     if site.is_map:
         activation = torch.take_along_dim(activation, rearrange(source_of, "pair query -> pair 1 query 1"), dim=2)
         return torch.take_along_dim(activation, rearrange(source_of, "pair key -> pair 1 1 key"), dim=3)
@@ -50,22 +50,22 @@ def donors(pairs: Sequence[Swappable], indices: Sequence[int], seed: int) -> lis
     return [pairs[(index + int(shifts[index])) % len(pairs)] for index in indices]
 
 
-def from_donors(runs: PairRuns, given: PairRuns) -> PairRuns:
+def from_donors(runs: PairRuns, donor_runs: PairRuns) -> PairRuns:
     """The same base runs, with the donors' base runs as the source.
 
     The k-th token of a role is replaced by the donor's k-th token of that role. If the donor has fewer tokens of the
     role, they are used again from the first; if it has none, nothing is replaced.
     """
     source_of, aligned = torch.zeros_like(runs.source_of), torch.zeros_like(runs.aligned)
-    for row, (ours, theirs) in enumerate(zip(runs.role.tolist(), given.role.tolist(), strict=True)):
-        where = {role: [at for at, found in enumerate(theirs) if found == role] for role in range(len(ROLES))}
+    for row, (base_roles, donor_roles) in enumerate(zip(runs.role.tolist(), donor_runs.role.tolist(), strict=True)):
+        where = {role: [at for at, found in enumerate(donor_roles) if found == role] for role in range(len(ROLES))}
         taken = dict.fromkeys(where, 0)
-        for at, role in enumerate(ours):
+        for at, role in enumerate(base_roles):
             if role >= 0 and where[role]:
                 source_of[row, at] = where[role][taken[role] % len(where[role])]
                 aligned[row, at] = True
                 taken[role] += 1
-    return replace(runs, source=given.base, source_of=source_of, aligned=aligned)
+    return replace(runs, source=donor_runs.base, source_of=source_of, aligned=aligned)
 
 
 @torch.no_grad()
@@ -126,11 +126,11 @@ def check_how(site: Site, how: How, renormalize: bool) -> None:
         raise PatchingError(f"how='knock_out' needs the site 'attn_scores' (before the softmax), got {site.name!r}.")
     if how in ("mean", "resample") and site.is_map:
         raise PatchingError(
-            f"how={how!r} is not possible at {site.name!r}, whose size differs between statements; use 'swap', 'zero' "
-            "or 'knock_out'."
+            f"how={how!r} is not possible at {site.name!r}, because its size differs between statements; use 'swap', "
+            "'zero' or 'knock_out'."
         )
     if renormalize and site.name != "pattern":
-        raise PatchingError(f"renormalize needs the site 'pattern', whose rows sum to 1, got {site.name!r}.")
+        raise PatchingError(f"renormalize needs the site 'pattern', got {site.name!r}.")
 
 
 def replacement(
@@ -140,7 +140,7 @@ def replacement(
     source: BaseRun,
     site: Site,
     how: How,
-    given: PairRuns | None = None,
+    donor_runs: PairRuns | None = None,
     means: RoleMeans | None = None,
 ) -> Replacement:
     """The new activations of a site.
@@ -152,7 +152,7 @@ def replacement(
         source: The unpatched source run.
         site: The site.
         how: The kind of replacement.
-        given: The result of `from_donors`, for "resample".
+        donor_runs: The result of `from_donors`, for "resample".
         means: `role_means` of the site, for "mean".
     """
     real = runs.base.mask.bool()
@@ -165,12 +165,13 @@ def replacement(
         layers, known = means
         role = runs.role.clamp(min=0)
         return Replacement([layer[role] for layer in layers], real & known[role])
-    origin, there = (runs, source) if given is None else (given, base_run(model, given.source))
-    values = [onto_base(found, origin.source_of, site) for found in base_activations(model, there, site)]
-    return Replacement(values, origin.aligned)
+    if donor_runs is not None:
+        runs, source = donor_runs, base_run(model, donor_runs.source)
+    values = [onto_base(found, runs.source_of, site) for found in base_activations(model, source, site)]
+    return Replacement(values, runs.aligned)
 
 
 def base_activations(model: HookedEncoder, base: BaseRun, site: Site) -> Sequence[Float[Tensor, "pair ..."]]:
-    """A site's unpatched activations, one entry per layer: those kept by the base run, or else from another run."""
+    """A site's unpatched activations, one entry per layer: kept by the base run, or computed again."""
     kept = {"resid_pre": base.resid[:-1], "q": base.q, "k": base.k, "v": base.v, "z": base.z}
     return kept[site.name] if site.name in kept else site_activations(model, base.run, site)[1]

@@ -30,7 +30,7 @@ from negprobe.statements import (
 from negprobe.statements.controls import is_from_control
 from negprobe.statements.prepared import aligned_swap
 
-# Limit on the floats kept as activations of one batch of pairs.
+# Limit on the floats of the activations kept for one batch of pairs.
 _KEPT_BUDGET = 2**27
 _PAIRS_AT_ONCE = 32
 
@@ -158,9 +158,11 @@ def pair_runs(model: HookedEncoder, pairs: Sequence[Swappable], direction: Direc
     return PairRuns(tuple(swap.pair for swap in swaps), tuple(swaps), base, source, *of_tokens)
 
 
-def _swaps(model: HookedEncoder, given: Sequence[Swappable]) -> list[Swap]:
-    """The pairs, those prepared that are not."""
-    pairs = readable_by(model.cfg.head, [pair for pair in given if isinstance(pair, StatementPair)], model.cfg.labels)
+def _swaps(model: HookedEncoder, all_pairs: Sequence[Swappable]) -> list[Swap]:
+    """The prepared pairs; pairs that are already prepared are used as they are."""
+    pairs = readable_by(
+        model.cfg.head, [pair for pair in all_pairs if isinstance(pair, StatementPair)], model.cfg.labels
+    )
     # Statements first: cues and affected words are searched only when no statement is too long. The control is not run,
     # so it needs no tokenizer.
     sides = [tokenized(model, [getattr(pair, side) for pair in pairs]) for side in ("original", "counterfactual")]
@@ -168,7 +170,7 @@ def _swaps(model: HookedEncoder, given: Sequence[Swappable]) -> list[Swap]:
         aligned_swap(complete(pair), original, counterfactual, tokenizer_of(model))
         for pair, original, counterfactual in zip(pairs, *sides, strict=True)
     )
-    return [pair if isinstance(pair, Swap) else next(made) for pair in given]
+    return [pair if isinstance(pair, Swap) else next(made) for pair in all_pairs]
 
 
 def tokenizer_of(model: HookedEncoder) -> PreTrainedTokenizerBase:
@@ -183,7 +185,7 @@ def tokenizer_of(model: HookedEncoder) -> PreTrainedTokenizerBase:
 
 
 def tokenized(model: HookedEncoder, texts: Sequence[str]) -> list[TokenizedStatement]:
-    """Statements tokenized, none of them too long.
+    """The tokenized statements.
 
     Raises:
         PatchingError: for a model without a tokenizer, or with a hook on the model itself.
@@ -203,7 +205,7 @@ def tokenized(model: HookedEncoder, texts: Sequence[str]) -> list[TokenizedState
 
 
 def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
-    """Statements tokenized and padded, as one side of a batch.
+    """The statements, tokenized and padded, as one side of a batch.
 
     Raises:
         PatchingError, StatementError, InputError: as `tokenized`.
@@ -212,7 +214,7 @@ def tokenized_run(model: HookedEncoder, texts: Sequence[str]) -> Run:
 
 
 def padded_run(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -> Run:
-    """Tokenized statements padded, as one side of a batch.
+    """The tokenized statements, padded, as one side of a batch.
 
     Raises:
         PatchingError: for a model with a hook on the model itself.
@@ -226,7 +228,7 @@ def padded_run(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -
 def _check_hooks(model: HookedEncoder) -> None:
     if has_own_hooks(model):
         raise PatchingError(
-            "The model itself has a hook (or a replaced forward), which would have no effect, because objectives read "
+            "The model itself has a hook (or a replaced forward), which would have no effect, because objectives use "
             "the last hidden states. Remove it, or hook a part such as model.unembed or model.blocks[0]."
         )
 

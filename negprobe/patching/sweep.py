@@ -33,7 +33,7 @@ from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair, Swappable
 
 By = Literal["head", "position", "role"]
-"""The part that a sweep varies besides the layer: an attention head, a token position or a token role."""
+"""What a sweep varies besides the layer: the attention head, the token position or the token role."""
 
 
 @checked
@@ -100,10 +100,10 @@ def patch_sweep(
     for indices in pair_batches(model, chosen, 10 + 3 * site_widths(model, chosen, sweep.site)):
         with torch.no_grad():
             runs = pair_runs(model, [chosen[i] for i in indices], direction)
-            given = None
+            donor_runs = None
             if how == "resample":
-                given = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
-            parts.append((indices, runs, _sweep_batch(model, runs, given, sweep, means, objective)))
+                donor_runs = from_donors(runs, pair_runs(model, donors(chosen, indices, seed), direction))
+            parts.append((indices, runs, _sweep_batch(model, runs, donor_runs, sweep, means, objective)))
         done += len(indices)
         if progress is not None:
             progress(f"patching {site}, {direction}", done, len(chosen))
@@ -139,34 +139,36 @@ class Values:
 def checked_sweep(
     site: str, by: By | Sequence[By], how: How, keys: str | None, renormalize: bool, direction: Direction
 ) -> Sweep:
-    """The arguments of a sweep, checked.
+    """The checked arguments of a sweep.
 
     Raises:
         PatchingError: for an unknown site, part or role, or a combination that is not possible.
     """
-    where = site_for(site)
-    # Sorting puts "head" first, whatever order was given.
-    asked = (by,) if isinstance(by, str) or not isinstance(by, Iterable) else by
-    parts = tuple(sorted(map(str, asked)))
+    checked_site = site_for(site)
+    # Sorting puts "head" first, whatever order was donor_runs.
+    names = (by,) if isinstance(by, str) or not isinstance(by, Iterable) else by
+    parts = tuple(sorted(map(str, names)))
     known = get_args(By)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known) or len(set(parts) - {"head"}) > 1:
         raise PatchingError(
             f"by must be 'position', 'role', 'head', ('head', 'position') or ('head', 'role'), got {by!r}."
         )
-    if "head" in parts and not where.has_heads:
+    if "head" in parts and not checked_site.has_heads:
         raise PatchingError(f"Site {site!r} has no heads; sweep it by position or role, or sweep 'z' by head.")
-    check_how(where, how, renormalize)
-    if keys is not None and not where.is_map:
+    check_how(checked_site, how, renormalize)
+    if keys is not None and not checked_site.is_map:
         raise PatchingError(f"Site {site!r} has no keys; use keys only with 'attn_scores' or 'pattern'.")
     if keys is not None and keys not in ROLES:
         raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
-    return Sweep(where, cast(tuple[By, ...], parts), how, None if keys is None else ROLES.index(keys), renormalize)
+    return Sweep(
+        checked_site, cast(tuple[By, ...], parts), how, None if keys is None else ROLES.index(keys), renormalize
+    )
 
 
 def _sweep_batch(
     model: HookedEncoder,
     runs: PairRuns,
-    given: PairRuns | None,
+    donor_runs: PairRuns | None,
     sweep: Sweep,
     means: RoleMeans | None,
     objective: Objective,
@@ -174,11 +176,11 @@ def _sweep_batch(
     """The objective of all patched runs of a batch of pairs, and of its unpatched base and source runs."""
     base, source = base_runs(model, runs.base, runs.source)
     unpatched = base_activations(model, base, sweep.site)
-    new = replacement(model, runs, unpatched, source, sweep.site, sweep.how, given, means)
-    read = readout_for(objective, model, runs, runs.base)
-    every = torch.arange(len(runs.pairs), device=model.device)
-    base_values = read(base.resid[-1], every)
-    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], every)
+    new = replacement(model, runs, unpatched, source, sweep.site, sweep.how, donor_runs, means)
+    readout = readout_for(objective, model, runs, runs.base)
+    all_pairs = torch.arange(len(runs.pairs), device=model.device)
+    base_values = readout(base.resid[-1], all_pairs)
+    source_values = readout_for(objective, model, runs, runs.source)(source.resid[-1], all_pairs)
 
     tokens = token_choices(runs, sweep.token_part) & rearrange(new.available, "pair pos -> pair 1 pos")
     heads = head_choices(model, sweep)
@@ -194,11 +196,11 @@ def _sweep_batch(
         differs = values != old
         differs = differs & rearrange(keys, "pair key -> pair 1 1 key") if sweep.site.is_map else differs.any(dim=-1)
         pair, head, token = _changing(differs, tokens, heads, sweep.site).nonzero(as_tuple=True)
-        for some in chunks(model, len(pair), tokens.shape[2]):
-            of = pair[some]
-            where = _where(differs[of], tokens[of, token[some]], heads[head[some]], sweep.site)
-            edit = Edit(sweep.site.name, layer, where, values, of, sweep.renormalize)
-            patched[of, layer, head[some], token[some]] = run_edited(model, base, of, [edit], read)
+        for chunk in chunks(model, len(pair), tokens.shape[2]):
+            rows = pair[chunk]
+            where = _where(differs[rows], tokens[rows, token[chunk]], heads[head[chunk]], sweep.site)
+            edit = Edit(sweep.site.name, layer, where, values, rows, sweep.renormalize)
+            patched[rows, layer, head[chunk], token[chunk]] = run_edited(model, base, rows, [edit], readout)
     return Values(patched, base_values, source_values)
 
 
@@ -246,7 +248,7 @@ def _changing(
         by_head = rearrange(differs.any(dim=-1), "pair head pos -> pair pos head")
     else:
         by_head = differs if site.has_heads else differs[..., None]
-    # A sum of zeros and ones is positive where any is 1, so one matrix product replaces a chain of `any`.
+    # The product counts the entries that change, so one matrix product replaces a chain of `any`.
     counts = einsum(
         by_head.float(), tokens.float(), heads.float(), "pair pos head, pair token pos, part head -> pair part token"
     )
@@ -273,7 +275,7 @@ def sweep_dataset(
     direction: Direction,
     objective: Objective,
 ) -> xr.Dataset:
-    """The results of all batches as one dataset; see `patch_sweep`."""
+    """The results of all batches as one dataset (see `patch_sweep`)."""
     n_pairs = sum(len(indices) for indices, _, _ in parts)
     _, n_layers, n_parts, _ = parts[0][2].patched.shape
     width = max(values.patched.shape[3] for _, _, values in parts)
@@ -325,9 +327,9 @@ def attributes(model: HookedEncoder, direction: Direction, objective: Objective)
 
 
 def unmatched_tokens(runs: PairRuns) -> list[str]:
-    """The base's tokens that are not aligned with the source, as one string per pair."""
-    lost = (runs.base.mask.bool() & ~runs.aligned).cpu()
+    """The base tokens without an aligned source token, as one string per pair."""
+    unmatched = (runs.base.mask.bool() & ~runs.aligned).cpu()
     return [
-        " ".join(token for at, token in enumerate(statement.tokens) if lost[row, at])
+        " ".join(token for at, token in enumerate(statement.tokens) if unmatched[row, at])
         for row, statement in enumerate(runs.base.statements)
     ]

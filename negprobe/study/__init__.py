@@ -1,4 +1,4 @@
-"""A study: a model and statement pairs in, every measured and tested number out."""
+"""A study: all measurements and tests of a model on a set of statement pairs."""
 
 from negprobe.study.results import Mechanism, StudyResults
 from negprobe.study.run import run_study

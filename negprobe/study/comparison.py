@@ -1,4 +1,4 @@
-"""Two studies of the same pairs, number by number: what the models answer, what swaps do, which heads respond."""
+"""Comparison of two studies on their common pairs: answers, effects of swaps, and effects of negation per head."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,16 +26,16 @@ from negprobe.study.summary import mean_row, share_row
 from negprobe.study.summary_table import NO_CUE, StudySummary
 
 STATEMENTS = ("both", "original", "counterfactual", "control")
-"""What can be answered rightly: the two statements of a pair together, and each statement by itself."""
+"""The statements that have an accuracy: original and counterfactual together, and each statement separately."""
 
 ALL_CUES = "all"
-"""The row of a table by kind of cue that has every pair."""
+"""The value of `cue` in the row for all pairs."""
 
 _Measure = Callable[[pd.DataFrame, str, str], Float[np.ndarray, " pair"]]
 
 _SIDES = ["A", "A_low", "A_high", "B", "B_low", "B_high"]
 _N_RESAMPLES = 1000
-_BATCH = 2**22  # numbers that are resampled at once
+_BATCH = 2**22  # values resampled at once
 _TEXTS = ["original", "counterfactual", "target", "foil"]
 
 
@@ -47,19 +47,19 @@ class StudyComparison:
         a: The first study.
         b: The second.
         common: A row per common pair: its number in A (`a`) and in B (`b`), and its `cue`.
-        same_shape: Whether the models have as many layers and heads, so that each head has a partner.
+        same_shape: Whether the models have the same numbers of layers and heads, so that heads can be matched.
         answers: A row per kind of cue (and `ALL_CUES`) and of `statement`: `pairs`, the share answered rightly by `A`
             and by `B` with their 95 % Wilson intervals (`A_low`, `A_high`, `B_low`, `B_high`), their `difference` and
             its 95 % paired bootstrap interval, `low` and `high`. For embeddings, the mean cosine of original and
             counterfactual ("cosine"), with bootstrap intervals. Empty if the answers cannot be compared.
-        no_answers: Why they cannot be; empty if they can.
+        no_answers: The reason why they cannot be compared; empty if they can.
         swaps: A row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
-            set of tokens that may not look at the cue, without layer) with `pairs`, the normalised effects `A` and `B`
+            set of tokens that cannot attend to the cue, without layer) with `pairs`, the normalised effects `A` and `B`
             with their 95 % bootstrap intervals (`A_low`, `A_high`, `B_low`, `B_high`), and, where the models have the
             same shape, `difference`, `low` and `high`, of the same draws of pairs for both.
-        patched: How many common pairs were patched in both and have a swing in both.
+        patched: The number of common pairs that were patched, with a gap of at least `MIN_GAP`, in both studies.
         tests: `statistics.effect_tests` of each model on the common pairs; None without controls.
-        change: The same of B's effect minus A's, pair by pair; None if the shapes differ, or without controls.
+        change: The same tests for B's effect minus A's, pair by pair; None if the shapes differ, or without controls.
     """
 
     a: SavedStudy
@@ -77,7 +77,7 @@ class StudyComparison:
 
     @cached_property
     def summary(self) -> StudySummary:
-        """Every number that the report and the command line state, computed once (see `summarize_comparison`)."""
+        """All numbers stated by the report and the command line, computed once (see `summarize_comparison`)."""
         # The module that computes it imports this one.
         from negprobe.study.comparison_summary import summarize_comparison
 
@@ -86,13 +86,13 @@ class StudyComparison:
 
 @checked
 def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
-    """Compare two studies on the pairs whose texts, and whose target and foil, are the same in both.
+    """The comparison of two studies on the pairs that have the same texts, target and foil in both.
 
-    Effects, shares and tests are taken anew over the common pairs, so that they may differ from each study's own. All
-    intervals and tests have A's seed.
+    Effects, shares and tests are recomputed for the common pairs, so they can differ from each study's own. All
+    intervals and tests use A's seed.
 
     Raises:
-        NegprobeError: if no pair is in both, or their patches moved different objectives.
+        NegprobeError: if no pair is in both studies, or they patched different objectives.
     """
     if a.objective != b.objective:
         raise NegprobeError(
@@ -112,7 +112,7 @@ def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
 
 
 def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
-    # Several pairs of the same texts, which differ in their control, are matched in their order.
+    # Pairs with the same texts but different controls are matched in order.
     tables = [study.pairs.assign(**study.pairs[_TEXTS].fillna("")) for study in (a, b)]
     keyed = [table.assign(turn=table.groupby(_TEXTS).cumcount()) for table in tables]
     keys = [*_TEXTS, "turn"]
@@ -127,7 +127,7 @@ def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
 
 
 def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """What both models answer to the pairs that both can answer, by kind of cue."""
+    """Both models' answers to the pairs that both can answer, by kind of cue; and why there are none, if so."""
     empty = pd.DataFrame(columns=["cue", "statement", "pairs", *_SIDES, "difference", "low", "high"])
     if a.head != b.head and "none" in (a.head, b.head):
         return empty, "one model gives answers and the other embeddings"
@@ -160,7 +160,7 @@ def _own_labels(study: SavedStudy) -> bool:
 
 
 def _right(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarray, " pair"]:
-    """1 where the right answer is preferred, 0 where it is not, NaN where nothing was asked."""
+    """1 if the right answer is preferred, 0 if it is not, NaN if the pair does not have the statement."""
     original, counterfactual, control = (
         answers[name + side].to_numpy(dtype=float) for name in ("original", "counterfactual", "control")
     )
@@ -180,8 +180,8 @@ def _cosine(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarra
 def _means(values: Sequence[Float[np.ndarray, " pair"]], statement: str, seed: int) -> dict[str, object]:
     """The means of A and of B over the same pairs, and their difference, each with its interval."""
     means: dict[str, object] = {"pairs": len(values[0])}
-    for name, of_side in zip("AB", values, strict=True):
-        mean = mean_row(of_side, seed) if statement == "cosine" else share_row(of_side == 1)
+    for name, side in zip("AB", values, strict=True):
+        mean = mean_row(side, seed) if statement == "cosine" else share_row(side == 1)
         means |= {name: mean["estimate"], f"{name}_low": mean["low"], f"{name}_high": mean["high"]}
     return means | _difference(values[0], values[1], seed)
 
@@ -202,7 +202,7 @@ def _difference(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair
 
 
 def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool) -> tuple[pd.DataFrame, int]:
-    """Every swap's effect in both models over the pairs that both patched, and how many those are."""
+    """The effects of all swaps in both models over the pairs patched in both, and the number of these pairs."""
     names = ["site", "direction", "layer", "part", "pairs", *_SIDES, "difference", "low", "high"]
     patched = common[common["a"].isin(a.patching["pair"]) & common["b"].isin(b.patching["pair"])]
     usable = _swings(a, patched["a"].tolist()) & _swings(b, patched["b"].tolist())
@@ -222,7 +222,7 @@ def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool)
 
 
 def _swings(study: SavedStudy, pairs: Sequence[int]) -> Bool[np.ndarray, " pair"]:
-    """Which of the pairs have two runs that differ in the answer."""
+    """Whether the two runs of each pair differ in the objective by at least `MIN_GAP`."""
     runs = study.patching.drop_duplicates("pair").set_index("pair").reindex(list(pairs))
     return (abs(runs["source"] - runs["base"]) >= MIN_GAP).to_numpy()
 
@@ -237,7 +237,7 @@ def _sweep(study: SavedStudy, pairs: Sequence[int], stage: Sweep) -> xr.Dataset:
 
 
 def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -> pd.DataFrame:
-    """The effects side by side, with their difference where each cell has a partner."""
+    """The effects of both studies, with their differences if the models have the same shape."""
     dims = [str(dim) for dim in one["patched"].dims if dim != "pair"]
     if not same_shape:
         sides = [averages(side, seed=seed).dropna(subset="effect") for side in (one, other)]
@@ -250,7 +250,7 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
         merged = named[0].merge(named[1], on=dims, how="outer", suffixes=("", "_B"))
         return merged.assign(pairs=merged["n_pairs"].fillna(merged["n_pairs_B"]).astype(int))
     moved, swing = zip(*(_moved_and_swing(side, dims) for side in (one, other)), strict=True)
-    # A part that only one tokenizer gives a pair is no part of the comparison.
+    # Only parts that a pair has under both tokenizers are compared.
     present = np.isfinite(moved[0]) & np.isfinite(moved[1])
     some = present.any(axis=0)
     data = [np.where(present, values, 0.0)[:, some] for pair in zip(moved, swing, strict=True) for values in pair]

@@ -45,7 +45,7 @@ def released(engine: Engine) -> Iterator[None]:
 
 
 def in_process(model: HookedEncoder) -> Engine:
-    """One shard after another, here."""
+    """An engine that measures one shard after another in this process."""
 
     def run(measure: Measure, shards: Sequence[Sequence[Any]]) -> Iterator[tuple[int, xr.Dataset]]:
         for number, pairs in enumerate(shards):
@@ -55,17 +55,17 @@ def in_process(model: HookedEncoder) -> Engine:
 
 
 class _Worker:
-    """A model in a process of its own."""
+    """A model in its own process."""
 
     def __init__(self, load: Callable[[], HookedEncoder], threads: int) -> None:
         torch.set_num_threads(threads)
         self.model = load()
 
     def ready(self) -> None:
-        """Answers once the model is loaded."""
+        """Returns once the model is loaded."""
 
     def measure(self, measure: Measure, number: int, pairs: Sequence[Any]) -> tuple[int, xr.Dataset]:
-        """The number of a shard, and what is measured on its pairs."""
+        """The number of a shard, and the dataset measured on its pairs."""
         return number, measure(self.model, pairs)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a study: its fingerprint, the lock that keeps others out, and the place of its shards."""
+"""The folder of a study: its fingerprint, its lock against other processes, and its shards."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ _THREADS = "threads"
 _FORMAT = "format"
 _ENVIRONMENTS = "environments.json"
 
-# What a study writes; where one of them stands in a folder that is no study's, it is somebody else's.
+# The files that a study writes; a folder that has one of them but no study.json belongs to something else.
 _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
 
 DEFAULT_OBJECTIVE = "default"
-"""What the fingerprint calls the default objective of the model, whether it was chosen or left to the default."""
+"""The name of the model's default objective in a fingerprint, whether or not it was given explicitly."""
 
 # The values of entries that an older study.json lacks.
 _UNRECORDED = {"objective": DEFAULT_OBJECTIVE}
@@ -44,8 +44,8 @@ class StudyFolder(NamedTuple):
 
     Attributes:
         shards: The folder of its shards.
-        threads: With how many threads the study began. Resumed with another number it is valid, but not the same to
-            the last bit, as sums are split differently.
+        threads: The number of threads that the study began with. With another number, results are valid but can differ
+            in the last bits, because sums are split differently.
     """
 
     shards: Path
@@ -76,7 +76,7 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         "model": cfg.pop("model_name"),
         "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
-        "tokenizer": _digest(_told(model.tokenizer)),
+        "tokenizer": _digest(_tokenizer_text(model.tokenizer)),
         "device": device,
         "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
         **{name: str(value) for name, value in options.items()},
@@ -157,7 +157,7 @@ def study_folder(out: Path, fingerprint: Identity) -> Iterator[StudyFolder]:
             format version of negprobe began, or what a study would overwrite, or that cannot be made or written to.
     """
     shards = out / "shards"
-    # The system lets go of it when the process ends, however it ends.
+    # The system releases the lock when the process ends, even by `kill -9`.
     lock = FileLock(out / ".lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -214,10 +214,12 @@ def _claim(out: Path, fingerprint: Identity) -> int:
             "folder."
         )
     if different:
-        told = "; ".join(f"{name}: {found.get(name, 'none')}, here {current.get(name, 'none')}" for name in different)
+        differences = "; ".join(
+            f"{name}: {found.get(name, 'none')}, here {current.get(name, 'none')}" for name in different
+        )
         raise StudyError(
-            f"{out} holds another study ({told}). To resume that one, use the same model, pairs, options and versions; "
-            "for a new study, choose another folder."
+            f"{out} holds another study ({differences}). To resume that one, use the same model, pairs, options and "
+            "versions; for a new study, choose another folder."
         )
     return threads
 
@@ -226,8 +228,8 @@ def _unwritable(out: Path, error: OSError) -> StudyError:
     return StudyError(f"The folder {out} cannot be written to: {error}. Choose another.")
 
 
-def _told(tokenizer: object) -> str:
-    """All that tells how a tokenizer reads."""
+def _tokenizer_text(tokenizer: object) -> str:
+    """A text that determines how a tokenizer splits statements."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     special = getattr(tokenizer, "special_tokens_map", None)
     return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"

@@ -7,15 +7,15 @@ from negprobe.base.errors import StudyError
 FORMAT = 2
 """The version written to shards, study.json and manifest.json, which covers the tables that the manifest lists.
 
-Version 1 carried no number, and named shards after the text that progress showed.
+Version 1 did not record its version, and named shards after the titles of their stages.
 """
 
 
 def checked_format(path: Path, found: object) -> int:
-    """The version that a file names, 1 if it names none.
+    """The format version recorded in a file; 1 if none is recorded.
 
     Raises:
-        StudyError: for a newer version than this negprobe knows, and for what is no version.
+        StudyError: for a version newer than this one, and for an invalid version.
     """
     if found is None:
         return 1
@@ -23,7 +23,7 @@ def checked_format(path: Path, found: object) -> int:
         raise StudyError(f"{path} is damaged: {found!r} is not a format version. Delete it and run the study again.")
     if found > FORMAT:
         raise StudyError(
-            f"{path} has format version {found}, and this negprobe reads versions up to {FORMAT}. Upgrade negprobe to "
+            f"{path} has format version {found}, but this negprobe reads up to {FORMAT}. Upgrade negprobe to "
             "read it, or choose another folder."
         )
     return found

@@ -1,4 +1,4 @@
-"""The part of a study that asks how the negation reaches the answer: knock-outs of the cue, and the circuit."""
+"""How the negation reaches the answer: the knock-outs of the cue, and the search for a circuit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from negprobe.patching.circuit_search import Effort
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import Swap
 from negprobe.study.results import Mechanism
-from negprobe.study.shards import damaged
+from negprobe.study.shards import damaged_checkpoint
 from negprobe.study.stages import KNOCK_OUT, KNOCK_OUT_SETS
 
-# A circuit is proven on half of its pairs; bootstrap intervals over much fewer than 20 are too narrow.
+# Half of the pairs are held out, and bootstrap intervals over much fewer than 20 pairs are too narrow.
 MIN_CIRCUIT_PAIRS = 40
 _MOST_CIRCUIT_PAIRS = 400
 
-# Floating-point operations that the search may take unless asked for more: some minutes on two CPU cores.
+# The default limit on floating-point operations of the search: a few minutes on two CPU cores.
 _SEARCH_WORK = {"cpu": 1.5e13, "other": 1.5e15}
-# As many times that for the fewest pairs: a quarter of an hour for a model of BERT-base's size.
+# For the minimum number of pairs, the limit is this many times higher: 15 minutes for a model of BERT-base's size.
 _FEWEST_PAIRS_FACTOR = 6
 
 
@@ -40,37 +40,37 @@ def find_mechanism(
     kept: Path | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Mechanism:
-    """Search the circuit, and put it beside the knock-outs of the cue.
+    """The knock-outs of the cue and, if there are enough pairs, the circuit.
 
     Args:
         model: The model.
-        measured: What the study's stages measured, by their ids; the knock-outs are taken from it.
-        patched: The pairs the cue was knocked out of, by their numbers.
-        searched: The pairs to search the circuit on; if there are too few of them, none is searched.
-        why_few: Why there are too few, for the report.
-        seed: Of the search.
-        effort: Of the search (see `find_circuit`).
-        objective: Of the search; by default the model's default.
-        kept: The file to keep the circuit in, and to read it from if it is there.
+        measured: The datasets of the study's stages by stage id, including the knock-outs.
+        patched: The pairs of the knock-outs, by number.
+        searched: The pairs to search for a circuit, by number; with fewer than `MIN_CIRCUIT_PAIRS` there is no search.
+        why_few: The reason for having too few pairs, for the report.
+        seed: Seed of the search.
+        effort: Effort of the search (see `find_circuit`).
+        objective: Objective of the search; by default the model's default.
+        kept: The file to save the circuit to, or to load it from if the file exists.
         progress: Called during the search.
     """
     circuit, reason = _circuit(model, list(searched.values()), why_few, seed, effort, objective, kept, progress)
-    read = searched if circuit is not None else patched
+    read_pairs = searched if circuit is not None else patched
     return Mechanism(
         knock_out=measured[KNOCK_OUT.id].load(),
         knock_out_sets=measured[KNOCK_OUT_SETS.id].load(),
         circuit=circuit,
         no_circuit=reason,
         searched=tuple(searched) if circuit is not None else (),
-        readings=AttentionProbe(model).readings([swap.pair for swap in read.values()]),
+        readings=AttentionProbe(model).readings([swap.pair for swap in read_pairs.values()]),
     )
 
 
 def affordable_search(cfg: HookedEncoderConfig, tokens: int) -> int:
-    """How many pairs of so many tokens a circuit can be searched and proven on in `_SEARCH_WORK`; 0 if too few."""
+    """The number of pairs of `tokens` tokens that a circuit search can afford; 0 if that is too few."""
     n_components = cfg.n_layers * (cfg.n_heads + 1)
-    # Ranking and search take some eight runs a component on half of the pairs, the proof some two hundred on the
-    # other half; each of 12 d_model² weights a layer, two operations a weight and token.
+    # Ranking and search take about eight runs per component on half of the pairs, and the evaluation about two hundred
+    # runs on the other half. A run uses 12 d_model² weights per layer, with two operations per weight and token.
     runs = (8 * n_components + 200) / 2
     work = runs * tokens * cfg.n_layers * 12 * cfg.d_model**2 * 2
     affordable = _SEARCH_WORK.get(str(cfg.device), _SEARCH_WORK["other"])
@@ -96,12 +96,12 @@ def _circuit(
         try:
             return Circuit.load(kept, model), ""
         except PatchingError as error:
-            raise damaged(kept, str(error)) from error
+            raise damaged_checkpoint(kept, str(error)) from error
     try:
         found = find_circuit(
             model,
             pairs,
-            # What is left has to do the work alone, and need not outweigh what the other statement's run says.
+            # With "mean", the circuit need not overcome the activations of the other statement.
             ablation="mean",
             direction="denoising",
             objective=objective,

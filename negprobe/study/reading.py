@@ -1,4 +1,4 @@
-"""Reading of the tables in a study's folder, and the errors for those that are missing or damaged."""
+"""Reads the tables in a study's folder, with clear errors for missing or damaged ones."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from negprobe.base.files import check_file
 
 
 def read_table(path: Path, columns: Iterable[str], *, absent: str) -> pd.DataFrame:
-    """A parquet file as a table.
+    """The table in a parquet file.
 
     Args:
         path: The file.
@@ -35,5 +35,5 @@ def read_table(path: Path, columns: Iterable[str], *, absent: str) -> pd.DataFra
 
 
 def damaged(path: Path, why: str) -> NegprobeError:
-    """An error that names a damaged file of a study and says what to do."""
+    """The error for a damaged file of a finished study."""
     return NegprobeError(f"{path} is damaged: {why}. Run the study again.")

@@ -1,4 +1,4 @@
-"""What a study found, in one object that the report is written from."""
+"""The results of a study, in one object that the report is written from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class Mechanism:
     """How the negation reaches the answer: knock-outs of the cue, and the circuit.
 
     Attributes:
-        knock_out: The counterfactual's run with one head's attention to the cue taken away, `[pair layer head]`.
-        knock_out_sets: The same for all heads of a layer, for the queries of one role in every layer, and everywhere,
-            `[pair patch]`.
-        circuit: The components that alone keep what the counterfactual's run does; None if none was searched.
-        no_circuit: Why none was searched.
-        searched: The pairs it was searched and proven on.
-        readings: `AttentionProbe.readings` of these pairs, or of those patched.
+        knock_out: The counterfactual's run without one head's attention to the cue, `[pair layer head]`.
+        knock_out_sets: The same for all heads of a layer, for the queries of one role in all layers, and for all heads
+            and queries, `[pair patch]`.
+        circuit: The components that preserve the counterfactual's behaviour; None if there was no search.
+        no_circuit: Why there was no search.
+        searched: The pairs that the circuit was searched and evaluated on.
+        readings: `AttentionProbe.readings` of these pairs, or of the patched ones if there was no search.
     """
 
     knock_out: xr.Dataset
@@ -47,7 +47,7 @@ class Mechanism:
 
     @cached_property
     def stories(self) -> tuple[HeadReading, ...]:
-        """What each head of the circuit reads, by layer and head; empty without a circuit."""
+        """The tokens that each head of the circuit attends to, by layer and head; empty without a circuit."""
         members = sorted(self.circuit.components) if self.circuit is not None else ()
         return tuple(head_story(self.readings, part.layer, part.head) for part in members if part.head is not None)
 
@@ -55,39 +55,38 @@ class Mechanism:
 # Compared by identity: arrays have no single truth value.
 @dataclass(frozen=True, repr=False, eq=False)
 class StudyResults:
-    """A model, its pairs, and every number measured on them.
+    """The results of a study: the model, the pairs and all measurements.
 
     Attributes:
         cfg: The model's configuration.
-        source: Where the pairs came from.
-        pairs: The measured pairs, with cues and controls found; everything below counts them from 0.
-        dropped: For each pair, or control, that was left out, why; numbered as the input was.
-        unpatched: For each measured pair that has no objective, and so was not patched, why.
-        unknown_words: Words of the statements that the tokenizer does not know.
+        source: The origin of the pairs.
+        pairs: The measured pairs, with their cues and controls; other attributes number them from 0.
+        dropped: The reason for each pair or control that was left out, numbered as in the input.
+        unpatched: The reason for each measured pair that has no objective and was therefore not patched.
+        unknown_words: Words of the statements that are not in the tokenizer's vocabulary.
         metrics: `AttentionProbe.metrics` of the pairs.
         cue_shares: `AttentionProbe.cue_shares` of the pairs with a cue, or of an even sample of them.
-        cue_share_tests: `statistics.effect_tests` of these, a metric a measure; None if no pair has a control.
+        cue_share_tests: `statistics.effect_tests` of these, one per measure; None if no pair has a control.
         tests: `statistics.effect_tests` of all metrics and heads; None if no pair has a control.
-        replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
-            those of which no group, or only one, has enough pairs.
-        answers: For each pair that has an answer, the model's default objective of its `original`, `counterfactual` and
-            `control` (NaN if none).
-        own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
-        objective: What patches move: "default" for the model's default objective, which the answers are always of.
+        replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set). Omitted
+            if fewer than two groups have enough pairs.
+        answers: The model's default objective for the `original`, `counterfactual` and `control` (NaN if none) of each
+            pair that has an answer.
+        own_labels: Whether the labels are the classifier's own predictions, so that there is no accuracy.
+        objective: The objective that was patched: "default" for the model's default. `answers` always has the default.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
-            objective. In `from_control` pairs the control takes the original's place.
-        patched: Which pairs were patched: those that have an objective, or an even sample of them.
-        from_control: How many of the patched pairs swap between control and counterfactual.
-        positions: The residual stream of `examples[0]`, `from_control` as in `patching`, patched by position, in both
-            directions.
+            objective. In `from_control` pairs the control replaces the original.
+        patched: The numbers of the patched pairs: those with an objective, or an even sample of them.
+        from_control: The number of patched pairs in which the control replaces the original.
+        positions: The residual stream of `examples[0]` patched by position, in both directions.
         mechanism: Knock-outs of the cue, on the patched pairs, and the circuit, on `mechanism.searched`; None if
             nothing was patched.
-        examples: Some pairs with all their maps, for the interactive views.
-        environments: Python and exact package versions of every run that measured shards of this study.
-        seconds: How long the study took.
+        examples: Example pairs with all their attention maps, for the interactive views.
+        environments: Python and exact package versions of each run that measured shards of this study.
+        seconds: The duration of the study.
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
-        notes: What was changed in the pairs, and what is odd about them (see `statements.pair_notes`).
-        same_labels: The pairs without labels whose two statements the classifier gives the same label.
+        notes: Changes to the pairs, and unusual properties of them (see `statements.pair_notes`).
+        same_labels: The pairs without labels for which the classifier predicts the same label twice.
     """
 
     cfg: HookedEncoderConfig
@@ -118,7 +117,7 @@ class StudyResults:
 
     @cached_property
     def summary(self) -> StudySummary:
-        """Every number that the report and the command line state, computed once (see `study.summarize`)."""
+        """All numbers stated by the report and the command line, computed once (see `study.summarize`)."""
         # The module that computes it imports this one.
         from negprobe.study.summary import summarize
 
@@ -136,9 +135,9 @@ class StudyResults:
 
     @cached_property
     def attention_to_cue(self) -> xr.DataArray:
-        """The share of its value-weighted attention that a token of a patched counterfactual gives the cue.
+        """The mean share of value-weighted attention to the cue, over tokens of the patched counterfactuals.
 
-        The mean over the patched pairs, [layer head].
+        A mean over the patched pairs, [layer head].
         """
         shares = self.metrics["norm_to_cue"].sel(compared="counterfactual", drop=True)
         return shares.sel(pair=self.patching["z", "denoising"]["pair"].values).compute().mean("pair")
@@ -151,7 +150,7 @@ class StudyResults:
         return html_table(f"A study of {self.cfg.model_name}. {hint}", self._summary()[1:])
 
     def _summary(self) -> list[tuple[str, str]]:
-        """What was measured, and on how many pairs."""
+        """The measurements and their numbers of pairs, as (label, text)."""
         circuit = self.mechanism.circuit if self.mechanism is not None else None
         return [
             ("model", self.cfg.model_name),

@@ -1,4 +1,4 @@
-"""A study as it stands in its folder: the tables and the manifest that `study.write_study` wrote."""
+"""Saved studies: the tables, manifest and circuit in a study's folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _NUMBERS = {
     "patching": ("pair", "layer", "patched", "base", "source"),
     "knock_out_sets": ("pair", "patched", "base", "source"),
 }
-"""The columns of numbers that each table has."""
+"""The numeric columns of each table."""
 
 _WORDS = {
     "pairs": ("original", "counterfactual", "target", "foil", "control", "cue"),
@@ -38,7 +38,7 @@ _WORDS = {
     "patching": ("site", "direction", "by", "part"),
     "knock_out_sets": ("patch",),
 }
-"""Its other columns."""
+"""The text columns of each table."""
 
 _KEYS = {
     "pairs": ["pair"],
@@ -47,29 +47,29 @@ _KEYS = {
     "patching": ["site", "direction", "by", "pair", "layer", "part"],
     "knock_out_sets": ["pair", "patch"],
 }
-"""The columns in which no two of its rows agree."""
+"""The columns that identify a row of each table."""
 
 _MANIFEST = {
     "model": ("name", "family", "head", "layers", "heads", "dtype"),
     "data": ("source", "pairs", "answered", "patched", "searched"),
     "versions": (),
 }
-"""What a manifest says of model and data."""
+"""The required entries of each part of a manifest."""
 
 
 @dataclass(frozen=True, repr=False)
 class SavedStudy:
-    """What was read from a study's folder.
+    """The contents of a study's folder.
 
     Attributes:
-        folder: Where it stands.
-        manifest: How it was made, as `study.write_study` wrote it.
-        pairs: The measured pairs, a row each; the column `pair` is what the other tables count by.
+        folder: The folder.
+        manifest: How the study was made, from manifest.json.
+        pairs: The measured pairs, one per row, numbered by the column `pair` in all tables.
         answers: The objective of each pair's `original`, `counterfactual` and `control`.
-        metrics: Every metric of every pair against counterfactual and control.
-        patching: Every swap; empty if nothing was patched.
-        knock_out_sets: Attention to the cue cut, by layer and role; empty if nothing was patched.
-        circuit: The circuit; None if none was searched.
+        metrics: All metrics of the pairs, original against counterfactual and against control.
+        patching: All swaps; empty if nothing was patched.
+        knock_out_sets: Knock-outs of attention to the cue by layer and role; empty if nothing was patched.
+        circuit: The circuit; None if there was no search.
     """
 
     folder: Path
@@ -85,24 +85,24 @@ class SavedStudy:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and heads in a layer."""
+        """The number of layers, and of heads per layer."""
         return int(self.manifest["model"]["layers"]), int(self.manifest["model"]["heads"])
 
     @property
     def head(self) -> str:
-        """What stands on the last block: "masked_lm", "classification" or "none"."""
+        """The model's head: "masked_lm", "classification" or "none"."""
         return str(self.manifest["model"]["head"])
 
     @property
     def has_one_logit(self) -> bool:
-        """Whether the model gives a single score, not one of several labels."""
-        # Studies of earlier versions do not name the labels.
+        """Whether the model is a classifier with a single logit."""
+        # Earlier versions did not record the labels.
         return len(self.manifest["model"].get("labels", ())) == 1
 
     @property
     def objective(self) -> str:
-        """What its patches moved: "default" for the model's default objective."""
-        # Studies of earlier versions had no other.
+        """The objective that was patched: "default" for the model's default."""
+        # Earlier versions had only the default objective.
         return str(self.manifest.get("objective", DEFAULT_OBJECTIVE))
 
     @property
@@ -112,26 +112,26 @@ class SavedStudy:
 
     @property
     def rounding(self) -> float:
-        """How far rounding may move a metric, as `AttentionProbe.metrics` says it."""
+        """The largest rounding difference of a metric, as in `AttentionProbe.metrics`."""
         return 8 * torch.finfo(getattr(torch, str(self.manifest["model"]["dtype"]))).eps
 
 
 @checked
 def read_study(folder: str | Path) -> SavedStudy:
-    """Read the folder of a study.
+    """The study saved in a folder.
 
     Raises:
-        NegprobeError: for a folder that no study was written to, for a file of it that is missing or damaged (a
-            circuit: as in `Circuit.load`), and for the folder of a newer negprobe.
+        NegprobeError: for a folder that is not a study's, for missing or damaged files, and for files written by a
+            newer version of negprobe.
     """
     folder = Path(folder)
     manifest = _manifest(folder)
     patched = manifest["data"]["patched"] > 0
     tables = {name: _table(folder, name) for name in ("pairs", "answers", "metrics")}
-    # A folder may hold files of an earlier study that had more to write.
+    # The folder may contain files of an earlier study, which this one did not overwrite.
     for name in ("patching", "knock_out_sets"):
         tables[name] = _table(folder, name) if patched else pd.DataFrame(columns=[*_WORDS[name], *_NUMBERS[name]])
-    # The manifest is written last: another count is that of a study that was broken off.
+    # The manifest is written last: if the numbers of pairs differ, a later study was interrupted.
     if len(tables["pairs"]) != manifest["data"]["pairs"]:
         why = f"it has {len(tables['pairs'])} pairs and manifest.json {manifest['data']['pairs']}"
         raise damaged(folder / "pairs.parquet", why)
@@ -140,7 +140,7 @@ def read_study(folder: str | Path) -> SavedStudy:
         if not set(table["pair"]) <= known:
             raise damaged(folder / f"{name}.parquet", "it has pairs that are not in pairs.parquet")
         for axis in {"layer", "head"} & set(_NUMBERS[name]):
-            # No range is made of the number before it is compared: a damaged one may be of any size.
+            # Values are compared one by one, because a damaged number could make a range of any size.
             found, size = set(table[axis]), manifest["model"][f"{axis}s"]
             all_there = len(found) == size if name == "metrics" else True
             if not all_there or any(not 0 <= index < size or index != int(index) for index in found):
@@ -150,15 +150,15 @@ def read_study(folder: str | Path) -> SavedStudy:
 
 
 def sweep(table: pd.DataFrame, pairs: Sequence[int], coords: Mapping[str, Sequence[Any]]) -> xr.Dataset:
-    """Some pairs' rows of a table of swaps as the dataset that they were, for `patching.averages` and `mean_effect`.
+    """The swaps of some pairs as a dataset, for `patching.averages` and `mean_effect`.
 
     Args:
         table: Rows of one sweep with `pair`, `patched`, `base`, `source` and the dimensions.
-        pairs: The pairs, in the order that the result has them.
-        coords: Its dimensions beside `pair`, with their coordinates.
+        pairs: The numbers of the pairs, in the order of the result.
+        coords: The coordinates of the other dimensions.
 
     Returns:
-        `patched` [pair, and the dimensions], NaN where a pair has no such part; `base` and `source` [pair].
+        `patched` [pair, ...], NaN where a pair does not have the part; `base` and `source` [pair].
     """
     rows = table[table["pair"].isin(pairs)]
     cells = rows.set_index(["pair", *coords])["patched"].to_xarray().reindex({"pair": pairs, **coords})
@@ -169,11 +169,11 @@ def sweep(table: pd.DataFrame, pairs: Sequence[int], coords: Mapping[str, Sequen
 
 
 def metrics_dataset(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset:
-    """Some pairs' metrics [pair, compared, layer, head] as `AttentionProbe.metrics` gave them.
+    """The metrics of some pairs [pair, compared, layer, head], as returned by `AttentionProbe.metrics`.
 
     Args:
         study: The study.
-        pairs: The pairs, in the order that the result has them.
+        pairs: The numbers of the pairs, in the order of the result.
     """
     layers, heads = study.shape
     rows = study.metrics[study.metrics["pair"].isin(pairs)].set_index(["pair", "compared", "layer", "head"])
@@ -201,25 +201,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise NegprobeError(f"{path} cannot be read: {error}.") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise damaged(path, f"it is no manifest of a study ({error!r})") from error
+        raise damaged(path, f"it is not a study's manifest ({error!r})") from error
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise damaged(path, "its seed, and the counts of its model and data, are not all whole numbers")
     if not isinstance(getattr(torch, str(manifest["model"]["dtype"]), None), torch.dtype):
-        raise damaged(path, f"its model has no known dtype but {quoted(manifest['model']['dtype'])}")
+        raise damaged(path, f"its model has an unknown dtype, {quoted(manifest['model']['dtype'])}")
     return manifest
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
-    absent = f"{folder} lacks the table {path.name} that a study writes; run the study again."
+    absent = f"{folder} is missing the table {path.name}; run the study again."
     table = read_table(path, (*_NUMBERS[name], *_WORDS[name]), absent=absent)
     for column in _NUMBERS[name]:
         if not pd.api.types.is_numeric_dtype(table[column]) and len(table):
-            raise damaged(path, f"its column {column} holds no numbers")
+            raise damaged(path, f"its column {column} is not numeric")
     for column in _WORDS[name]:
         cells = table[column].dropna()
         if len(cells) and not pd.api.types.is_string_dtype(cells):
-            raise damaged(path, f"its column {column} holds no text")
+            raise damaged(path, f"its column {column} is not text")
     if table.duplicated(_KEYS[name]).any():
         raise damaged(path, f"two of its rows have the same {', '.join(_KEYS[name])}")
     return table

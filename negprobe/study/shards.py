@@ -1,8 +1,7 @@
-"""Numbers about many pairs, shard by shard: each shard is a parquet file with a row a pair.
+"""Shards: the results for many pairs, stored as parquet files with a row per pair.
 
-What is written stays, so that a study that was stopped goes on with the shards that are missing; and it is read back a
-shard at a time, so that what is held in memory does not grow with the number of pairs. The arrays of all shards
-together are dask's, which xarray computes with as with its own.
+Shards that are written are kept, so a stopped study resumes with the missing ones. They are read back one at a time, so
+memory does not grow with the number of pairs. The arrays over all shards are dask arrays inside xarray datasets.
 """
 
 import hashlib
@@ -25,20 +24,20 @@ from negprobe.study.engines import Engine
 from negprobe.study.formats import FORMAT, checked_format
 from negprobe.study.stages import Stage
 
-# The keys of a shard's layout in its schema, and of the layout's checksum; parquet has sums for its pages alone.
+# The schema keys of a shard's layout and of its checksum; parquet's own checksums cover only its pages.
 _LAYOUT, _CHECKSUM = b"negprobe", b"negprobe_sha256"
 
-# What reading a file with a wrong byte somewhere was seen to raise.
+# The errors that reading a file with a wrong byte can raise.
 _UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """How a study measures.
+    """How and where a study measures its stages.
 
     Attributes:
-        engine: Who does it.
-        folder: Where shards are kept; without one they are in memory.
+        engine: The execution backend.
+        folder: The folder of the shards; None to keep them in memory.
         progress: Called after each shard.
     """
 
@@ -47,19 +46,19 @@ class Sharding:
     progress: Progress = lambda step, done, total: None
 
     def measured(self, stage: Stage, pairs: Mapping[int, Any], size: int | None = None) -> xr.Dataset:
-        """What a stage measures on the pairs; shards that are in the folder are not measured again.
+        """The results of a stage for the pairs; shards that are already in the folder are not measured again.
 
         Args:
-            stage: What is measured; its `id` names the files, its `title` is what progress shows.
-            pairs: By their numbers, which the result has as the coordinate `pair`.
-            size: Pairs in a shard; by default the stage's own number.
+            stage: The stage; its `id` names the files, and progress shows its `title`.
+            pairs: The pairs by their number, which becomes the coordinate `pair` of the result.
+            size: The number of pairs per shard; by default the stage's own.
 
         Returns:
-            The dataset of all pairs, in their order. From a folder, arrays of more dimensions than `pair` are read when
-            they are needed, a shard at a time.
+            The dataset of all pairs, in the given order. If there is a folder, arrays with more dimensions than `pair`
+            are read only when needed, one shard at a time.
 
         Raises:
-            StudyError: for a shard that is damaged or is of other pairs, or cannot be written.
+            StudyError: for a shard that is damaged, contains other pairs or cannot be written.
         """
         size = size or stage.pairs_in_shard
         numbers = list(pairs)
@@ -67,7 +66,7 @@ class Sharding:
         paths = [] if self.folder is None else [self.folder / _file_name(stage, i) for i in range(len(shards))]
         for path, shard in zip(paths, shards, strict=False):
             if path.exists() and _layout(path)["pair"] != shard:
-                raise damaged(path, "it is of other pairs")
+                raise damaged_checkpoint(path, "it contains other pairs")
         missing = [i for i in range(len(shards)) if not (paths and paths[i].exists())]
         done = len(numbers) - sum(len(shards[i]) for i in missing)
         self.progress(stage.title, done, len(numbers))
@@ -85,7 +84,7 @@ class Sharding:
 
 
 def write_shard(dataset: xr.Dataset, path: Path) -> None:
-    """Write variables and coordinates that all begin with `pair` as a parquet file with a row a pair, whole or not.
+    """Write a dataset along `pair` as a parquet file with a row per pair; the file is written completely or not at all.
 
     Raises:
         StudyError: if it cannot be written.
@@ -100,23 +99,23 @@ def write_shard(dataset: xr.Dataset, path: Path) -> None:
         "attrs": {name: _plain(value) for name, value in dataset.attrs.items()},
     }
     table = pa.table({name: _column(variable.values) for name, variable in along.items()})
-    told = json.dumps(layout).encode()
-    table = table.replace_schema_metadata({_LAYOUT: told, _CHECKSUM: _checksum(told)})
+    encoded = json.dumps(layout).encode()
+    table = table.replace_schema_metadata({_LAYOUT: encoded, _CHECKSUM: _checksum(encoded)})
     try:
         with whole_file(path) as part:
             parquet.write_table(table, part, compression="zstd", write_page_checksum=True)
     except OSError as error:
         raise StudyError(
-            f"{path} cannot be written: {error}. What was measured before it is kept; the same command goes on from "
-            "there when there is room."
+            f"{path} cannot be written: {error}. Earlier results are kept: free some space and run the "
+            "same study again to resume it."
         ) from error
 
 
 def open_shards(paths: Sequence[Path]) -> xr.Dataset:
-    """Shards as one dataset, whose arrays of more dimensions than `pair` are read when they are needed.
+    """The shards as one dataset; arrays with more dimensions than `pair` are read only when needed.
 
     Raises:
-        StudyError: for a shard that is damaged; for one whose arrays are, when they are read.
+        StudyError: for a damaged shard; damaged arrays are found when they are read.
     """
     return _joined([_opened(path) for path in paths])
 
@@ -126,7 +125,7 @@ def _joined(shards: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def _opened(path: Path) -> xr.Dataset:
-    # Takes its time to import, and only a study in a folder needs it.
+    # Slow to import, and needed only for a study in a folder.
     from dask import array as dask_array
     from dask import delayed
 
@@ -152,10 +151,10 @@ def _layout(path: Path) -> dict[str, Any]:
         check_file(path)
         metadata = parquet.read_schema(path).metadata
         if _checksum(metadata[_LAYOUT]) != metadata[_CHECKSUM]:
-            raise ValueError("its layout is not what was written")
+            raise ValueError("its layout does not match its checksum")
         layout = json.loads(metadata[_LAYOUT])
     except _UNREADABLE as error:
-        raise damaged(path, f"it cannot be read as a shard ({error})") from error
+        raise damaged_checkpoint(path, f"it cannot be read as a shard ({error})") from error
     # Version 1 has the same layout.
     checked_format(path, layout.get("format"))
     return layout
@@ -166,20 +165,20 @@ def _checksum(layout: bytes) -> bytes:
 
 
 def _read(path: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A column as an array; the checksums of its pages tell if it is what was written."""
+    """A column as an array; the checksums of its pages are verified."""
     try:
         column = parquet.read_table(path, columns=[name], page_checksum_verification=True)[name].combine_chunks()
         values = column.flatten() if len(shape) > 1 else column
         return values.to_numpy(zero_copy_only=False).reshape(shape)
     except _UNREADABLE as error:
-        raise damaged(path, str(error)) from error
+        raise damaged_checkpoint(path, str(error)) from error
 
 
 def _type_of(path: Path, name: str) -> np.dtype:
     try:
         return np.dtype(parquet.read_schema(path).field(name).type.value_type.to_pandas_dtype())
     except _UNREADABLE as error:
-        raise damaged(path, str(error)) from error
+        raise damaged_checkpoint(path, str(error)) from error
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -189,7 +188,7 @@ def _column(values: np.ndarray) -> pa.Array:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """The value in a form that JSON can represent."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -197,8 +196,8 @@ def _file_name(stage: Stage, number: int) -> str:
     return f"{stage.id}-{number:05d}.parquet"
 
 
-def damaged(path: Path, why: str) -> StudyError:
-    """An error that says which file of a study is, and what to do."""
+def damaged_checkpoint(path: Path, why: str) -> StudyError:
+    """The error for a damaged file of results that a study resumes from."""
     return StudyError(
-        f"{path} is damaged: {why}. Delete it and run the same command again: only what was in it is measured anew."
+        f"{path} is damaged: {why}. Delete it and run the same study again; only this file is recomputed."
     )

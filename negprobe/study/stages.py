@@ -1,6 +1,6 @@
-"""The stages of a study: what it measures on its pairs, in order.
+"""The stages of a study, in order.
 
-Each stage measures one dataset on the pairs that have what it needs. To add a sweep, add an entry to `SWEPT`; to add
+Each stage computes one dataset for the pairs that meet its needs. To add a sweep, add an entry to `SWEPT`; to add
 any other measurement, add a `Stage` to `STAGES`.
 """
 
@@ -19,7 +19,7 @@ from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
 
 Needs = Literal["statements", "cue", "answer", "swap"]
-"""Which pairs a stage measures: all of them, those with a cue, those with an answer, or those chosen for patching."""
+"""The pairs that a stage measures: all pairs, those with a cue, those with an answer, or those chosen for patching."""
 
 _PAIRS_IN_SHARD = 128
 _PATCHED_IN_SHARD = 32
@@ -35,9 +35,9 @@ class Stage:
     Attributes:
         id: Names the files of its shards.
         title: What progress displays show.
-        measure: Takes a model and some pairs to a dataset along `pair`.
-        needs: Which pairs it measures.
-        pairs_in_shard: How many pairs it measures at once.
+        measure: Function from a model and pairs to a dataset along `pair`.
+        needs: The pairs that it measures.
+        pairs_in_shard: The number of pairs per shard.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Sweep(Stage):
 
     Attributes:
         site: The site.
-        by: What the patches are told apart by, beside the layer.
+        by: The part that varies besides the layer.
         direction: "noising" or "denoising".
     """
 
@@ -63,7 +63,7 @@ class Sweep(Stage):
 
 
 def with_objective(stage: Stage, objective: Objective) -> Stage:
-    """The stage with another objective than the model's default; a stage that patches nothing is left as it is."""
+    """The stage with this objective instead of the model's default; stages without patches are returned unchanged."""
     if stage.needs != "swap":
         return stage
     measure: Callable[..., xr.Dataset] = stage.measure
@@ -122,7 +122,7 @@ def _sweep(site: str, by: Literal["head", "role"], direction: Direction) -> Swee
 
 
 SWEPT: dict[str, Literal["head", "role"]] = {"resid_pre": "role", "attn_out": "role", "mlp_out": "role", "z": "head"}
-"""The sites a study patches in both directions, and what the patches of a layer are told apart by."""
+"""The sites a study patches in both directions, and the part that varies besides the layer."""
 
 SWEEPS = tuple(_sweep(site, by, direction) for site, by in SWEPT.items() for direction in DIRECTIONS)
 """The patching stages."""

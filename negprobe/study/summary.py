@@ -1,4 +1,4 @@
-"""Every number that a study states, computed once, as rows of one tidy table."""
+"""Computes all numbers stated about a study, as rows of one tidy table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ _N_WORDS = 12
 
 @checked
 def summarize(results: StudyResults) -> StudySummary:
-    """Every number that the report and the command line state about a study, with the study's own seed.
+    """All numbers that the report and the command line state about a study, computed with the study's seed.
 
     `results.summary` computes it once: tables, figures, captions and sentences share its intervals. Metrics are read
     from the shards before they are averaged: summed shard by shard, a mean would differ in its last digits.
@@ -38,7 +38,7 @@ def summarize(results: StudyResults) -> StudySummary:
 
 
 def _pairs(results: StudyResults) -> Iterator[Row]:
-    """What was left out of the study."""
+    """The size of the study, and what was left out of it."""
     n = len(results.pairs)
     yield {"statistic": "pairs", "estimate": n}
     yield {"statistic": "layers", "estimate": results.cfg.n_layers}
@@ -58,7 +58,7 @@ def _pairs(results: StudyResults) -> Iterator[Row]:
 
 
 def _answers(results: StudyResults) -> Iterator[Row]:
-    """What the model answers before anything is patched; `note` of the first row is the kind of answer."""
+    """The model's answers in unpatched runs; the `note` of the first row is the kind of answer."""
     answers, seed = results.answers, results.seed
     kind = _kind_of_answer(results)
     yield {"statistic": "answers", "hits": len(answers), "n": len(results.pairs), "note": kind}
@@ -89,7 +89,7 @@ def _answers(results: StudyResults) -> Iterator[Row]:
 
 
 def _right(statistic: str, answers: pd.DataFrame, **subject: str) -> Iterator[Row]:
-    """The shares of pairs with the right answer: to each statement, and to original and counterfactual together."""
+    """The accuracy for each statement, and for original and counterfactual together."""
     right = {"original": answers["original"] > 0, "counterfactual": answers["counterfactual"] < 0}
     right |= {"both": right["original"] & right["counterfactual"], "control": answers["control"].dropna() > 0}
     for side, hits in right.items():
@@ -108,7 +108,7 @@ def _kind_of_answer(results: StudyResults) -> str:
 
 
 def _attention_changes(results: StudyResults) -> Iterator[Row]:
-    """Where nothing can be tested: the heads whose attention changes most."""
+    """If nothing can be tested: the heads with the largest change in attention."""
     if results.tests is not None and "untestable" not in results.tests.attrs:
         return
     change = results.metrics["mean_attention_diff"].compute()
@@ -124,14 +124,14 @@ def _attention_changes(results: StudyResults) -> Iterator[Row]:
 
 
 def _largest(values: xr.DataArray, n: int = 1) -> list[tuple[Any, ...]]:
-    """The coordinates of the values furthest from 0, the furthest first, in the order of the dimensions."""
+    """The coordinates of the n largest absolute values, largest first."""
     order = np.argsort(-np.nan_to_num(np.abs(values.values), nan=-np.inf), axis=None, kind="stable")[:n]
     cells = zip(*np.unravel_index(order, values.shape), strict=True)
     return [tuple(values[dim].values[at].item() for dim, at in zip(values.dims, cell, strict=True)) for cell in cells]
 
 
 def _effects(results: StudyResults) -> Iterator[Row]:
-    """The tests of every head: how many pass, which are the strongest, and whether the values change the picture."""
+    """The tests of all heads: how many are significant, the strongest, and agreement of raw and weighted attention."""
     tests = results.tests
     if tests is None:
         return
@@ -149,7 +149,7 @@ def _effects(results: StudyResults) -> Iterator[Row]:
 
 
 def effect_rows(tests: xr.Dataset) -> Iterator[Row]:
-    """How many heads pass the tests, and which have the most regular effects, each by its clearest metric."""
+    """The number of significant heads, and the heads with the largest effect sizes, each by its clearest metric."""
     n_heads = tests.sizes["layer"] * tests.sizes["head"]
     yield {"statistic": "tests", "hits": int((tests["n"] > 0).sum()), "n": int(tests["n"].max())}
     yield {"statistic": "tested_metrics", "estimate": tests.sizes["metric"]}
@@ -165,15 +165,15 @@ def effect_rows(tests: xr.Dataset) -> Iterator[Row]:
 
 
 def largest_effect_rows(tests: xr.Dataset) -> Iterator[Row]:
-    """For each metric, the head with the largest effect, and how many heads pass on this metric."""
+    """For each metric, the head with the largest effect, and the number of significant heads."""
     for metric in tests["metric"].values:
-        of_metric = tests.sel(metric=metric)
-        if bool(of_metric["effect"].notnull().any()):
-            layer, head = _largest(of_metric["effect"].transpose("layer", "head"))[0]
-            cell = of_metric.sel(layer=layer, head=head)
+        metric_tests = tests.sel(metric=metric)
+        if bool(metric_tests["effect"].notnull().any()):
+            layer, head = _largest(metric_tests["effect"].transpose("layer", "head"))[0]
+            cell = metric_tests.sel(layer=layer, head=head)
             row = {name: float(cell[name]) for name in ("effect", *_TESTED)}
             yield {"statistic": "largest_effect", **_tested(row | {"metric": metric, "layer": layer, "head": head})}
-            passing = (of_metric["q"] <= ALPHA).values
+            passing = (metric_tests["q"] <= ALPHA).values
             counts = {"hits": int(passing.sum()), "n": passing.size}
             yield {"statistic": "responding_heads_of_metric", "metric": metric, "part": "q", **counts}
 
@@ -187,7 +187,7 @@ def _tested(row: Mapping[Any, object]) -> Row:
 
 
 def _cue_shares(results: StudyResults) -> Iterator[Row]:
-    """For each measure, the layer in which the cue's share differs most from the neutral word's."""
+    """For each measure, the layer with the largest difference between the cue's and the neutral word's share."""
     tests = results.cue_share_tests
     if tests is None:
         return
@@ -200,7 +200,7 @@ def _cue_shares(results: StudyResults) -> Iterator[Row]:
 
 
 def _replicated(results: StudyResults) -> Iterator[Row]:
-    """In how many groups of pairs the effects replicate; `group` is what the groups are, "cue" or "source"."""
+    """The replication of effects over groups of pairs; `group` is the kind of group, "cue" or "source"."""
     for by, found in results.replications.items():
         n_heads = found.sizes["layer"] * found.sizes["head"]
         yield {"statistic": "groups", "group": by, "estimate": found.sizes["group"]}
@@ -210,14 +210,14 @@ def _replicated(results: StudyResults) -> Iterator[Row]:
         yield {"statistic": "replicated_heads", "group": by, "part": "uncorrected", "hits": hits, "n": n_heads}
         n = np.sort(found["n"].max(("metric", "layer", "head")).values)[::-1]
         at_least = found.attrs["at_least"]
-        # The least p of a group of n pairs is 2 of its 2^n sign flips, or the first of the drawn ones.
+        # The smallest possible p: 2 of the 2^n sign flips of n pairs, or 1 of the drawn flips.
         floor = max(2.0 ** (1 - int(n[at_least - 1])), 1 / (1 + found.attrs["n_resamples"]))
         least = (len(n) - at_least + 1) * floor
         yield {"statistic": "pairs_per_group", "group": by, "low": n[-1], "high": n[0], "p": least}
 
 
 def _patched(results: StudyResults) -> Iterator[Row]:
-    """Every swap's effect with its interval, without the cells that no pair has."""
+    """The effects of all swaps with their intervals, without cells that no pair has."""
     if not results.patching:
         return
     n = len(results.patched)
@@ -239,7 +239,7 @@ def _patched(results: StudyResults) -> Iterator[Row]:
 
 
 def _mechanism(results: StudyResults) -> Iterator[Row]:
-    """Knock-outs of the cue, whether the heads that attend to it matter, and the circuit."""
+    """The knock-outs of the cue, the correlation of attention to it with patching effects, and the circuit."""
     found = results.mechanism
     if found is None:
         return
@@ -249,7 +249,7 @@ def _mechanism(results: StudyResults) -> Iterator[Row]:
         cut = sets[str(row["part"])]
         yield {**row, "layer": cut.layer, "role": cut.role or ""}
     if ("z", "denoising") in results.patching:
-        yield from _attending_and_mattering(results)
+        yield from _attention_and_effect(results)
     if found.circuit is None:
         yield {"statistic": "no_circuit", "note": found.no_circuit}
     else:
@@ -257,7 +257,7 @@ def _mechanism(results: StudyResults) -> Iterator[Row]:
         yield from _reading_rows(found.stories)
 
 
-def _attending_and_mattering(results: StudyResults) -> Iterator[Row]:
+def _attention_and_effect(results: StudyResults) -> Iterator[Row]:
     effects, attention = results.mean_effects["z", "denoising"].values, results.attention_to_cue.values
     both = np.isfinite(effects) & np.isfinite(attention)
     correlation, p = rank_correlation(effects[both], attention[both])
@@ -298,7 +298,7 @@ def circuit_rows(circuit: Circuit) -> Iterator[Row]:
 
 
 def _metric_means(results: StudyResults) -> Iterator[Row]:
-    """Each metric of original against counterfactual, averaged over pairs, for every head."""
+    """The mean of each metric of original against counterfactual over pairs, for each head."""
     metrics = results.metrics[list(METRICS)].sel(compared="counterfactual", drop=True)
     means = metrics.compute().mean("pair").to_dataframe()
     for row in means.reset_index().to_dict("records"):
@@ -319,7 +319,7 @@ def _largest_effects(results: StudyResults) -> Iterator[Row]:
 
 
 def _contributions(results: StudyResults) -> Iterator[Row]:
-    """All heads of a layer together, and how far they look."""
+    """The cue's largest share in a layer, the distance of attention, and the largest change of output."""
     shares = results.cue_shares
     if bool(shares.notnull().any()):
         mean = shares.sel(compared="counterfactual", drop=True).mean("pair")
@@ -339,7 +339,7 @@ def _contributions(results: StudyResults) -> Iterator[Row]:
 
 
 def _example(results: StudyResults) -> Iterator[Row]:
-    """The head that is shown in full, and its largest attention weights in the first example."""
+    """The head shown in detail, and its largest attention weights in the first example."""
     layer, head = _shown_head(results)
     yield {"statistic": "shown_head", "layer": layer, "head": head}
     example = results.examples[0]
@@ -350,13 +350,13 @@ def _example(results: StudyResults) -> Iterator[Row]:
 
 
 def _shown_head(results: StudyResults) -> tuple[Any, ...]:
-    """The head whose output alone restores most of the answer.
+    """The head with the largest patching effect (z, denoising).
 
-    If nothing was patched: the head whose attention changes most for the negation, beyond the control if there is one.
+    If nothing was patched: the head with the largest change in attention, compared with the control if there is one.
     """
     effects = results.mean_effects.get(("z", "denoising"))
     if effects is not None and bool(effects.notnull().any()):
-        # The largest effect, not the one furthest from 0.
+        # The largest effect, not the largest absolute effect.
         largest = effects.argmax(("layer", "head"))
         return int(largest["layer"]), int(largest["head"])
     if results.tests is not None:
@@ -366,7 +366,7 @@ def _shown_head(results: StudyResults) -> tuple[Any, ...]:
 
 
 def _attended(attention: StatementAttention, layer: int, head: int) -> tuple[float, str]:
-    """The largest weight between two tokens, and which they are: "from 'open' to 'not'"."""
+    """The largest weight between two tokens, and the tokens, such as "from 'open' to 'not'"."""
     weights = attention.raw[layer, head]
     query, key = divmod(int(weights.argmax()), weights.shape[-1])
     tokens = attention.statement.tokens
@@ -374,7 +374,7 @@ def _attended(attention: StatementAttention, layer: int, head: int) -> tuple[flo
 
 
 def _reading_rows(stories: Sequence[HeadReading]) -> Iterator[Row]:
-    """What each head of the circuit reads: at the tokens of `role`, the tokens of the role in `part`."""
+    """The attention of each head in the circuit, from tokens of `role` to tokens of the role in `part`."""
     for story in stories:
         for metric, reading in (("raw", story.raw), ("norm", story.norm)):
             cell = {"layer": story.layer, "head": story.head, "role": reading.query, "part": reading.key}
@@ -395,7 +395,7 @@ def _averages(statistic: str, patched: xr.Dataset, seed: int, **subject: str) ->
 
 
 def share_row(hits: pd.Series | np.ndarray) -> Row:
-    """The share of hits with Wilson's 95 % interval."""
+    """The share of hits with its 95 % Wilson interval."""
     counted = share(hits.tolist())
     interval = {"low": counted.low, "high": counted.high}
     return {"estimate": counted.share, **interval, "hits": counted.hits, "n": counted.n}

@@ -265,8 +265,8 @@ def rounded(model, runs, side):
     ("change", "message"),
     [
         ({"sites": ["resid"]}, "no site 'resid'"),
-        ({"sites": ["result"]}, "'result' are not estimated"),
-        ({"sites": ["embed"]}, "'embed' are not estimated"),
+        ({"sites": ["result"]}, "'result' cannot be estimated"),
+        ({"sites": ["embed"]}, "'embed' cannot be estimated"),
         ({"sites": ["resid_pre"], "by": "head"}, "has no heads"),
         ({"pairs": []}, "no pairs"),
         ({"steps": 0}, "at least one step, not 0"),

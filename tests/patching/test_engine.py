@@ -142,7 +142,7 @@ def test_random_edits_equal_the_loop_of_unpadded_statements(tiny):
 
             def alone(edit, run=run, n=n):
                 def write(activation, hook):
-                    where, values = edit.where[run], edit.values[edit.of[run]]
+                    where, values = edit.where[run], edit.values[edit.row_index[run]]
                     if SITES[edit.site].is_map:
                         where, values = where[:, :n, :n], values[:, :n, :n]
                     else:
@@ -272,7 +272,7 @@ def failing(error):
             if read_before:
                 raise error
             read_before.append(pair)
-            return readout.read(states, pair)
+            return readout.evaluate(states, pair)
 
         return Readout(readout.positions, read)
 

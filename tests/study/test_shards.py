@@ -104,7 +104,7 @@ def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
 
 def test_a_shard_of_other_pairs_is_an_error(tmp_path: Path) -> None:
     Sharding(Engine(), tmp_path).measured(STAGE, PAIRS)
-    with pytest.raises(StudyError, match=r"m-00000\.parquet is damaged: it is of other pairs\. Delete it"):
+    with pytest.raises(StudyError, match=r"m-00000\.parquet is damaged: it contains other pairs\. Delete it"):
         Sharding(Engine(), tmp_path).measured(STAGE, PAIRS, 4)
 
 
@@ -113,7 +113,7 @@ def test_a_damaged_shard_is_named_and_the_others_stay(tmp_path: Path, spoil) -> 
     Sharding(Engine(), tmp_path).measured(STAGE, PAIRS)
     path = tmp_path / "m-00001.parquet"
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(StudyError, match=r"m-00001\.parquet is damaged.*Delete it and run the same command again"):
+    with pytest.raises(StudyError, match=r"m-00001\.parquet is damaged.*Delete it and run the same study again"):
         Sharding(Engine(), tmp_path).measured(STAGE, PAIRS)
     assert len(list(tmp_path.iterdir())) == 3
     path.unlink()
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_what_is_there_and_no_part(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shards_module.parquet, "write_table", full)
-    with pytest.raises(StudyError, match=r"No space left on device.*goes on from there"):
+    with pytest.raises(StudyError, match=r"No space left on device.*run the same study again to resume"):
         write_shard(expected(), tmp_path / "m-00000.parquet")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
@@ -163,7 +163,7 @@ def test_shards_without_a_version_are_read_and_newer_ones_are_refused(tmp_path: 
     path = tmp_path / "m.parquet"
     write_shard(expected(), path)
     with_format(path, 1 + FORMAT)
-    with pytest.raises(StudyError, match=rf"m\.parquet has format version {1 + FORMAT}, and .*Upgrade negprobe"):
+    with pytest.raises(StudyError, match=rf"m\.parquet has format version {1 + FORMAT}, but .*Upgrade negprobe"):
         open_shards([path])
     write_shard(expected(), path)
     with_format(path, None)

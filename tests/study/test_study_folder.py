@@ -156,7 +156,7 @@ def test_a_folder_names_the_threads_that_its_study_began_with(whose, tmp_path: P
     ("version", "said"),
     [
         (None, r"of an earlier version of negprobe \(format 1 .*cannot resume.*choose another folder"),
-        (3, r"study\.json has format version 3, and this negprobe reads versions up to 2\. Upgrade"),
+        (3, r"study\.json has format version 3, but this negprobe reads up to 2\. Upgrade"),
         ("new", r"study\.json is damaged: 'new' is not a format version"),
     ],
 )
