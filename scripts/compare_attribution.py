@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from negprobe import HookedEncoder, load_pairs
+from negprobe.base.files import write_csv
 from negprobe.patching import estimate_agreement, patchable_pairs, planned_sweeps, run_sweeps
 
 
@@ -22,7 +23,7 @@ def main(model_name: str, pairs: str, out: Path) -> None:
     for sweep, exact in run_sweeps(model, ready.swaps, planned_sweeps(["z"])):
         agreement, worst = estimate_agreement(model, ready.swaps, sweep, exact, steps=[None, 8])
         print(agreement.to_string(index=False), flush=True)
-        worst.to_csv(out / f"{sweep.name}.csv", index=False)
+        write_csv(worst, out / f"{sweep.name}.csv")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ SCRIPTS = PACKAGE.parent / "scripts"
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml"}
 RUNS_OTHERS = {"subprocess", "pty", "code", "runpy", "socket", "urllib", "requests", "httpx", "http"}
 CALLS = {"eval", "exec", "compile", "__import__"}
-METHODS = {"pd.read_pickle", "np.load", "os.system", "os.popen", "torch.hub"}
+METHODS = {"pd.read_pickle", "os.system", "os.popen", "torch.hub"}
+
+# What reads pickles unless this option is given.
+LOADERS = {"torch.load": "weights_only=True", "np.load": "allow_pickle=False"}
 
 
 def findings(file: Path, modules: set[str]) -> list[str]:
@@ -28,10 +31,10 @@ def findings(file: Path, modules: set[str]) -> list[str]:
             found.append(f"calls {node.id}")
         elif isinstance(node, ast.Attribute) and ast.unparse(node) in METHODS:
             found.append(f"calls {ast.unparse(node)}")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            # Tensors alone are read from such a file; the package reads none at all.
-            safe = any(each.arg == "weights_only" and ast.unparse(each.value) == "True" for each in node.keywords)
-            found += [] if safe else ["calls torch.load"]
+        elif isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in LOADERS:
+            option = LOADERS[called]
+            safe = any(f"{each.arg}={ast.unparse(each.value)}" == option for each in node.keywords)
+            found += [] if safe else [f"calls {called} without {option}"]
         elif isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "shell", "allow_pickle"):
             value = ast.unparse(node.value)
             found += [f"{node.arg}={value}"] if value != "False" else []
@@ -53,8 +56,8 @@ def test_the_scripts_have_no_pickle_and_no_eval() -> None:
 
 def test_the_audit_finds_what_it_looks_for(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
-    bad.write_text("import pickle\nfrom dill import x\neval('1')\ntorch.load(f)\nload(trust_remote_code=True)\n")
-    assert len(findings(bad, MODULES)) == 5
+    bad.write_text("import pickle\nfrom dill import x\neval('1')\ntorch.load(f)\nnp.load(f)\nload(trust_remote_code=True)\n")
+    assert len(findings(bad, MODULES)) == 6
 
 
 WATCHED = """

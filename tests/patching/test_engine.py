@@ -280,7 +280,7 @@ def failing(error):
 
 
 def stopping(error):
-    def progress(done):
+    def progress(step, done, total):
         raise error
 
     return progress
