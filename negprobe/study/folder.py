@@ -27,7 +27,7 @@ _FORMAT = "format"
 _ENVIRONMENTS = "environments.json"
 
 # The files that a study writes; a folder that has one of them but no study.json belongs to something else.
-_WRITTEN = ("manifest.json", "report.html", "circuit.json", "figures", "shards", "*.parquet", "*.nc")
+_WRITTEN = ("manifest.json", "report.html", "circuit.json", "figure_data.npz", "figures", "shards", "*.parquet", "*.nc")
 
 DEFAULT_OBJECTIVE = "default"
 """The name of the model's default objective in a fingerprint, whether or not it was given explicitly."""
