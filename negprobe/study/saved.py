@@ -19,7 +19,7 @@ from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.patching import Circuit
 from negprobe.study.folder import DEFAULT_OBJECTIVE
-from negprobe.study.formats import checked_format
+from negprobe.study.formats import FORMAT, checked_format
 from negprobe.study.reading import damaged, read_table
 
 _NUMBERS = {
@@ -127,7 +127,10 @@ def read_study(folder: str | Path) -> SavedStudy:
     folder = Path(folder)
     manifest = _manifest(folder)
     patched = manifest["data"]["patched"] > 0
-    tables = {name: _table(folder, name) for name in ("pairs", "answers", "metrics")}
+    older = checked_format(folder / "manifest.json", manifest.get("format")) < FORMAT
+    tables = {name: _table(folder, name) for name in ("pairs", "answers")}
+    # A metric that was added since the study was written is undefined in it.
+    tables["metrics"] = _table(folder, "metrics", optional=METRICS if older else ())
     # The folder may contain files of an earlier study, which this one did not overwrite.
     for name in ("patching", "knock_out_sets"):
         tables[name] = _table(folder, name) if patched else pd.DataFrame(columns=[*_WORDS[name], *_NUMBERS[name]])
@@ -209,10 +212,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _table(folder: Path, name: str) -> pd.DataFrame:
+def _table(folder: Path, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """A table with its columns checked; optional columns that it does not have are NaN."""
     path = folder / f"{name}.parquet"
     absent = f"{folder} is missing the table {path.name}; run the study again."
-    table = read_table(path, (*_NUMBERS[name], *_WORDS[name]), absent=absent)
+    required = [column for column in (*_NUMBERS[name], *_WORDS[name]) if column not in optional]
+    table = read_table(path, required, absent=absent)
+    table = table.assign(**{column: np.nan for column in optional if column not in table})
     for column in _NUMBERS[name]:
         if not pd.api.types.is_numeric_dtype(table[column]) and len(table):
             raise damaged(path, f"its column {column} is not numeric")

@@ -37,9 +37,10 @@ def folder(study_with_circuit, tmp_path):
 
 @pytest.mark.slow
 def test_figures_drawn_from_the_folder_are_those_of_the_study_to_the_byte(study_with_circuit, tmp_path):
-    write_study(study_with_circuit, tmp_path, "negprobe study")
+    report = write_study(study_with_circuit, tmp_path, "negprobe study")
     drawn = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
-    assert len(drawn) == 30
+    assert {path.stem for path in drawn} == set(study_figures(figure_data(study_with_circuit)))
+    assert report.read_text(encoding="utf-8").count("<figcaption>") == len(drawn)
     for path in drawn:
         path.unlink()
     written, not_saved = draw_figures(tmp_path, ["png"])

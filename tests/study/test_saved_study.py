@@ -14,6 +14,7 @@ from negprobe.attention import METRICS
 from negprobe.base.errors import NegprobeError
 from negprobe.patching import mean_effect
 from negprobe.statistics import effect_tests, negation_effects
+from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import metrics_dataset, read_study, sweep
 
 
@@ -95,6 +96,10 @@ def with_manifest(change):
         (with_manifest(lambda manifest: manifest["model"].update(dtype="float7")), "an unknown dtype"),
         (with_manifest(lambda manifest: manifest["data"].update(pairs=99)), "it has 10 pairs and manifest.json 99"),
         (with_table("answers", lambda table: table.drop(columns="control")), "it is missing columns control"),
+        (
+            with_table("metrics", lambda table: table.drop(columns="js_divergence")),
+            "it is missing columns js_divergence",
+        ),
         (with_table("answers", lambda table: table.assign(original="high")), "column original is not numeric"),
         (with_table("answers", lambda table: pd.concat([table, table])), "two of its rows have the same pair"),
         (
@@ -118,3 +123,13 @@ def test_a_study_written_before_formats_had_versions_is_read(two_studies: tuple[
     shutil.copytree(two_studies[0], tmp_path / "old")
     with_manifest(lambda manifest: manifest.pop("format"))(tmp_path / "old")
     assert read_study(tmp_path / "old").patching.equals(read_study(two_studies[0]).patching)
+
+
+def test_a_metric_that_is_newer_than_a_study_is_undefined_in_it(two_studies: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(two_studies[0], tmp_path / "old")
+    with_manifest(lambda manifest: manifest.update(format=1))(folder)
+    with_table("metrics", lambda table: table.drop(columns="js_divergence"))(folder)
+    old = read_study(folder)
+    assert old.metrics["js_divergence"].isna().all()
+    effect = compare_studies(old, read_study(two_studies[1])).change["effect"]
+    assert effect.sel(metric="js_divergence").isnull().all() and effect.notnull().any()

@@ -100,6 +100,6 @@ def test_a_figure_is_drawn_into_given_axes_and_nowhere_else(name: str) -> None:
     whole = Figure(figsize=(6.9, 4), layout="constrained")
     left, right = whole.subplots(1, 2)
     assert INTO_AXES[name](axes=right) is whole
-    assert right.images or right.collections or right.lines
-    assert not (left.images or left.collections or left.lines or left.texts or left.get_title())
+    assert right.images or right.collections or right.lines or right.patches
+    assert not (left.images or left.collections or left.lines or left.patches or left.texts or left.get_title())
     np.testing.assert_array_equal(whole.get_size_inches(), (6.9, 4))
