@@ -340,8 +340,8 @@ def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None
     by = others[0]
     table = _table(effect.transpose("layer", by).values, f"layer and {by}")
     labels = _part_labels(effect, by)
-    beneath = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
-    axes = axes or cell_axes(table.shape, width, beneath=beneath)
+    label_height = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
+    axes = axes or cell_axes(table.shape, width, label_height=label_height)
     draw_cells(axes, table, "normalised effect\n(1: the whole swing)", diverging=True)
     set_title(axes, *patching_title(effect), *_n_pairs(effect))
     layers = [str(layer) for layer in effect["layer"].values] if "layer" in effect.coords else []

@@ -43,7 +43,7 @@ from negprobe.views.figures.drawing import (
     label_scatter,
     largest_size,
     lay_out,
-    legend_beneath,
+    legend_below,
     name_points,
     number_range,
     scatter_heads,
@@ -140,7 +140,7 @@ def circuit_graph(
         keys |= _draw_edges(axes, edges, layout)
     share = f"{len(names)} of {len(scores)} components"
     axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=LARGE, parse_math=False)
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -354,7 +354,7 @@ def faithfulness_curve(circuit: Circuit, *, width: float = PAGE, axes: Axes | No
     set_title(
         axes, f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}", ablation_label(circuit.direction, circuit.ablation)
     )
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 

@@ -36,7 +36,7 @@ from negprobe.views.figures.drawing import (
     draw_cells,
     figure_of,
     label_scatter,
-    legend_beneath,
+    legend_below,
     name_points,
     number_range,
     scatter_heads,
@@ -88,7 +88,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
         marks = axes.scatter(heads, layers, diameter**2, facecolors=inside, edgecolors="black", linewidths=0.9)
         marks.set_label(f"{criterion} ({len(layers)})")
         marks.set_path_effects([HALO])
-    legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+    legend_below(axes, *axes.get_legend_handles_labels(), alone=alone)
     return figure_of(axes)
 
 
@@ -131,7 +131,7 @@ def raw_against_norm(
     label_scatter(axes, *(f"{metric_name(metric)} {_unit(metric)}\n{_EFFECT}" for metric in (raw, weighted)))
     if _unit(raw) and _unit(raw) == _unit(weighted):
         axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, linestyle="--", zorder=0, label="equal effects")
-        legend_beneath(axes, *axes.get_legend_handles_labels(), alone=alone)
+        legend_below(axes, *axes.get_legend_handles_labels(), alone=alone)
     n = tests["n"].sel(metric=[raw, weighted])
     axes.set_title(f"Spearman ρ {spearman(points)} over {len(points)} heads\n{_pairs(n)}", fontsize=LARGE)
     name_points(axes, points, [f"{layer}.{head}" for layer, head in zip(layers, heads, strict=True)])
@@ -188,7 +188,7 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
     axes.set_title(title, fontsize=LARGE)
     axes.tick_params(labelsize=SMALL)
     thin_ticks(axes)
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -233,7 +233,7 @@ def cue_shares_by_layer(shares: xr.DataArray, *, width: float = PAGE, axes: Axes
     set_title(axes, "What the cue contributes", dashed, _pairs(xr.DataArray(drawn.sizes["pair"])))
     axes.tick_params(labelsize=SMALL)
     thin_ticks(axes, "x")
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -342,7 +342,7 @@ def effect_by_group(
     panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=STEPS))
     figure.suptitle("layer.head: groups in which it replicates", fontsize=LARGE)
     title = f"{metric_name(metric)}, {_EFFECT}\n{_unit(metric)}".strip()
-    legend_beneath(panels[0], list(keys.values()), list(keys), alone=True, title=title)
+    legend_below(panels[0], list(keys.values()), list(keys), alone=True, title=title)
     return figure
 
 
