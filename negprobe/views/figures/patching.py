@@ -403,7 +403,7 @@ def causal_against_attention(
 
 @checked
 def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
-    """The mean effects of a sweep with bootstrap intervals, by layer in one panel per role, or by head per layer.
+    """The mean effects of a sweep with bootstrap intervals: one panel per role, by layer, or per layer, by head.
 
     All panels share their axes. The titles give the numbers of pairs.
 
