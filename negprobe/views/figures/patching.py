@@ -196,7 +196,7 @@ def _component_label(part: Component, readings: xr.Dataset | None) -> str:
         return str(part)
     story = head_story(readings, part.layer, part.head)
     lines = [str(part), _reads(story.norm)]
-    # The attention that the cue changes most is often not the attention that stands out most.
+    # The attention that the cue changes most can differ from the attention that stands out most.
     if story.change is not None and abs(story.change.norm) >= _MIN_CHANGE:
         lines.append(f"{_reads(story.change)} {signed(story.change.norm)}")
     return "\n".join(lines)
