@@ -717,9 +717,9 @@ def doctor() -> None:
         table = Table(show_header=False)
         found = list(checks())
         for check in found:
-            table.add_row(check.name, check.found, _VERDICTS[check.right])
+            table.add_row(check.name, check.found, _VERDICTS[check.passed])
         console.print(table)
-        if any(check.right is False for check in found):
+        if any(check.passed is False for check in found):
             raise typer.Exit(1)
 
 

@@ -24,16 +24,16 @@ class Check:
     Attributes:
         name: What was checked.
         found: The result.
-        right: Whether the check passed; None if informational.
+        passed: Whether the check passed; None if informational.
     """
 
     name: str
     found: str
-    right: bool | None = None
+    passed: bool | None = None
 
 
 def checks() -> Iterator[Check]:
-    """Check versions, devices, the bundled model and the hub; only the last uses the network."""
+    """The results of checks of versions, devices, the bundled model and the hub; only the last uses the network."""
     yield Check("python", f"{platform.python_version()}, {platform.platform()}")
     yield from (Check(name, metadata.version(name)) for name in _PACKAGES)
     yield Check("devices", ", ".join(_devices()))

@@ -21,8 +21,8 @@ from negprobe.statements.readers.cloze import Cloze
 TOP = (1, 5)
 """The values of k for top-k accuracy."""
 
-# More words than the scores need, because punctuation may be removed.
-_N_READ = 2 * max(TOP)
+# Read more words than the scores need, because punctuation may be removed.
+_N_WORDS = 2 * max(TOP)
 
 TRUE_OVER_FALSE = "true over false"
 """The prefix of the scores that compare the probabilities of target and foil."""
@@ -48,13 +48,13 @@ class _AnsweredCloze:
 
 
 def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, list[str]]:
-    """Score the words that a masked LM predicts in the gaps.
+    """The scores of the words that a masked LM predicts in the gaps, and notes.
 
-    - "top-1", "top-5": the share of affirmatives with the target among the most probable words, where the gap follows
-      the target's article (Ettinger 2020, word prediction accuracy: NEG-136 is scored only on affirmatives).
+    - "top-1", "top-5": the share of affirmatives in which the target is among the most probable words after its own
+      article (Ettinger 2020, word prediction accuracy: NEG-136 is scored only on affirmatives).
     - "sensitivity": the share of pairs with different most probable words in affirmative and negation. The affirmative
-      has the target's article and the negation the foil's, as published (Shivagunde et al. 2023). Different articles
-      can change the word by themselves, so "sensitivity, one article" leaves out pairs with different articles, and
+      has the target's article and the negation the foil's, as published (Shivagunde et al. 2023). A different article
+      alone can change the predicted word, so "sensitivity, one article" leaves out pairs with different articles, and
       pairs that differ by more than the negation (`Cloze.problem`).
     - "true over false, affirmative" and "..., negated": the share of statements in which the word that makes the
       statement true is more probable than the word that makes it false, each after its own article (Ettinger 2020,
@@ -73,7 +73,7 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
     for cloze in clozes:
         for text in _statements(cloze):
             words_of.setdefault(text, set()).update((cloze.target, cloze.foil))
-    found = read_gaps(model, list(words_of), [sorted(words) for words in words_of.values()], k=_N_READ)
+    found = read_gaps(model, list(words_of), [sorted(words) for words in words_of.values()], k=_N_WORDS)
     gaps = dict(zip(words_of, found, strict=True))
     answered = []
     for cloze in clozes:
@@ -101,17 +101,17 @@ def score_model_on_clozes(part: ScoredSet, model: HookedEncoder) -> tuple[Shares
     n_split = sum(item.in_affirmative is None or item.in_negated is None for item in comparable)
     if n_split:
         notes.append(
-            f"{n_split} of {len(answered)} items are left out of true over false, because the model has no single "
-            f"token for a word: {first_words(sorted(split))}"
+            f"{n_split} of {len(answered)} items are not scored for true over false, because these words are not "
+            f"single tokens of the model: {first_words(sorted(split))}"
         )
     return _shares(part, answered), notes + _nonword_notes(answered) + _problem_notes(clozes)
 
 
 def score_predictions_on_clozes(part: ScoredSet, predictions: Sequence[Words]) -> tuple[Shares, list[str]]:
-    """Score the words that a model predicted earlier, as `score_model_on_clozes` does, except "true over false".
+    """The scores of `score_model_on_clozes`, except "true over false", for words that a model predicted earlier.
 
     As in the script of Shivagunde et al. 2023, an empty word or a punctuation mark counts as a wrong prediction. If
-    every list begins with one, as for RoBERTa and GPT-2, it is skipped. A note gives the scores under the other rule.
+    every list begins with one, as for RoBERTa and GPT-2, it is skipped. A note gives the scores without this rule.
     Their script is case-sensitive; this function is not.
 
     Args:
@@ -236,7 +236,7 @@ def _readable(clozes: Sequence[Cloze], model: HookedEncoder) -> tuple[list[Cloze
 
 
 def _problem_notes(clozes: Sequence[Cloze]) -> list[str]:
-    """A note on the items that count only for some scores, with the first reason; empty if there are none."""
+    """A note on the items that are used only for some scores, with the first reason; empty if there are none."""
     problems = [cloze.problem for cloze in clozes if cloze.problem]
     if not problems:
         return []

@@ -74,11 +74,11 @@ def evaluate(
 
     Raises:
         InputError: if both or neither of model and predictions are given, the model is of the wrong kind, a classifier
-            lacks the labels of the data, the predictions are for several sets, for other data or not one per statement,
-            or no item can be scored.
+            lacks the labels of the data, the predictions are not for a single set of statements with a gap, their
+            number is not the number of statements, or no item can be scored.
     """
     if (model is None) == (predictions is None):
-        raise InputError("Give either a model or the predictions of one, and not both.")
+        raise InputError("Give either a model or predictions, not both.")
     if predictions is not None and (len(sets) != 1 or sets[0].kind != "cloze"):
         names = ", ".join(dict.fromkeys(part.name for part in sets))
         raise InputError(

@@ -65,8 +65,8 @@ def read_gaps(
         if reason:
             raise InputError(f"{shortened(statement.text)!r} {reason}.")
     ids = [
-        {word: gap_token(statement, word, tokenizer) for word in of_statement}
-        for statement, of_statement in zip(statements, words, strict=True)
+        {word: gap_token(statement, word, tokenizer) for word in requested}
+        for statement, requested in zip(statements, words, strict=True)
     ]
     gaps: list[Gap | None] = [None] * len(texts)
     for rows in length_batches([len(statement) for statement in statements], batch_size):
@@ -129,7 +129,7 @@ def unknown_word_notes(
 
 
 def first_words(words: Sequence[str], n_shown: int = 5) -> str:
-    """The first words as a list in a sentence, with the number of omitted ones."""
+    """The first words, separated by commas, and how many more there are."""
     return ", ".join(words[:n_shown]) + (f" and {len(words) - n_shown} more" if len(words) > n_shown else "")
 
 
@@ -137,7 +137,7 @@ def tokenizer_of_masked_lm(model: HookedEncoder) -> PreTrainedTokenizerBase:
     """The tokenizer of a masked language model.
 
     Raises:
-        InputError: for another kind of model, one loaded without a tokenizer, or one with a hook on the model itself.
+        InputError: if the model has no masked-LM head or no tokenizer, or a hook on the model itself.
     """
     if has_own_hooks(model):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Reads saved predictions, so that a model can be scored without its weights."""
+"""Reading saved predictions, so that a model can be scored without its weights."""
 
 import ast
 from pathlib import Path
@@ -14,12 +14,12 @@ def read_predictions(path: str | Path) -> list[tuple[str, ...]]:
     """The most probable words for each statement of a data set, from a file with one line per statement, in order.
 
     A line is a list of words in JSON or Python syntax, most probable first: `['fish', 'trout', 'bird']`. Shivagunde et
-    al. 2023 released their models' predictions in this format. Empty words are kept: in their files, T5 predicts a lone
-    space in places (see `score_predictions_on_clozes` for how they count).
+    al. 2023 released their models' predictions in this format. Empty words are kept, because T5 sometimes predicts a
+    single space (`score_predictions_on_clozes` says how they are scored).
 
     Raises:
-        InputError: for a file that cannot be read or is not UTF-8, or for a line that is not a list of words, with its
-            number.
+        InputError: if the file cannot be read or is not UTF-8, or a line is not a list of words; the message gives the
+            line number.
     """
     if not is_utf8(str(path)):
         raise InputError(f"The name {quoted(str(path))} is not UTF-8 text; rename the file.")

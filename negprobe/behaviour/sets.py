@@ -35,7 +35,7 @@ class ScoredSet:
             whether a hypothesis follows ("inference").
         items: The items.
         n_statements: Number of statements in the data set, including those left out.
-        dropped: The items left out: where they are in the file, and why.
+        dropped: The items left out, each with its place in the file and the reason.
         by_category: Whether each category of items is also scored separately.
         where: The file, or the hub data set and split, that it was read from.
     """
@@ -56,10 +56,10 @@ class ScoredSet:
 def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     """The sets to score in a file, folder or hub data set that `load_pairs` reads: one per file or split.
 
-    More items are kept than `load_pairs` makes pairs of. NEG-136 and NEG-1500 keep items whose target and foil need
-    different articles, because each word is scored after its own article. They also keep items whose statements differ
-    by more than the negation; these count only for the scores that do not compare the two words. BLiMP and ScoNe keep
-    all conditions. A pair from a file of pairs is scored if its statements have a `[MASK]`, it has target and foil, and
+    This keeps items that `load_pairs` leaves out. NEG-136 and NEG-1500 keep items whose target and foil need different
+    articles, because each word is scored after its own article. They also keep items whose statements differ by more
+    than the negation; these are used only for the scores that do not compare the two words. BLiMP and ScoNe keep all
+    conditions. A pair from a file of pairs is scored if its statements have a `[MASK]`, it has a target and a foil, and
     the counterfactual has a negation that the original lacks. If no statement in the file has a `[MASK]`, target and
     foil are labels for a classifier, and the file gives two sets: the originals labelled with the target, and the
     counterfactuals labelled with the foil.
@@ -71,7 +71,7 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
         The sets, and the reasons why other files of a folder cannot be used.
 
     Raises:
-        StatementError: as `load_pairs`.
+        StatementError: in the same cases as `load_pairs`.
     """
     sets, unusable = for_each_table(path, lambda read_rows: _scored_sets(read_rows(None)))
     kept: dict[tuple[Kind, frozenset[Any]], ScoredSet] = {}
@@ -96,7 +96,7 @@ def _scored_sets(table: Table) -> list[ScoredSet]:
         if not any(has_gap(pair) for _, pair in pairs.items):
             sides = {"original": "target", "counterfactual": "foil"}
             return [
-                _of(table, pairs.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
+                _make_set(table, pairs.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
                 for side, field in sides.items()
             ]
     return [_scored_set(table)]
@@ -106,26 +106,26 @@ def _scored_set(table: Table) -> ScoredSet:
     columns = set(table.columns)
     if columns >= neg136.COLUMNS:
         source, clozes = neg136.neg136_source(table), neg136.neg136_clozes(table)
-        part = _of(table, clozes, "cloze", source, n_statements=2 * len(table.records))
+        part = _make_set(table, clozes, "cloze", source, n_statements=2 * len(table.records))
         return replace(part, by_category="licensing" in table.columns)
     if columns == {TEXT_COLUMN}:
-        return _of(table, neg1500_clozes(table), "cloze", table.name)
+        return _make_set(table, neg1500_clozes(table), "cloze", table.name)
     if columns >= blimp.COLUMNS:
         pairs = blimp.blimp_minimal_pairs(table)
         phenomenon = pairs.items[0][1].phenomenon if pairs.items else ""
-        return _of(table, pairs, "minimal pairs", "BLiMP", phenomenon)
+        return _make_set(table, pairs, "minimal pairs", "BLiMP", phenomenon)
     if columns >= nli.MONLI_COLUMNS:
-        return _of(table, nli.monli_inferences(table), "inference", "MoNLI", table.name)
+        return _make_set(table, nli.monli_inferences(table), "inference", "MoNLI", table.name)
     if columns >= nli.SCONE_COLUMNS:
-        return _of(table, nli.scone_inferences(table), "inference", nli.scone_source(table), table.name)
+        return _make_set(table, nli.scone_inferences(table), "inference", nli.scone_source(table), table.name)
     check_columns(table.where, table.columns)
     number = {record.line: number for number, record in enumerate(table.records)}
     plain = plain_pairs(table)
     numbered = ParsedRows(tuple((line, (number[line], pair)) for line, pair in plain.items), plain.dropped)
-    return _of(table, numbered.then(_plain_cloze), "cloze", table.name, n_statements=2 * len(table.records))
+    return _make_set(table, numbered.then(_plain_cloze), "cloze", table.name, n_statements=2 * len(table.records))
 
 
-def _of(
+def _make_set(
     table: Table, parsed: ParsedRows[Any], kind: Kind, name: str, condition: str = "", n_statements: int | None = None
 ) -> ScoredSet:
     reasons = dropped_reasons(table, parsed, "item to score")

@@ -1,4 +1,4 @@
-"""The views that results show themselves with (see `negprobe.base.display`)."""
+"""The views that results use to display themselves (see `negprobe.base.display`)."""
 
 from negprobe.views.figures.patching import circuit_graph
 from negprobe.views.notebook import attention_summary, circuit_summary, comparison_summary

@@ -1,4 +1,4 @@
-"""Writing of HTML pages."""
+"""Writing an HTML page to a file."""
 
 from pathlib import Path
 

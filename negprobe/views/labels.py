@@ -1,4 +1,4 @@
-"""How tokens, roles, metrics and patches are written where there is little room."""
+"""Short labels and titles for tokens, roles, metrics and patches."""
 
 import unicodedata
 from functools import lru_cache
@@ -73,9 +73,9 @@ SITES = {
     "mlp_out": "the output of a layer's MLP",
     "z": "one head's output z",
 }
-"""The activations at the sites that a study patches, in a sentence; a site without an entry is named as it is."""
+"""Phrases for the activations at the sites that a study patches; other sites keep their names."""
 
-_DONE = {
+_PATCHES = {
     "swap": "Swapping {}",
     "zero": "Setting {} to zero",
     "mean": "Setting {} to the mean",
@@ -87,9 +87,9 @@ _DONE = {
 def tick_label(token: str, longest: int = 14) -> str:
     """A token as a short, visible, one-line label.
 
-    Characters that cannot be seen (controls, line ends, direction marks) are shown as "␣", one that the fonts of
-    `matplotlib.rcParams["font.family"]` do not have by its number, "U+597D", and what is longer than `longest`
-    characters is cut there.
+    Invisible characters (controls, line ends, direction marks) are shown as "␣". A character that no font in
+    `matplotlib.rcParams["font.family"]` has is shown by its code point, such as "U+597D". A longer label is cut to
+    `longest` characters.
     """
     seen = "".join(map(_visible, token[: longest + 1])) or "␣"
     return seen if len(seen) <= longest else seen[: longest - 1] + ELLIPSIS
@@ -103,60 +103,60 @@ def _visible(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _can_be_drawn(character: str, families: tuple[str, ...]) -> bool:
-    """Whether one of the fonts has it; the others only draw a box and warn."""
+    """Whether one of the fonts has the character; otherwise matplotlib draws a box and warns."""
     fonts = {findfont(FontProperties(family=[family])) for family in families}
     return any(get_font(font).get_char_index(ord(character)) for font in fonts)
 
 
 def aligned_label(original: str, counterfactual: str, longest: int = 9) -> str:
-    """The label of two aligned tokens: one word where they agree, "now→not" where they don't.
+    """The label of two aligned tokens: one token if they are equal, otherwise both, such as "now→not".
 
     Args:
-        original: The original's token.
-        counterfactual: The counterfactual's.
-        longest: Characters that each has where they differ.
+        original: The token of the original.
+        counterfactual: The token of the counterfactual.
+        longest: Maximum number of characters of each token if they differ.
     """
     if original == counterfactual:
         return tick_label(original, longest + 5)
-    # Left-to-right marks: the first stays first, in whatever script both are.
+    # Left-to-right marks keep the original first in every script.
     return f"{tick_label(original, longest)}\u200e→\u200e{tick_label(counterfactual, longest)}"
 
 
 def role_label(role: str) -> str:
-    """A role as the token it stands for, "[MASK]", where there is one, and by its name elsewhere."""
+    """The token that a role stands for, such as "[MASK]", or the name of a role without one."""
     return _ROLES.get(role) or tick_label(role)
 
 
 def metric_name(metric: str) -> str:
-    """A metric, or a measure of all heads, in words; without underscores if it is none of negprobe's."""
+    """A metric, or a measure over all heads, in words; an unknown name only loses its underscores."""
     return _METRICS.get(metric, metric.replace("_", " "))
 
 
 def metric_unit(metric: str) -> str:
-    """The unit of a metric, told by the end of its name; nothing for a correlation."""
+    """The unit of a metric, found by the end of its name; empty for a correlation."""
     fitting = [ending for ending in _UNITS if metric.endswith(ending)]
     return _UNITS[max(fitting, key=len)] if fitting else ""
 
 
 def patching_title(effects: xr.DataArray) -> list[str]:
-    """What was done, and to which run, in a line each.
+    """The lines of a title: what was patched, and in which runs.
 
-    "Swapping head outputs", "from the control into the counterfactual (denoising)".
+    For example "Swapping head outputs" and "from the control into the counterfactual (denoising)".
 
     Args:
-        effects: Effects with the attributes `site`, `how`, `direction` and `key_role`, and the coordinates `base_run`
-            and `source_run`, all of which are optional.
+        effects: Effects, optionally with the attributes `site`, `how`, `direction` and `key_role`, and the coordinates
+            `base_run` and `source_run`.
     """
     site, how, key = (str(effects.attrs.get(name, "")) for name in ("site", "how", "key_role"))
     lines = []
     if site:
-        done = _DONE.get(how or "swap", f"{how}: {{}}").format(_SITE_TITLES.get(site, site))
+        done = _PATCHES.get(how or "swap", f"{how}: {{}}").format(_SITE_TITLES.get(site, site))
         lines.append(f"{done} to {'the cue' if key == 'cue' else role_label(key)}" if how == "knock_out" else done)
     return [*lines, *runs_title(effects, swapped=how in ("", "swap"))]
 
 
 def runs_title(effects: xr.DataArray, *, swapped: bool = True) -> list[str]:
-    """The line that names the runs: "from the control into the counterfactual (denoising)"; no line if unknown.
+    """A line that names the runs: "from the control into the counterfactual (denoising)"; empty if unknown.
 
     Args:
         effects: As in `patching_title`.
@@ -171,34 +171,34 @@ def runs_title(effects: xr.DataArray, *, swapped: bool = True) -> list[str]:
 
 
 def run_name(effects: xr.DataArray | xr.Dataset, which: str) -> str:
-    """Which statement is run: "control or original" where pairs differ, "" if the result does not name it.
+    """The statement of a run: "control or original" if the pairs differ, "" if unknown.
 
     Args:
-        effects: Effects, or the results they were made from.
-        which: "base_run", the one that is patched, or "source_run".
+        effects: Effects, or the results that they were computed from.
+        which: "base_run" for the run that is patched, or "source_run" for the run that the activations come from.
     """
     if which in effects.coords:
         return one_name(effects[which])
-    # Where only the direction is known, the counterfactual is; the other run may be the original or the control.
+    # The direction says which run is the counterfactual's; the other may be the original's or the control's.
     counterfactual = {"denoising": "base_run", "noising": "source_run"}.get(str(effects.attrs.get("direction", "")))
     return "counterfactual" if which == counterfactual else ""
 
 
 def ablation_label(direction: str, ablation: str) -> str:
-    """What a circuit's other components became, and in which run: "mean ablation in the counterfactual (denoising)".
+    """How and in which run a circuit's other components are ablated, such as "mean ablation in the counterfactual".
 
-    The affirmative run is the control's, or the original's of a pair without one.
+    The affirmative run is that of the control, or of the original if the pair has no control.
     """
     run = {"denoising": "counterfactual", "noising": "affirmative run"}[direction]
     return f"{ablation} ablation in the {run} ({direction})"
 
 
 def short_name(model_name: str) -> str:
-    """A hub name as it is, and the last two folders of a path."""
+    """The last two parts of a path; a hub name is unchanged."""
     return "/".join(Path(model_name).parts[-2:])
 
 
 def percent(value: float) -> str:
-    """A share in whole percent, without a minus before nothing."""
+    """A share in whole percent, with "0%" instead of "-0%"."""
     text = f"{value:.0%}"
     return "0%" if text == "-0%" else text

@@ -1,7 +1,7 @@
-"""What a notebook shows of a statement, a comparison or a circuit: a few lines and a figure, without scripts.
+"""The display of a statement, a comparison or a circuit in a notebook: a few lines and a figure, without scripts.
 
-A notebook is passed around and looked at where no script runs, so the interactive page is a file of its own
-(`Comparison.html`, `AttentionProbe.html`).
+Notebooks are often viewed where scripts do not run, so the interactive page is a separate file (`Comparison.html`,
+`AttentionProbe.html`).
 """
 
 import base64
@@ -21,9 +21,9 @@ _N_HEADS = 5
 
 
 def attention_summary(attention: StatementAttention) -> str:
-    """A statement's tokens, and the head that is farthest from attending to everything alike."""
+    """HTML with the tokens of a statement, and the maps of the head with the most concentrated attention."""
     layers, heads, n, _ = attention.raw.shape
-    # The mean over queries of the largest weight.
+    # Concentration is the mean over queries of the largest weight.
     sharpest = attention.raw.amax(dim=-1).mean(dim=-1)
     layer, head = (int(index) for index in np.unravel_index(int(sharpest.argmax()), (layers, heads)))
     return _block(
@@ -34,7 +34,7 @@ def attention_summary(attention: StatementAttention) -> str:
 
 
 def comparison_summary(comparison: Comparison) -> str:
-    """Both statements, the cue marked, the heads whose attention changes most, and heatmaps of the first of them."""
+    """HTML with both statements, the heads whose attention changes most, and the heatmaps of the first of them."""
     strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False).head(_N_HEADS)
     layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
     shown = strongest[["layer", "head", *MAP_METRICS]].rename(columns=lambda name: name.replace("_", " "))
@@ -48,7 +48,7 @@ def comparison_summary(comparison: Comparison) -> str:
 
 
 def circuit_summary(circuit: Circuit) -> str:
-    """What a circuit is, in a sentence, and where it is."""
+    """HTML with a sentence about a circuit, and its diagram."""
     return _block(f"{circuit}.", _image(circuit.draw(), f"{len(circuit)} components of {circuit.model_name}"))
 
 

@@ -309,7 +309,7 @@ def test_what_the_model_cannot_read_is_left_out_and_counted(write, masked_lm):
     assert found["top-1"] == 3 and found["true over false, negated"] == 2
     notes = " ".join(evaluation.notes)
     assert "tokens, more than the model's maximum of 40" in notes
-    assert "1 of 3 items are left out of true over false" in notes and "scuba-diving" in notes
+    assert "1 of 3 items are not scored for true over false" in notes and "scuba-diving" in notes
     assert "1 of 3 items have words outside the model's vocabulary: \u9f98" in notes
 
 
@@ -439,9 +439,9 @@ def test_a_model_of_the_wrong_kind_is_one_clear_error(request, write, name, text
 def test_predictions_that_do_not_fit_are_one_clear_error(write, masked_lm):
     gaps, _ = scored_sets(write("simp.txt", NEG1500))
     words = read_predictions(write("p.txt", PREDICTED))
-    with pytest.raises(InputError, match="either a model or the predictions"):
+    with pytest.raises(InputError, match="either a model or predictions"):
         evaluate(gaps)
-    with pytest.raises(InputError, match="either a model or the predictions"):
+    with pytest.raises(InputError, match="either a model or predictions"):
         evaluate(gaps, masked_lm[1], predictions=words)
     with pytest.raises(InputError, match="There are 7 predictions, but simp has 8 statements"):
         evaluate(gaps, predictions=words[:-1])

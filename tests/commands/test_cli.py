@@ -21,7 +21,7 @@ from negprobe.study.stages import SWEPT
 from negprobe.study.tables import patching_table
 from negprobe.views.page import page as page_module
 from negprobe.views.report import comparison as report_comparison
-from negprobe.views.report.captions import _of_patching
+from negprobe.views.report.captions import _patching_texts
 from negprobe.views.report.findings import findings
 
 
@@ -168,7 +168,7 @@ def test_patch_gives_a_pair_the_numbers_that_a_study_gives_it(tmp_path):
     # The study's sentences and captions name the control too.
     sentences = " ".join(findings(summarize(study)))
     assert "with the control's" in sentences and "affirmative" not in sentences
-    captions = _of_patching(study)
+    captions = _patching_texts(study)
     assert f"“{control}” (the control), token by token" in captions["positions-resid_pre-noising"][1]
     assert "from the counterfactual into the control (noising" in captions["patching-z-noising"][1]
 

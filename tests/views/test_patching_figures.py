@@ -192,7 +192,7 @@ def test_a_graph_of_what_is_not_there_is_an_error():
         circuit_graph(replace(circuit, components=(Component(7, 1),)))
     with pytest.raises(ViewError, match="no column score"):
         circuit_graph(circuit, edges=pd.DataFrame({"sender": ["0.1"], "receiver": ["1.1"]}))
-    with pytest.raises(ViewError, match="is called logits"):
+    with pytest.raises(ViewError, match="no score: logits"):
         circuit_graph(circuit, edges=pd.DataFrame({"sender": ["0.1"], "receiver": ["logits"], "score": [1.0]}))
     with pytest.raises(InputError, match="no head"):
         circuit_graph(circuit, readings_of(1, 1))
@@ -388,7 +388,7 @@ def test_parts_other_than_heads_are_named_by_all_their_places():
 
 
 def test_estimates_of_other_parts_are_an_error(effects):
-    with pytest.raises(ViewError, match="the estimates"):
+    with pytest.raises(ViewError, match="exact and estimated must be the same"):
         attribution_agreement(effects, effects.rename(head="role"))
     with pytest.raises(ViewError, match="No part has both"):
         attribution_agreement(effects, effects * np.nan)

@@ -1,8 +1,8 @@
 """Figures of attention, comparisons and patching results, each a matplotlib `Figure`.
 
-Drawn as `figures.drawing` says. Layers and heads count from 0. `width` is what a figure has at most, in inches:
-6.9 for a page, 3.3 for one of its two columns; with little to show it is narrower. Where there are more tokens than
-their names have room for, as many are named as can be read, the axis says how many, and the cue is always among them.
+`drawing` describes the common style. Layers and heads count from 0. `width` is the maximum width of a figure in inches:
+6.9 for a page, 3.3 for one of its two columns; a figure with little to show is narrower. If the names of all tokens do
+not fit, only some are shown, always including the cue, and the axis label gives the fraction.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ _UNITS = {
     "norm": "A · ‖v W_O‖ (model units)",
     "similarity": "cosine of the head's outputs",
 }
-_SHARES = "share of A · ‖v W_O‖"  # what norm-weighted attention is once its rows are renormalised
+_SHARES = "share of A · ‖v W_O‖"  # the unit of norm-weighted attention with renormalised rows
 _TITLES = {"raw": "Attention", "norm": "Norm-weighted attention", "similarity": "Similarity of outputs"}
 _NO_SPECIAL = {
     "raw": "rows renormalised without special tokens",
@@ -59,19 +59,19 @@ _NO_SPECIAL = {
     "similarity": "without special tokens",
 }
 _DIFFERENCE = "Counterfactual − original"
-_CELL = 0.17  # inches a token gets while the map is small
-_LEAST_MAP, _HIGHEST = 1.2, 9.0  # inches of a map's side, and of a page
-_CHARACTER = 0.062  # inches of a label's character, on average
+_CELL = 0.17  # inches per token, unless the map would be too large
+_MIN_SIDE, _MAX_HEIGHT = 1.2, 9.0  # inches: the side of a map, and the height of a figure
+_CHARACTER = 0.062  # average width of a character in a label, in inches
 
 
 @dataclass(frozen=True)
 class _TokenMap:
-    """A map of one head over tokens, as it is drawn.
+    """A map of one head over tokens, ready to draw.
 
     Attributes:
-        values: NaN where undefined.
-        labels: Of the tokens, along both axes.
-        marked: Which of them are the cue.
+        values: The values; NaN where undefined.
+        labels: The labels of the tokens, for both axes.
+        marked: Indices of the tokens of the cue.
     """
 
     values: Float[np.ndarray, "query key"]
@@ -85,20 +85,20 @@ def raw_beside_value_weighted(
 ) -> Figure:
     """One head before and after the values: raw attention, norm-weighted attention, and similarity of its outputs.
 
-    Queries are rows and keys are columns. The first two scales start at 0, cosines run from -1 to 1. On less than 5
-    inches the maps stand above each other.
+    Queries are rows and keys are columns. The first two scales start at 0, cosines run from -1 to 1. If the width is
+    less than 5 inches, the maps are stacked.
 
     Args:
-        attention: Of one statement.
-        layer: Which layer.
-        head: Which head of it.
-        special_tokens: Whether to show what the tokenizer puts in, such as [CLS] and [SEP]. Without them the rows of
-            the first two maps are divided by what is left of them, and the title says so; a row of which nothing is
-            left is hatched.
-        width: Inches the figure is wide at most.
+        attention: The attention of one statement.
+        layer: The layer.
+        head: The head.
+        special_tokens: Whether to show the tokens that the tokenizer adds, such as [CLS] and [SEP]. Without them, the
+            rows of the first two maps are renormalised to sum to 1, and the title says so; a row without any remaining
+            attention is hatched.
+        width: Maximum width of the figure in inches.
 
     Raises:
-        ViewError: if there is no such layer or head, no token is left, or a map does not fit its tokens.
+        ViewError: if the layer or head does not exist, no token is left, or a map does not match its tokens.
     """
     check_width(width)
     n_columns = 3 if width >= 5 else 1
@@ -129,34 +129,35 @@ def four_heatmaps(
 ) -> Figure:
     """One head on both statements, before the values (attention) and after (similarity of outputs).
 
-    The two statements share a scale before the values, and one after. Beside them is counterfactual - original on the
-    aligned tokens, each on its own scale with zero in the middle. The cue is marked in the counterfactual. Statements
-    are columns, or rows on less than 5 inches.
+    The maps of the two statements share a scale. The maps of counterfactual - original show the aligned tokens, each on
+    its own scale with zero in the middle. The cue is marked in the counterfactual. Statements are columns, or rows if
+    the width is less than 5 inches.
 
     Args:
         comparison: Original and counterfactual.
-        layer: Which layer.
-        head: Which head of it.
-        difference: Whether to add the difference.
-        special_tokens: Whether to show what the tokenizer puts in (see `raw_beside_value_weighted`).
-        width: Inches the figure is wide at most.
+        layer: The layer.
+        head: The head.
+        difference: Whether to add the maps of the difference.
+        special_tokens: Whether to show the tokens that the tokenizer adds (see `raw_beside_value_weighted`).
+        width: Maximum width of the figure in inches.
 
     Raises:
-        ViewError: if there is no such layer or head, a map does not fit its tokens, or no tokens are left or aligned.
+        ViewError: if the layer or head does not exist, a map does not match its tokens, or no tokens are left or
+            aligned.
     """
     check_width(width)
-    across = width >= 5
+    is_wide = width >= 5
     n_sides = 3 if difference else 2
-    longest = _longest(width, n_sides if across else 2)
+    longest = _longest(width, n_sides if is_wide else 2)
     stages = {"raw": "attention", "similarity": "similarity of outputs"}
     rows = []
     for measure in stages:
         one = (comparison, measure, layer, head, special_tokens, longest)
         rows.append([*_sides(*one), *([_difference(*one)] if difference else [])])
-    every = [shown for row in rows for shown in row]
-    figure = _map_figure(every, n_sides if across else 2, width, n_named=n_sides if across else 1)
+    all_maps = [shown for row in rows for shown in row]
+    figure = _map_figure(all_maps, n_sides if is_wide else 2, width, n_named=n_sides if is_wide else 1)
     _name_figure(figure, _title(layer, head, "raw", special_tokens))
-    grid = figure.subplots(2, n_sides) if across else figure.subplots(n_sides, 2).T
+    grid = figure.subplots(2, n_sides) if is_wide else figure.subplots(n_sides, 2).T
     names = ["Original", "Counterfactual", _DIFFERENCE]
     for line, maps, (measure, stage) in zip(map(list, grid), rows, stages.items(), strict=True):
         limits = _limits(measure, *(shown.values for shown in maps[:2]))
@@ -170,11 +171,11 @@ def four_heatmaps(
             colour_bar(image, [line[2]], _change(measure, special_tokens) + _why_hatched(measure, maps[2]), "bottom")
         for axes, name in zip(line, names, strict=False):
             set_title(axes, f"{name},", stage, size=MEDIUM)
-    # In a column the same statement stands to the left, and names the rows.
-    nameless = [] if across else list(grid[1])
-    for axes in nameless:
+    # In a narrow figure, the map to the left shows the same statement and already names the rows.
+    without_rows = [] if is_wide else list(grid[1])
+    for axes in without_rows:
         axes.set(ylabel="", yticks=[])
-    _name_tokens(list(grid.flat), every, nameless)
+    _name_tokens(list(grid.flat), all_maps, without_rows)
     return figure
 
 
@@ -189,23 +190,23 @@ def difference_map(
     width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
-    """What the negation changes in one head's map: counterfactual - original, on the tokens that both have.
+    """One head's change under the negation: a map of counterfactual - original on the aligned tokens.
 
-    Zero is in the middle of the scale. A token that differs between the two is named with both, "now→not".
+    Zero is in the middle of the scale. Aligned tokens that differ are named by both, such as "now→not".
 
     Args:
         comparison: Original and counterfactual.
-        layer: Which layer.
-        head: Which head of it.
+        layer: The layer.
+        head: The head.
         measure: Attention (`raw`), norm-weighted attention (`norm`), or the cosine of the head's outputs
             (`similarity`).
-        special_tokens: Whether to show what the tokenizer puts in (see `raw_beside_value_weighted`).
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Tokens are named for the size it has now.
+        special_tokens: Whether to show the tokens that the tokenizer adds (see `raw_beside_value_weighted`).
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. The names of the tokens fit their current size.
 
     Raises:
-        ViewError: if there is no such measure, layer or head, a map does not fit its tokens, or no tokens are left or
-            aligned.
+        ViewError: if the measure, layer or head does not exist, a map does not match its tokens, or no tokens are left
+            or aligned.
     """
     check_width(width)
     if measure not in _UNITS:
@@ -229,16 +230,16 @@ def layer_head_map(
     width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
-    """A number for every layer (row) and head (column), written into the cells where there is room.
+    """A map of one number per layer (row) and head (column), with the numbers written into the cells if they fit.
 
     Args:
         values: `[layer, head]`; NaN where undefined.
-        label: What the numbers are, beside the colour bar.
-        diverging: Whether zero is in the middle of the scale; otherwise it runs from 0 to the largest value. By default
-            it is where a value is negative.
-        limits: The scale's ends, if they are to be others.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Numbers are written if they fit the size it has now.
+        label: The label of the colour bar.
+        diverging: Whether the scale has zero in the middle; otherwise it runs from 0 to the largest value. By default
+            it does if a value is negative.
+        limits: The ends of the scale, if they should be others.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. Numbers are written if they fit their current size.
 
     Raises:
         ViewError: if `values` is not a table with at least one layer and head, or a value is negative on a scale that
@@ -249,64 +250,64 @@ def layer_head_map(
     negative = bool((table < 0).any())
     diverging = negative if diverging is None else diverging
     if negative and not diverging and limits is None:
-        raise ViewError("A value is negative, and the scale would start at 0; give its ends, or let it be diverging.")
+        raise ViewError("A value is negative, but the scale starts at 0; set diverging=True, or give limits.")
     axes = axes or cell_axes(table.shape, width)
     draw_cells(axes, table, label, diverging=diverging, limits=limits)
     axes.set_xlabel("head", fontsize=MEDIUM)
-    lay_out(figure_of(axes))  # now the axes have the size that they will have
+    lay_out(figure_of(axes))  # the axes need their final size
     write_numbers(axes)
     return figure_of(axes)
 
 
 @checked
 def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAGE) -> Figure:
-    """The four metrics of a comparison for every layer and head; the mean over pairs where a table holds several.
+    """Maps of the four metrics of a comparison by layer and head, averaged over pairs if a table has several.
 
-    Differences are on a scale from 0. Correlations are on one from the least to 1, at which nothing has changed; where
-    one is negative, on one from -1 to 1.
+    The scales of differences start at 0. The scales of correlations run from the smallest to 1 (no change), or from -1
+    to 1 if a correlation is negative.
 
     Args:
         comparison: A comparison, or a table with the columns `layer`, `head` and the four metrics.
-        width: Inches the figure is wide at most.
+        width: Maximum width of the figure in inches.
 
     Raises:
-        ViewError: if the table is empty, lacks a column, or has no numbers in it.
+        ViewError: if the table is empty or lacks a column, or a metric is not numeric.
     """
     check_width(width)
     metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
     tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
-    across = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
-    down = n_layers * min(0.3, 3.2 / n_layers, max(0.15, 0.8 * (across - 0.5) / n_heads))
-    size = (2 * across, 2 * (1.15 + max(down, 0.6)))
+    panel_width = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
+    map_height = n_layers * min(0.3, 3.2 / n_layers, max(0.15, 0.8 * (panel_width - 0.5) / n_heads))
+    size = (2 * panel_width, 2 * (1.15 + max(map_height, 0.6)))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08))
     panels = list(figure.subplots(2, 2).flat)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         is_correlation = name.endswith("correlation")
         negative = bool((table < 0).any())
-        limits = ((-1.0, 1.0) if negative else (_least(table), 1.0)) if is_correlation else None
+        limits = ((-1.0, 1.0) if negative else (_lowest(table), 1.0)) if is_correlation else None
         label = "Pearson correlation" if is_correlation else metric_unit(name)
         draw_cells(axes, table, label, diverging=is_correlation and negative, limits=limits, bar="bottom")
         set_title(axes, metric_name(name), size=MEDIUM)
         axes.set_xlabel("head", fontsize=MEDIUM)
-    lay_out(figure)  # now the axes have the size that they will have
+    lay_out(figure)  # the axes need their final size
     write_numbers(*panels)
     return figure
 
 
 @checked
 def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "layer head"]:
-    """A column of a table of metrics as `[layer, head]`, the mean where a layer and head has several rows.
+    """A column of a table of metrics as `[layer, head]`, averaged over the rows of each layer and head.
 
     Raises:
-        ViewError: if the table is empty or lacks a column.
+        ViewError: if the table is empty or lacks a column, or the column is not numeric.
     """
     missing = {"layer", "head", name} - set(metrics.columns)
     if missing or metrics.empty:
         what = f"has no column {', '.join(sorted(missing))}" if missing else "is empty"
-        raise ViewError(f"The table of metrics {what}; take the `metrics` of a comparison.")
+        raise ViewError(f"The table of metrics {what}; give the `metrics` of a comparison.")
     if not pd.api.types.is_numeric_dtype(metrics[name]):
-        raise ViewError(f"The column {name} holds no numbers to draw; take one of the metrics.")
+        raise ViewError(f"The column {name} is not numeric; give the name of a metric.")
     table = metrics.groupby(["layer", "head"])[name].mean().unstack()
     n_layers, n_heads = (int(index.max()) + 1 for index in (table.index, table.columns))
     return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
@@ -314,35 +315,33 @@ def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "la
 
 @checked
 def patching_map(effect: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
-    """What patching does, by layer (row) and position, role or head (column): 0 is nothing, 1 the whole swing.
+    """A map of patching effects by layer (row) and position, role or head (column).
 
-    Zero is in the middle of the scale, which reaches as far as the largest effect in either direction. Positions are
-    labelled by their `token` coordinate where the result has one.
+    0 means no change, 1 that the answer becomes the other run's. Zero is in the middle of the scale, which extends to
+    the largest effect in either direction. Positions are labelled by their `token` coordinate if there is one.
 
     Args:
-        effect: Normalised effects with the dimensions `layer` and one other; `attrs` may name `site`, `how`,
-            `direction` and `key_role`, and the coordinates `base_run`, `source_run` and `n_pairs`; the title describes
-            them.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Tokens are named, and numbers written, for the size it has
-            now.
+        effect: Normalised effects with the dimension `layer` and one other. The title uses the attributes `site`,
+            `how`, `direction` and `key_role`, and the coordinates `base_run`, `source_run` and `n_pairs`, if present.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. Names and numbers fit their current size.
 
     Raises:
-        ViewError: if it has other dimensions, or is empty.
+        ViewError: if the effects have other dimensions, or are empty.
     """
     check_width(width)
     others = [str(dim) for dim in effect.dims if dim != "layer"]
     if len(others) != 1 or effect.ndim != 2:
         raise ViewError(
-            f"A patching map needs the dimensions layer and one of position, role and head, not {effect.dims}; "
+            f"The effects must have the dimensions layer and one of position, role and head, got {effect.dims}; "
             "average over pairs, or select one."
         )
     by = others[0]
     table = _table(effect.transpose("layer", by).values, f"layer and {by}")
     labels = _part_labels(effect, by)
-    beneath = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
-    axes = axes or cell_axes(table.shape, width, beneath=beneath)
-    draw_cells(axes, table, "normalised effect\n(1: the whole swing)", diverging=True)
+    label_height = _CHARACTER * max(map(len, labels)) if by != "head" else 0.0
+    axes = axes or cell_axes(table.shape, width, label_height=label_height)
+    draw_cells(axes, table, "normalised effect\n(1: the other run's answer)", diverging=True)
     set_title(axes, *patching_title(effect), *_n_pairs(effect))
     layers = [str(layer) for layer in effect["layer"].values] if "layer" in effect.coords else []
     along = {"position": "token", "role": "role of the token"}.get(by, by)
@@ -359,7 +358,7 @@ def _n_pairs(effect: xr.DataArray) -> list[str]:
 
 
 def _part_labels(effect: xr.DataArray, by: str) -> list[str]:
-    """The names of positions, by their tokens if they are known, of roles, or of heads."""
+    """The labels of the columns: roles, heads, or the tokens of positions if they are known."""
     if by == "role":
         return [role_label(str(role)) for role in effect[by].values]
     parts = effect.coords["token"] if by == "position" and "token" in effect.coords else effect[by]
@@ -375,7 +374,7 @@ def _statement_map(
     longest: int,
     cue: Sequence[int] = (),
 ) -> _TokenMap:
-    """One head's map of a statement, its special tokens left out if they are to be."""
+    """One head's map of a statement, with or without special tokens."""
     tokens = attention.statement.tokens
     kept = _kept(attention, special_tokens)
     labels = [tick_label(tokens[i], longest) for i in kept]
@@ -386,7 +385,7 @@ def _statement_map(
 def _sides(
     comparison: Comparison, measure: str, layer: int, head: int, special_tokens: bool, longest: int
 ) -> list[_TokenMap]:
-    """One head's map of the original, and of the counterfactual."""
+    """One head's maps of the original and of the counterfactual."""
     sides = ((comparison.original, ()), (comparison.counterfactual, comparison.cue_positions))
     return [_statement_map(side, measure, layer, head, special_tokens, longest, cue) for side, cue in sides]
 
@@ -394,7 +393,7 @@ def _sides(
 def _difference(
     comparison: Comparison, measure: str, layer: int, head: int, special_tokens: bool, longest: int
 ) -> _TokenMap:
-    """Counterfactual - original of one head's map, on the aligned tokens that are shown of both."""
+    """One head's map of counterfactual - original, on the aligned tokens that are shown."""
     alignment, sides = comparison.alignment, (comparison.original, comparison.counterfactual)
     kept = [_kept(side, special_tokens) for side in sides]
     pairs = [
@@ -403,7 +402,7 @@ def _difference(
         if i in kept[0] and j in kept[1]
     ]
     if not pairs:
-        raise ViewError("No tokens of the two statements are aligned, so there is no difference to draw.")
+        raise ViewError("No tokens of the two statements are aligned; choose a pair with aligned tokens.")
     before, after = (
         _kept_values(side, measure, layer, head, shown)[np.ix_(at, at)]
         for side, shown, at in zip(sides, kept, zip(*pairs, strict=True), strict=True)
@@ -415,20 +414,20 @@ def _difference(
 
 
 def _kept(attention: StatementAttention, special_tokens: bool) -> list[int]:
-    """Positions of the tokens that are shown."""
+    """The positions of the tokens to show."""
     special = attention.statement.special
     if not special:
-        raise ViewError("A statement without tokens has no attention to draw.")
-    kept = [i for i, put_in in enumerate(special) if special_tokens or not put_in]
+        raise ViewError("The statement has no tokens, so there is no attention to draw.")
+    kept = [i for i, is_special in enumerate(special) if special_tokens or not is_special]
     if not kept:
-        raise ViewError(f"{attention.statement.text!r} has special tokens alone; draw it with them.")
+        raise ViewError(f"{attention.statement.text!r} has only special tokens; draw it with special_tokens=True.")
     return kept
 
 
 def _kept_values(
     attention: StatementAttention, measure: str, layer: int, head: int, kept: Sequence[int]
 ) -> Float[np.ndarray, "query key"]:
-    """One head's map of these tokens; rows of attention divided by what is left of them if some are left out."""
+    """One head's map of these tokens; attention is renormalised if others are left out."""
     values = _head_map(attention, measure, layer, head)
     shown = values[np.ix_(kept, kept)]
     if measure == "similarity" or len(kept) == len(values):
@@ -442,8 +441,8 @@ def _head_map(attention: StatementAttention, measure: str, layer: int, head: int
     tokens = len(attention.statement.tokens)
     if values.ndim != 4 or values.shape[2:] != (tokens, tokens):
         raise ViewError(
-            f"The {measure} map of {attention.statement.text!r} has shape {tuple(values.shape)}; its {tokens} tokens "
-            f"need (layer, head, {tokens}, {tokens})."
+            f"The {measure} map of {attention.statement.text!r} has shape {tuple(values.shape)}; for its {tokens} "
+            f"tokens it must be (layer, head, {tokens}, {tokens})."
         )
     n_layers, n_heads = values.shape[:2]
     if not (0 <= layer < n_layers and 0 <= head < n_heads):
@@ -467,12 +466,12 @@ def _unit(measure: str, special_tokens: bool) -> str:
 
 
 def _change(measure: str, special_tokens: bool) -> str:
-    """What a difference map shows."""
+    """The label of the colour bar of a difference map."""
     return f"change of {'cosine' if measure == 'similarity' else _unit(measure, special_tokens)}"
 
 
 def _why_hatched(measure: str, *maps: _TokenMap) -> str:
-    """Why a map has undefined cells, if it has."""
+    """A note on why a map has undefined cells; empty if it has none."""
     if not any(np.isnan(shown.values).any() for shown in maps):
         return ""
     return "\n(hatched: " + ("undefined)" if measure == "similarity" else "no attention left)")
@@ -482,40 +481,41 @@ def _limits(measure: str, *maps: Map) -> Limits:
     return (-1.0, 1.0) if measure == "similarity" else (0.0, max(largest_size(values) for values in maps))
 
 
-def _least(values: Map) -> float:
-    """The least value, 0 if there is none below 1, so that a scale up to 1 has a length."""
-    least = float(np.nanmin(values, initial=1.0))
-    return least if least < 1 else 0.0
+def _lowest(values: Map) -> float:
+    """The smallest value; 0 if none is below 1, because a scale from 1 to 1 would be empty."""
+    lowest = float(np.nanmin(values, initial=1.0))
+    return lowest if lowest < 1 else 0.0
 
 
 def _table(values: ArrayLike, axes: str) -> Map:
     try:
         table = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ViewError(f"A map needs a number for each {axes}, but its values are no numbers: {error}.") from error
+        raise ViewError(f"The values must be numbers, one for each {axes}: {error}.") from error
     if table.ndim != 2 or table.size == 0:
-        raise ViewError(f"A map needs a value for each {axes}, but its values have shape {table.shape}.")
+        raise ViewError(f"The values must be a table with one value for each {axes}, got shape {table.shape}.")
     return table
 
 
 def _longest(width: float, n_columns: int) -> int:
-    """Characters of a token's label, where so many maps stand side by side."""
+    """The maximum number of characters of a token's label, with `n_columns` maps side by side."""
     return 14 if width / n_columns > 2.2 else 9
 
 
 def _map_figure(maps: Sequence[_TokenMap], n_columns: int, width: float, *, n_named: int) -> Figure:
-    """A figure with room for these maps; it grows with their tokens up to its width, then tokens share the space.
+    """An empty figure of a size that fits these maps.
 
-    Of its columns, `n_named` have tokens beside their maps.
+    It grows with the number of tokens up to the maximum width or height; then the cells get smaller. `n_named` of its
+    columns have row labels.
     """
     n_rows = len(maps) // n_columns
     label = _CHARACTER * max(len(label) for shown in maps for label in shown.labels)
-    beside = n_named * label + n_columns * 0.4  # of all maps
-    down = label + 1.3  # what is above and beneath each
+    beside = n_named * label + n_columns * 0.4  # inches beside all maps together
+    above_below = label + 1.3  # inches above and below each map
     tokens = max(len(shown.labels) for shown in maps)
-    room = min((width - beside) / n_columns, (_HIGHEST - 0.6) / n_rows - down)
-    side = min(max(_CELL * tokens, _LEAST_MAP), room)
-    size = (min(width, max(n_columns * side + beside, 2.6)), 0.6 + n_rows * (side + down))
+    max_side = min((width - beside) / n_columns, (_MAX_HEIGHT - 0.6) / n_rows - above_below)
+    side = min(max(_CELL * tokens, _MIN_SIDE), max_side)
+    size = (min(width, max(n_columns * side + beside, 2.6)), 0.6 + n_rows * (side + above_below))
     return Figure(figsize=size, layout=ConstrainedLayoutEngine(compress=True, h_pad=0.07))
 
 
@@ -524,11 +524,11 @@ def _draw_token_map(axes: Axes, shown: _TokenMap, diverging: bool, limits: Limit
     return draw_map(axes, shown.values, diverging, limits)
 
 
-def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap], nameless: Sequence[Axes] = ()) -> None:
-    """Tokens beneath every map, and beside those that are not `nameless`."""
+def _name_tokens(panels: Sequence[Axes], maps: Sequence[_TokenMap], without_rows: Sequence[Axes] = ()) -> None:
+    """Write the tokens below every map, and beside every map that is not in `without_rows`."""
     name_cells(
         {
-            axes: CellNames(shown.labels, [] if axes in nameless else shown.labels, "key", shown.marked)
+            axes: CellNames(shown.labels, [] if axes in without_rows else shown.labels, "key", shown.marked)
             for axes, shown in zip(panels, maps, strict=True)
         }
     )

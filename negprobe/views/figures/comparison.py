@@ -1,4 +1,4 @@
-"""The figures of two compared studies: A, B and the difference."""
+"""Figures of the comparison of two studies: A, B and the difference."""
 
 from collections.abc import Sequence
 
@@ -38,10 +38,10 @@ MAPPED = ("output_change", "norm_to_cue", "attention_to_cue", "mean_attention_di
 
 
 def comparison_figures(compared: StudyComparison) -> dict[str, Figure]:
-    """Every figure of a comparison by its name; those that have nothing to show are left out.
+    """The figures of a comparison by name; figures with nothing to show are left out.
 
     Raises:
-        ViewError: for results that cannot be drawn.
+        ViewError: if a result cannot be drawn.
     """
     figures: dict[str, Figure] = {}
     if not compared.answers.empty:
@@ -63,19 +63,19 @@ def _draw_answers(answers: pd.DataFrame) -> Figure:
     rows = answers[answers["statement"] == statement].iloc[::-1]
     figure = Figure(figsize=(PAGE, 1.1 + 0.24 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    at = np.arange(len(rows))
+    y = np.arange(len(rows))
     for name, shift, colour, mark in (("A", 0.14, BLUE, "o"), ("B", -0.14, ORANGE, "D")):
-        left.scatter(rows[name], at + shift, 18, color=colour, marker=mark, label=name)
+        left.scatter(rows[name], y + shift, 18, color=colour, marker=mark, label=name)
     left.set_yticks(
-        at, [f"{cue} (n = {n})" for cue, n in zip(rows["cue"], rows["pairs"], strict=True)], parse_math=False
+        y, [f"{cue} (n = {n})" for cue, n in zip(rows["cue"], rows["pairs"], strict=True)], parse_math=False
     )
-    right.scatter(rows["difference"], at, 18, color="#303030", marker="s")
-    right.hlines(at, rows["low"], rows["high"], color="#303030", linewidth=1.2)
+    right.scatter(rows["difference"], y, 18, color="#303030", marker="s")
+    right.hlines(y, rows["low"], rows["high"], color="#303030", linewidth=1.2)
     right.axvline(0, color="#808080", linewidth=0.8)
     right.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
     right.set_xlim(*(1.08 * np.array(symmetric(rows[["difference", "low", "high"]].to_numpy()))))
-    named = "cosine of original and counterfactual" if statement == "cosine" else "both statements right"
-    left.set_xlabel(named, fontsize=MEDIUM)
+    label = "cosine of original and counterfactual" if statement == "cosine" else "both statements right"
+    left.set_xlabel(label, fontsize=MEDIUM)
     right.set_xlabel("difference, B − A, 95 % interval", fontsize=MEDIUM)
     for axes in (left, right):
         axes.tick_params(labelsize=SMALL)
@@ -108,8 +108,10 @@ def _roles(rows: pd.DataFrame) -> list[str]:
 
 def _draw_effects(metric: str, compared: StudyComparison) -> Figure:
     shapes = (compared.a.shape, compared.b.shape)
-    none = [np.full(shape, np.nan) for shape in shapes]
-    tables = [none[i] if tests is None else _by_layer_and_head(tests, metric) for i, tests in enumerate(compared.tests)]
+    tables = [
+        np.full(shape, np.nan) if tests is None else _by_layer_and_head(tests, metric)
+        for shape, tests in zip(shapes, compared.tests, strict=True)
+    ]
     if compared.change is not None:
         tables.append(_by_layer_and_head(compared.change, metric))
     parts = [[str(head) for head in range(values.shape[1])] for values in tables]
@@ -126,7 +128,7 @@ def _draw_circuits(summary: StudySummary) -> Figure:
     tables, parts = [], []
     for _, rows in drawn:
         wide = rows.astype({"layer": int, "head": float}).pivot(index="layer", columns="head", values="estimate")
-        # An MLP has no head, and is the last column.
+        # An MLP has no head and comes last.
         heads = np.sort(wide.columns.to_numpy(dtype=float))
         wide = wide[heads]
         tables.append(wide.to_numpy(dtype=float))
@@ -143,14 +145,14 @@ def _draw_circuits(summary: StudySummary) -> Figure:
 def side_by_side(
     tables: Sequence[Float[np.ndarray, "_ _"]], columns: Sequence[Sequence[str]], across: str, label: str, title: str
 ) -> Figure:
-    """Maps of A, of B, and of B - A if there is a third: zero in the middle of each scale, the first two on the same.
+    """Maps of A and B on one scale and, if there is a third table, of B - A; zero is in the middle of each scale.
 
     Args:
         tables: `[layer, column]`; NaN where undefined.
-        columns: What the columns of each are called.
-        across: What the columns are.
-        label: What the numbers are.
-        title: What the figure is about.
+        columns: The names of the columns of each table.
+        across: The label of the x axis.
+        label: The label of the colour bar.
+        title: The title of the figure.
     """
     n_rows = max(len(values) for values in tables)
     height = 1.8 + min(max(0.28 * n_rows, 1.1), 5) + 0.07 * max(len(name) for names in columns for name in names)
@@ -167,7 +169,7 @@ def side_by_side(
         axes.set_xticks(range(0, len(names), step), names[::step], rotation=rotation, fontsize=SMALL)
         axes.set_xlabel(across, fontsize=MEDIUM)
         axes.set_title(which, fontsize=MEDIUM)
-    # Numbers are written where there is room, which is known when all is in its place.
+    # Whether the numbers fit is known only once the layout is final.
     fix_layout(figure)
     for axes in grid:
         write_numbers(axes)

@@ -1,8 +1,7 @@
-"""Figures of what patching finds: circuits, how faithful they are, what heads cause, how well attribution guesses it.
+"""Figures of patching results: circuits, their faithfulness, effects of heads and roles, and attribution.
 
-Made like the figures of `statistics_figures`: without pyplot, layers and heads counted from 0, no text smaller than 7
-points, `width` that of a page (6.9 inches) or of one of its two columns (3.3 inches), marks that differ in shape as
-well as in colour, and zero in the middle of diverging scales.
+`drawing` describes the common style. Layers and heads count from 0. `width` is in inches: 6.9 for a page, 3.3 for one
+of its two columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ from negprobe.views.figures.drawing import (
     label_scatter,
     largest_size,
     lay_out,
-    legend_beneath,
+    legend_below,
     name_points,
     number_range,
     scatter_heads,
@@ -58,20 +57,21 @@ from negprobe.views.report.circuit_story import signed
 
 _PALE = "#b0b0b0"
 _EFFECT = "normalised effect"
-_BAND_GAP, _LINE = 8.0, 9.0  # points between layers, and of a line of text
-_OUTSIDE, _LEAST, _MOST = 7.0, 6.0, 15.0  # points of a component: the room outside the circuit, the marks inside
-_TOLD = 0.25  # changes told beneath a head
-_WORST = 6  # disagreements named
+_BAND_GAP, _LINE_HEIGHT = 8.0, 9.0  # points between layers, and per line of text
+_OUTSIDE_WIDTH = 7.0  # points per component outside the circuit
+_MIN_MARK, _MAX_MARK = 6.0, 15.0  # diameters in points of the marks of the circuit
+_MIN_CHANGE = 0.25  # the smallest change of attention written below a head
+_N_NAMED = 6  # parts named where attribution disagrees with patching
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the components of a circuit stand, in points from the lower left.
+    """The positions of the components of a circuit, in points from the lower left corner.
 
     Attributes:
-        at: Where each is.
+        at: The position of each component.
         bands: Bottom and top of each layer.
-        width: How wide all of them are.
+        width: The total width.
     """
 
     at: "dict[Component, tuple[float, float]]"
@@ -88,41 +88,40 @@ def circuit_graph(
     width: float = PAGE,
     axes: Axes | None = None,
 ) -> Figure:
-    """The components of a circuit, layer by layer from the bottom up, with all others as small grey dots.
+    """A diagram of a circuit, with the layers from bottom to top and all other components as small grey dots.
 
-    Heads are circles in their order, MLPs squares to their right; both are the larger, and the deeper in colour, the
-    larger their score. Zero is in the middle of the colours. Lines are drawn only for `edges` that are given.
+    Heads are circles in order, MLPs are squares to their right. Size and colour show the score, with zero in the middle
+    of the colour scale. Lines are drawn only if `edges` are given.
 
     Args:
-        circuit: The circuit; its `scores` name every component.
-        readings: What `AttentionProbe.readings` returns, to tell beneath each head, after the values, what it reads at
-            which role, and what changes most against the control, or the original, if that is a quarter or more of the
-            role's attention.
-        edges: Columns `sender`, `receiver` (components, or their names) and `score`, which a line's width and colour
-            tell.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Names are placed for the width it has now.
+        circuit: The circuit; its `scores` must contain every component.
+        readings: The result of `AttentionProbe.readings`. Below each head it adds the roles between which its attention
+            after the values stands out most, and the largest change from the control (or original), if it is at least a
+            quarter of the attention of a role.
+        edges: Columns `sender`, `receiver` (components, or their names) and `score`, which line width and colour show.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. Names are placed for their current width.
 
     Raises:
-        ViewError: if the circuit has no scores or a component without one, or an edge ends at no component.
+        ViewError: if the circuit has no scores, a component of it has no score, or an edge has an unknown component.
         InputError: if the readings lack a head of the circuit.
     """
     check_width(width)
     scores = circuit.scores
     if not scores or (unscored := [str(part) for part in circuit.components if part not in scores]):
-        lacks = f"has no score for {', '.join(unscored)}" if scores else "has no scores"
-        raise ViewError(f"The circuit {lacks}; give one whose `scores` name every component.")
+        problem = f"has no score for {', '.join(unscored)}" if scores else "has no scores"
+        raise ViewError(f"The circuit {problem}; its `scores` must contain every component.")
     names = {part: _component_label(part, readings) for part in circuit.components}
     alone = axes is None
     if axes is None:
         rows = [[part for part in scores if part.layer == layer] for layer in {part.layer for part in scores}]
-        widest = max(sum(1.2 * _room(part, names) for part in row) for row in rows)
+        widest = max(sum(1.2 * _width(part, names) for part in row) for row in rows)
         axes = Figure(figsize=(min(width, max(3.3, 1.3 + widest / 72)), 4), layout="constrained").subplots()
     largest = largest_size(scores[part] for part in names)
     colours = ScalarMappable(Normalize(-largest, largest), DIVERGING)
-    # Beneath the axes is the legend, unless they are alone and it is beneath the figure.
-    location, across = ("bottom", 0.6 * 72 * figure_of(axes).get_figwidth()) if alone else ("right", 120)
-    bar = figure_of(axes).colorbar(colours, ax=axes, location=location, shrink=0.6, pad=0.02, aspect=across / 6)
+    # In given axes, the legend takes the place below them, so the colour bar is to the right.
+    location, length = ("bottom", 0.6 * 72 * figure_of(axes).get_figwidth()) if alone else ("right", 120)
+    bar = figure_of(axes).colorbar(colours, ax=axes, location=location, shrink=0.6, pad=0.02, aspect=length / 6)
     bar.set_label(
         f"effect of ablating it alone\n{ablation_label(circuit.direction, circuit.ablation)}", fontsize=MEDIUM
     )
@@ -130,7 +129,7 @@ def circuit_graph(
     bar.locator = MaxNLocator(4, steps=STEPS)
     axes.set_ylabel("layer", fontsize=MEDIUM)
     axes.set_yticks([0], [str(max(part.layer for part in scores))], fontsize=SMALL)
-    lay_out(figure_of(axes))  # now the axes are as wide as they will be
+    lay_out(figure_of(axes))  # the axes need their final width
     layout = _circuit_layout(scores, names, size_in_points(axes)[0])
     if alone:
         figure_of(axes).set_figheight((layout.bands[-1][1] + 110) / 72)
@@ -140,7 +139,7 @@ def circuit_graph(
         keys |= _draw_edges(axes, edges, layout)
     share = f"{len(names)} of {len(scores)} components"
     axes.set_title(f"{share}\n{tick_label(short_name(circuit.model_name), 40)}", fontsize=LARGE, parse_math=False)
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -151,7 +150,7 @@ def _draw_components(
     layout: _Layout,
     largest: float,
 ) -> dict[str, Any]:
-    """A mark for each component, and names beneath those of the circuit; the legend's keys."""
+    """Draw a mark for each component, and names below those of the circuit; return the legend keys."""
     keys: dict[str, Any] = {}
     for kind, marker, is_head in (("head", "o", True), ("MLP", "s", False)):
         of_kind = [part for part in scores if (part.head is not None) == is_head]
@@ -184,7 +183,7 @@ def _draw_components(
 
 
 def _key(marker: str, size: float, face: str, edge: str) -> Line2D:
-    """What a mark looks like in a legend."""
+    """A mark as a legend key."""
     return Line2D([], [], linestyle="", marker=marker, markersize=size, markerfacecolor=face, markeredgecolor=edge)
 
 
@@ -197,8 +196,8 @@ def _component_label(part: Component, readings: xr.Dataset | None) -> str:
         return str(part)
     story = head_story(readings, part.layer, part.head)
     lines = [str(part), _reads(story.norm)]
-    # A head may do by the cue something else than what it does most.
-    if story.change is not None and abs(story.change.norm) >= _TOLD:
+    # The attention that the cue changes most can differ from the attention that stands out most.
+    if story.change is not None and abs(story.change.norm) >= _MIN_CHANGE:
         lines.append(f"{_reads(story.change)} {signed(story.change.norm)}")
     return "\n".join(lines)
 
@@ -208,64 +207,67 @@ def _reads(reading: Reading | ReadingChange) -> str:
 
 
 def _diameter(strength: float) -> float:
-    """In points, of scores whose largest is 1; the area grows with the score."""
-    return float(_LEAST + (_MOST - _LEAST) * np.sqrt(abs(strength)))
+    """The diameter in points of the mark of a score, relative to the largest score."""
+    return float(_MIN_MARK + (_MAX_MARK - _MIN_MARK) * np.sqrt(abs(strength)))
 
 
-def _room(part: Component, names: "Mapping[Component, str]") -> float:
-    """Points a component takes along its line."""
+def _width(part: Component, names: "Mapping[Component, str]") -> float:
+    """The width in points that a component needs in its line."""
     if part not in names:
-        return _OUTSIDE
-    return max(_MOST, 3.8 * max(map(len, names[part].split("\n")))) + 5
+        return _OUTSIDE_WIDTH
+    return max(_MAX_MARK, 3.8 * max(map(len, names[part].split("\n")))) + 5
 
 
 def _circuit_layout(scores: "Mapping[Component, float]", names: "Mapping[Component, str]", width: float) -> _Layout:
-    """Each layer's heads from left to right, on as many lines as their names need, and its MLP to their right."""
-    column = max((_room(part, names) for part in scores if part.head is None), default=0.0)
+    """The layout with each layer's heads in order, on as many lines as their names need, and its MLP to their right."""
+    mlp_width = max((_width(part, names) for part in scores if part.head is None), default=0.0)
     at: dict[Component, tuple[float, float]] = {}
     bands, bottom = [], 0.0
     for layer in range(max(part.layer for part in scores) + 1):
         of_layer = [part for part in scores if part.layer == layer]
         mlp = [part for part in of_layer if part.head is None]
-        lines = _wrapped(sorted(set(of_layer) - set(mlp)), names, width - column)
-        # The MLP stands beside the first line.
-        beside = [[*lines[0], *mlp], *lines[1:]]
-        heights = [_height(line, names) for line in beside]
+        lines = _head_lines(sorted(set(of_layer) - set(mlp)), names, width - mlp_width)
+        # The MLP is next to the first line.
+        full_lines = [[*lines[0], *mlp], *lines[1:]]
+        heights = [_height(line, names) for line in full_lines]
         top = bottom + sum(heights)
         bands.append((bottom, top))
-        middles = top - np.cumsum([0.0, *heights[:-1]]) - [_first_line(line, names) for line in beside]
+        middles = top - np.cumsum([0.0, *heights[:-1]]) - [_mark_offset(line, names) for line in full_lines]
         for line, y in zip(lines, middles, strict=True):
-            room = np.array([_room(part, names) for part in line])
-            # A line by itself is spread over the width; one of several is as long as its names.
-            room += max(0.0, width - column - room.sum()) / max(len(line), 1) if len(lines) == 1 else 0.0
-            at |= {part: (float(x), float(y)) for part, x in zip(line, np.cumsum(room) - room / 2, strict=True)}
-        at |= dict.fromkeys(mlp, (width - column / 2, float(middles[0])))
+            widths = np.array([_width(part, names) for part in line])
+            # A single line is spread over the whole width.
+            widths += max(0.0, width - mlp_width - widths.sum()) / max(len(line), 1) if len(lines) == 1 else 0.0
+            at |= {part: (float(x), float(y)) for part, x in zip(line, np.cumsum(widths) - widths / 2, strict=True)}
+        at |= dict.fromkeys(mlp, (width - mlp_width / 2, float(middles[0])))
         bottom = top + _BAND_GAP
     return _Layout(at, bands, width)
 
 
-def _wrapped(heads: "Sequence[Component]", names: "Mapping[Component, str]", width: float) -> "list[list[Component]]":
+def _head_lines(
+    heads: "Sequence[Component]", names: "Mapping[Component, str]", width: float
+) -> "list[list[Component]]":
+    """The heads divided into lines that are no longer than `width`."""
     lines: list[list[Component]] = [[]]
-    left = width
+    remaining = width
     for part in heads:
-        room = _room(part, names)
-        if lines[-1] and room > left:
+        needed = _width(part, names)
+        if lines[-1] and needed > remaining:
             lines.append([])
-            left = width
+            remaining = width
         lines[-1].append(part)
-        left -= room
+        remaining -= needed
     return lines
 
 
 def _height(line: "Sequence[Component]", names: "Mapping[Component, str]") -> float:
-    """Points a line of components needs, names included."""
+    """The height in points of a line of components with their names."""
     texts = [names[part].count("\n") + 1 for part in line if part in names]
-    return _MOST + 4 + _LINE * max(texts) if texts else _OUTSIDE + 4
+    return _MAX_MARK + 4 + _LINE_HEIGHT * max(texts) if texts else _OUTSIDE_WIDTH + 4
 
 
-def _first_line(line: "Sequence[Component]", names: "Mapping[Component, str]") -> float:
-    """Points from the top of a line to the middle of its marks."""
-    return (_MOST if any(part in names for part in line) else _OUTSIDE) / 2 + 2
+def _mark_offset(line: "Sequence[Component]", names: "Mapping[Component, str]") -> float:
+    """The distance in points from the top of a line of components to the middle of its marks."""
+    return (_MAX_MARK if any(part in names for part in line) else _OUTSIDE_WIDTH) / 2 + 2
 
 
 def _draw_bands(axes: Axes, layout: _Layout) -> None:
@@ -280,18 +282,18 @@ def _draw_bands(axes: Axes, layout: _Layout) -> None:
 
 
 def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, Any]:
-    """A curve from each sender to its receiver; the legend's keys."""
+    """Draw a curve from each sender to its receiver; return the legend keys."""
     if missing := {"sender", "receiver", "score"} - set(edges.columns):
-        raise ViewError(f"The edges have no column {', '.join(sorted(missing))}.")
+        raise ViewError(f"The edges have no column {', '.join(sorted(missing))}; give sender, receiver and score.")
     places = {str(part): place for part, place in layout.at.items()}
     ends = [(str(sender), str(receiver)) for sender, receiver in zip(edges["sender"], edges["receiver"], strict=True)]
     if unknown := sorted({end for edge in ends for end in edge} - set(places)):
-        raise ViewError(f"No component of the circuit's scores is called {', '.join(unknown)}; an edge ends there.")
+        raise ViewError(f"The edges name components that have no score: {', '.join(unknown)}; remove these edges.")
     largest = largest_size(edges["score"])
     keys: dict[str, Any] = {}
     for (sender, receiver), score in zip(ends, edges["score"].astype(float), strict=True):
         colour, name = (ORANGE, "edge, score ≥ 0") if score >= 0 else (BLUE, "edge, score < 0")
-        # Curved, so that it passes by what stands between its ends.
+        # A curve avoids the components between its ends.
         axes.add_patch(
             FancyArrowPatch(
                 places[sender],
@@ -310,17 +312,18 @@ def _draw_edges(axes: Axes, edges: pd.DataFrame, layout: _Layout) -> dict[str, A
 
 @checked
 def faithfulness_curve(circuit: Circuit, *, width: float = PAGE, axes: Axes | None = None) -> Figure:
-    """How faithful the circuits of the best-ranked components are, by their share of all, on held-out pairs.
+    """The faithfulness of circuits of the best-ranked components on held-out pairs, by the share of components kept.
 
-    1 is the whole model's behaviour, 0 that with every component ablated. The circuit is pruned, and so need not lie on
-    the curve. The title has the areas of Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark": CPR
-    under the curve (the more the better) and CMD between the curve and 1 (the less the better). Shares are on a log
-    scale where a component is less than a fiftieth. The search's threshold is a line.
+    1 is the behaviour of the whole model, 0 that with every component ablated. The circuit is marked separately with
+    its interval, because it is pruned and may not lie on the curve; the mean of random circuits of its size is marked
+    too. A dashed line shows the threshold of the search. The title gives CPR, the area under the curve (higher is
+    better), and CMD, the area between the curve and 1 (lower is better), both from Mueller et al. 2025, "MIB: A
+    Mechanistic Interpretability Benchmark". The x axis is logarithmic if there are more than 50 components.
 
     Args:
-        circuit: The circuit, which is marked with its own interval beside the mean of random circuits of its size.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none.
+        circuit: The circuit.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure.
 
     Raises:
         ViewError: if the curve lacks a column or is empty.
@@ -354,7 +357,7 @@ def faithfulness_curve(circuit: Circuit, *, width: float = PAGE, axes: Axes | No
     set_title(
         axes, f"CPR {circuit.cpr:.2f}, CMD {circuit.cmd:.2f}", ablation_label(circuit.direction, circuit.ablation)
     )
-    legend_beneath(axes, list(keys.values()), list(keys), alone=alone)
+    legend_below(axes, list(keys.values()), list(keys), alone=alone)
     return figure_of(axes)
 
 
@@ -362,25 +365,25 @@ def faithfulness_curve(circuit: Circuit, *, width: float = PAGE, axes: Axes | No
 def causal_against_attention(
     effects: xr.DataArray, attention: xr.DataArray, label: str, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:
-    """Whether heads that look at the cue matter: attention to it (x) against what swapping z does (y), a dot a head.
+    """A scatter plot of attention to the cue (x) and the effect of swapping z (y), with one dot per head.
 
-    Colours are layers. The heads farthest out, each number in units of its largest, are named "layer.head" as far as
-    there is room.
+    It shows whether heads that attend to the cue matter for the answer. Colours show layers. The outermost heads are
+    named "layer.head", as far as the names fit; distances are relative to the largest value on each axis.
 
     Args:
         effects: Dims `layer`, `head`: mean normalised effects of swapping `z`, as `mean_effect` returns them.
         attention: Dims `layer`, `head`: attention to the cue, such as the mean of `norm_to_cue` over the pairs.
-        label: What `attention` is, beneath the x axis.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Names are placed for the size it has now.
+        label: The label of the x axis.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. Names are placed for their current size.
 
     Raises:
-        ViewError: if either has other dimensions, or no head has both numbers.
+        ViewError: if either has other dimensions, or no head has both values.
     """
     check_width(width)
     for what, values in (("effects", effects), ("attention", attention)):
         if set(values.dims) != {"layer", "head"}:
-            raise ViewError(f"The {what} need the dimensions layer and head, not {values.dims}; average over the rest.")
+            raise ViewError(f"The {what} need the dimensions layer and head, got {values.dims}; average over others.")
     y, x = (values.transpose("layer", "head") for values in xr.align(effects, attention, join="inner"))
     both = np.isfinite(x.values) & np.isfinite(y.values)
     if not both.any():
@@ -400,17 +403,17 @@ def causal_against_attention(
 
 @checked
 def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
-    """The mean effect of a sweep with its bootstrap intervals: a panel a role, by layer, or a panel a layer, by head.
+    """The mean effects of a sweep with bootstrap intervals: one panel per role, by layer, or per layer, by head.
 
-    All panels share their axes. Beside each panel's name stands how many pairs it averages.
+    All panels share their axes. The titles give the numbers of pairs.
 
     Args:
         averages: Columns `layer`, `role` or `head`, `effect`, `low`, `high` and `n_pairs`.
-        label: What the effect is, beside the y axes.
-        width: Inches the figure is wide.
+        label: The label of the y axis.
+        width: Width of the figure in inches.
 
     Raises:
-        ViewError: if the table is empty, lacks a column, or has no effect that is defined.
+        ViewError: if the table is empty or lacks a column, no effect is defined, or a cell has several rows.
     """
     check_width(width)
     by_role = "role" in averages.columns
@@ -420,30 +423,30 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
         raise ViewError("No effect in the table is defined, so there is nothing to draw.")
     if (table.groupby([by, along]).size() > 1).any():
         raise ViewError(f"The table has several rows for the same {by} and {along}; select one site and direction.")
-    # Roles stand in the order of the table.
+    # Roles keep the order of the table.
     names = table[by].unique() if by_role else sorted(table[by].unique())
     groups = [(name, table[table[by] == name]) for name in names]
-    down = -(-len(groups) // max(1, int(width / 1.4)))
-    across = -(-len(groups) // down)
-    figure = Figure(figsize=(width, 0.6 + 1.25 * down), layout="constrained")
-    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    n_rows = -(-len(groups) // max(1, int(width / 1.4)))
+    n_columns = -(-len(groups) // n_rows)
+    figure = Figure(figsize=(width, 0.6 + 1.25 * n_rows), layout="constrained")
+    panels = list(figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).flat)
     for i, (axes, (name, group)) in enumerate(zip(panels, groups, strict=False)):
         rows = group.sort_values(along)
         axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
         axes.vlines(rows[along], rows["low"], rows["high"], color=BLUE, linewidth=1.1)
-        # Layers follow each other; heads do not.
+        # A line connects layers, which have an order; heads do not.
         axes.plot(rows[along], rows["effect"], "o-" if by_role else "o", color=BLUE, markersize=3, linewidth=0.9)
         title = f"{role_label(str(name)) if by_role else f'layer {name}'} (n = {number_range(rows['n_pairs'])})"
         axes.set_title(title, fontsize=MEDIUM, parse_math=False)
-        axes.tick_params(labelsize=SMALL, labelbottom=i + across >= len(groups))
+        axes.tick_params(labelsize=SMALL, labelbottom=i + n_columns >= len(groups))
     for axes in panels[len(groups) :]:
         axes.remove()
     panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0].yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     panels[0].set_xlim(table[along].min() - 0.5, table[along].max() + 0.5)
     figure.supxlabel(along, fontsize=MEDIUM)
-    beside = wrapped(f"{label}, 95 % interval", 72 * figure.get_figheight(), MEDIUM)
-    figure.supylabel(beside, fontsize=MEDIUM, multialignment="center", parse_math=False)
+    y_label = wrapped(f"{label}, 95 % interval", 72 * figure.get_figheight(), MEDIUM)
+    figure.supylabel(y_label, fontsize=MEDIUM, multialignment="center", parse_math=False)
     return figure
 
 
@@ -451,22 +454,24 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
 def attribution_agreement(
     exact: xr.DataArray, estimated: xr.DataArray, *, width: float = PAGE, axes: Axes | None = None
 ) -> Figure:
-    """How well attribution guesses exact patching: its estimate (y) against the exact effect (x), a dot a part.
+    """A scatter plot of exact patching effects (x) and estimates by attribution (y), with one dot per part.
 
-    On the diagonal the guess is right. The worst ones are named by their place, such as "2.1" for a head.
+    On the diagonal, the estimate is exact. The parts with the largest errors are named, such as "2.1" for a head.
 
     Args:
-        exact: Effects of any dimensions, such as `layer` and `head`.
-        estimated: The same parts' estimates.
-        width: Inches the figure is wide at most.
-        axes: Where to draw; a new figure if there is none. Names are placed for the size it has now.
+        exact: Exact effects with any dimensions, such as `layer` and `head`.
+        estimated: The estimates, with the same dimensions.
+        width: Maximum width of the figure in inches.
+        axes: The axes to draw on; by default those of a new figure. Names are placed for their current size.
 
     Raises:
-        ViewError: if the two have other dimensions, or no part has both numbers.
+        ViewError: if the dimensions differ, or no part has both values.
     """
     check_width(width)
     if set(exact.dims) != set(estimated.dims):
-        raise ViewError(f"The exact effects have the dimensions {exact.dims} and the estimates {estimated.dims}.")
+        raise ViewError(
+            f"The dimensions of exact and estimated must be the same; got {exact.dims} and {estimated.dims}."
+        )
     x, y = xr.align(exact, estimated.transpose(*exact.dims), join="inner")
     both = np.isfinite(x.values) & np.isfinite(y.values)
     if not both.any():
@@ -492,19 +497,19 @@ def attribution_agreement(
 
 
 def _part_name(values: xr.DataArray, at: Sequence[int] | np.ndarray) -> str:
-    """Where in the dimensions a part stands: "2.1" for a head of a layer, "2 cue" for a role."""
+    """The coordinates of a part as its name: "2.1" for a head of a layer, "2 cue" for a role."""
     place = {dim: values[dim].values[i] for dim, i in zip(values.dims, at, strict=True)}
     head = [".".join(str(place.pop(dim)) for dim in ("layer", "head"))] if {"layer", "head"} <= set(place) else []
     return " ".join([*head, *(tick_label(str(value)) for value in place.values())])
 
 
 def _name_errors(axes: Axes, points: Float[np.ndarray, "point 2"], names: Sequence[str]) -> None:
-    """Names beside the points farthest from the diagonal, on the side away from it, where they hide no other name."""
-    lay_out(figure_of(axes))  # now the axes have the place that they will have
+    """Name the points farthest from the diagonal, on the side away from it, where no point or other name is covered."""
+    lay_out(figure_of(axes))  # the axes need their final position
     error = points[:, 1] - points[:, 0]
     at = axes.transData.transform(points) * 72 / figure_of(axes).dpi
     taken: list[Bbox] = []
-    for i in np.argsort(-np.abs(error), kind="stable")[:_WORST]:
+    for i in np.argsort(-np.abs(error), kind="stable")[:_N_NAMED]:
         if error[i] == 0:
             break
         size = np.array([3.9 * len(names[i]), 8])
@@ -533,9 +538,9 @@ def _small_axes(width: float) -> Axes:
 
 
 def _columns(table: pd.DataFrame, what: str, names: Sequence[str]) -> pd.DataFrame:
-    """The table, if it has rows and these columns."""
+    """The table, after a check that it has rows and these columns."""
     missing = [name for name in names if name not in table.columns]
     if missing or table.empty:
-        lacks = f"lacks the column {', '.join(missing)}" if missing else "is empty"
-        raise ViewError(f"The table of {what} {lacks}, so there is nothing to draw.")
+        problem = f"lacks the column {', '.join(missing)}" if missing else "is empty"
+        raise ViewError(f"The table of {what} {problem}, so there is nothing to draw.")
     return table

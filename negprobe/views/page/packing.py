@@ -22,7 +22,7 @@ PAGE_BYTES = 40_000_000
 """Default limit on the size of a page's maps in bytes, before compression, which about halves it."""
 
 # Pages whose maps would exceed this size at 16 bits per value use 8 bits per value.
-_MOST_BYTES = 6_000_000
+_MAX_BYTES_AT_16_BITS = 6_000_000
 
 # Higher levels take up to nine times as long and save only 1 to 4 %.
 _COMPRESSION = 6
@@ -40,7 +40,7 @@ def bits_for(comparisons: Sequence[Comparison], max_bytes: int = PAGE_BYTES) -> 
     sides = [side for comparison in comparisons for side in (comparison.original, comparison.counterfactual)]
     values = sum(side.raw.numel() + side.similarity.numel() / 2 for side in sides)
     sizes = [map_bytes([len(side.statement.tokens)], *side.raw.shape[:2]) for side in sides]
-    return 16 if 2 * values <= _MOST_BYTES and 2 * sum(sizes) <= max_bytes else 8
+    return 16 if 2 * values <= _MAX_BYTES_AT_16_BITS and 2 * sum(sizes) <= max_bytes else 8
 
 
 def map_bytes(lengths: Sequence[int], layers: int, heads: int) -> int:
@@ -60,28 +60,28 @@ def packed(comparison: Comparison, bits: int) -> str:
         bits: Bits per value, 8 or 16: a map is quantised to 1/255 or 1/65,535 of its largest value.
 
     Raises:
-        ViewError: if a map does not fit its tokens, has a value that is not a finite number, or `norm` is not
+        ViewError: if a map does not fit its tokens, has a value that is not finite, or `norm` is not
             attention times the norm of the key.
     """
     sides = (comparison.original, comparison.counterfactual)
     has_zeroing = all(side.zeroing is not None for side in sides)
     floats: list[np.ndarray] = []
-    whole: list[np.ndarray] = []
+    integers: list[np.ndarray] = []
     for side in sides:
         raw, similarity = _checked(side, "raw"), _checked(side, "similarity")
         scale = raw.max(axis=(2, 3))
         floats += [scale, _key_norms(side, raw)]
         rows, columns = np.tril_indices(raw.shape[-1])
-        whole += [_whole(raw, scale[..., None, None], bits), _signed(similarity[..., rows, columns], bits)]
+        integers += [_unsigned(raw, scale[..., None, None], bits), _signed(similarity[..., rows, columns], bits)]
         if has_zeroing:
             zeroing = _checked(side, "zeroing")
             floats.append(zeroing.max(axis=(1, 2)))
-            whole.append(_whole(zeroing, floats[-1][:, None, None], bits))
-    data = b"".join([*(part.astype("<f4").tobytes() for part in floats), *(part.tobytes() for part in whole)])
+            integers.append(_unsigned(zeroing, floats[-1][:, None, None], bits))
+    data = b"".join([*(part.astype("<f4").tobytes() for part in floats), *(part.tobytes() for part in integers)])
     return base64.b64encode(zlib.compress(data, _COMPRESSION)).decode()
 
 
-def _whole(
+def _unsigned(
     values: Float[np.ndarray, "*shape"], scale: Float[np.ndarray, "*scale"], bits: int
 ) -> Integer[np.ndarray, "*shape"]:
     """Values from 0 to `scale` as unsigned integers from 0 to the largest of the type."""

@@ -30,7 +30,7 @@ from negprobe.views.labels import metric_name, metric_unit, patching_title
 from negprobe.views.page.packing import MEASURES, PAGE_BYTES, bits_for, map_bytes, packed
 
 # The maximum number of omitted pairs that the page lists by name.
-_NAMED = 10
+_N_NAMED = 10
 
 _SCRIPTS = ("maps.js", "tokens.js", "overview.js", "pairs.js", "patching.js", "views.js")
 
@@ -104,7 +104,7 @@ def write_pairs_page(
 ) -> tuple[Path, list[str], list[str]]:
     """Compare the pairs whose maps fit on a page, and write the page.
 
-    The size of a pair's maps follows from its numbers of tokens, so pairs that do not fit are not run.
+    The number of tokens of a pair determines the size of its maps, so pairs that do not fit are not run.
 
     Returns:
         The path of the page, a list with a sentence about omitted pairs, and a list with a sentence about pairs without
@@ -199,10 +199,10 @@ def _fitting(pairs: Sequence[StatementPair], sizes: Sequence[int], max_bytes: in
     if not others:
         return shown, []
     named = [f"pair {i + 1} {quoted(pairs[i].counterfactual, 60)} ({_megabytes(sizes[i])})" for i in others]
-    more = f", and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    more = f", and {len(named) - _N_NAMED} more" if len(named) > _N_NAMED else ""
     return shown, [
         f"{len(others)} of {len(pairs)} pairs are left out, because the maps of a page are limited to "
-        f"{_megabytes(max_bytes)} before compression: {', '.join(named[:_NAMED])}{more}."
+        f"{_megabytes(max_bytes)} before compression: {', '.join(named[:_N_NAMED])}{more}."
     ]
 
 
@@ -279,7 +279,7 @@ def _numbers(values: Float[np.ndarray, " value"]) -> list[float | None]:
 
 
 def _json(data: object) -> str:
-    # Inside a script element only "<" can start anything but text.
+    # In a script element, only "<" can start a tag or a comment.
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

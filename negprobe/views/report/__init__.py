@@ -1,1 +1,1 @@
-"""The report of a study, and of a comparison of two."""
+"""The reports of a study and of a comparison of two studies."""

@@ -1,4 +1,4 @@
-"""The captions of a study's figures: each says how to read a figure, and formats its main number from the summary."""
+"""The texts of a study's figures: how to read a figure, and its main number, formatted from the summary."""
 
 from collections.abc import Mapping
 
@@ -25,24 +25,24 @@ _METRICS = {
 }
 
 Texts = tuple[str, str]
-"""What a figure shows with its main number, and how to read it."""
+"""The alternative text of a figure (what it shows, and its main number), and its caption (how to read it)."""
 
 
 def study_pictures(results: StudyResults, figures: Mapping[str, bytes]) -> dict[str, Picture]:
-    """The figures of a study with the text that each needs.
+    """The figures of a study with their alternative texts and captions.
 
     Args:
-        results: What the study found.
-        figures: `study_figures` of it, as PNG.
+        results: The results of the study.
+        figures: The figures of `study_figures` as PNG, by name.
     """
     summary = results.summary
-    texts = _of_heads(summary) | _of_contributions(summary) | _of_one_head(results)
-    texts |= _of_patching(results) | _of_mechanism(summary)
+    texts = _head_texts(summary) | _layer_texts(summary) | _one_head_texts(results)
+    texts |= _patching_texts(results) | _mechanism_texts(summary)
     return {name: Picture(png, *texts[name]) for name, png in figures.items()}
 
 
-def _of_heads(summary: StudySummary) -> dict[str, Texts]:
-    """The effects of negation on the metrics of every head."""
+def _head_texts(summary: StudySummary) -> dict[str, Texts]:
+    """Texts of the figures of the effects of negation on heads."""
     top = furthest_from_0(summary.rows("metric_mean", metric="mean_attention_diff"))
     texts = {
         "metrics": (
@@ -52,7 +52,7 @@ def _of_heads(summary: StudySummary) -> dict[str, Texts]:
         )
     }
     for _, row in summary.rows("largest_effect").iterrows():
-        texts[f"effect-{row['metric']}"] = _of_effect(row, summary)
+        texts[f"effect-{row['metric']}"] = _effect_texts(row, summary)
     correlation = summary.row("rank_correlation")
     if correlation is not None:
         texts["raw-against-norm"] = (
@@ -74,7 +74,7 @@ def _of_heads(summary: StudySummary) -> dict[str, Texts]:
     return texts
 
 
-def _of_effect(top: pd.Series, summary: StudySummary) -> Texts:
+def _effect_texts(top: pd.Series, summary: StudySummary) -> Texts:
     metric = top["metric"]
     interval = "" if pd.isna(top["low"]) else f" (95 % interval {top['low']:+.3g} to {top['high']:+.3g})"
     passing = summary.rows("responding_heads_of_metric", metric=metric).iloc[0]
@@ -88,8 +88,8 @@ def _of_effect(top: pd.Series, summary: StudySummary) -> Texts:
     )
 
 
-def _of_contributions(summary: StudySummary) -> dict[str, Texts]:
-    """All heads of a layer together, and how far they look."""
+def _layer_texts(summary: StudySummary) -> dict[str, Texts]:
+    """Texts of the figures of whole layers, and of the distance of attention."""
     texts = {}
     share, change = summary.row("largest_cue_share"), summary.row("largest_output_change")
     if share is not None:
@@ -116,7 +116,7 @@ def _of_contributions(summary: StudySummary) -> dict[str, Texts]:
     return texts
 
 
-def _of_one_head(results: StudyResults) -> dict[str, Texts]:
+def _one_head_texts(results: StudyResults) -> dict[str, Texts]:
     summary, pair = results.summary, results.examples[0].pair
     head = head_name(summary.rows("shown_head").iloc[0])
     before, after = (
@@ -142,13 +142,14 @@ def _of_one_head(results: StudyResults) -> dict[str, Texts]:
     }
 
 
-def _of_patching(results: StudyResults) -> dict[str, Texts]:
-    """Swaps by role and head, over pairs and of one."""
+def _patching_texts(results: StudyResults) -> dict[str, Texts]:
+    """Texts of the figures of swaps, over all pairs and for one pair."""
     texts, summary = {}, results.summary
     for (site, direction), effects in results.mean_effects.items():
         by = "heads" if SWEPT[site] == "head" else "roles of tokens"
-        swapped, runs = SITES.get(site, site), _runs(run_name(effects, "source_run"), run_name(effects, "base_run"))
-        most = _most(summary.rows("swap", site=site, direction=direction))
+        swapped = SITES.get(site, site)
+        runs = _from_into(run_name(effects, "source_run"), run_name(effects, "base_run"))
+        most = _largest_effect(summary.rows("swap", site=site, direction=direction))
         pairs = summary.rows("patched").iloc[0]["hits"]
         texts[f"patching-{site}-{direction}"] = (
             f"Map of layers by {by}: effect of swapping {swapped}, {direction}. {most}",
@@ -157,7 +158,7 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
     if ("resid_pre", "denoising") in results.mean_effects:
         texts["effect-by-role"] = (
             "Curves over layers, one for each role: effect of swapping the residual stream. "
-            f"{_most(summary.rows('swap', site='resid_pre', direction='denoising'))}",
+            f"{_largest_effect(summary.rows('swap', site='resid_pre', direction='denoising'))}",
             "Swapping the residual stream before each layer at the tokens of each role (denoising), with 95 % "
             "bootstrap intervals over pairs.",
         )
@@ -172,20 +173,20 @@ def _of_patching(results: StudyResults) -> dict[str, Texts]:
         texts[f"positions-resid_pre-{way}"] = (
             f"Map of layers by tokens: effect of swapping the residual stream at one token, {way}. {most}",
             f"One pair, “{getattr(results.examples[0].pair, base)}” (the {base}), token by token: swapping the "
-            f"residual stream before a layer, {_runs(run_name(cells, 'source_run'), base)} ({way}).",
+            f"residual stream before a layer, {_from_into(run_name(cells, 'source_run'), base)} ({way}).",
         )
     return texts
 
 
-def _of_mechanism(summary: StudySummary) -> dict[str, Texts]:
-    """Knock-outs, attention to the cue and its effect, and the circuit."""
+def _mechanism_texts(summary: StudySummary) -> dict[str, Texts]:
+    """Texts of the figures of knock-outs, of attention to the cue and its effect, and of the circuit."""
     run = summary.row("affirmative_run")
     if run is None:
         return {}
     texts = {
         "knock-out-denoising": (
             "Map of layers by heads: effect of removing one head's attention to the cue. "
-            f"{_most(summary.rows('knock_out'))}",
+            f"{_largest_effect(summary.rows('knock_out'))}",
             "The counterfactual's run with one head's attention from all other tokens to the cue cut before the "
             f"softmax: 0 leaves its answer unchanged, 1 turns it into that of the {run['note']}.",
         )
@@ -198,10 +199,10 @@ def _of_mechanism(summary: StudySummary) -> dict[str, Texts]:
             "Do the heads that attend to the negation matter? Each head's value-weighted attention to the cue in the "
             "counterfactual, and the effect of swapping its output on the answer.",
         )
-    return texts if summary.row("circuit") is None else texts | _of_circuit(summary)
+    return texts if summary.row("circuit") is None else texts | _circuit_texts(summary)
 
 
-def _of_circuit(summary: StudySummary) -> dict[str, Texts]:
+def _circuit_texts(summary: StudySummary) -> dict[str, Texts]:
     circuit, faithful, cpr = (summary.rows(name).iloc[0] for name in ("circuit", "faithfulness", "cpr"))
     size = f"{circuit['hits']} of {circuit['n']} components"
     interval = f"95 % interval {percent(faithful['low'])} to {percent(faithful['high'])}"
@@ -228,8 +229,8 @@ def _of_circuit(summary: StudySummary) -> dict[str, Texts]:
     }
 
 
-def _most(rows: pd.DataFrame) -> str:
-    """The largest of some effects of swaps, with its interval."""
+def _largest_effect(rows: pd.DataFrame) -> str:
+    """A sentence on the largest of some effects of swaps, with its interval."""
     if rows.empty:
         return "No pair's two runs differ in the answer."
     top = furthest_from_0(rows)
@@ -238,5 +239,5 @@ def _most(rows: pd.DataFrame) -> str:
     return f"The largest effect is {where}, {percent(top['estimate'])}{interval}."
 
 
-def _runs(source: str, base: str) -> str:
+def _from_into(source: str, base: str) -> str:
     return f"from the {source} into the {base}"

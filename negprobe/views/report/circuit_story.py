@@ -1,4 +1,4 @@
-"""What a head of a circuit reads, in a sentence with its numbers."""
+"""Sentences on what a head of a circuit reads, with their numbers."""
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
 from negprobe.base.arguments import checked
@@ -12,9 +12,9 @@ ROLE_NAMES = {
     "sep": "the separator",
     "other": "the other tokens",
 }
-"""What each role is called in a sentence."""
+"""Phrases for the roles."""
 
-_NO_CHANGE = 0.005  # what two decimals round away
+_NO_CHANGE = 0.005  # smaller changes are 0.00 when rounded
 
 
 @checked

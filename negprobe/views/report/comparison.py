@@ -50,11 +50,11 @@ def comparison_report(compared: StudyComparison, manifest: Mapping[str, Any]) ->
     """The comparison as one self-contained HTML page without scripts.
 
     Args:
-        compared: What was compared.
-        manifest: How the comparison was made, for the last section but one.
+        compared: The comparison.
+        manifest: Command, seed and versions of the comparison, for the section "How it was made".
 
     Raises:
-        ViewError: for results that cannot be drawn.
+        ViewError: if a result cannot be drawn.
     """
     a, b = _names(compared)
     sections = [
@@ -70,7 +70,7 @@ def comparison_report(compared: StudyComparison, manifest: Mapping[str, Any]) ->
 
 
 def write_comparison(compared: StudyComparison, path: str | Path, command: str | None = None) -> Path:
-    """Write `comparison_report` to `path`, and the summary beside it as `summary_path(path)`; returns `path`.
+    """Write `comparison_report` to `path` and its summary to `summary_path(path)`, and return `path`.
 
     Raises:
         ViewError: as `comparison_report`, and if a file cannot be written.
@@ -79,7 +79,7 @@ def write_comparison(compared: StudyComparison, path: str | Path, command: str |
     manifest = {"command": command or shlex.join(sys.argv), "made": now(), "seed": compared.a.seed, **versions()}
     page = comparison_report(compared, manifest)
     try:
-        # The numbers first: a page whose numbers are missing would be worse than no page.
+        # The numbers first: a page without its numbers would be worse than no page.
         write_summary(compared.summary, summary_path(path))
     except OSError as error:
         raise ViewError(f"The summary beside {path} cannot be written: {error}. Choose another folder.") from error
@@ -87,7 +87,7 @@ def write_comparison(compared: StudyComparison, path: str | Path, command: str |
 
 
 def summary_path(page: Path) -> Path:
-    """The file of the summary beside the page of a comparison: "ab.summary.parquet" for "ab.html"."""
+    """The path of the summary of a comparison, in the folder of its page: "ab.summary.parquet" for "ab.html"."""
     return page.with_name(f"{page.stem}.summary.parquet")
 
 
@@ -114,7 +114,7 @@ def _data(compared: StudyComparison) -> str:
 
 
 def common_pairs(summary: StudySummary) -> str:
-    """The pairs that the comparison is over."""
+    """A paragraph on the pairs that are compared."""
     pairs, patched = summary.rows("pairs").iloc[0], summary.rows("patched").iloc[0]
     return (
         f"{pairs['estimate']:.0f} pairs are in both studies, with the same texts, target and foil. The numbers below "
@@ -177,7 +177,7 @@ def _swaps(swaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _changed_heads(summary: StudySummary) -> str:
-    """The heads in which the effect of negation differs most regularly, each by its clearest metric."""
+    """Tables of the heads by the effect size of the difference, each with the metric that has the largest."""
     rows = summary.rows("clearest_effect", study=CHANGE)
     cell = ["metric", "layer", "head"]
     for name in (A, B):
@@ -186,7 +186,7 @@ def _changed_heads(summary: StudySummary) -> str:
     caption = (
         "Every head by the metric whose effect of negation differs most regularly (largest |d_z|), tested pair by pair"
     )
-    shown = _named(rows, {"estimate": "B − A"})[["head", "metric", A, B, "B − A", *_TESTED]]
+    shown = _with_table_names(rows, {"estimate": "B − A"})[["head", "metric", A, B, "B − A", *_TESTED]]
     top, rest = shown.head(_N_NAMED), shown.iloc[_N_NAMED:]
     more = folded("The other heads", table(rest, caption, decimals=4)) if len(rest) else ""
     return table(top, caption, decimals=4) + more
@@ -196,7 +196,7 @@ def _own_heads(name: str, summary: StudySummary) -> str:
     rows = summary.rows("clearest_effect").head(_N_NAMED)
     if rows.empty:
         return ""
-    shown = _named(rows, {"estimate": "effect"})[["head", "metric", "effect", *_TESTED]]
+    shown = _with_table_names(rows, {"estimate": "effect"})[["head", "metric", "effect", *_TESTED]]
     return table(shown, f"{name}: the heads with the most regular effects of negation", decimals=4)
 
 
@@ -204,8 +204,8 @@ _TESTED = ["95 % from", "95 % to", "d_z", "q", "max-T p", "n"]
 _BOUNDS = {"low": "95 % from", "high": "95 % to", "effect_size": "d_z", "p_max_t": "max-T p"}
 
 
-def _named(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Tests of heads with the names that the tables show."""
+def _with_table_names(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Tests of heads with the column names of the tables."""
     heads = [head_name(row) for _, row in rows.iterrows()]
     return rows.assign(head=heads, metric=rows["metric"].map(metric_name)).rename(columns={**_BOUNDS, **columns})
 
@@ -230,7 +230,7 @@ def _circuit_tables(summary: StudySummary) -> str:
 
 
 def _circuit_facts(summary: StudySummary) -> dict[str, str]:
-    """A circuit in one column of a table."""
+    """The numbers of a circuit, for one column of a table."""
     names = ("circuit", "faithfulness", "threshold", "cpr", "cmd")
     circuit, faithful, threshold, cpr, cmd = (summary.rows(name).iloc[0] for name in names)
     random = summary.rows("random_faithfulness", part="mean").iloc[0]
@@ -253,7 +253,7 @@ def _made(compared: StudyComparison, manifest: Mapping[str, Any]) -> str:
 
 
 def limits(compared: StudyComparison) -> list[str]:
-    """What cannot be concluded from the comparison."""
+    """Sentences on what cannot be concluded from the comparison."""
     summary = compared.summary
     one, other = (study.manifest["versions"] for study in (compared.a, compared.b))
     found = []

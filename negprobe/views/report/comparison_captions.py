@@ -1,4 +1,4 @@
-"""The captions of a comparison's figures, and their order on the page; every number is a row of the summary."""
+"""The texts of a comparison's figures, and their order on the page; every number is a row of the summary."""
 
 from collections.abc import Mapping
 
@@ -45,10 +45,10 @@ TOPICS = (
 
 
 def comparison_pictures(compared: StudyComparison) -> dict[str, Picture]:
-    """Every figure by its name in `TOPICS`, with its texts; figures with nothing to show are left out.
+    """The figures by their names in `TOPICS`, with their texts; figures with nothing to show are left out.
 
     Raises:
-        ViewError: for results that cannot be drawn.
+        ViewError: if a result cannot be drawn.
     """
     texts = comparison_texts(compared.summary)
     return {name: Picture(png(figure), *texts[name]) for name, figure in comparison_figures(compared).items()}
@@ -56,18 +56,18 @@ def comparison_pictures(compared: StudyComparison) -> dict[str, Picture]:
 
 def comparison_texts(summary: StudySummary) -> Mapping[str, Texts]:
     """The alternative text and the caption of each figure."""
-    texts = {"answers": _of_answers(summary)} if summary.row("no_answers") is None else {}
+    texts = {"answers": _answer_texts(summary)} if summary.row("no_answers") is None else {}
     swaps = summary.rows("swap")
     for site, direction in swaps[["site", "direction"]].drop_duplicates().itertuples(index=False):
-        texts[f"{site}-{direction}"] = _of_swaps(str(site), str(direction), summary)
+        texts[f"{site}-{direction}"] = _swap_texts(str(site), str(direction), summary)
     if summary.row("tests") is not None:
-        texts |= {f"effect-{metric}": _of_effects(metric, summary) for metric in MAPPED}
+        texts |= {f"effect-{metric}": _effect_texts(metric, summary) for metric in MAPPED}
     if summary.row("circuit", study=A) is not None and summary.row("circuit", study=B) is not None:
-        texts["circuits"] = _of_circuits(summary)
+        texts["circuits"] = _circuit_texts(summary)
     return texts
 
 
-def _of_answers(summary: StudySummary) -> Texts:
+def _answer_texts(summary: StudySummary) -> Texts:
     statistic = "right" if summary.row("cosine") is None else "cosine"
     named = "both statements right" if statistic == "right" else "cosine of original and counterfactual"
     a, b, change = (summary.rows(statistic, study=name).iloc[0] for name in (A, B, CHANGE))
@@ -79,7 +79,7 @@ def _of_answers(summary: StudySummary) -> Texts:
     )
 
 
-def _of_swaps(site: str, direction: str, summary: StudySummary) -> Texts:
+def _swap_texts(site: str, direction: str, summary: StudySummary) -> Texts:
     what = SITES.get(site, site)
     columns = "heads" if SWEPT[site] == "head" else "roles of tokens"
     changes = summary.rows("swap", site=site, direction=direction, study=CHANGE)
@@ -105,7 +105,7 @@ def _shown(n_changes: int) -> str:
     return "A, B and B − A" if n_changes else "A and B"
 
 
-def _of_effects(metric: str, summary: StudySummary) -> Texts:
+def _effect_texts(metric: str, summary: StudySummary) -> Texts:
     changed = summary.row("largest_effect", metric=metric, study=CHANGE)
     most = "" if changed is None else f" They differ most in head {head_name(changed)}: {signed(changed)}."
     shown = _shown(len(summary.rows("tests", study=CHANGE)))
@@ -116,7 +116,7 @@ def _of_effects(metric: str, summary: StudySummary) -> Texts:
     )
 
 
-def _of_circuits(summary: StudySummary) -> Texts:
+def _circuit_texts(summary: StudySummary) -> Texts:
     a, b = (summary.rows("circuit", study=name).iloc[0] for name in (A, B))
     shared = summary.row("shared_components")
     overlap = "" if shared is None else f"; they share {shared['hits']}"

@@ -1,4 +1,4 @@
-"""What differs between two studies, in sentences: each formats rows of the comparison's summary."""
+"""Sentences on the differences between two studies; each formats rows of the comparison's summary."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def answer(summary: StudySummary) -> list[str]:
 
 
 def _answered(summary: StudySummary) -> list[str]:
-    """How often each model is right, and on which kind of cue they differ most."""
+    """Sentences on how often each model is right, and the kind of cue on which they differ most."""
     missing = summary.row("no_answers")
     if missing is not None:
         return [f"The answers cannot be compared: {missing['note']}."]
@@ -55,7 +55,7 @@ def _answered(summary: StudySummary) -> list[str]:
 
 
 def _swapped(summary: StudySummary) -> list[str]:
-    """The head that carries most in each model, and the swaps whose effects differ."""
+    """Sentences on the head with the largest effect in each model, and on swaps with different effects."""
     heads = {name: summary.rows("swap", site="z", direction="denoising", study=name) for name in (A, B, CHANGE)}
     patched = summary.rows("patched").iloc[0]["hits"]
     if heads[A].empty or heads[B].empty:
@@ -89,7 +89,7 @@ def _swapped(summary: StudySummary) -> list[str]:
 
 
 def _differing(summary: StudySummary, site: str, what: str, named: Callable[[pd.Series], str]) -> str:
-    """How many swaps of a site have another effect in B, and the one with the largest difference."""
+    """A sentence on how many swaps of a site have a different effect in B, and on the largest difference."""
     subject = {"site": site, "direction": "denoising"}
     changes = summary.rows("swap", study=CHANGE, **subject)
     if not changes["estimate"].any():
@@ -106,7 +106,7 @@ def _differing(summary: StudySummary, site: str, what: str, named: Callable[[pd.
 
 
 def _responding(summary: StudySummary) -> list[str]:
-    """How many heads respond in each model, and in how many the response differs."""
+    """Sentences on how many heads respond in each model, and in how many the response differs."""
     tested = [name for name in (A, B) if summary.row("tests", study=name) is not None]
     if not tested:
         return [
@@ -131,7 +131,7 @@ def _responding(summary: StudySummary) -> list[str]:
 
 
 def _circuits(summary: StudySummary) -> list[str]:
-    """The circuits' sizes and faithfulness, and how many components they share."""
+    """Sentences on the sizes and faithfulness of the circuits, and the components they share."""
     found = {name: text for name in (A, B) if (text := circuit_preserves(summary.of(name)))}
     if not found:
         return ["Neither study searched for a circuit."]

@@ -1,4 +1,4 @@
-"""What reports are made of: a page with a table of contents, sections, tables, figures and lists, as HTML."""
+"""The building blocks of reports as HTML: a page with a table of contents, sections, tables, figures and lists."""
 
 import base64
 import html
@@ -19,12 +19,12 @@ NO_SCRIPTS = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'\">"
 )
-"""The content-security policy of a page that runs nothing."""
+"""The content-security policy of a page without scripts."""
 
 _DPI = 180
-_CSS_PIXELS = 96  # an inch
-_MANY = 12  # columns; the headings of more stand upright on paper
-_WIDE = 600  # CSS pixels; wider figures are scrolled on a phone instead of being made too small to read
+_CSS_PIXELS = 96  # per inch
+_MANY_COLUMNS = 12  # in a table with more columns, headings are rotated in print
+_WIDE = 600  # CSS pixels; on a phone, wider figures scroll instead of shrinking
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Picture:
 
     Attributes:
         png: The image.
-        alt: What it shows and its main number, for those who do not see it.
+        alt: What it shows and its main number, as alternative text.
         caption: How to read it.
     """
 
@@ -53,14 +53,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Topic:
-    """A question that figures answer.
+    """Figures under one heading.
 
     Attributes:
-        heading: The question.
-        shown: The names of its figures.
-        more: Those of less telling ones, to be opened.
-        reading: How to read them.
-        missing: Why there are none, if there are none.
+        heading: The heading.
+        shown: The names of the figures.
+        more: The names of less important figures, which are folded.
+        reading: How to read the figures.
+        missing: The text if there are no figures.
     """
 
     heading: str
@@ -71,13 +71,13 @@ class Topic:
 
 
 def document(title: str, lead: str, sections: Sequence[Section], *, head: str) -> str:
-    """A whole page.
+    """A complete HTML page.
 
     Args:
-        title: Its one first-level heading, as text.
-        lead: What it is about, in a sentence of text.
-        sections: Its parts; those without a body are left out.
-        head: What else stands in its head: the content-security policy, and styles.
+        title: The title and only first-level heading, as text.
+        lead: A sentence below the title, as text.
+        sections: The sections; those without a body are left out.
+        head: HTML for the head: the content-security policy, and styles.
     """
     shown = [section for section in sections if section.body]
     contents = "".join(f'<li><a href="#{section.id}">{html.escape(section.title)}</a></li>' for section in shown)
@@ -102,28 +102,28 @@ def in_words(name: str) -> str:
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """A list of sentences, nothing for none."""
+    """A list of sentences; empty if there are none."""
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return f"<ul>{items}</ul>" if items else ""
 
 
 def paragraph(text: str) -> str:
-    """A paragraph of text, nothing for none."""
+    """A paragraph of text; empty for an empty text."""
     return f"<p>{html.escape(text)}</p>" if text else ""
 
 
 def folded(summary: str, body: str) -> str:
-    """A part to be opened, which paper shows open; nothing for an empty one."""
+    """A folded part, which is open in print; empty for an empty body."""
     return f"<details><summary>{html.escape(summary)}</summary>\n{body}</details>" if body else ""
 
 
 def answer_box(sentences: Iterable[str], note: str) -> str:
-    """The answer, which stands out, with a note on how to read it."""
+    """A highlighted box with the answer and a note on how to read it."""
     return f'<div class="answer">{bullets(sentences)}{paragraph(note)}</div>'
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a report shows it."""
+    """A figure as PNG, at the resolution of a report."""
     data = io.BytesIO()
     fix_layout(figure)
     figure.savefig(data, format="png", dpi=_DPI)
@@ -134,8 +134,8 @@ def topics(ordered: Sequence[Topic], drawn: Mapping[str, Picture]) -> str:
     """Figures under their headings, numbered in the order of the page.
 
     Args:
-        ordered: The topics; one without a figure shows why it is `missing`, and is left out if it does not say.
-        drawn: Figures by name; a topic may name some that are not there.
+        ordered: The topics; one without figures shows its text `missing`, or is left out if that is empty.
+        drawn: Figures by name; names in a topic without a figure are ignored.
     """
     names = [name for topic in ordered for name in (*topic.shown, *topic.more) if name in drawn]
     numbers = {name: number for number, name in enumerate(names, start=1)}
@@ -153,7 +153,7 @@ def topics(ordered: Sequence[Topic], drawn: Mapping[str, Picture]) -> str:
 
 
 def _pictures(names: Sequence[str], drawn: Mapping[str, Picture], numbers: Mapping[str, int]) -> str:
-    """Figures side by side where there is room."""
+    """Figures, side by side if they fit."""
     shown = "".join(_picture(drawn[name], numbers[name]) for name in names)
     return f'<div class="figures">{shown}</div>' if shown else ""
 
@@ -175,7 +175,7 @@ def _picture(picture: Picture, number: int) -> str:
 
 
 def table(frame: pd.DataFrame, caption: str, *, decimals: int) -> str:
-    """A table whose first column names its rows; numbers to so many decimals, nothing defined as a dash."""
+    """An HTML table with the first column as row headings, numbers rounded to `decimals`, and a dash for NaN."""
     head = "".join(f'<th scope="col"{_kind(frame[column])}>{html.escape(str(column))}</th>' for column in frame.columns)
     kinds = [_kind(frame[column]) for column in frame.columns]
     rows = []
@@ -185,11 +185,13 @@ def table(frame: pd.DataFrame, caption: str, *, decimals: int) -> str:
             for value, kind in zip(values, kinds[1:], strict=True)
         )
         rows.append(f'<tr><th scope="row">{html.escape(_cell(name, decimals))}</th>{cells}</tr>')
-    return _scrolled(f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption, len(kinds) > _MANY)
+    return _scrolled(
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>", caption, len(kinds) > _MANY_COLUMNS
+    )
 
 
 def facts(values: Mapping[str, Any], caption: str) -> str:
-    """A table of named values; of what is nested, a line each, and of a list how many it holds."""
+    """A table of named values: one line per nested value, and the length of a list."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td class="text">{_fact(value)}</td></tr>'
         for name, value in values.items()
@@ -219,11 +221,11 @@ def _kind(column: pd.Series) -> str:
 
 def _cell(value: object, decimals: int) -> str:
     if isinstance(value, float):
-        # A sum with 0.0 takes the minus away from what is rounded to nothing.
+        # Adding 0.0 turns -0.0 into 0.0.
         return "–" if pd.isna(value) else f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def asset(name: str) -> str:
-    """A file of the package's `assets`."""
+    """The text of a file in `assets`."""
     return files("negprobe.views").joinpath("assets", name).read_text(encoding="utf-8")

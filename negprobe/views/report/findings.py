@@ -1,4 +1,4 @@
-"""What a study found, in sentences: each formats rows of the study's summary."""
+"""Sentences on what a study found; each formats rows of the study's summary."""
 
 import pandas as pd
 
@@ -24,17 +24,18 @@ _GROUPS = {"cue": "kinds of cue", "source": "data sets"}
 
 
 def answer(summary: StudySummary) -> list[str]:
-    """The answer in a few sentences, each with the number that matters and its 95 % interval in brackets."""
-    return [*_hears(summary), *_responds(summary), *_carried(summary), *_looking(summary), *_enough(summary)]
+    """The answer in a few sentences, each with its main number and the 95 % interval in brackets."""
+    parts = (_answer_change, _response, _strongest_swaps, _attention_to_cue, _circuit)
+    return [text for part in parts for text in part(summary)]
 
 
 def findings(summary: StudySummary) -> list[str]:
-    """The study's answer: whether the model hears the negation, which heads respond, and what carries the answer."""
+    """All findings: whether the answer depends on the negation, which heads respond, and what carries the answer."""
     return [*behaviour(summary), *responding_heads(summary), *carriers(summary), *mechanism(summary)]
 
 
-def _hears(summary: StudySummary) -> list[str]:
-    """Whether the negation changes the answer."""
+def _answer_change(summary: StudySummary) -> list[str]:
+    """A sentence on how the negation changes the answer."""
     cosine, change, changed, both, control = (
         summary.row(statistic, **subject)
         for statistic, subject in (
@@ -67,8 +68,8 @@ def _hears(summary: StudySummary) -> list[str]:
     return [f"{right} With a neutral word in place of the cue, it is right on {share_in_words(control)}."]
 
 
-def _responds(summary: StudySummary) -> list[str]:
-    """How many heads respond to the negation, and the one that responds most regularly."""
+def _response(summary: StudySummary) -> list[str]:
+    """A sentence on how many heads respond to the negation, and on the most regular response."""
     tests = summary.row("tests")
     if tests is None or summary.row("untestable") is not None:
         return responding_heads(summary)
@@ -82,8 +83,8 @@ def _responds(summary: StudySummary) -> list[str]:
     ]
 
 
-def _carried(summary: StudySummary) -> list[str]:
-    """The tokens and the head at which a swap restores most of the answer."""
+def _strongest_swaps(summary: StudySummary) -> list[str]:
+    """Sentences on the tokens and the head at which a swap restores most of the answer."""
     by_role = summary.rows("swap", site="resid_pre", direction="denoising")
     if by_role.empty:
         return carriers(summary)
@@ -101,13 +102,13 @@ def _carried(summary: StudySummary) -> list[str]:
 
 
 def _affirmative(summary: StudySummary) -> str:
-    """The statements that the counterfactuals are patched from: "control", "original", or "control or original"."""
+    """The source of the activations patched into counterfactuals: "control", "original", or "control or original"."""
     row = summary.row("affirmative_run")
     return "" if row is None else row["note"]
 
 
-def _looking(summary: StudySummary) -> list[str]:
-    """What attention to the cue contributes to the answer."""
+def _attention_to_cue(summary: StudySummary) -> list[str]:
+    """A sentence on the contribution of attention to the cue to the answer."""
     cut = summary.row("knock_out_set", part="everywhere")
     if cut is None:
         return []
@@ -117,28 +118,28 @@ def _looking(summary: StudySummary) -> list[str]:
     ]
 
 
-def _enough(summary: StudySummary) -> list[str]:
-    """How few components preserve the effect of negation."""
+def _circuit(summary: StudySummary) -> list[str]:
+    """A sentence on the circuit that preserves the effect of negation."""
     text = circuit_preserves(summary)
     return [sentence(text)] if text else []
 
 
 def behaviour(summary: StudySummary) -> list[str]:
-    """What the model answers before anything is patched."""
+    """A sentence on the model's answers without patching."""
     answers = summary.rows("answers").iloc[0]
     if not answers["hits"]:
         return [f"None of the {answers['n']} pairs could be answered, so nothing was patched."]
     sentences = {
-        "embedding": _of_embeddings,
-        "score": _of_scores,
-        "own label": _of_own_labels,
-        "word": _of_right_answers,
-        "label": _of_right_answers,
+        "embedding": _embedding_sentence,
+        "score": _score_sentence,
+        "own label": _own_label_sentence,
+        "word": _right_answer_sentence,
+        "label": _right_answer_sentence,
     }
     return [sentences[answers["note"]](summary)]
 
 
-def _of_embeddings(summary: StudySummary) -> str:
+def _embedding_sentence(summary: StudySummary) -> str:
     mean, span = (summary.rows(name).iloc[0] for name in ("cosine", "cosine_range"))
     text = (
         f"The embeddings of original and counterfactual have a cosine similarity of {mean['estimate']:.3f} on "
@@ -153,7 +154,7 @@ def _of_embeddings(summary: StudySummary) -> str:
     )
 
 
-def _of_scores(summary: StudySummary) -> str:
+def _score_sentence(summary: StudySummary) -> str:
     rows = summary.rows("score").set_index("compared")
     original, counterfactual = rows.loc["original"], rows.loc["counterfactual"]
     text = (
@@ -164,12 +165,12 @@ def _of_scores(summary: StudySummary) -> str:
     return f"{text}{control}."
 
 
-def _of_own_labels(summary: StudySummary) -> str:
+def _own_label_sentence(summary: StudySummary) -> str:
     changed = summary.rows("label_changed").iloc[0]
     return f"The model gives original and counterfactual different labels on {changed['hits']} of {changed['n']} pairs."
 
 
-def _of_right_answers(summary: StudySummary) -> str:
+def _right_answer_sentence(summary: StudySummary) -> str:
     what = summary.rows("answers").iloc[0]["note"]
     rows = summary.rows("right").set_index("compared")
     original, counterfactual, both = (rows.loc[side] for side in ("original", "counterfactual", "both"))
@@ -188,7 +189,7 @@ def _of_right_answers(summary: StudySummary) -> str:
 
 
 def responding_heads(summary: StudySummary) -> list[str]:
-    """The heads that respond differently to the negation than to a neutral word of the same length."""
+    """Sentences on the heads that respond differently to the negation than to a neutral word of the same length."""
     changes = summary.rows("attention_change")
     cue = changes[changes["compared"] == "counterfactual"]
     if summary.row("tests") is None:
@@ -217,7 +218,7 @@ def responding_heads(summary: StudySummary) -> list[str]:
 
 
 def _how_many_pass(summary: StudySummary) -> str:
-    """How many heads survive the corrections on any metric."""
+    """A sentence on how many heads are significant after correction on at least one metric."""
     tests, metrics = (summary.rows(name).iloc[0] for name in ("tests", "tested_metrics"))
     by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
     resolution = summary.row("resolution")
@@ -230,7 +231,7 @@ def _how_many_pass(summary: StudySummary) -> str:
 
 
 def _strongest(summary: StudySummary) -> list[str]:
-    """The heads that pass, each by the metric on which its effect is the most regular."""
+    """A sentence on the heads with significant effects, each with the metric of its most regular effect."""
     named = "; ".join(
         f"{head_name(row)} by {metric_name(row['metric'])} {row['estimate']:+.3g} (95 % interval {row['low']:.3g} to "
         f"{row['high']:.3g}, d_z {row['effect_size']:.2f}, q {row['q']:.2g}, max-T p {row['p_max_t']:.2g})"
@@ -241,7 +242,7 @@ def _strongest(summary: StudySummary) -> list[str]:
 
 
 def _raw_and_norm(summary: StudySummary) -> str:
-    """Whether attention to the cue before and after the values tells the same story."""
+    """A sentence on the agreement of raw and norm-weighted attention to the cue."""
     correlation, apart = (summary.rows(name).iloc[0] for name in ("rank_correlation", "opposite_signs"))
     named = ", ".join(head_name(row) for _, row in summary.rows("opposite_sign").iterrows())
     where = (
@@ -258,7 +259,7 @@ def _raw_and_norm(summary: StudySummary) -> str:
 
 
 def _contributed(summary: StudySummary) -> list[str]:
-    """What the cue contributes to the other words, all heads together, by each measure where it differs most."""
+    """A sentence on the layers in which the cue's share differs most from that of a neutral word, by measure."""
     named = "; ".join(
         f"{metric_name(row['metric'])} {row['estimate']:+.3g} in layer {row['layer']} (max-T p {row['p_max_t']:.2g})"
         for _, row in summary.rows("cue_share_effect").iterrows()
@@ -271,7 +272,7 @@ def _contributed(summary: StudySummary) -> list[str]:
 
 
 def _replicated(summary: StudySummary) -> list[str]:
-    """In how many kinds of cue, and data sets, the heads' effects replicate."""
+    """Sentences on how many effects replicate over kinds of cue and data sets."""
     sentences = []
     for _, heads in summary.rows("replicated_heads", part="q_partial").iterrows():
         groups, sizes = (summary.rows(name, group=heads["group"]).iloc[0] for name in ("groups", "pairs_per_group"))
@@ -289,7 +290,7 @@ def _replicated(summary: StudySummary) -> list[str]:
 
 
 def carriers(summary: StudySummary) -> list[str]:
-    """The tokens and heads at which a swapped activation changes the answer."""
+    """Sentences on the tokens and heads at which a swapped activation changes the answer."""
     if summary.row("patched") is None:
         return []
     by_role = summary.rows("swap", site="resid_pre", direction="denoising")
@@ -315,7 +316,7 @@ def _swap_story(summary: StudySummary) -> str:
 
 
 def _path_story(by_role: pd.DataFrame, affirmative: str) -> list[str]:
-    """For each layer, the role at whose tokens replacing the residual stream restores most of the answer."""
+    """Sentences on the role at which replacing the residual stream restores most of the answer, by layer."""
     no_cue = (
         "No pair has a control and no cue is aligned with a token of its original, so no cue could be swapped alone."
     )
@@ -347,7 +348,7 @@ def _head_story(summary: StudySummary) -> str:
 
 
 def left_out(summary: StudySummary) -> list[str]:
-    """What was left out, and what weakens the result."""
+    """Sentences on what was left out of the study, and on its limitations."""
     notes = list(summary.rows("note")["note"])
     for statistic, what in (("left_out", "Left out"), ("not_patchable", "Measured but not patchable")):
         reasons = summary.row(statistic)

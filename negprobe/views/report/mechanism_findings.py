@@ -1,4 +1,4 @@
-"""How the negation reaches the answer, in sentences: knock-outs of the cue, and the circuit and its heads."""
+"""Sentences on how the negation reaches the answer: knock-outs of the cue, and the circuit and its heads."""
 
 import pandas as pd
 
@@ -18,10 +18,10 @@ ABLATED = {
 
 
 def mechanism(summary: StudySummary) -> list[str]:
-    """Knock-outs, whether the heads that attend to the cue matter, and the circuit; empty if nothing was patched."""
+    """Sentences on knock-outs, heads that attend to the cue, and the circuit; empty if nothing was patched."""
     if summary.row("circuit") is None and summary.row("no_circuit") is None:
         return []
-    return [*_knocked_out(summary), *_looking_and_mattering(summary), *_circuit(summary)]
+    return [*_knocked_out(summary), *_attention_and_effect(summary), *_circuit(summary)]
 
 
 def circuit_story(found: Mechanism, summary: StudySummary) -> list[str]:
@@ -40,7 +40,7 @@ def circuit_story(found: Mechanism, summary: StudySummary) -> list[str]:
 
 
 def knock_out_table(summary: StudySummary) -> pd.DataFrame:
-    """What cutting attention to the cue does, with intervals; without the cells that no pair has."""
+    """A table of the effects of removing attention to the cue, with intervals."""
     names = {"part": "attention to the cue cut", "estimate": "effect", "low": "95 % from", "high": "95 % to"}
     names |= {"n": "pairs"}
     return summary.rows("knock_out_set")[list(names)].rename(columns=names)
@@ -65,7 +65,7 @@ def _knocked_out(summary: StudySummary) -> list[str]:
     ]
 
 
-def _looking_and_mattering(summary: StudySummary) -> list[str]:
+def _attention_and_effect(summary: StudySummary) -> list[str]:
     correlation, rank = summary.row("attention_and_effect"), summary.row("effect_rank_of_most_attending")
     if correlation is None or rank is None:
         return []
@@ -82,10 +82,10 @@ def _circuit(summary: StudySummary) -> list[str]:
     missing = summary.row("no_circuit")
     if missing is not None:
         return [f"No circuit: {missing['note']}"]
-    return [_size_and_faith(summary), _proof(summary)]
+    return [_size_and_faithfulness(summary), _completeness_and_minimality(summary)]
 
 
-def _size_and_faith(summary: StudySummary) -> str:
+def _size_and_faithfulness(summary: StudySummary) -> str:
     names = ("circuit", "faithfulness", "search_faithfulness", "threshold")
     circuit, faithful, searched, threshold = (summary.rows(name).iloc[0] for name in names)
     random = summary.rows("random_faithfulness").set_index("part")["estimate"]
@@ -99,7 +99,7 @@ def _size_and_faith(summary: StudySummary) -> str:
     )
 
 
-def _proof(summary: StudySummary) -> str:
+def _completeness_and_minimality(summary: StudySummary) -> str:
     gaps = summary.rows("completeness_gap").set_index("part")
     worst = gaps.loc["worst"]
     least, cpr, cmd = (summary.rows(name).iloc[0] for name in ("minimality", "cpr", "cmd"))

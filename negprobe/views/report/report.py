@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file with the answer in words, figures, interactive views and every number."""
+"""The report of a study: one HTML file with the answer in sentences, figures, interactive views and every number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,10 +68,10 @@ _HALF_PAGE = 4.6  # inches
 
 
 def study_figures(data: FigureData) -> dict[str, Figure]:
-    """Every figure of a study that there is data for, by the name it is saved under.
+    """The figures of a study by the names they are saved under; figures without data are left out.
 
     Raises:
-        ViewError: for results that cannot be drawn.
+        ViewError: if a result cannot be drawn.
     """
     summary = data.summary
     figures = {"metrics": metric_overview(_mean_metrics(summary))}
@@ -96,7 +96,7 @@ def study_figures(data: FigureData) -> dict[str, Figure]:
         figures["heatmaps"] = four_heatmaps(data.example, layer, head)
         figures["before-and-after-values"] = raw_beside_value_weighted(data.example.counterfactual, layer, head)
     for (site, direction), mean in data.mean_effects.items():
-        # Roles that no pair has would only be empty columns.
+        # Roles that occur in no pair would be empty columns.
         figures[f"patching-{site}-{direction}"] = patching_map(mean.dropna(str(mean.dims[-1]), how="all"))
     figures |= _mechanism_figures(data)
     for direction, effects in data.position_effects.items():
@@ -105,7 +105,7 @@ def study_figures(data: FigureData) -> dict[str, Figure]:
 
 
 def _mechanism_figures(data: FigureData) -> dict[str, Figure]:
-    """Knock-outs of the cue by head, attention to it against its effect, and the circuit with its curve."""
+    """Figures of knock-outs of the cue by head, of attention to it and its effect, and of the circuit."""
     figures: dict[str, Figure] = {}
     by_role = data.summary.rows("swap", site="resid_pre", direction="denoising")
     if len(by_role):
@@ -181,19 +181,19 @@ _FILES = {
     "study.json": "the fingerprint of the study, by which the same command resumes it",
     "shards": "intermediate results; only a resumed study reads them",
 }
-"""What each file, or folder, beside a report holds."""
+"""The contents of each file or folder in the folder of a report."""
 
 
 def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
     """The report as one self-contained HTML page.
 
     Args:
-        results: What the study found.
-        figures: `study_figures` of it, as PNG.
-        manifest: How it was made, and under `files` what is beside the report.
+        results: The results of the study.
+        figures: The figures of `study_figures` as PNG, by name.
+        manifest: Command, model, data, seed and versions, and under `files` the files in the folder of the report.
 
     Raises:
-        ViewError: for results that cannot be drawn.
+        ViewError: if a result cannot be drawn.
     """
     views, summary = _views(results), results.summary
     name = short_name(results.cfg.model_name)
@@ -225,7 +225,7 @@ _HEADS = {
 
 
 def data(results: StudyResults) -> str:
-    """The model and the pairs of a study."""
+    """A paragraph on the model and the pairs of a study."""
     cfg, summary = results.cfg, results.summary
     layers, heads, pairs = (summary.rows(name).iloc[0] for name in ("layers", "heads_per_layer", "pairs"))
     answered, patched = summary.rows("answers").iloc[0], summary.row("patched")
@@ -251,7 +251,7 @@ _VIEWS = (
 
 
 def _views(results: StudyResults) -> PageParts:
-    """The interactive views of the examples, or why there are none."""
+    """The interactive views of the examples, or a sentence on why there are none."""
     try:
         views = page_parts(results.examples, sweeps=[*results.positions.values()])
     except PageTooLargeError as error:
@@ -272,7 +272,7 @@ def _evidence(summary: StudySummary) -> str:
 
 
 def _circuit_text(results: StudyResults) -> str:
-    """Why there is no circuit, or what its heads read."""
+    """A list of what the heads of the circuit read, or a sentence on why there is no circuit."""
     found = results.mechanism
     if found is None:
         return ""
@@ -288,7 +288,7 @@ def _mean_metrics(summary: StudySummary) -> pd.DataFrame:
 
 
 def _numbers(results: StudyResults, files: Sequence[str]) -> str:
-    """Tables of what the figures show; the smaller ones open."""
+    """Tables of the numbers in the figures, with the larger ones folded."""
     summary = results.summary
     parts = [_answers_table(summary), _knock_outs(summary)]
     parts += [folded("All heads", _heads_tables(summary)), folded("All swaps", _swaps_tables(summary))]
@@ -299,7 +299,7 @@ def _numbers(results: StudyResults, files: Sequence[str]) -> str:
 
 
 def _answers_table(summary: StudySummary) -> str:
-    """The shares answered correctly by kind of cue; nothing for scores, embeddings and a classifier's own labels."""
+    """A table of accuracy by kind of cue; empty for scores, embeddings and a classifier's own labels."""
     of_cues = summary.rows("right_of_cue")
     rows = [_right(cue, rows) for cue, rows in of_cues.groupby("cue", sort=False)]
     if not rows:
@@ -314,7 +314,7 @@ def _answers_table(summary: StudySummary) -> str:
 
 
 def _right(cue: object, rows: pd.DataFrame) -> dict[str, object]:
-    """One row of the table of answers."""
+    """One row of the table of accuracies."""
     shares = rows.set_index("compared")
     both = shares.loc["both"]
     single = shares["estimate"].reindex(["original", "counterfactual", "control"])
@@ -378,7 +378,7 @@ def _with_heads(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _swaps_tables(summary: StudySummary) -> str:
-    """Every cell of the patching maps with its interval, roles or heads as columns."""
+    """Tables of all effects of swaps with intervals, with roles or heads as columns."""
     by_role: list[pd.DataFrame] = []
     by_head: list[pd.DataFrame] = []
     for (site, direction), found in summary.rows("swap").groupby(["site", "direction"], sort=False):
@@ -397,7 +397,7 @@ def _swaps_tables(summary: StudySummary) -> str:
 
 
 def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:
-    """A row per swap, in the order they come, and a column per role or head."""
+    """One row per swap, in the given order, and one column per role or head."""
     order = {name: index for index, name in enumerate(dict.fromkeys(cells["swapped"]))}
     wide = cells.pivot(index="swapped", columns=by, values="cell").sort_index(key=lambda names: names.map(order))
     columns = list(dict.fromkeys(cells[by]))
@@ -406,7 +406,7 @@ def _wide(cells: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def limits(results: StudyResults) -> list[str]:
-    """What cannot be concluded from the study."""
+    """Sentences on what cannot be concluded from the study."""
     summary = results.summary
     pairs, patched = summary.rows("pairs").iloc[0], summary.row("patched")
     is_sample = patched is not None and patched["hits"] < pairs["estimate"]
@@ -432,8 +432,8 @@ def limits(results: StudyResults) -> list[str]:
 
 def _differing(environments: Sequence[Mapping[str, Any]]) -> str:
     """The packages whose versions differ between runs, as "torch 2.13.0 and 2.13.1"."""
-    every = [{"Python": one.get("python", ""), **one["versions"]} for one in environments]
-    found = {name: list(dict.fromkeys(str(one.get(name, "none")) for one in every)) for name in every[-1]}
+    all_versions = [{"Python": one.get("python", ""), **one["versions"]} for one in environments]
+    found = {name: list(dict.fromkeys(str(one.get(name, "none")) for one in all_versions)) for name in all_versions[-1]}
     return "; ".join(f"{name} {' and '.join(values)}" for name, values in found.items() if len(values) > 1)
 
 

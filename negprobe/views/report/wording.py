@@ -1,4 +1,4 @@
-"""Rows of a summary in words: a share, an effect or a difference, with its 95 % interval in brackets."""
+"""Phrases from rows of a summary: a share, an effect or a difference, with its 95 % interval in brackets."""
 
 import pandas as pd
 
@@ -10,12 +10,12 @@ BOTH_RIGHT = "gives the right answer both without and with the negation on"
 
 
 def between(low: str, high: str, n: int) -> str:
-    """An interval in brackets; nothing for one pair, which has none."""
+    """An interval in brackets; empty for a single pair, which has no interval."""
     return f" [{low}, {high}]" if n > 1 else ""
 
 
 def share_in_words(row: pd.Series) -> str:
-    """A row that counts pairs: `hits` of `n`, the share, and its interval."""
+    """A count of pairs: `hits` of `n`, the share, and its interval."""
     interval = between(percent(row["low"]), percent(row["high"]), int(row["n"]))
     return f"{row['hits']} of {row['n']} pairs, {percent(row['estimate'])}{interval}"
 
@@ -47,22 +47,22 @@ def signed(row: pd.Series, form: str = "+.3g") -> str:
 
     Args:
         row: A row of a summary.
-        form: How numbers are written, as `format` takes it.
+        form: The format specification of the numbers, as for `format`.
     """
     written, *bounds = (_number(row[name], form) for name in ("estimate", "low", "high"))
     return written + ("" if pd.isna(row["low"]) else f" [{bounds[0]}, {bounds[1]}]")
 
 
 def with_interval(row: pd.Series, decimals: int) -> str:
-    """An effect with its interval, as a table shows it."""
-    # Adding 0.0 removes the minus sign of what is rounded to 0.
+    """An effect with its interval, for a cell of a table."""
+    # Adding 0.0 turns -0.0 into 0.0.
     rounded = (f"{round(row[name], decimals) + 0.0:.{decimals}f}" for name in ("estimate", "low", "high"))
     written, *bounds = (text.replace("-", "−") for text in rounded)
     return written + ("" if pd.isna(row["low"]) else f" [{bounds[0]}, {bounds[1]}]")
 
 
 def heads_respond(summary: StudySummary) -> str:
-    """How many heads respond to the negation, without a full stop."""
+    """A clause on how many heads respond to the negation, without a full stop."""
     by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
     pairs = summary.rows("tests").iloc[0]["n"]
     corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {pairs} pairs"
@@ -75,7 +75,7 @@ def heads_respond(summary: StudySummary) -> str:
 
 
 def circuit_preserves(summary: StudySummary) -> str:
-    """The size of a circuit and what it preserves, without a full stop; "" without a circuit."""
+    """A clause on the size of a circuit and what it preserves, without a full stop; "" without a circuit."""
     circuit, faithful = summary.row("circuit"), summary.row("faithfulness")
     random = summary.row("random_faithfulness", part="mean")
     if circuit is None or faithful is None or random is None:
@@ -88,11 +88,11 @@ def circuit_preserves(summary: StudySummary) -> str:
 
 
 def sentence(text: str) -> str:
-    """A phrase as a sentence: with a capital letter and a full stop."""
+    """A clause as a sentence, with a capital letter and a full stop."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _number(value: float, form: str) -> str:
-    """A number with its sign, and without one if all its digits are 0."""
+    """A number with its sign; without a sign if all its digits are 0."""
     text = format(value, form)
     return text.replace("-", "−") if any(digit in text for digit in "123456789") else text.lstrip("+-")

@@ -1,4 +1,4 @@
-"""Writing a study into a folder: its numbers, its figures and its report."""
+"""Writing the numbers, figures and report of a study to its folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,19 +26,19 @@ def write_study(
     *,
     figure_formats: Sequence[FigureFormat] = (),
 ) -> Path:
-    """Write report, figures, tables and manifest into a folder, and return the report's path.
+    """Write report, figures, tables and manifest to a folder, and return the path of the report.
 
     Args:
-        results: What the study found.
+        results: The results of the study.
         out: The folder.
-        command: How the study was started, for the manifest; by default this process's command line.
-        figure_formats: The formats to write every figure in, beside the PNG that the report shows.
+        command: The command that started the study, for the manifest; by default this process's command line.
+        figure_formats: Formats of the figures, in addition to PNG.
 
     Raises:
         NegprobeError: if the folder cannot be written to.
     """
     out = Path(out)
-    # The numbers first, so that they are safe whatever goes wrong with a figure.
+    # The numbers first, so that they are saved even if drawing a figure fails.
     manifest = write_numbers(results, out, command)
     report = out / "report.html"
     try:
@@ -59,7 +59,7 @@ def write_study(
 
 @checked
 def draw_figures(folder: str | Path, figure_formats: Sequence[FigureFormat]) -> tuple[list[Path], tuple[str, ...]]:
-    """Draw the figures of a finished study again, from the files in its folder.
+    """Draw the figures of a finished study again from the files in its folder, and return their paths.
 
     Args:
         folder: The folder of the study; the figures are written to its folder `figures`.
@@ -67,16 +67,16 @@ def draw_figures(folder: str | Path, figure_formats: Sequence[FigureFormat]) -> 
 
     Returns:
         The paths of the figures, and the names of those that cannot be drawn, because an earlier version of negprobe
-        did not save what they show.
+        did not save their data.
 
     Raises:
-        NegprobeError: for a folder that is not that of a finished study, a damaged file of it, or if it cannot be
-            written to.
-        ViewError: for no formats.
+        NegprobeError: if the folder is not that of a finished study, a file in it is damaged, or it cannot be written
+            to.
+        ViewError: if there is no format.
     """
     folder = Path(folder)
     if not figure_formats:
-        raise ViewError("There is no format to draw the figures in; give one or more of png, pdf and svg.")
+        raise ViewError("figure_formats is empty; give one or more of png, pdf and svg.")
     data = read_figure_data(folder)
     written = []
     try:
