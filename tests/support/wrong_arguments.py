@@ -439,7 +439,7 @@ FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "faithfulness_curve": ((circuit,), []),
     "metric_overview": (
         (comparison,),
-        [(comparison.metrics.iloc[:0],), (pd.DataFrame(),), (comparison.metrics.iloc[:3],)],
+        [(comparison.metrics.isel(head=[]),), (xr.Dataset(),), (metrics,)],
     ),
     "patching_map": (
         (patching.mean_effect(sweep),),
@@ -465,8 +465,9 @@ CASES |= {
         *figure(partial(views.layer_head_map, label="x"), np.ones((2, 2))),
     ],
     "by_layer_and_head": [
-        *(lambda name=name: views.by_layer_and_head(comparison.metrics, name) for name in ("", "x", "undefined")),
-        lambda: views.by_layer_and_head(pd.DataFrame(), "x"),
+        *(lambda name=name: views.by_layer_and_head(comparison.metrics, name) for name in ("", "x", "missing")),
+        *(lambda name=name: views.by_layer_and_head(metrics, name) for name in ("js_divergence", "uniform_distance")),
+        lambda: views.by_layer_and_head(xr.Dataset(), "x"),
     ],
     "head_sentence": [lambda: views.head_sentence(attention.head_story(readings, 0, 0))],
     "save_figure": [

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from torch import Tensor
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.base.arguments import checked
 from negprobe.base.errors import ViewError
+from negprobe.base.texts import quoted
 from negprobe.views.figures.drawing import (
     LARGE,
     MEDIUM,
@@ -37,6 +37,7 @@ from negprobe.views.figures.drawing import (
     figure_of,
     largest_size,
     lay_out,
+    layer_by_head,
     name_cells,
     number_range,
     set_title,
@@ -259,21 +260,21 @@ def layer_head_map(
 
 
 @checked
-def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAGE) -> Figure:
-    """The four metrics of a comparison for every layer and head; the mean over pairs where a table holds several.
+def metric_overview(comparison: Comparison | xr.Dataset, *, width: float = PAGE) -> Figure:
+    """The four metrics of a comparison for every layer and head; the mean over pairs where there are several.
 
     Differences are on a scale from 0. Correlations are on one from the least to 1, at which nothing has changed; where
     one is negative, on one from -1 to 1.
 
     Args:
-        comparison: A comparison, or a table with the columns `layer`, `head` and the four metrics.
+        comparison: A comparison, or the four metrics as `AttentionProbe.metrics` returns them, of one compared side.
         width: Inches the figure is wide at most.
 
     Raises:
-        ViewError: if the table is empty, lacks a column, or has no numbers in it.
+        ViewError: as `by_layer_and_head`.
     """
     check_width(width)
-    metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
+    metrics = comparison.metrics if isinstance(comparison, Comparison) else comparison
     tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
     across = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
@@ -295,21 +296,20 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
 
 
 @checked
-def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "layer head"]:
-    """A column of a table of metrics as `[layer, head]`, the mean where a layer and head has several rows.
+def by_layer_and_head(metrics: xr.Dataset, name: str) -> Float[np.ndarray, "layer head"]:
+    """One of the metrics of a comparison as `[layer, head]`; the mean over pairs where there are several.
 
     Raises:
-        ViewError: if the table is empty or lacks a column.
+        ViewError: if there is no such metric, it has other dimensions, or there are no layers, heads or pairs.
     """
-    missing = {"layer", "head", name} - set(metrics.columns)
-    if missing or metrics.empty:
-        what = f"has no column {', '.join(sorted(missing))}" if missing else "is empty"
-        raise ViewError(f"The table of metrics {what}; take the `metrics` of a comparison.")
-    if not pd.api.types.is_numeric_dtype(metrics[name]):
-        raise ViewError(f"The column {name} holds no numbers to draw; take one of the metrics.")
-    table = metrics.groupby(["layer", "head"])[name].mean().unstack()
-    n_layers, n_heads = (int(index.max()) + 1 for index in (table.index, table.columns))
-    return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
+    if name not in metrics.data_vars or not {"layer", "head"} <= set(metrics[name].dims):
+        raise ViewError(f"There is no metric {quoted(name)} by layer and head; give the `metrics` of a comparison.")
+    values = metrics[name]
+    if not values.size:
+        raise ViewError("The metrics are empty, so there is nothing to draw; give the `metrics` of a comparison.")
+    if values.dtype.kind not in "biuf":
+        raise ViewError(f"The metric {quoted(name)} has no numbers to draw; take one of the metrics of a comparison.")
+    return layer_by_head(values.mean([dim for dim in values.dims if dim == "pair"]))
 
 
 @checked
