@@ -65,8 +65,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
 
 
 @checked
-def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """`mean_effect` with its bootstrap interval, as a tidy table.
+def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """`mean_effect` with its bootstrap interval.
 
     Pairs are drawn with replacement, the same draws for every cell; the interval is that of the percentiles of the
     ratio of means.
@@ -78,8 +78,8 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
         seed: Of the draws.
 
     Returns:
-        A row a cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`; the interval is NaN for a
-        cell of fewer than two pairs.
+        `effect`, `low`, `high` and `n_pairs`, each in the dimensions of `mean_effect`, such as `[layer role]`; the
+        interval is NaN for a cell of fewer than two pairs. `.to_dataframe().reset_index()` has one row per cell.
 
     Raises:
         PatchingError: for anything but the results of patches of some pairs, a confidence that is no share, no
@@ -106,9 +106,8 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     tail = (1 - confidence) / 2
     bounds[:, enough] = np.nanquantile(ratios[:, enough], [tail, 1 - tail], axis=0)
     low, high = (mean.copy(data=bound.reshape(mean.shape)) for bound in bounds)
-    wide = xr.Dataset({"effect": mean, "low": low, "high": high}).drop_vars("token", errors="ignore")
-    parts = [str(dim) for dim in mean.dims]
-    return wide.to_dataframe().reset_index()[[*parts, "effect", "low", "high", "n_pairs"]]
+    variables = {"effect": mean, "low": low, "high": high, "n_pairs": mean["n_pairs"]}
+    return xr.Dataset({name: values.reset_coords(drop=True) for name, values in variables.items()}, attrs=mean.attrs)
 
 
 @checked
@@ -120,7 +119,7 @@ def save_results(results: xr.Dataset, path: str | Path) -> None:
     """
     path = Path(path)
     if "patched" not in results:
-        raise PatchingError("Results to save are a dataset with `patched`; `averages` makes a table of the effects.")
+        raise PatchingError("Results to save are a dataset with `patched`; `averages` gives the effects.")
     if path.suffix not in (".nc", ".parquet"):
         raise PatchingError(f"{path} is neither a .nc nor a .parquet file; give it one of these endings.")
     try:

@@ -409,7 +409,7 @@ for name, given in MAPS.items():
         *figure(draw, given, 0, 0),
     ]
 CASES["difference_map"] += each(views.difference_map, comparison, 0, 0, measure=["", "x"])
-ROLES_TABLE = patching.averages(by_role)
+BY_ROLE = patching.averages(by_role)
 FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "attention_distance_by_layer": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
     "attribution_agreement": (
@@ -424,12 +424,15 @@ FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "cue_shares_by_layer": ((shares,), [(shares.isel(pair=[]),), (shares * NAN,), (sweep["patched"],)]),
     "diffusion_by_role": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
     "effect_by_role": (
-        (ROLES_TABLE,),
+        (BY_ROLE,),
         [
-            (ROLES_TABLE.iloc[:0],),
+            (BY_ROLE.isel(role=[]),),
+            (xr.Dataset(),),
+            (BY_ROLE * NAN,),
+            (BY_ROLE.drop_vars("low"),),
+            (BY_ROLE.to_dataframe(),),
+            (metrics,),
             (pd.DataFrame(),),
-            (ROLES_TABLE.assign(effect=NAN),),
-            (ROLES_TABLE.drop(columns="low"),),
         ],
     ),
     "effect_map": (

@@ -399,20 +399,23 @@ def causal_against_attention(
 
 
 @checked
-def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
+def effect_by_role(averages: xr.Dataset | pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
     """The mean effect of a sweep with its bootstrap intervals: a panel a role, by layer, or a panel a layer, by head.
 
     All panels share their axes. Beside each panel's name stands how many pairs it averages.
 
     Args:
-        averages: Columns `layer`, `role` or `head`, `effect`, `low`, `high` and `n_pairs`.
+        averages: `patching.averages` of a sweep by role or head, or a table of one sweep with the columns `layer`,
+            `role` or `head`, `effect`, `low`, `high` and `n_pairs`.
         label: What the effect is, beside the y axes.
         width: Inches the figure is wide.
 
     Raises:
-        ViewError: if the table is empty, lacks a column, or has no effect that is defined.
+        ViewError: if the averages are empty, lack a column, or have no effect that is defined.
     """
     check_width(width)
+    if isinstance(averages, xr.Dataset):
+        averages = averages.to_dataframe().reset_index() if averages.sizes else pd.DataFrame()
     by_role = "role" in averages.columns
     by, along = ("role", "layer") if by_role else ("layer", "head")
     table = _columns(averages, "averages", (by, along, "effect", "low", "high", "n_pairs")).dropna(subset=["effect"])
