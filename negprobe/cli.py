@@ -269,7 +269,7 @@ def compare(
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
     """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
-    from negprobe.attention import MAP_METRICS, AttentionProbe
+    from negprobe.attention import MAP_METRICS, METRICS, AttentionProbe
     from negprobe.base.files import write_csv
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
     from negprobe.views.page.page import PageTooLargeError
@@ -279,14 +279,16 @@ def compare(
         probe = AttentionProbe(encoder)
         with printed_warnings():
             comparison = probe.compare(original, counterfactual, zeroing=True)
-        strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False)
+        metrics = comparison.metrics[list(METRICS)].assign(undefined=comparison.undefined)
+        table = metrics.reset_coords(drop=True).to_dataframe().reset_index()
+        strongest = table.sort_values("mean_attention_diff", ascending=False)
         columns = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
         _print_table(
             strongest[columns].head(10), "The heads whose attention changes most (metrics.csv has every metric)"
         )
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
-        write_csv(comparison.metrics, out / "metrics.csv")
+        write_csv(table, out / "metrics.csv")
         save_figure(metric_overview(comparison), out / "metrics.png")
         save_figure(four_heatmaps(comparison, layer, head), out / f"heatmaps-{layer}.{head}.png")
         try:

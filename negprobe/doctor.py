@@ -50,9 +50,10 @@ def _devices() -> list[str]:
 def _bundled_model() -> Check:
     """Whether the bundled model answers a sample of the built-in pairs correctly."""
     model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
-    answers = objective_values(model, builtin_pairs()[::10])
+    pairs = builtin_pairs()[::10]
+    answers = objective_values(model, pairs)
     n_correct = int(((answers["original"] > 0) & (answers["counterfactual"] < 0)).sum())
-    return Check("bundled model", f"correct on {n_correct} of {len(answers)} pairs", n_correct == len(answers))
+    return Check("bundled model", f"correct on {n_correct} of {len(pairs)} pairs", n_correct == len(pairs))
 
 
 def _hub() -> Check:

@@ -220,8 +220,9 @@ def figures_of(metrics: xr.Dataset, model: HookedEncoder, example: StatementPair
 
 def head_that_changes_most(comparison: Comparison, name: str) -> Figure:
     """The four heatmaps of the head whose attention changes most with the negation, titled with the model's name."""
-    strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False).iloc[0]
-    figure = four_heatmaps(comparison, int(strongest["layer"]), int(strongest["head"]))
+    strongest = comparison.metrics["mean_attention_diff"].argmax(("layer", "head"))
+    layer, head = (int(index) for index in strongest.values())
+    figure = four_heatmaps(comparison, layer, head)
     _add_to_title(figure, f"of {name}, whose attention changes most")
     return figure
 

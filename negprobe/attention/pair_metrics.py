@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from einops import rearrange
 from jaxtyping import Float
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from negprobe.attention.frames import Frame
@@ -147,8 +148,8 @@ def _grouped(
     return rows @ weights
 
 
-def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
-    """A dataset for the metrics of `n_pairs` pairs, filled with NaN, in float32."""
+def empty_dataset(n_pairs: int, n_layers: int, n_heads: int, dtype: DTypeLike = np.float32) -> xr.Dataset:
+    """A dataset for the metrics of `n_pairs` pairs, filled with NaN."""
     shapes = {
         **dict.fromkeys(METRICS, ("pair", "compared", "layer", "head")),
         **dict.fromkeys(BY_ROLE, ("pair", "compared", "role", "layer", "head")),
@@ -162,10 +163,7 @@ def empty_dataset(n_pairs: int, n_layers: int, n_heads: int) -> xr.Dataset:
         "head": n_heads,
     }
     return xr.Dataset(
-        {
-            name: (dims, np.full([sizes[dim] for dim in dims], np.nan, dtype=np.float32))
-            for name, dims in shapes.items()
-        },
+        {name: (dims, np.full([sizes[dim] for dim in dims], np.nan, dtype)) for name, dims in shapes.items()},
         coords={
             "pair": np.arange(n_pairs),
             "compared": list(COMPARED),

@@ -4,20 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from einops import rearrange
 from jaxtyping import Float, Int
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
 from negprobe.attention.frames import frame, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
-from negprobe.attention.metrics import METRICS
 from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
 from negprobe.attention.readings import add_readings, mean_readings, no_readings, role_matrices, role_shares
 from negprobe.attention.rollout import normalized_rows
@@ -46,6 +45,11 @@ _PATTERN_BUDGET = 2**26
 
 # Pairs tokenized together, so that batches can be sorted by length.
 _WINDOW = 1024
+
+_UNDEFINED = {
+    "attention_pattern_correlation": "a pattern is constant over the aligned tokens",
+    "value_output_correlation": "an output is constant over the aligned tokens",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,8 +90,9 @@ class Comparison:
         original: The original's attention.
         counterfactual: The counterfactual's attention.
         alignment: Which token of the original corresponds to which token of the counterfactual.
-        metrics: One row per layer and head with `METRICS` (see `pair_metrics.side_metrics`) and a column `undefined`,
-            which says why correlations are NaN; empty if none is.
+        metrics: The metrics of this pair: what `AttentionProbe.metrics` returns for it where `compared` is
+            "counterfactual", but in float64, and on all aligned tokens, also those that a control lacks.
+            `metrics[list(METRICS)].to_dataframe()` has one row per layer and head.
         cue_positions: Positions of the cue in the counterfactual; empty if no cue was found.
     """
 
@@ -95,10 +100,16 @@ class Comparison:
     original: StatementAttention
     counterfactual: StatementAttention
     alignment: Alignment
-    metrics: pd.DataFrame
+    metrics: xr.Dataset
     cue_positions: tuple[int, ...]
 
     __repr__ = short_repr
+
+    @property
+    def undefined(self) -> xr.DataArray:
+        """Why a head's correlations are NaN, `[layer head]`; empty texts where they are not."""
+        missing = [self.metrics[name].isnull() for name in _UNDEFINED]
+        return xr.apply_ufunc(_reasons, *missing, vectorize=True, output_dtypes=[object]).rename("undefined")
 
     @checked
     def html(self, path: str | Path, *, max_bytes: int | None = None) -> Path:
@@ -230,7 +241,10 @@ class AttentionProbe:
             members = [tokenized[index] for index in batch]
             sides = [[pair.sides[side] for pair in members] for side in (0, 1)]
             activations = self._activations([*sides[0], *sides[1]])
-            tables = _tables(self._layer_metrics(activations, members))
+            metrics = self._empty_metrics(len(batch), np.float64)
+            fill(metrics, range(len(batch)), self._layer_metrics(activations, members))
+            metrics = _described(metrics, [_description(pair) for pair in members])
+            metrics = metrics.assign_coords(pair=batch).sel(compared="counterfactual")
             attention = self._unpadded([*sides[0], *sides[1]], activations)
             if zeroing:
                 attention = self._with_zeroing(attention)
@@ -240,7 +254,7 @@ class AttentionProbe:
                     original=attention[row],
                     counterfactual=attention[len(batch) + row],
                     alignment=members[row].alignments[0],
-                    metrics=tables[row],
+                    metrics=metrics.isel(pair=row),
                     cue_positions=members[row].cue,
                 )
         in_order = Listed(results[index] for index in range(len(chosen)))
@@ -316,9 +330,8 @@ class AttentionProbe:
         pairs = list(pairs)
         if not pairs:
             raise InputError("There are no pairs; give at least one.")
-        cfg = self.model.cfg
-        results = empty_dataset(len(pairs), cfg.n_layers, cfg.n_heads).assign_attrs(rounding=self._rounding)
-        along_pair: list[tuple[str, str, str, str, float]] = []
+        results = self._empty_metrics(len(pairs), np.float32)
+        descriptions: list[_Description] = []
         unknown: list[TokenizedStatement] = []
         for start in range(0, len(pairs), _WINDOW):
             window = self._prepared(pairs[start : start + _WINDOW])
@@ -329,16 +342,9 @@ class AttentionProbe:
                 fill(results, [start + index for index in batch], self._side_metrics(members))
                 done += len(batch)
                 progress("measuring every head", done, len(pairs))
-            along_pair += [
-                (member.pair.cue or "", member.pair.category, member.pair.source, member.missing, uniform)
-                for member in window
-                for uniform in [uniform_distance(member.sides[0])]
-            ]
+            descriptions += map(_description, window)
         warn_of_unknown_words(unknown, self.model.tokenizer)
-        cue, category, source, missing, distance = zip(*along_pair, strict=True)
-        coords = {"cue": cue, "category": category, "source": source, "missing": missing}
-        results["uniform_distance"] = ("pair", np.array(distance, dtype=np.float32))
-        return results.assign_coords({name: ("pair", list(values)) for name, values in coords.items()})
+        return _described(results, descriptions)
 
     @torch.no_grad()
     @checked
@@ -438,6 +444,10 @@ class AttentionProbe:
                 layers.append(role_shares(rows, role.expand(len(rows), -1, -1, -1, -1)))
             add_readings(sums, torch.stack(layers, dim=3), role)
         return mean_readings(sums)
+
+    def _empty_metrics(self, n_pairs: int, dtype: DTypeLike) -> xr.Dataset:
+        cfg = self.model.cfg
+        return empty_dataset(n_pairs, cfg.n_layers, cfg.n_heads, dtype).assign_attrs(rounding=self._rounding)
 
     def _tokenized(self, texts: Sequence[str]) -> list[TokenizedStatement]:
         statements = tokenize_all(texts, self.model.tokenizer)
@@ -561,30 +571,29 @@ def _sides(pairs: Sequence[PreparedPair]) -> list[TokenizedStatement]:
     return [side for pair in pairs for side in pair.sides]
 
 
-def _tables(layers: Sequence[LayerMetrics]) -> list[pd.DataFrame]:
-    """One table per pair of the batch, comparing its original with its counterfactual."""
-    arrays = rearrange([layer.compared[:, 0] for layer in layers], "layer name batch head -> batch (layer head) name")
-    layer, head = (index.ravel() for index in np.indices((len(layers), layers[0].compared.shape[-1])))
-    tables = []
-    for values in arrays.cpu().double().numpy():
-        table = pd.DataFrame(values, columns=list(METRICS))
-        table.insert(0, "layer", layer)
-        table.insert(1, "head", head)
-        tables.append(table.assign(undefined=_reasons(table)))
-    return tables
+def _reasons(*undefined: bool) -> str:
+    return "; ".join(reason for reason, holds in zip(_UNDEFINED.values(), undefined, strict=True) if holds)
 
 
-def _reasons(table: pd.DataFrame) -> list[str]:
-    pattern_is_constant = table["attention_pattern_correlation"].isna()
-    output_is_constant = table["value_output_correlation"].isna()
-    return [
-        "; ".join(
-            reason
-            for reason, holds in (
-                ("a pattern is constant over the aligned tokens", constant_pattern),
-                ("an output is constant over the aligned tokens", constant_output),
-            )
-            if holds
-        )
-        for constant_pattern, constant_output in zip(pattern_is_constant, output_is_constant, strict=True)
-    ]
+class _Description(NamedTuple):
+    """What `AttentionProbe.metrics` says of a pair beside the metrics of its heads."""
+
+    cue: str
+    category: str
+    source: str
+    missing: str
+    uniform_distance: float
+
+
+def _description(of: PreparedPair) -> _Description:
+    pair = of.pair
+    return _Description(pair.cue or "", pair.category, pair.source, of.missing, uniform_distance(of.sides[0]))
+
+
+def _described(metrics: xr.Dataset, descriptions: Sequence[_Description]) -> xr.Dataset:
+    """The metrics with the descriptions of their pairs: the distance as a variable, the texts as coordinates."""
+    *texts, distances = zip(*descriptions, strict=True)
+    metrics["uniform_distance"] = ("pair", np.array(distances, dtype=metrics["attention_distance"].dtype))
+    return metrics.assign_coords(
+        {name: ("pair", list(values)) for name, values in zip(_Description._fields, texts, strict=False)}
+    )

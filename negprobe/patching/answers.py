@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
+import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
@@ -90,18 +90,18 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
 @torch.no_grad()
 def objective_values(
     model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
-) -> pd.DataFrame:
+) -> xr.Dataset:
     """The objective of each pair's unpatched runs.
 
     Returns:
-        A row per pair with the columns `original`, `counterfactual` and `control`; NaN where a pair has no control.
+        `original`, `counterfactual` and `control`, each `[pair]`; NaN where a pair has no control.
 
     Raises:
         PatchingError: for an objective that is not defined for the model or a pair.
         StatementError, InputError: for a statement that cannot be run.
     """
     objective = objective or default_objective(model)
-    table = pd.DataFrame(np.nan, index=range(len(pairs)), columns=["original", "counterfactual", "control"])
+    values = {side: np.full(len(pairs), np.nan) for side in ("original", "counterfactual", "control")}
     for indices in length_batches([len(pair.counterfactual) for pair in pairs], _PAIRS_AT_ONCE):
         runs = pair_runs(model, [pairs[i] for i in indices], "noising")
         # The original is run in place of a missing control, to keep one row per pair, and set to NaN below.
@@ -109,11 +109,11 @@ def objective_values(
         sides = {"original": runs.base, "counterfactual": runs.source, "control": controls}
         rows = torch.arange(len(indices), device=model.device)
         for side, run in sides.items():
-            table.loc[indices, side] = (
+            values[side][indices] = (
                 readout_for(objective, model, runs, run)(last_hidden_states(model, run), rows).cpu().double().numpy()
             )
-    table.loc[[pair.control is None for pair in pairs], "control"] = np.nan
-    return table
+    values["control"][[pair.control is None for pair in pairs]] = np.nan
+    return xr.Dataset({side: ("pair", found) for side, found in values.items()}, coords={"pair": np.arange(len(pairs))})
 
 
 def _chooses_a_label(model: HookedEncoder) -> bool:

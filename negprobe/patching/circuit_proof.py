@@ -54,7 +54,7 @@ def prove(
     evaluated += [whole - subset for subset in removals for whole in (circuit, everything)]
     evaluated += [members for with_and_without in minimal.values() for members in with_and_without]
     sets = list(dict.fromkeys(evaluated))
-    table = averages(set_results(pairs, sets, tick), seed=seed)
+    table = averages(set_results(pairs, sets, tick), seed=seed).to_dataframe()
     row_of = {members: row for row, members in enumerate(sets)}
     f = dict(zip(sets, table["effect"].tolist(), strict=True))
 

@@ -65,8 +65,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
 
 
 @checked
-def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """`mean_effect` with its percentile bootstrap interval, as a tidy table.
+def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """`mean_effect` with its percentile bootstrap interval.
 
     Pairs are resampled with replacement, and all cells use the same resamples.
 
@@ -77,8 +77,8 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
         seed: Seed of the resampling.
 
     Returns:
-        A row per cell with `layer`, the sweep's parts, `effect`, `low`, `high` and `n_pairs`. The interval is NaN for
-        a cell with fewer than two pairs.
+        `effect`, `low`, `high` and `n_pairs`, each in the dimensions of `mean_effect`, such as `[layer role]`; the
+        interval is NaN for a cell with fewer than two pairs. `.to_dataframe().reset_index()` has one row per cell.
 
     Raises:
         PatchingError: if `results` is not a result of patching or has no pairs, or for a confidence outside (0, 1),
@@ -105,9 +105,8 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     tail = (1 - confidence) / 2
     bounds[:, enough] = np.nanquantile(ratios[:, enough], [tail, 1 - tail], axis=0)
     low, high = (mean.copy(data=bound.reshape(mean.shape)) for bound in bounds)
-    wide = xr.Dataset({"effect": mean, "low": low, "high": high}).drop_vars("token", errors="ignore")
-    parts = [str(dim) for dim in mean.dims]
-    return wide.to_dataframe().reset_index()[[*parts, "effect", "low", "high", "n_pairs"]]
+    variables = {"effect": mean, "low": low, "high": high, "n_pairs": mean["n_pairs"]}
+    return xr.Dataset({name: values.reset_coords(drop=True) for name, values in variables.items()}, attrs=mean.attrs)
 
 
 @checked

@@ -144,12 +144,15 @@ def _results(
 
 @checked
 def sweep_averages(sweep: PlannedSweep, results: xr.Dataset, *, seed: int = 0) -> pd.DataFrame:
-    """`averages` of a sweep's results with the columns `site`, `how` and `direction`.
+    """`averages` of a sweep's results as a table, with the columns `site`, `how` and `direction`.
+
+    A table, because the sweeps whose tables are concatenated differ in their dimensions.
 
     Raises:
         PatchingError: as `averages`.
     """
-    return averages(results, seed=seed).assign(site=sweep.site, how=sweep.how, direction=sweep.direction)
+    table = averages(results, seed=seed).to_dataframe().reset_index()
+    return table.assign(site=sweep.site, how=sweep.how, direction=sweep.direction)
 
 
 @checked

@@ -82,7 +82,7 @@ class PreparedPair:
 def aligned_pair(
     pair: StatementPair, sides: Sequence[TokenizedStatement], tokenizer: PreTrainedTokenizerBase
 ) -> PreparedPair:
-    """The sides of a completed pair (original, counterfactual and, if it has one, control), aligned and with roles.
+    """The sides of a completed pair (original, counterfactual and, if it is measured, control), aligned and with roles.
 
     Raises:
         StatementError: if a span of the pair contains no token.
@@ -93,9 +93,9 @@ def aligned_pair(
         missing.append("the two statements are the same")
     if not pair.cue_spans:
         missing.append("no cue that the counterfactual has and the original lacks")
-    if len(sides) < 3:
+    if not pair.control:
         missing.append("no control")
-    elif problem := control_problem(pair, counterfactual, sides[2]):
+    elif len(sides) == 3 and (problem := control_problem(pair, counterfactual, sides[2])):
         missing.append(problem)
         sides = sides[:2]
     alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])

@@ -240,9 +240,9 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
     """The effects of both studies, with their differences if the models have the same shape."""
     dims = [str(dim) for dim in one["patched"].dims if dim != "pair"]
     if not same_shape:
-        sides = [averages(side, seed=seed).dropna(subset="effect") for side in (one, other)]
+        sides = [averages(side, seed=seed).to_dataframe().reset_index() for side in (one, other)]
         named = [
-            side[[*dims, "effect", "low", "high", "n_pairs"]].rename(
+            side.dropna(subset="effect")[[*dims, "effect", "low", "high", "n_pairs"]].rename(
                 columns={"effect": name, "low": f"{name}_low", "high": f"{name}_high"}
             )
             for side, name in zip(sides, "AB", strict=True)

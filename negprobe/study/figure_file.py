@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
@@ -151,7 +150,7 @@ def _example(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Compa
         pair=StatementPair(**{key: _tuples(value) for key, value in meta["pair"].items()}),
         **sides,
         alignment=Alignment(**{key: _tuples(value) for key, value in meta["alignment"].items()}),
-        metrics=pd.DataFrame(),
+        metrics=xr.Dataset(),
         cue_positions=tuple(meta["cue_positions"]),
     )
 

@@ -14,7 +14,7 @@ import xarray as xr
 from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, Direction, Objective, Patch, objective_values, patch, patch_sweep
-from negprobe.statements import ROLES, PreparedPair, StatementPair, Swap
+from negprobe.statements import ROLES, PreparedPair, Swap
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
 
@@ -81,10 +81,6 @@ def _cue_shares(model: HookedEncoder, pairs: Sequence[PreparedPair]) -> xr.Datas
     return shares.to_dataset(name="share").assign_attrs(shares.attrs)
 
 
-def _answers(model: HookedEncoder, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    return objective_values(model, pairs).rename_axis("pair").to_xarray()
-
-
 def knock_out_patches(n_layers: int) -> dict[str, Patch]:
     """The knock-outs of the cue by name: in every layer and at every query, in one layer, or at the queries of a role.
 
@@ -129,7 +125,7 @@ SWEEPS = tuple(_sweep(site, by, direction) for site, by in SWEPT.items() for dir
 
 HEAD_METRICS = Stage("metrics", "measuring every head", _metrics, "statements", _PAIRS_IN_SHARD)
 CUE_SHARES = Stage("cue-shares", "measuring what the cue contributes", _cue_shares, "cue", _PAIRS_IN_SHARD)
-ANSWERS = Stage("answers", "reading the answers", _answers, "answer", _PAIRS_IN_SHARD)
+ANSWERS = Stage("answers", "reading the answers", objective_values, "answer", _PAIRS_IN_SHARD)
 KNOCK_OUT = Stage(
     "knock-out",
     "knocking out the cue by head",

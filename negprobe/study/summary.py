@@ -390,7 +390,7 @@ def _reading_rows(stories: Sequence[HeadReading]) -> Iterator[Row]:
 
 def _averages(statistic: str, patched: xr.Dataset, seed: int, **subject: str) -> Iterator[Row]:
     names = {"effect": "estimate", "n_pairs": "n", "patch": "part"}
-    table = averages(patched, seed=seed).dropna(subset="effect").rename(columns=names)
+    table = averages(patched, seed=seed).to_dataframe().reset_index().dropna(subset="effect").rename(columns=names)
     yield from ({"statistic": statistic, **subject, **row} for row in table.to_dict("records"))
 
 

@@ -35,9 +35,10 @@ def attention_summary(attention: StatementAttention) -> str:
 
 def comparison_summary(comparison: Comparison) -> str:
     """HTML with both statements, the heads whose attention changes most, and the heatmaps of the first of them."""
-    strongest = comparison.metrics.sort_values("mean_attention_diff", ascending=False).head(_N_HEADS)
+    heads = comparison.metrics[list(MAP_METRICS)].reset_coords(drop=True).to_dataframe().reset_index()
+    strongest = heads.sort_values("mean_attention_diff", ascending=False).head(_N_HEADS)
     layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
-    shown = strongest[["layer", "head", *MAP_METRICS]].rename(columns=lambda name: name.replace("_", " "))
+    shown = strongest.rename(columns=lambda name: name.replace("_", " "))
     return _block(
         "The heads whose attention changes most; Comparison.html(path) writes an interactive page.",
         _tokens(comparison.original.statement.tokens),

@@ -3,13 +3,13 @@
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from scipy import stats
 
 from negprobe import HookedEncoder
-from negprobe.attention import METRICS, AttentionProbe, contributions
+from negprobe.attention import BY_ROLE, DISTANCES, METRICS, AttentionProbe, contributions
 from negprobe.base.errors import InputError, NegprobeWarning, StatementError, ViewError
 from negprobe.statements import StatementPair
 
@@ -35,7 +35,7 @@ def test_two_statements_are_compared_as_their_pair_is(probe):
     of_strings = probe.compare(EQUAL.original, EQUAL.counterfactual, zeroing=True)
     of_pair = probe.compare(EQUAL, zeroing=True)
     assert of_strings.pair == of_pair.pair
-    pd.testing.assert_frame_equal(of_strings.metrics, of_pair.metrics)
+    xr.testing.assert_identical(of_strings.metrics, of_pair.metrics)
     assert torch.equal(of_strings.original.zeroing, of_pair.original.zeroing)
     assert probe.run(EQUAL.original).statement == of_pair.original.statement
     for wrong in ((EQUAL.original,), (EQUAL, EQUAL.counterfactual), (PAIRS, EQUAL.counterfactual)):
@@ -85,7 +85,7 @@ def test_on_equal_lengths_the_metrics_are_the_plain_definitions(hugging_face, pr
             model(**tokenizer(text, return_tensors="pt"), output_attentions=True, output_hidden_states=True)
             for text in (EQUAL.original, EQUAL.counterfactual)
         ]
-    table = comparison.metrics.set_index(["layer", "head"])
+    table = comparison.metrics[list(METRICS)].to_dataframe()
     assert len(table) == 6 * 12
     for layer, block in enumerate(model.encoder.layer):
         with torch.no_grad():
@@ -111,11 +111,11 @@ def test_an_inserted_cue_is_left_out_of_the_metrics_and_reported(probe):
     assert comparison.alignment.unmatched_counterfactual == (2, 3)
     A = comparison.original.raw.numpy()
     B = comparison.counterfactual.raw.numpy()[:, :, there][:, :, :, there]
-    expected = np.abs(A - B).mean(axis=(2, 3)).ravel()
+    expected = np.abs(A - B).mean(axis=(2, 3))
     np.testing.assert_allclose(comparison.metrics["mean_attention_diff"], expected, atol=1e-12)
-    to_cue = comparison.counterfactual.raw.numpy()[:, :, [1, 4, 5, 6]][..., [2, 3]].sum(axis=-1).mean(axis=-1).ravel()
+    to_cue = comparison.counterfactual.raw.numpy()[:, :, [1, 4, 5, 6]][..., [2, 3]].sum(axis=-1).mean(axis=-1)
     np.testing.assert_allclose(comparison.metrics["attention_to_cue"], to_cue, atol=1e-12)
-    assert probe.compare(StatementPair("Dogs like cats.", "Dogs like mice.")).metrics["attention_to_cue"].isna().all()
+    assert probe.compare(StatementPair("Dogs like cats.", "Dogs like mice.")).metrics["attention_to_cue"].isnull().all()
 
 
 def test_a_batch_gives_every_pair_what_it_gets_alone_in_the_order_given(probe):
@@ -123,20 +123,37 @@ def test_a_batch_gives_every_pair_what_it_gets_alone_in_the_order_given(probe):
     for pair, comparison in zip(PAIRS, together, strict=True):
         alone = probe.compare(pair)
         assert comparison.pair == alone.pair
-        np.testing.assert_allclose(comparison.metrics[list(METRICS)], alone.metrics[list(METRICS)], atol=1e-10)
+        xr.testing.assert_allclose(comparison.metrics.drop_vars("pair"), alone.metrics.drop_vars("pair"), atol=1e-10)
         for side in ("original", "counterfactual"):
             for name in ("raw", "similarity", "norm", "value", "z"):
                 ours, theirs = (getattr(getattr(c, side), name) for c in (comparison, alone))
                 torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
 
 
-def test_the_metrics_of_many_pairs_hold_what_each_comparison_holds(probe):
-    # In these every aligned token has a partner in the control as well.
-    pairs = [INSERTED, EQUAL]
+def test_the_metrics_of_a_comparison_are_those_of_its_pair(probe):
+    # In these every aligned token has a partner in the control as well; a category and an unknown cue are coordinates.
+    pairs = [INSERTED, EQUAL, StatementPair("Dogs like cats.", "Dogs like mice.", category="other")]
     many = probe.metrics(pairs).sel(compared="counterfactual")
     for index, comparison in enumerate(probe.compare(pairs)):
-        found = many[list(METRICS)].sel(pair=index).to_array().values.reshape(len(METRICS), -1).T
-        np.testing.assert_allclose(found, comparison.metrics[list(METRICS)], rtol=1e-6, atol=1e-6)
+        expected = many.sel(pair=index)
+        assert set(comparison.metrics.data_vars) == set(expected.data_vars) > {*METRICS, *BY_ROLE, *DISTANCES}
+        for name, variable in expected.variables.items():
+            assert comparison.metrics[name].dims == variable.dims
+            if variable.dtype.kind == "f":
+                np.testing.assert_allclose(comparison.metrics[name], variable, rtol=1e-6, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(comparison.metrics[name], variable)
+        assert comparison.metrics.attrs == expected.attrs
+    assert set(comparison.metrics["mean_attention_diff"].dims) == {"layer", "head"}
+    assert [comparison.metrics[name].item() for name in ("category", "cue", "pair")] == ["other", "", 2]
+
+
+def test_one_pairs_metrics_are_its_slice_of_all_metrics_to_the_last_digit_of_float32():
+    model = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
+    pair = StatementPair("The door is open.", "The door is not open.")
+    alone = AttentionProbe(model).metrics([pair]).sel(compared="counterfactual", pair=0)
+    metrics = AttentionProbe(model).compare(pair).metrics
+    xr.testing.assert_identical(metrics.astype(dict.fromkeys(metrics, np.float32)), alone)
 
 
 def test_statements_come_back_one_for_one(probe):
@@ -155,10 +172,10 @@ def test_an_undefined_correlation_says_why(minilm_path):
         for block in model.blocks:
             block.attn.W_Q.zero_()
             block.attn.b_Q.zero_()
-    metrics = AttentionProbe(model).compare(EQUAL).metrics
-    assert metrics["attention_pattern_correlation"].isna().all()
-    assert (metrics["undefined"] == "a pattern is constant over the aligned tokens").all()
-    assert metrics["mean_attention_diff"].notna().all()
+    comparison = AttentionProbe(model).compare(EQUAL)
+    assert comparison.metrics["attention_pattern_correlation"].isnull().all()
+    assert (comparison.undefined == "a pattern is constant over the aligned tokens").all()
+    assert comparison.metrics["mean_attention_diff"].notnull().all()
 
 
 def test_unusable_input_is_a_clear_error(probe):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from negprobe import AttentionProbe, HookedEncoder, NegprobeError, StatementPair, effect, mean_effect, patch_sweep
+from negprobe.attention import METRICS
 from negprobe.base.errors import InputError, StatementError
 from negprobe.patching import answerable, objective_values
 from negprobe.statements import added_cues, align, complete, find_cues, tokenize
@@ -99,7 +100,7 @@ def test_a_pair_is_measured_and_patched_or_refused(
     attempt(lambda: align(*(tokenize(text, model.tokenizer) for text in (original, counterfactual))))
     comparison = attempt(lambda: probe.compare(pair))
     if comparison is not None:
-        undefined = comparison.metrics.isna().any(axis=1) & (comparison.metrics["undefined"] == "")
+        undefined = comparison.metrics[list(METRICS)].to_array().isnull().any("variable") & (comparison.undefined == "")
         # Without a cue, what is about the cue is not defined for any head, and the pair says so.
         assert not undefined.any() or not comparison.cue_positions
     metrics = attempt(lambda: probe.metrics([pair]))

@@ -83,7 +83,7 @@ def many_results(n_pairs, seed=0):
 
 def test_the_interval_is_scipys_bootstrap_of_pairs():
     data = many_results(25)
-    table = averages(data, n_resamples=20_000, confidence=0.9).set_index(["layer", "role"])
+    table = averages(data, n_resamples=20_000, confidence=0.9).to_dataframe()
     for layer, role in ((0, "cue"), (1, "cue"), (1, "mask")):
         patched, base, source = (data[name].values for name in ("patched", "base", "source"))
         patched = patched[:, layer, data["role"].values.tolist().index(role)]
@@ -112,7 +112,8 @@ def test_the_interval_is_scipys_bootstrap_of_pairs():
 @pytest.mark.parametrize("confidence", [0.95, 0.5])
 def test_the_interval_is_that_of_the_ratio_of_sums_draw_by_draw(confidence):
     data = many_results(9, seed=1)
-    table = averages(data, n_resamples=200, confidence=confidence, seed=7)
+    found = averages(data, n_resamples=200, confidence=confidence, seed=7)
+    table = found.to_dataframe().reset_index()
     assert list(table.columns) == ["layer", "role", "effect", "low", "high", "n_pairs"]
     drawn = np.random.default_rng(7).integers(9, size=(200, 9))
     for row in table.itertuples():
@@ -132,15 +133,15 @@ def test_the_interval_is_that_of_the_ratio_of_sums_draw_by_draw(confidence):
         assert row.low == pytest.approx(low, abs=1e-12)
         assert row.high == pytest.approx(high, abs=1e-12)
     again = averages(data, n_resamples=200, confidence=confidence, seed=7)
-    pd.testing.assert_frame_equal(table, again)
-    assert not averages(data, n_resamples=200, confidence=confidence, seed=8).equals(table)
+    xr.testing.assert_identical(found, again)
+    assert not averages(data, n_resamples=200, confidence=confidence, seed=8).equals(found)
 
 
 def test_a_cell_of_one_pair_has_no_interval_and_one_of_none_no_effect():
     data = many_results(6)
     data["patched"][:, 0, 0] = np.nan
     data["patched"][1:, 1, 0] = np.nan
-    table = averages(data).set_index(["layer", "role"])
+    table = averages(data).to_dataframe()
     nothing, one, two = (table.loc[cell] for cell in ((0, "cue"), (1, "cue"), (0, "mask")))
     assert nothing[["effect", "low", "high"]].isna().all() and nothing["n_pairs"] == 0
     assert one[["low", "high"]].isna().all() and one["n_pairs"] == 1
@@ -148,27 +149,30 @@ def test_a_cell_of_one_pair_has_no_interval_and_one_of_none_no_effect():
     assert two["n_pairs"] == 2 and two["low"] < two["effect"] < two["high"]
     # Nor has a cell whose only other pair has no swing.
     data["patched"][3, 1, 0] = 1.0
-    assert averages(data).set_index(["layer", "role"]).loc[(1, "cue")].equals(one)
+    assert averages(data).to_dataframe().loc[(1, "cue")].equals(one)
 
 
 def test_pairs_that_all_move_alike_have_an_interval_of_no_width():
     base, gap = np.arange(5.0), np.array([1.0, -2.0, 0.5, 3.0, -1.0])
     data = results(base[:, None, None] + 0.25 * gap[:, None, None] * np.ones((5, 1, 2)), base, base + gap)
-    table = averages(data)
-    np.testing.assert_allclose(table[["effect", "low", "high"]], 0.25, atol=1e-12)
+    found = averages(data)
+    np.testing.assert_allclose(found[["effect", "low", "high"]].to_array(), 0.25, atol=1e-12)
 
 
 @pytest.mark.parametrize(("site", "by"), [("z", ("head", "role")), ("resid_pre", "position"), ("embed", "role")])
-def test_averages_of_a_sweep_have_a_row_for_each_of_its_cells(tiny, site, by):
+def test_averages_of_a_sweep_are_its_mean_effects_with_intervals_cell_by_cell(tiny, site, by):
     data = patch_sweep(tiny, [of.pair for of in TINY], site, by=by)
-    table = averages(data, n_resamples=50)
+    found = averages(data, n_resamples=50)
     mean = mean_effect(data)
+    assert list(found.data_vars) == ["effect", "low", "high", "n_pairs"]
+    assert all(found[name].dims == mean.dims for name in found.data_vars)
+    assert set(found.coords) == set(mean.dims) and found.attrs == mean.attrs
+    np.testing.assert_array_equal(found["effect"], mean)
+    np.testing.assert_array_equal(found["n_pairs"], mean["n_pairs"])
+    table = found.to_dataframe().reset_index()
     assert list(table.columns) == [*mean.dims, "effect", "low", "high", "n_pairs"]
-    assert len(table) == mean.size
     for row in table.itertuples():
-        cell = mean.sel({dim: getattr(row, dim) for dim in mean.dims})
-        np.testing.assert_equal(row.effect, cell.item())
-        assert row.n_pairs == cell["n_pairs"].item()
+        np.testing.assert_equal(row.effect, mean.sel({dim: getattr(row, dim) for dim in mean.dims}).item())
 
 
 SAVED = {

@@ -182,7 +182,7 @@ def test_objectives_and_scores_of_words_are_read_from_the_models_own_logits(
     with place(model, part):
         gaps = read_gaps(model, [pair.original for pair in PAIRS], [[pair.target] for pair in PAIRS])
         found = {
-            name: objective_values(model, PAIRS, OBJECTIVES[name])
+            name: objective_values(model, PAIRS, OBJECTIVES[name]).to_dataframe()
             for name in ("logit_difference", "target_probability", "kl_divergence")
         }
         for row, (pair, gap) in enumerate(zip(PAIRS, gaps, strict=True)):

@@ -45,11 +45,15 @@ LABELLED = StatementPair(
 
 def test_class_logit_difference_equals_hugging_face(classifier, tokenizer):
     theirs, model = classifier
-    values = objective_values(model, [LABELLED])
+    found = objective_values(model, [replace(LABELLED, control=None), LABELLED])
+    assert list(found.data_vars) == ["original", "counterfactual", "control"]
+    assert all(found[side].dims == ("pair",) for side in found) and found["pair"].values.tolist() == [0, 1]
+    assert np.isnan(found["control"].values).tolist() == [True, False]
+    values = found.to_dataframe()
     for side in ("original", "counterfactual", "control"):
         with torch.no_grad():
             logits = theirs(**tokenizer(getattr(LABELLED, side), return_tensors="pt")).logits[0]
-        assert values.loc[0, side] == pytest.approx((logits[0] - logits[1]).item(), abs=1e-9)
+        assert values.loc[1, side] == pytest.approx((logits[0] - logits[1]).item(), abs=1e-9)
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
@@ -97,7 +101,7 @@ def test_a_gap_is_filled_with_the_target_in_the_runs_and_in_the_reference_embedd
     tokenizer = byte_level_tokenizer()
     model = HookedEncoder.from_pretrained(RobertaModel(roberta_config(tokenizer)), tokenizer=tokenizer, device="cpu")
     gap = StatementPair("the door is [MASK]", "open the door is [MASK]", "big")
-    values = objective_values(model, [gap, StatementPair("the door is big", "open the door is big")])
+    values = objective_values(model, [gap, StatementPair("the door is big", "open the door is big")]).to_dataframe()
     assert values.loc[0].equals(values.loc[1])
     values = values.loc[0]
     # A run is as near to itself as can be, so its two values must mirror each other.
@@ -110,7 +114,7 @@ def test_embedding_contrast_is_the_difference_of_cosines(minilm_path):
     pair = StatementPair("The door is open.", "The door is not open.", control="The door is now open.")
     with torch.no_grad():
         original, counterfactual, control = model([pair.original, pair.counterfactual, str(pair.control)])
-    values = objective_values(model, [pair]).loc[0]
+    values = objective_values(model, [pair]).to_dataframe().loc[0]
     near = F.cosine_similarity(original, counterfactual, dim=0).item()
     expected = F.cosine_similarity(control, original, dim=0) - F.cosine_similarity(control, counterfactual, dim=0)
     assert values["original"] == pytest.approx(1 - near, abs=1e-5)
@@ -198,9 +202,9 @@ def test_a_byte_level_word_is_read_with_the_space_before_it_only_where_there_is_
     with torch.no_grad():
         logits = theirs(torch.tensor([statement.ids])).logits[0, statement.ids.index(fast.mask_token_id)]
     target, foil = fast.convert_tokens_to_ids([token, other])
-    found = objective_values(model, [pair], logit_difference).loc[0, "original"]
+    found = objective_values(model, [pair], logit_difference).to_dataframe().loc[0, "original"]
     assert found == pytest.approx((logits[target] - logits[foil]).item(), abs=1e-5)
-    probability = objective_values(model, [pair], target_probability).loc[0, "original"]
+    probability = objective_values(model, [pair], target_probability).to_dataframe().loc[0, "original"]
     assert probability == pytest.approx(logits.softmax(dim=-1)[target].item(), abs=1e-6)
 
 
@@ -256,7 +260,7 @@ def their_logits(theirs, pair, text):
 def test_target_probability_is_hugging_faces_softmax(head):
     theirs, model = tiny_models.pair("bert", head, torch.float64)
     pairs = [of.pair for of in WITH_HEAD[head]]
-    values = objective_values(model, pairs, target_probability)
+    values = objective_values(model, pairs, target_probability).to_dataframe()
     for index, pair in enumerate(pairs):
         for side in ("original", "counterfactual"):
             logits, target = their_logits(theirs, pair, getattr(pair, side))
@@ -341,7 +345,7 @@ def test_cosine_to_a_sentence_is_that_of_hugging_faces_embeddings():
 def test_a_sentence_is_as_near_to_itself_as_can_be():
     model = slow_patching.tiny_model("bert", "none")
     pair = WHOLE_TINY[0].pair
-    value = objective_values(model, [pair], cosine_to(pair.original)).loc[0]
+    value = objective_values(model, [pair], cosine_to(pair.original)).to_dataframe().loc[0]
     assert value["original"] == pytest.approx(1, abs=1e-13)
     assert value["counterfactual"] < 1 - 1e-5
 
@@ -500,7 +504,7 @@ def test_target_probability_is_the_score_of_hugging_faces_pipeline_for_every_pro
         "bert", "classification", torch.float64, num_labels=n_labels, problem_type=problem_type
     )
     pairs = [replace(WHOLE_EQUAL.pair, target=f"LABEL_{i}", foil=None) for i in range(n_labels)]
-    values = objective_values(model, pairs, target_probability)
+    values = objective_values(model, pairs, target_probability).to_dataframe()
     for index, pair in enumerate(pairs):
         for side in ("original", "counterfactual"):
             expected = pipeline_scores(theirs, getattr(pair, side))[f"LABEL_{index}"]
@@ -514,7 +518,7 @@ def test_labels_that_can_hold_together_diverge_by_the_sum_over_labels(n_labels):
     theirs, model = tiny_models.pair(
         "bert", "classification", torch.float64, num_labels=n_labels, problem_type="multi_label_classification"
     )
-    source = objective_values(model, [WHOLE_EQUAL.pair], kl_divergence).loc[0, "counterfactual"]
+    source = objective_values(model, [WHOLE_EQUAL.pair], kl_divergence).to_dataframe().loc[0, "counterfactual"]
     base, other = (
         torch.distributions.Bernoulli(
             logits=theirs(**tiny_models.tokenizer()(text, return_tensors="pt")).logits[0].detach()
@@ -582,7 +586,9 @@ def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(to
     assert answerable(model, [pair]).pairs == {0: pair}
     with torch.no_grad():
         logits = theirs(**tokenizer(texts[0], return_tensors="pt")).logits[0]
-    assert objective_values(model, [pair]).loc[0, "original"] == pytest.approx((logits[2] - logits[1]).item(), abs=1e-5)
+    assert objective_values(model, [pair]).to_dataframe().loc[0, "original"] == pytest.approx(
+        (logits[2] - logits[1]).item(), abs=1e-5
+    )
     same = StatementPair(*texts, "entailment", "ENTAILMENT")
     assert "the same for the model" in answerable(model, [same]).unanswerable[0]
 
@@ -590,7 +596,7 @@ def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(to
     with torch.no_grad():
         logits = theirs(**tokenizer(texts[0], return_tensors="pt")).logits[0]
     pairs = [StatementPair(*texts, "Yes", "NO"), StatementPair(*texts, "YES", "no")]
-    assert objective_values(model, pairs[:1]).loc[0, "original"] == pytest.approx(
+    assert objective_values(model, pairs[:1]).to_dataframe().loc[0, "original"] == pytest.approx(
         (logits[1] - logits[2]).item(), abs=1e-5
     )
     assert "'YES' is not a label" in answerable(model, pairs).unanswerable[1]

@@ -197,7 +197,7 @@ def test_progress_is_told_of_every_pair(tiny, monkeypatch):
 def test_unpatched_objectives_equal_hugging_face(masked_lm, tokenizer):
     theirs, model = masked_lm
     pairs = [*PAIRS, StatementPair(PAIRS[0].original, PAIRS[0].counterfactual, "dog", "cat", control=PAIRS[1].original)]
-    values = objective_values(model, pairs)
+    values = objective_values(model, pairs).to_dataframe()
     swept = patch_sweep(model, pairs, "mlp_out", by="role", direction="denoising")
     for index, pair in enumerate(pairs):
         target, foil = tokenizer.convert_tokens_to_ids([pair.target, pair.foil])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
@@ -33,18 +32,17 @@ def attention_of(tokens: Sequence[str], seed: int = 0, layers: int = LAYERS, hea
     return StatementAttention(tokenized(tokens), raw, unit @ unit.mT, norm, value, z)
 
 
-def metrics_of(layers: int = LAYERS, heads: int = HEADS) -> pd.DataFrame:
+def metrics_of(layers: int = LAYERS, heads: int = HEADS) -> xr.Dataset:
     random = np.random.default_rng(0)
-    layer, head = (grid.ravel() for grid in np.mgrid[:layers, :heads])
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "head": head,
-            "max_attention_diff": random.uniform(0, 0.8, layers * heads),
-            "mean_attention_diff": random.uniform(0, 0.05, layers * heads),
-            "attention_pattern_correlation": random.uniform(0.5, 1, layers * heads),
-            "value_output_correlation": random.uniform(-0.2, 1, layers * heads),
-        }
+    ranges = {
+        "max_attention_diff": (0, 0.8),
+        "mean_attention_diff": (0, 0.05),
+        "attention_pattern_correlation": (0.5, 1),
+        "value_output_correlation": (-0.2, 1),
+    }
+    return xr.Dataset(
+        {name: (("layer", "head"), random.uniform(*ends, (layers, heads))) for name, ends in ranges.items()},
+        coords={"layer": range(layers), "head": range(heads)},
     )
 
 

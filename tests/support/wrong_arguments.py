@@ -409,7 +409,7 @@ for name, given in MAPS.items():
         *figure(draw, given, 0, 0),
     ]
 CASES["difference_map"] += each(views.difference_map, comparison, 0, 0, measure=["", "x"])
-ROLES_TABLE = patching.averages(by_role)
+BY_ROLE = patching.averages(by_role)
 FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "attention_distance_by_layer": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
     "attribution_agreement": (
@@ -424,12 +424,15 @@ FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "cue_shares_by_layer": ((shares,), [(shares.isel(pair=[]),), (shares * NAN,), (sweep["patched"],)]),
     "diffusion_by_role": ((metrics,), [(sweep,), (metrics.isel(pair=[]),), (xr.Dataset(),)]),
     "effect_by_role": (
-        (ROLES_TABLE,),
+        (BY_ROLE,),
         [
-            (ROLES_TABLE.iloc[:0],),
+            (BY_ROLE.isel(role=[]),),
+            (xr.Dataset(),),
+            (BY_ROLE * NAN,),
+            (BY_ROLE.drop_vars("low"),),
+            (BY_ROLE.to_dataframe(),),
+            (metrics,),
             (pd.DataFrame(),),
-            (ROLES_TABLE.assign(effect=NAN),),
-            (ROLES_TABLE.drop(columns="low"),),
         ],
     ),
     "effect_map": (
@@ -439,7 +442,7 @@ FIGURES: dict[str, tuple[tuple[Any, ...], list[tuple[Any, ...]]]] = {
     "faithfulness_curve": ((circuit,), []),
     "metric_overview": (
         (comparison,),
-        [(comparison.metrics.iloc[:0],), (pd.DataFrame(),), (comparison.metrics.iloc[:3],)],
+        [(comparison.metrics.isel(head=[]),), (xr.Dataset(),), (metrics,)],
     ),
     "patching_map": (
         (patching.mean_effect(sweep),),
@@ -465,8 +468,9 @@ CASES |= {
         *figure(partial(views.layer_head_map, label="x"), np.ones((2, 2))),
     ],
     "by_layer_and_head": [
-        *(lambda name=name: views.by_layer_and_head(comparison.metrics, name) for name in ("", "x", "undefined")),
-        lambda: views.by_layer_and_head(pd.DataFrame(), "x"),
+        *(lambda name=name: views.by_layer_and_head(comparison.metrics, name) for name in ("", "x", "missing")),
+        *(lambda name=name: views.by_layer_and_head(metrics, name) for name in ("js_divergence", "uniform_distance")),
+        lambda: views.by_layer_and_head(xr.Dataset(), "x"),
     ],
     "head_sentence": [lambda: views.head_sentence(attention.head_story(readings, 0, 0))],
     "save_figure": [

@@ -330,11 +330,15 @@ def test_what_is_not_a_table_is_an_error(values: np.ndarray) -> None:
         layer_head_map(values, label="effect")
 
 
-def test_a_column_becomes_layer_by_head_whatever_the_order_of_rows() -> None:
+def test_a_metric_is_layer_by_head_in_order_and_the_mean_over_pairs() -> None:
     metrics = metrics_of()
-    table = by_layer_and_head(metrics.sample(frac=1, random_state=0), MAP_METRICS[0])
-    for row in metrics.itertuples():
-        assert table[row.layer, row.head] == row.max_attention_diff
+    expected = metrics[MAP_METRICS[0]].values
+    shuffled = metrics.isel(layer=[2, 0, 1], head=[3, 1, 0, 2]).transpose("head", "layer")
+    np.testing.assert_array_equal(by_layer_and_head(shuffled, MAP_METRICS[0]), expected)
+    two = xr.concat([metrics, metrics + 0.5], "pair")
+    np.testing.assert_allclose(by_layer_and_head(two, MAP_METRICS[0]), expected + 0.25)
+    with pytest.raises(ViewError, match="select one compared"):
+        by_layer_and_head(xr.concat([metrics, metrics], "compared"), MAP_METRICS[0])
 
 
 def test_the_overview_shows_the_four_metrics(comparison: Comparison) -> None:
@@ -350,7 +354,8 @@ def test_the_overview_shows_the_four_metrics(comparison: Comparison) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_undefined_metrics_are_hatched_and_not_a_crash(comparison: Comparison) -> None:
-    metrics = comparison.metrics.assign(attention_pattern_correlation=np.nan)
+    nothing = xr.full_like(comparison.metrics["attention_pattern_correlation"], np.nan)
+    metrics = comparison.metrics.assign(attention_pattern_correlation=nothing)
     figure = metric_overview(metrics)
     figure.draw_without_rendering()
     axes = maps(figure)[2]
@@ -358,11 +363,15 @@ def test_undefined_metrics_are_hatched_and_not_a_crash(comparison: Comparison) -
     assert axes.patch.get_hatch()
 
 
-def test_a_table_without_a_metric_or_without_rows_is_an_error() -> None:
-    with pytest.raises(ViewError, match="no column mean_attention_diff"):
-        metric_overview(metrics_of().drop(columns="mean_attention_diff"))
+def test_metrics_without_one_to_draw_or_without_heads_are_an_error() -> None:
+    with pytest.raises(ViewError, match="no metric 'mean_attention_diff' by layer"):
+        metric_overview(metrics_of().drop_vars("mean_attention_diff"))
     with pytest.raises(ViewError, match="empty"):
-        metric_overview(metrics_of().head(0))
+        metric_overview(metrics_of().isel(head=[]))
+    with pytest.raises(ViewError, match="by layer and head"):
+        metric_overview(metrics_of().isel(layer=0))
+    with pytest.raises(ViewError, match="no numbers"):
+        metric_overview(metrics_of().astype(str))
 
 
 def patched(*dims: str, **coords: object) -> xr.DataArray:

@@ -72,12 +72,12 @@ def test_the_index_tells_the_tokens_the_alignment_and_every_metric(comparison: C
     assert pair["aligned"] == [list(comparison.alignment.original), list(comparison.alignment.counterfactual)]
     assert index["metrics"] == [name for name in METRICS if name in comparison.metrics]
     for name in index["metrics"]:
-        expected = comparison.metrics.pivot(index="layer", columns="head", values=name).to_numpy().ravel()
+        expected = comparison.metrics[name].transpose("layer", "head").values.ravel()
         assert pair["metrics"][name] == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_metric_that_is_undefined_is_null(comparison: Comparison) -> None:
-    metrics = comparison.metrics.assign(max_attention_diff=float("nan"))
+    metrics = comparison.metrics.assign(max_attention_diff=comparison.metrics["max_attention_diff"] * float("nan"))
     (pair,) = index_of(comparison_page([replace(comparison, metrics=metrics)], title="t"))["pairs"]
     assert pair["metrics"]["max_attention_diff"] == [None] * LAYERS * HEADS
 

@@ -394,7 +394,7 @@ def test_the_keyboard_reaches_tokens_and_heads(open_page: Any, comparison: Compa
 
 @pytest.mark.slow
 def test_a_cell_of_the_overview_opens_its_head_and_tells_its_metric(open_page: Any, comparison: Comparison) -> None:
-    table = comparison.metrics.set_index(["layer", "head"])
+    table = comparison.metrics.to_dataframe()
     with open_page(comparison) as shown:
         assert shown.cell(2, 3).get_attribute("title").endswith(f"{table.loc[(2, 3), 'max_attention_diff']:.3g}")
         shown.choose("metric", "value_output_correlation")
@@ -426,8 +426,12 @@ def test_zeroing_is_one_map_of_all_heads_where_there_is_one(open_page: Any, comp
 
 @pytest.mark.slow
 def test_pairs_are_listed_with_their_metrics_sorted_and_chosen(open_page: Any, comparison: Comparison) -> None:
+    metrics = comparison.metrics
     small, large = (
-        replace(comparison_of(ORIGINAL, cue=cue), metrics=comparison.metrics.assign(max_attention_diff=value))
+        replace(
+            comparison_of(ORIGINAL, cue=cue),
+            metrics=metrics.assign(max_attention_diff=xr.full_like(metrics["max_attention_diff"], value)),
+        )
         for cue, value in (("never", 0.01), ("hardly", 0.99))
     )
     with open_page(comparison, small, large) as shown:

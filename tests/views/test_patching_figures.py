@@ -329,6 +329,18 @@ def test_effects_of_a_sweep_are_a_panel_a_role_or_layer_with_intervals(by, group
     assert figure.get_supxlabel() == along and "95 %" in figure.get_supylabel()
 
 
+@pytest.mark.parametrize(("by", "groups"), [("role", ["mask", "cue", "cls"]), ("head", [0, 1, 2, 3])])
+def test_averages_as_a_dataset_are_drawn_as_their_table_is(by, groups):
+    table = averages_of(by, groups, 6)
+    shape = {"layer": range(6), by: groups}
+    names = ["effect", "low", "high", "n_pairs"]
+    averages = xr.Dataset({name: ((*shape,), table[name].to_numpy().reshape(6, -1)) for name in names}, coords=shape)
+    for one, other in zip(effect_by_role(averages).axes, effect_by_role(table).axes, strict=True):
+        assert one.get_title() == other.get_title()
+        for mine, theirs in zip(one.lines, other.lines, strict=True):
+            np.testing.assert_array_equal(mine.get_xydata(), theirs.get_xydata())
+
+
 def test_parts_that_no_pair_has_are_left_out():
     table = averages_of("role", ["cue", "mask"], 3)
     table.loc[table["role"] == "cue", ["effect", "low", "high"]] = np.nan
@@ -345,6 +357,8 @@ def test_averages_that_cannot_be_drawn_are_errors():
         effect_by_role(pd.concat([table, table]))
     with pytest.raises(ViewError, match="No effect"):
         effect_by_role(table.assign(effect=np.nan))
+    with pytest.raises(ViewError, match="lacks the column"):
+        effect_by_role(xr.Dataset())
 
 
 def test_agreement_is_the_estimate_against_the_exact_effect_with_the_diagonal(effects):

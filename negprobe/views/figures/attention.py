@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from torch import Tensor
 from negprobe.attention import MAP_METRICS, Comparison, StatementAttention
 from negprobe.base.arguments import checked
 from negprobe.base.errors import ViewError
+from negprobe.base.texts import quoted
 from negprobe.views.figures.drawing import (
     LARGE,
     MEDIUM,
@@ -37,6 +37,7 @@ from negprobe.views.figures.drawing import (
     figure_of,
     largest_size,
     lay_out,
+    layer_by_head,
     name_cells,
     number_range,
     set_title,
@@ -260,21 +261,21 @@ def layer_head_map(
 
 
 @checked
-def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAGE) -> Figure:
-    """Maps of the four metrics of a comparison by layer and head, averaged over pairs if a table has several.
+def metric_overview(comparison: Comparison | xr.Dataset, *, width: float = PAGE) -> Figure:
+    """Maps of the four metrics of a comparison by layer and head, averaged over pairs if there are several.
 
     The scales of differences start at 0. The scales of correlations run from the smallest to 1 (no change), or from -1
     to 1 if a correlation is negative.
 
     Args:
-        comparison: A comparison, or a table with the columns `layer`, `head` and the four metrics.
+        comparison: A comparison, or the four metrics as `AttentionProbe.metrics` returns them, of one compared side.
         width: Maximum width of the figure in inches.
 
     Raises:
-        ViewError: if the table is empty or lacks a column, or a metric is not numeric.
+        ViewError: as `by_layer_and_head`.
     """
     check_width(width)
-    metrics = comparison if isinstance(comparison, pd.DataFrame) else comparison.metrics
+    metrics = comparison.metrics if isinstance(comparison, Comparison) else comparison
     tables = {name: by_layer_and_head(metrics, name) for name in MAP_METRICS}
     n_layers, n_heads = tables[MAP_METRICS[0]].shape
     panel_width = min(0.5 + max(0.4 * n_heads, 1.1), width / 2)
@@ -296,21 +297,20 @@ def metric_overview(comparison: Comparison | pd.DataFrame, *, width: float = PAG
 
 
 @checked
-def by_layer_and_head(metrics: pd.DataFrame, name: str) -> Float[np.ndarray, "layer head"]:
-    """A column of a table of metrics as `[layer, head]`, averaged over the rows of each layer and head.
+def by_layer_and_head(metrics: xr.Dataset, name: str) -> Float[np.ndarray, "layer head"]:
+    """A metric of a comparison as `[layer, head]`, averaged over pairs if there are several.
 
     Raises:
-        ViewError: if the table is empty or lacks a column, or the column is not numeric.
+        ViewError: if there is no such metric, if it is empty, not numeric, or has other dimensions.
     """
-    missing = {"layer", "head", name} - set(metrics.columns)
-    if missing or metrics.empty:
-        what = f"has no column {', '.join(sorted(missing))}" if missing else "is empty"
-        raise ViewError(f"The table of metrics {what}; give the `metrics` of a comparison.")
-    if not pd.api.types.is_numeric_dtype(metrics[name]):
-        raise ViewError(f"The column {name} is not numeric; give the name of a metric.")
-    table = metrics.groupby(["layer", "head"])[name].mean().unstack()
-    n_layers, n_heads = (int(index.max()) + 1 for index in (table.index, table.columns))
-    return table.reindex(index=range(n_layers), columns=range(n_heads)).to_numpy(dtype=float)
+    if name not in metrics.data_vars or not {"layer", "head"} <= set(metrics[name].dims):
+        raise ViewError(f"There is no metric {quoted(name)} by layer and head; give the `metrics` of a comparison.")
+    values = metrics[name]
+    if not values.size:
+        raise ViewError("The metrics are empty, so there is nothing to draw; give the `metrics` of a comparison.")
+    if values.dtype.kind not in "biuf":
+        raise ViewError(f"The metric {quoted(name)} is not numeric; give the name of a metric.")
+    return layer_by_head(values.mean([dim for dim in values.dims if dim == "pair"]))
 
 
 @checked

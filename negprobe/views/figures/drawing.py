@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float, Int
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -116,6 +117,15 @@ def spearman(points: Float[np.ndarray, "point 2"]) -> str:
     """Spearman's correlation of the two coordinates as "= 0.42", or "undefined"."""
     correlation, _ = rank_correlation(*points.T)
     return "undefined" if np.isnan(correlation) else f"= {correlation:.2f}".replace("-", "−")
+
+
+def layer_by_head(values: xr.DataArray) -> Float[np.ndarray, "layer head"]:
+    """The values as `[layer, head]`, counted from 0; NaN for missing layers and heads."""
+    if others := [str(dim) for dim in values.dims if dim not in ("layer", "head")]:
+        raise ViewError(f"A number for each layer and head is needed; select one {' and one '.join(others)} first.")
+    named = values.assign_coords({dim: values[dim] for dim in ("layer", "head")})
+    whole = {dim: np.arange(int(values[dim].max()) + 1) for dim in ("layer", "head")}
+    return named.reindex(whole).transpose("layer", "head").to_numpy().astype(float)
 
 
 def draw_map(

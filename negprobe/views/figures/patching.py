@@ -402,13 +402,14 @@ def causal_against_attention(
 
 
 @checked
-def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
+def effect_by_role(averages: xr.Dataset | pd.DataFrame, *, label: str = _EFFECT, width: float = PAGE) -> Figure:
     """The mean effects of a sweep with bootstrap intervals: one panel per role, by layer, or per layer, by head.
 
     All panels share their axes. The titles give the numbers of pairs.
 
     Args:
-        averages: Columns `layer`, `role` or `head`, `effect`, `low`, `high` and `n_pairs`.
+        averages: `patching.averages` of a sweep by role or head, or a table of one sweep with the columns `layer`,
+            `role` or `head`, `effect`, `low`, `high` and `n_pairs`.
         label: The label of the y axis.
         width: Width of the figure in inches.
 
@@ -416,6 +417,8 @@ def effect_by_role(averages: pd.DataFrame, *, label: str = _EFFECT, width: float
         ViewError: if the table is empty or lacks a column, no effect is defined, or a cell has several rows.
     """
     check_width(width)
+    if isinstance(averages, xr.Dataset):
+        averages = averages.to_dataframe().reset_index() if averages.sizes else pd.DataFrame()
     by_role = "role" in averages.columns
     by, along = ("role", "layer") if by_role else ("layer", "head")
     table = _columns(averages, "averages", (by, along, "effect", "low", "high", "n_pairs")).dropna(subset=["effect"])

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,6 +34,7 @@ from negprobe.views.figures.drawing import (
     draw_cells,
     figure_of,
     label_scatter,
+    layer_by_head,
     legend_below,
     name_points,
     number_range,
@@ -70,11 +70,11 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
     """
     check_width(width)
     found = _tests_of_metric(tests, metric, ("effect", "n", "q", "p_max_t"))
-    table = _layer_by_head(found["effect"])
+    table = layer_by_head(found["effect"])
     alone, axes = axes is None, axes or cell_axes(table.shape, width)
     draw_cells(axes, table, f"{_EFFECT}\n{_unit(metric)}".strip(), diverging=True)
     axes.set_xlabel("head", fontsize=MEDIUM)
-    n_tested = np.isfinite(_layer_by_head(found["p_max_t"])).sum()
+    n_tested = np.isfinite(layer_by_head(found["p_max_t"])).sum()
     tested = "too few to test" if "untestable" in tests.attrs else f"{n_tested} heads tested"
     set_title(axes, metric_name(metric), f"{tested}, {_pairs(found['n'])}")
     cell = size_in_points(axes) / np.array(table.shape[::-1])
@@ -83,7 +83,7 @@ def effect_map(tests: xr.Dataset, metric: str, *, width: float = PAGE, axes: Axe
         ("q", f"q ≤ {ALPHA:g}, Benjamini–Hochberg", size, "none"),
         ("p_max_t", f"p ≤ {ALPHA:g}, max-T", 0.45 * size, "black"),
     ):
-        layers, heads = np.nonzero(_layer_by_head(found[name]) <= ALPHA)
+        layers, heads = np.nonzero(layer_by_head(found[name]) <= ALPHA)
         marks = axes.scatter(heads, layers, diameter**2, facecolors=inside, edgecolors="black", linewidths=0.9)
         marks.set_label(f"{criterion} ({len(layers)})")
         marks.set_path_effects([HALO])
@@ -117,7 +117,7 @@ def raw_against_norm(
         ViewError: if the tests lack a metric, a dimension or a variable, or no head has both effects.
     """
     check_width(width)
-    x, y = (_layer_by_head(_tests_of_metric(tests, metric, ("effect", "n"))["effect"]) for metric in (raw, weighted))
+    x, y = (layer_by_head(_tests_of_metric(tests, metric, ("effect", "n"))["effect"]) for metric in (raw, weighted))
     n_layers = len(x)
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():
@@ -157,7 +157,7 @@ def attention_distance_by_layer(metrics: xr.Dataset, *, width: float = PAGE, axe
     check_width(width)
     kinds = {"attention": "attention_distance", "norm-weighted attention": "norm_distance"}
     _check_dataset(metrics, "metrics", ("pair", "layer", "head"), kinds.values(), "`AttentionProbe.metrics`")
-    distances = {kind: _layer_by_head(metrics[name].mean("pair")) for kind, name in kinds.items()}
+    distances = {kind: layer_by_head(metrics[name].mean("pair")) for kind, name in kinds.items()}
     if not any(np.isfinite(values).any() for values in distances.values()):
         raise ViewError("No head has an attention distance, so there is nothing to draw; use pairs with several words.")
     alone = axes is None
@@ -388,7 +388,7 @@ def _span(dataset: xr.Dataset, dim: str) -> str:
 def _strongest(groups: xr.Dataset) -> list[tuple[int, int]]:
     """Layer and head of the largest mean effects, with groups weighted by their numbers of pairs."""
     known = groups["n"].where(groups["effect"].notnull())
-    effect = _layer_by_head(abs((groups["effect"] * known).sum("group") / known.sum("group")))
+    effect = layer_by_head(abs((groups["effect"] * known).sum("group") / known.sum("group")))
     if not np.isfinite(effect).any():
         raise ViewError("No head has an effect in any group, so there is nothing to draw.")
     order = np.argsort(-effect, axis=None, kind="stable")[: min(_N_STRONGEST, np.isfinite(effect).sum())]
@@ -419,15 +419,6 @@ def _selected(dataset: xr.Dataset, metric: str) -> xr.Dataset:
     if metric not in known:
         raise ViewError(f"There is no metric {metric!r}; choose from {', '.join(known)}.")
     return dataset.sel(metric=metric)
-
-
-def _layer_by_head(values: xr.DataArray) -> Float[np.ndarray, "layer head"]:
-    """The values as `[layer, head]`, counted from 0; NaN for missing layers and heads."""
-    if others := [str(dim) for dim in values.dims if dim not in ("layer", "head")]:
-        raise ViewError(f"Only the dimensions layer and head can be drawn; select one {' and one '.join(others)}.")
-    named = values.assign_coords({dim: values[dim] for dim in ("layer", "head")})
-    whole = {dim: np.arange(int(values[dim].max()) + 1) for dim in ("layer", "head")}
-    return named.reindex(whole).transpose("layer", "head").to_numpy().astype(float)
 
 
 def _unit(metric: str) -> str:

@@ -154,7 +154,7 @@ def page_parts(
     comparisons = [comparisons[index] for index in shown]
     notes = [*left_out, *more_left_out, *_without_zeroing(comparisons)]
     bits = bits_for(comparisons, max_bytes)
-    names = [name for name in METRICS if any(name in comparison.metrics for comparison in comparisons)]
+    names = [name for name in METRICS if all(name in comparison.metrics for comparison in comparisons)]
     index = {
         "bits": bits,
         "layers": layers,
@@ -243,7 +243,7 @@ def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object
             f"{comparison.pair.counterfactual!r}; omit this pair."
         )
     sides = _sides(comparison)
-    metrics = comparison.metrics.sort_values(["layer", "head"]).reindex(columns=[*names])
+    metrics = comparison.metrics[[*names]].sortby(["layer", "head"]).transpose("layer", "head")
     return {
         "name": _pair_name(comparison),
         "original": comparison.original.statement.tokens,
@@ -251,7 +251,7 @@ def _pair_data(comparison: Comparison, names: Sequence[str]) -> dict[str, object
         "cue": comparison.cue_positions,
         "aligned": [alignment.original, alignment.counterfactual],
         "zeroing": all(side.zeroing is not None for side in sides),
-        "metrics": {name: _numbers(metrics[name].to_numpy(dtype=float)) for name in names},
+        "metrics": {name: _numbers(metrics[name].values.ravel()) for name in names},
     }
 
 

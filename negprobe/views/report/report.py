@@ -74,7 +74,7 @@ def study_figures(data: FigureData) -> dict[str, Figure]:
         ViewError: if a result cannot be drawn.
     """
     summary = data.summary
-    figures = {"metrics": metric_overview(_mean_metrics(summary))}
+    figures = {"metrics": metric_overview(_mean_metrics(summary).to_xarray())}
     if data.tests is not None:
         figures |= {f"effect-{name}": effect_map(data.tests, name, width=_HALF_PAGE) for name in _MAPPED}
         if bool(data.tests["effect"].sel(metric=["attention_to_cue", "norm_to_cue"]).notnull().all("metric").any()):
@@ -282,9 +282,9 @@ def _circuit_text(results: StudyResults) -> str:
 
 
 def _mean_metrics(summary: StudySummary) -> pd.DataFrame:
-    """Each metric of original against counterfactual, averaged over pairs: a row per layer and head."""
+    """Each metric of original against counterfactual, averaged over pairs, by layer and head."""
     means = summary.rows("metric_mean").astype({"layer": int, "head": int})
-    return means.pivot(index=["layer", "head"], columns="metric", values="estimate")[list(METRICS)].reset_index()
+    return means.pivot(index=["layer", "head"], columns="metric", values="estimate")[list(METRICS)]
 
 
 def _numbers(results: StudyResults, files: Sequence[str]) -> str:
@@ -358,7 +358,7 @@ def _circuit_tables(circuit: Circuit) -> str:
 
 
 def _heads_tables(summary: StudySummary) -> str:
-    means = _with_heads(_mean_metrics(summary)).rename(columns=in_words)
+    means = _with_heads(_mean_metrics(summary).reset_index()).rename(columns=in_words)
     caption = "Every head: metrics of original against counterfactual, averaged over pairs"
     drawn = table(means, caption, decimals=3)
     clearest = summary.rows("clearest_effect").sort_values(["layer", "head"])
