@@ -297,7 +297,7 @@ def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
     refused = run(*arguments, "--seed", 5)
     assert refused.exit_code == 1
-    assert "holds another study (seed: 0, here 5)" in " ".join(refused.output.split())
+    assert "holds another study (seed: 0 in the folder, 5 now)" in " ".join(refused.output.split())
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
 
 

@@ -1,4 +1,4 @@
-"""The part of a study about mechanisms: what it knocks out and searches is what the rooms below compute."""
+"""The mechanism stage of a study: its knock-outs and its circuit equal what `negprobe.patching` computes directly."""
 
 import json
 import re

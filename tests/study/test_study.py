@@ -1,4 +1,4 @@
-"""The main job measures what it says, keeps every number, and leaves nothing out in silence."""
+"""A study measures what it documents, writes every number, and reports everything that it leaves out."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Two studies are compared on the pairs they share, and every number is what a loop over those pairs finds."""
+"""Two studies are compared on their common pairs, and every number equals that of a loop over these pairs."""
 
 from dataclasses import replace
 from pathlib import Path

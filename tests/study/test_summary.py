@@ -1,4 +1,4 @@
-"""The summary of a study: its rows equal what scipy and pandas give, and hold every number of every sentence."""
+"""The summary of a study: its rows equal the results of scipy and pandas, and hold every number of every sentence."""
 
 import re
 from dataclasses import replace
