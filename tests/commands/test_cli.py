@@ -251,7 +251,7 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     again = two_studies[0] / ".." / two_studies[0].name
     result = run("report", two_studies[0], again, "--out", tmp_path / "ab.html")
     assert result.exit_code == 1
-    assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
+    assert "are the same folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
 
 
