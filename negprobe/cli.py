@@ -1,6 +1,6 @@
 """The command line: study, figures, report, compare, view, patch, find-circuit, evaluate and doctor.
 
-Each command imports what it needs when it runs: torch takes seconds, and `--help` is not to wait for it.
+Each command imports what it needs when it runs, so that `--help` does not wait for torch, which takes seconds to load.
 """
 
 import os
@@ -48,18 +48,18 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a h
 Objective = Annotated[
     str | None,
     typer.Option(
-        help="What patches move, such as target_probability or kl_divergence (default: the one for the model's head)."
+        help="The objective that patching measures, such as target_probability or kl_divergence (default: the one for "
+        "the model's head)."
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps; by default a GPU if there is one.")
+    str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1 or mps (default: a GPU if there is one).")
 ]
-
-
 Pairs = Annotated[
     list[str] | None,
-    typer.Option(help="'builtin', a file of pairs, or a public data set; more than once for several."),
+    typer.Option(help="'builtin', a file of pairs, or a public data set; repeat the option for several."),
 ]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many pairs of each data set, the first ones.")]
 
 
 class _Effort(StrEnum):
@@ -70,7 +70,7 @@ class _Effort(StrEnum):
 
 
 class _Ranking(StrEnum):
-    """What the components of a model are ranked by before a circuit is searched."""
+    """How a circuit search ranks the components of a model."""
 
     EXACT = "exact"
     ATTRIBUTION = "attribution"
@@ -86,14 +86,14 @@ class _Ablation(StrEnum):
 
 
 class _Direction(StrEnum):
-    """The run that is patched: the counterfactual's (denoising) or the other one (noising)."""
+    """The run that is patched: that of the counterfactual (denoising), or the other one (noising)."""
 
     NOISING = "noising"
     DENOISING = "denoising"
 
 
 class _How(StrEnum):
-    """What replaces an activation that is patched."""
+    """What replaces a patched activation."""
 
     SWAP = "swap"
     ZERO = "zero"
@@ -103,7 +103,7 @@ class _How(StrEnum):
 
 
 class _Dtype(StrEnum):
-    """Floating-point types a model can run in, as torch names them."""
+    """Floating-point types that a model can run in, by their names in torch."""
 
     FLOAT32 = "float32"
     FLOAT64 = "float64"
@@ -123,14 +123,14 @@ Dtype = Annotated[_Dtype, typer.Option(help="Floating-point type of weights and 
 
 @app.callback()
 def check_environment() -> None:
-    """Refuse an HF_ENDPOINT that is not an address: the hub's client parses it at import, and fails there."""
+    """Raise a clear error for an invalid HF_ENDPOINT, which the hub's client parses when it is imported."""
     if "HF_ENDPOINT" in os.environ:
         with clear_errors():
             try:
                 from huggingface_hub import HfApi  # noqa: F401
             except ValueError as error:
                 raise NegprobeError(
-                    f"HF_ENDPOINT={os.environ['HF_ENDPOINT']!r} is not an address ({error}). Set it to one such as "
+                    f"HF_ENDPOINT={os.environ['HF_ENDPOINT']!r} is not a valid URL ({error}). Set it to one such as "
                     "https://huggingface.co, or unset it."
                 ) from error
 
@@ -140,7 +140,7 @@ def study(
     model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
     pairs: Pairs = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each.")] = None,
+    limit: Limit = None,
     patch_pairs: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of pairs to patch (default: what takes a few minutes).")
     ] = None,
@@ -158,7 +158,7 @@ def study(
         ),
     ] = None,
     circuit: Annotated[
-        _Effort, typer.Option(help="The circuit's search: thorough evaluates several times as many sets of components.")
+        _Effort, typer.Option(help="Circuit search: thorough evaluates several times as many sets of components.")
     ] = _Effort.FAST,
     objective: Objective = None,
     revision: Revision = None,
@@ -167,12 +167,12 @@ def study(
     engine: Annotated[
         str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstrap, sign flips and the circuit's search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, the sign flips and the circuit search.")] = 0,
     figures: Annotated[
         list[_FigureFormat] | None,
         typer.Option(
-            help="Another format of the figures, beside PNG; more than once for several. A finished study run again "
-            "with it is not measured again."
+            help="Another file format for the figures, in addition to PNG; repeat the option for several. Running a "
+            "finished study again with this option does not measure it again."
         ),
     ] = None,
 ) -> None:
@@ -186,8 +186,8 @@ def study(
 
     with clear_errors():
         if engine not in ("local", "ray"):
-            raise NegprobeError(f"There is no engine {engine!r}; choose local or ray.")
-        # Before the work, so that a folder that cannot be written to costs nothing.
+            raise NegprobeError(f"Unknown engine {engine!r}; choose 'local' or 'ray'.")
+        # Checked first, so that a folder that cannot be written to is reported before anything is measured.
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = load_pairs(*names, limit=limit)
@@ -203,7 +203,7 @@ def study(
             seed=seed,
             objective=objective,
         )
-        # The device and not the backend: a study that one backend began can be resumed with another.
+        # The fingerprint has the device but not the backend, so that a study can be resumed with another backend.
         options["measured on"] = workers or encoder.device.type
         with (
             study_folder(out, identity(encoder, chosen, options)) as (shards, threads),
@@ -241,7 +241,7 @@ def study(
 def draw_again(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished study.")],
     formats: Annotated[
-        list[_FigureFormat], typer.Option("--format", help="The format of the figures; more than once for several.")
+        list[_FigureFormat], typer.Option("--format", help="File format of the figures; repeat the option for several.")
     ],
 ) -> None:
     """Draw the figures of a finished study again in another format, from the files in its folder."""
@@ -252,8 +252,8 @@ def draw_again(
             written, not_saved = draw_figures(folder, [one.value for one in formats])
         if not_saved:
             _print_notes(
-                f"Not drawn: {', '.join(not_saved)}. An earlier version of negprobe made this study and did not save "
-                "what they show; run the study in a new folder to draw them."
+                f"Not drawn: {', '.join(not_saved)}. This study was run with an earlier version of negprobe, which did "
+                "not save the data of these figures; run the study in a new folder to draw them."
             )
         _print_path(f"{len(written)} figures: ", folder / "figures")
 
@@ -261,14 +261,14 @@ def draw_again(
 @app.command()
 def compare(
     original: Annotated[str, typer.Argument(help="A statement.")],
-    counterfactual: Annotated[str, typer.Argument(help="The same with its negation changed.")],
+    counterfactual: Annotated[str, typer.Argument(help="The same statement with its negation changed.")],
     model: Model = "tiny-negation",
     revision: Revision = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
-    """Compare one pair head by head: the four metrics, the heatmaps and an interactive page."""
+    """Compare the two statements of a pair, head by head: metrics, heatmaps and an interactive page."""
     from negprobe.attention import MAP_METRICS, METRICS, AttentionProbe
     from negprobe.base.files import write_csv
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
@@ -284,7 +284,7 @@ def compare(
         strongest = table.sort_values("mean_attention_diff", ascending=False)
         columns = ["layer", "head", *MAP_METRICS, "js_divergence", "attention_to_cue", "norm_to_cue"]
         _print_table(
-            strongest[columns].head(10), "The heads whose attention changes most (metrics.csv has every metric)"
+            strongest[columns].head(10), "Heads with the largest change in attention (metrics.csv has all metrics)"
         )
         layer, head = (int(strongest.iloc[0][name]) for name in ("layer", "head"))
         _make_folder(out)
@@ -294,7 +294,7 @@ def compare(
         try:
             page = write_page([comparison], out / "attention.html", title=f"{original} / {counterfactual}")
         except PageTooLargeError as error:
-            console.print(f"• There is no interactive page. {error} negprobe view has --max-megabytes for that.")
+            console.print(f"• There is no interactive page. {error} negprobe view sets the limit with --max-megabytes.")
             _print_path("Metrics and figures: ", out)
         else:
             _print_path("Metrics, figures and the interactive page: ", page)
@@ -305,15 +305,17 @@ def view(
     pairs: Pairs = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show only the first pairs of each.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Show at most this many pairs of each data set, the first ones.")
+    ] = 50,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
     max_megabytes: Annotated[
-        int, typer.Option(min=1, help="Maximum size of the maps in MB, before compression, which about halves it.")
+        int, typer.Option(min=1, help="Maximum size of the maps in MB before compression, which roughly halves it.")
     ] = 40,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
-    """Write one interactive page: two statements' attention side by side, for every pair, layer and head."""
+    """Write an interactive page that shows the attention of both statements of every pair, for every layer and head."""
     from negprobe.attention import AttentionProbe
     from negprobe.statements import load_pairs, pair_notes
     from negprobe.views.page.page import PageTooLargeError, write_pairs_page
@@ -329,19 +331,19 @@ def view(
             try:
                 page, left_out, not_zeroed = write_pairs_page(probe, chosen, out, max_bytes=max_megabytes * 1_000_000)
             except PageTooLargeError as error:
-                raise NegprobeError(f"{error} --max-megabytes sets max_bytes.") from error
+                raise NegprobeError(f"{error} The option --max-megabytes sets max_bytes.") from error
         for note in [*(f"{note} --max-megabytes sets the limit." for note in left_out), *not_zeroed]:
             console.print(f"• {note}")
-        _print_path(f"{len(chosen)} pairs{', less those left out' if left_out else ''}: ", page)
+        _print_path(f"{len(chosen)} pairs{' except those left out' if left_out else ''}: ", page)
 
 
 @app.command(name="report")
 def compare_reports(
     a: Annotated[Path, typer.Argument(help="The folder of a study.")],
-    b: Annotated[Path, typer.Argument(help="The folder of another, of the same pairs.")],
+    b: Annotated[Path, typer.Argument(help="The folder of another study of the same pairs.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-report.html"),
 ) -> None:
-    """Compare two studies of the same pairs: two models, or one before and after a fine-tune."""
+    """Compare two studies of the same pairs, of two models or of one model before and after fine-tuning."""
     from negprobe.study.comparison import compare_studies
     from negprobe.study.saved import read_study
     from negprobe.views.report.comparison import write_comparison
@@ -349,7 +351,7 @@ def compare_reports(
 
     with clear_errors():
         if a.resolve() == b.resolve():
-            raise NegprobeError(f"{a} and {b} are one folder; give the folders of two studies.")
+            raise NegprobeError(f"{a} and {b} are the same folder; give the folders of two studies.")
         _make_folder(out.parent)
         with console.status("Comparing the studies"):
             compared = compare_studies(read_study(a), read_study(b))
@@ -364,32 +366,33 @@ def patch_pairs(
     original: Annotated[
         str | None, typer.Argument(help="A statement, with [MASK] for a masked LM. Without it, data sets are patched.")
     ] = None,
-    counterfactual: Annotated[str | None, typer.Argument(help="The same with its negation changed.")] = None,
-    target: Annotated[str | None, typer.Option(help="The word or label right for the original.")] = None,
-    foil: Annotated[str | None, typer.Option(help="The word or label right for the counterfactual.")] = None,
+    counterfactual: Annotated[str | None, typer.Argument(help="The same statement with its negation changed.")] = None,
+    target: Annotated[str | None, typer.Option(help="The right word or label for the original.")] = None,
+    foil: Annotated[str | None, typer.Option(help="The right word or label for the counterfactual.")] = None,
     control: Annotated[
         str | None,
         typer.Option(
-            help="The counterfactual with neutral words of the same length in place of the cue (default: one is found)."
+            help="The counterfactual with its cue replaced by neutral words of as many tokens (default: negprobe looks "
+            "for one)."
         ),
     ] = None,
     no_control: Annotated[
-        bool, typer.Option("--no-control", help="Swap with the original, even if there is a control.")
+        bool, typer.Option("--no-control", help="Swap with the original even if there is a control.")
     ] = False,
     pairs: Pairs = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each data set.")] = None,
+    limit: Limit = None,
     site: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where to patch, such as resid_pre, attn_out, mlp_out, z or attn_scores; more than once for several "
-            "(default: the first four)."
+            help="Where to patch, such as resid_pre, attn_out, mlp_out, z or attn_scores; repeat the option for "
+            "several (default: the first four)."
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            help="What varies besides the layer: position, role, head, or 'head,position' or 'head,role' (default: "
-            "position or head for one pair, and role or 'head,role' for data sets)."
+            help="What varies besides the layer: position, role, head, 'head,position' or 'head,role' (default: "
+            "position or head for one pair, role or 'head,role' for data sets)."
         ),
     ] = None,
     direction: Annotated[
@@ -406,10 +409,10 @@ def patch_pairs(
     attribution: Annotated[
         bool,
         typer.Option(
-            "--attribution", help="Also estimate the swaps from gradients, and compare with the exact effects."
+            "--attribution", help="Also estimate the effects from gradients, and compare them with the exact effects."
         ),
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the integrated gradients of --attribution.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the integrated gradients for --attribution.")] = 8,
     objective: Objective = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
@@ -420,9 +423,9 @@ def patch_pairs(
 ) -> None:
     """Patch activations between the two runs of one pair of statements, or of all pairs of data sets.
 
-    As in a study, the counterfactual is swapped with its control if one is given or found, and otherwise with the
-    original. For one pair, OUT gets maps and patching.csv. For data sets, OUT gets maps, the results of every sweep as
-    NetCDF, and averages.parquet with bootstrap intervals.
+    As in a study, activations are swapped between the counterfactual and its control if one is given or found, and
+    otherwise between the counterfactual and the original. For one pair, maps and patching.csv are written to OUT. For
+    data sets, maps, the results of every sweep as NetCDF, and averages.parquet with bootstrap intervals are written.
     """
     from negprobe.patching import planned_sweeps
 
@@ -430,13 +433,13 @@ def patch_pairs(
         if (original is None) != (counterfactual is None):
             raise NegprobeError("Give both statements of a pair, or neither of them to patch data sets.")
         if no_control and control is not None:
-            raise NegprobeError("--control and --no-control exclude each other; give one of them.")
+            raise NegprobeError("--control and --no-control exclude each other; give only one of them.")
         if original is None and (target or foil or control):
-            raise NegprobeError("--target, --foil and --control are of one pair; give its two statements.")
+            raise NegprobeError("--target, --foil and --control apply to one pair; give its two statements.")
         if original is not None and (pairs or limit is not None or attribution):
-            raise NegprobeError("--pairs, --limit and --attribution are of data sets; leave out the two statements.")
+            raise NegprobeError("--pairs, --limit and --attribution apply to data sets; leave out the two statements.")
         one_pair = original is not None
-        # Before the model is loaded, so that a mistake costs nothing.
+        # Checked before the model is loaded, so that a mistake is reported at once.
         sweeps = planned_sweeps(
             site,
             by=None if by is None else tuple(by.split(",")),  # type: ignore[arg-type]
@@ -502,7 +505,7 @@ def _patch_one_pair(
         f"{found['base'].item():.3f} on the {base}."
     )
     if effect(found).attrs["near_zero_gap"]:
-        console.print("The two runs do not differ in the answer, so there is nothing for a swap to move.")
+        console.print("The two runs give the same answer, so swaps have no effect to measure.")
     table = effect(found).squeeze("pair", drop=True).to_dataframe("effect").reset_index().dropna(subset="effect")
     parts = "Heads" if sweep.by == ("head",) else f"{sweep.site}: parts"
     _print_table(
@@ -522,7 +525,7 @@ def _patch_data_sets(
     seed: int,
     out: Path,
 ) -> None:
-    """Write the results of each sweep of many pairs, its map and the averages, and print the largest effects."""
+    """Write the results of each sweep of many pairs, its map and its averages, and print the largest effects."""
     import pandas as pd
 
     from negprobe.base.files import whole_file, write_csv
@@ -584,34 +587,34 @@ def _largest(averages: "pd.DataFrame") -> "pd.DataFrame":
 def search_circuit(
     model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
     pairs: Pairs = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of each data set.")] = None,
-    sample: Annotated[int | None, typer.Option(min=4, help="Use this many of the pairs, drawn at random.")] = None,
+    limit: Limit = None,
+    sample: Annotated[int | None, typer.Option(min=4, help="Use only this many of the pairs, drawn at random.")] = None,
     no_control: Annotated[
-        bool, typer.Option("--no-control", help="Compare with the original, even if there is a control.")
+        bool, typer.Option("--no-control", help="Compare with the original even if there is a control.")
     ] = False,
     objective: Objective = None,
     direction: Annotated[
         _Direction, typer.Option(help="denoising keeps the counterfactual's run, noising the other run.")
     ] = _Direction.DENOISING,
     ranking: Annotated[
-        _Ranking, typer.Option(help="Rank the components by patching each (exact), or by estimates from gradients.")
+        _Ranking, typer.Option(help="Rank components by patching each one (exact), or by estimates from gradients.")
     ] = _Ranking.EXACT,
     ablation: Annotated[
         _Ablation, typer.Option(help="What replaces the activations of the components outside the circuit.")
     ] = _Ablation.MEAN,
-    threshold: Annotated[float, typer.Option(help="The faithfulness to reach, above 0 and at most 1.")] = 0.9,
+    threshold: Annotated[float, typer.Option(help="Faithfulness to reach, above 0 and at most 1.")] = 0.9,
     effort: Annotated[
         _Effort, typer.Option(help="thorough evaluates several times as many sets of components.")
     ] = _Effort.FAST,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-circuit"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample, the split, random sets and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sample, split, random sets and bootstrap.")] = 0,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
-    """Search the few heads and MLPs that process a negation, and test them on held-out pairs.
+    """Find a small circuit of heads and MLPs that processes negation, and test it on held-out pairs.
 
-    OUT gets circuit.json (for Circuit.load), circuit.png and faithfulness.png.
+    circuit.json (for Circuit.load), circuit.png and faithfulness.png are written to OUT.
     """
     from negprobe.attention import AttentionProbe, head_story
     from negprobe.patching import find_circuit, objective_named, patchable_pairs
@@ -646,7 +649,7 @@ def search_circuit(
         console.print(f"{circuit}.", soft_wrap=True)
         heads = [(part.layer, part.head) for part in circuit.components if part.head is not None]
         n_heads = encoder.cfg.n_layers * encoder.cfg.n_heads
-        console.print(f"{len(heads)} of {n_heads} heads; what the first of them by the ranking attend to:")
+        console.print(f"{len(heads)} of {n_heads} heads. What the highest-ranked heads attend to:")
         _print_notes(*(head_sentence(head_story(readings, layer, head)) for layer, head in heads[:_SHOWN_HEADS]))
         _print_path("Circuit and figures: ", out)
 
@@ -659,7 +662,11 @@ def evaluate_model(
     model: Annotated[str | None, typer.Option(help=f"{_MODEL_HELP} By default 'tiny-negation'.")] = None,
     revision: Revision = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Instead of a model: its most probable words, a list a line for each statement.")
+        Path | None,
+        typer.Option(
+            help="A file with predictions to score instead of a model: for each statement, a line with its most "
+            "probable words."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A .csv or .parquet file to write the scores to.")] = None,
     device: Device = None,
@@ -672,16 +679,16 @@ def evaluate_model(
     from negprobe.behaviour import builtin_set, evaluate, read_predictions, scored_sets
 
     with clear_errors():
-        # Before the work, so that a file that cannot be written costs nothing.
+        # Checked first, so that a wrong file name is reported before anything is evaluated.
         if out is not None:
             if out.suffix not in (".csv", ".parquet"):
-                raise NegprobeError(f"{out} is neither a .csv nor a .parquet file; choose another with --out.")
+                raise NegprobeError(f"{out} is neither a .csv nor a .parquet file; choose another name with --out.")
             _make_folder(out.parent)
         sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
         if name is None and revision is not None:
-            raise NegprobeError("--revision needs --model: predictions have no revision.")
+            raise NegprobeError("--revision applies only to --model; give --model, or leave out --revision.")
         encoder = _encoder(name, revision, device, dtype) if name is not None else None
         with progress_on(console) as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
@@ -697,7 +704,7 @@ def evaluate_model(
                 "counts": [f"{hits}/{n}" for hits, n in zip(shares["hits"], shares["n"], strict=True)],
             }
         )
-        # The notes may be many, and the table is what stays in sight.
+        # Notes first, because there may be many and the table should stay visible.
         for note in (*evaluation.notes, *useless):
             console.print(f"• {note}", soft_wrap=True)
         _print_table(table, f"{name or predictions} on {dataset}")
@@ -712,7 +719,7 @@ def evaluate_model(
 
 @app.command()
 def doctor() -> None:
-    """Say what negprobe runs on, whether the bundled model answers, and whether the hub can be reached."""
+    """Show versions and devices, and check that the bundled model answers right and that the hub can be reached."""
     from negprobe.doctor import checks
 
     with clear_errors():
@@ -727,7 +734,7 @@ def doctor() -> None:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Compute with so many threads: sums that are split differently round differently."""
+    """Use this number of threads in the block, because the number affects rounding (see `StudyFolder.threads`)."""
     import torch
 
     before = torch.get_num_threads()
@@ -740,9 +747,9 @@ def _threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """Say, when Ctrl-C or SIGTERM stops a study, that nothing is lost; what is half done is taken back on the way out.
+    """If Ctrl-C or SIGTERM stops a study, clean up unfinished files and print how to resume.
 
-    The exit status is 128 and the signal's number, as a shell has it.
+    The exit status is 128 plus the number of the signal, as in a shell.
     """
 
     def stop(number: int, _: object) -> None:
@@ -753,11 +760,12 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except _StoppedError as stopped:
-        # A second signal is not to break into the way out.
+        # A second signal must not interrupt the exit.
         for number in stopping:
             signal.signal(number, signal.SIG_IGN)
         errors.print(
-            f"Stopped. What was measured is kept in {out}; the same command goes on from there.", soft_wrap=True
+            f"Stopped. The finished measurements are kept in {out}; run the same command again to resume.",
+            soft_wrap=True,
         )
         raise typer.Exit(128 + stopped.number) from stopped
     finally:
@@ -766,7 +774,7 @@ def _resumable(out: Path) -> Iterator[None]:
 
 
 class _StoppedError(BaseException):
-    """Not an Exception, as KeyboardInterrupt is not, so that no handler of errors takes it for one."""
+    """A signal that stops a study. Like KeyboardInterrupt it is no Exception, so that no error handler catches it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -782,14 +790,14 @@ def _encoder(model: str, revision: str | None, device: str | None, dtype: _Dtype
 
 
 def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:
-    """Name and revision with which a process in another folder, at another time, finds the model that was loaded."""
+    """The name and revision by which another process can load the same model, even in another working directory."""
     if encoder.cfg.revision:
         return encoder.cfg.model_name, encoder.cfg.revision
     return (str(Path(model).resolve()) if Path(model).is_dir() else model), None
 
 
 def _command_line() -> str:
-    """The command as it was typed, for a manifest; bytes that are not UTF-8 as escapes."""
+    """The command as it was typed, for a manifest, with bytes that are not valid UTF-8 escaped."""
     return shlex.join(["negprobe", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
 
 
@@ -821,7 +829,7 @@ def _make_folder(out: Path) -> None:
 def _print_table(frame: "pd.DataFrame", title: str) -> None:
     table = Table(title=title)
     for column in frame.columns:
-        # Spaces let long names break over lines where the terminal is narrow.
+        # With spaces, long names can break over lines in a narrow terminal.
         table.add_column(str(column).replace("_", " "), justify="right", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))

@@ -26,7 +26,7 @@ from negprobe.study.summary import mean_row, share_row
 from negprobe.study.summary_table import NO_CUE, StudySummary
 
 STATEMENTS = ("both", "original", "counterfactual", "control")
-"""The statements that have an accuracy: original and counterfactual together, and each statement separately."""
+"""What an accuracy is computed for: original and counterfactual together ("both"), and each statement separately."""
 
 ALL_CUES = "all"
 """The value of `cue` in the row for all pairs."""
@@ -35,31 +35,32 @@ _Measure = Callable[[pd.DataFrame, str, str], Float[np.ndarray, " pair"]]
 
 _SIDES = ["A", "A_low", "A_high", "B", "B_low", "B_high"]
 _N_RESAMPLES = 1000
-_BATCH = 2**22  # values resampled at once
+_BATCH = 2**22  # resampled values in memory at a time
 _TEXTS = ["original", "counterfactual", "target", "foil"]
 
 
 @dataclass(frozen=True, repr=False)
 class StudyComparison:
-    """Two studies, A and B, on the pairs that they have in common; every difference is B - A.
+    """The comparison of two studies, A and B, on their common pairs; every difference is B - A.
 
     Attributes:
         a: The first study.
         b: The second.
-        common: A row per common pair: its number in A (`a`) and in B (`b`), and its `cue`.
+        common: One row per common pair: its number in A (`a`) and in B (`b`), and its `cue`.
         same_shape: Whether the models have the same numbers of layers and heads, so that heads can be matched.
-        answers: A row per kind of cue (and `ALL_CUES`) and of `statement`: `pairs`, the share answered rightly by `A`
-            and by `B` with their 95 % Wilson intervals (`A_low`, `A_high`, `B_low`, `B_high`), their `difference` and
-            its 95 % paired bootstrap interval, `low` and `high`. For embeddings, the mean cosine of original and
-            counterfactual ("cosine"), with bootstrap intervals. Empty if the answers cannot be compared.
-        no_answers: The reason why they cannot be compared; empty if they can.
-        swaps: A row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
-            set of tokens that cannot attend to the cue, without layer) with `pairs`, the normalised effects `A` and `B`
-            with their 95 % bootstrap intervals (`A_low`, `A_high`, `B_low`, `B_high`), and, where the models have the
-            same shape, `difference`, `low` and `high`, of the same draws of pairs for both.
-        patched: The number of common pairs that were patched, with a gap of at least `MIN_GAP`, in both studies.
-        tests: `statistics.effect_tests` of each model on the common pairs; None without controls.
-        change: The same tests for B's effect minus A's, pair by pair; None if the shapes differ, or without controls.
+        answers: One row per cue type (and `ALL_CUES`) and `statement`: the number of `pairs`; the accuracies `A` and
+            `B` with their 95% Wilson intervals (`A_low`, `A_high`, `B_low`, `B_high`); their `difference` with its 95%
+            paired bootstrap interval (`low`, `high`). For embeddings, the statement is "cosine", and the values are the
+            mean cosine similarity of original and counterfactual with bootstrap intervals. Empty if the answers cannot
+            be compared.
+        no_answers: The reason why the answers cannot be compared; empty if they can.
+        swaps: One row per `site`, `direction`, `layer` and `part` (a role, or a head at site z; at site "knock_out" a
+            set of tokens that cannot attend to the cue, without layer): the number of `pairs`; the normalised effects
+            `A` and `B` with their 95% bootstrap intervals (`A_low`, `A_high`, `B_low`, `B_high`); if the models have
+            the same shape, also `difference`, `low` and `high`. Each bootstrap sample draws the same pairs for A and B.
+        patched: The number of common pairs that were patched in both studies with a gap of at least `MIN_GAP` in both.
+        tests: `statistics.effect_tests` of each model on the common pairs; None if there are no controls.
+        change: The same tests of B's effect minus A's in each pair; None if the shapes differ or there are no controls.
     """
 
     a: SavedStudy
@@ -77,8 +78,8 @@ class StudyComparison:
 
     @cached_property
     def summary(self) -> StudySummary:
-        """All numbers stated by the report and the command line, computed once (see `summarize_comparison`)."""
-        # The module that computes it imports this one.
+        """All numbers that the report and the command line state, computed once (see `summarize_comparison`)."""
+        # Imported late, because that module imports this one.
         from negprobe.study.comparison_summary import summarize_comparison
 
         return summarize_comparison(self)
@@ -86,18 +87,18 @@ class StudyComparison:
 
 @checked
 def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
-    """The comparison of two studies on the pairs that have the same texts, target and foil in both.
+    """The comparison of two studies on their common pairs: those with the same texts, target and foil in both.
 
-    Effects, shares and tests are recomputed for the common pairs, so they can differ from each study's own. All
+    Effects, accuracies and tests are recomputed for the common pairs, so they can differ from those of each study. All
     intervals and tests use A's seed.
 
     Raises:
-        NegprobeError: if no pair is in both studies, or they patched different objectives.
+        NegprobeError: if the studies have no common pair or patched different objectives.
     """
     if a.objective != b.objective:
         raise NegprobeError(
-            f"The study in {a.folder} patched the objective {quoted(a.objective)} and the one in {b.folder} "
-            f"{quoted(b.objective)}, so their effects cannot be compared. Run both studies with one objective."
+            f"The study in {a.folder} patched the objective {quoted(a.objective)}, and the study in {b.folder} patched "
+            f"{quoted(b.objective)}, so their effects cannot be compared. Run both studies with the same objective."
         )
     common = _common_pairs(a, b)
     same_shape = a.shape == b.shape
@@ -112,7 +113,7 @@ def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
 
 
 def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
-    # Pairs with the same texts but different controls are matched in order.
+    # Pairs that differ only in their controls are matched in the order in which they occur.
     tables = [study.pairs.assign(**study.pairs[_TEXTS].fillna("")) for study in (a, b)]
     keyed = [table.assign(turn=table.groupby(_TEXTS).cumcount()) for table in tables]
     keys = [*_TEXTS, "turn"]
@@ -120,27 +121,27 @@ def _common_pairs(a: SavedStudy, b: SavedStudy) -> pd.DataFrame:
     merged = left.merge(keyed[1][[*keys, "pair"]].rename(columns={"pair": "b"}), on=keys)
     if merged.empty:
         raise NegprobeError(
-            f"The studies in {a.folder} ({len(a.pairs)} pairs) and {b.folder} ({len(b.pairs)} pairs) have no pair in "
-            "common: none has the same texts, target and foil. Run both studies on the same pairs."
+            f"The studies in {a.folder} ({len(a.pairs)} pairs) and {b.folder} ({len(b.pairs)} pairs) have no common "
+            "pair, which is one with the same texts, target and foil. Run both studies on the same pairs."
         )
     return merged[["a", "b", "cue"]].assign(cue=merged["cue"].fillna(""))
 
 
 def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Both models' answers to the pairs that both can answer, by kind of cue; and why there are none, if so."""
+    """The table `StudyComparison.answers`, and the reason if it is empty (`no_answers`)."""
     empty = pd.DataFrame(columns=["cue", "statement", "pairs", *_SIDES, "difference", "low", "high"])
     if a.head != b.head and "none" in (a.head, b.head):
-        return empty, "one model gives answers and the other embeddings"
+        return empty, "one model gives answers, the other embeddings"
     if any(study.has_one_logit for study in (a, b)):
         return empty, "a model with a single logit gives a score, which is neither right nor wrong"
     if any(_own_labels(study) for study in (a, b)):
-        return empty, "labels are a classifier's own, which are neither right nor wrong"
+        return empty, "the labels are a classifier's own predictions, which are neither right nor wrong"
     values = ["pair", "original", "counterfactual", "control"]
     one = common.merge(a.answers[values], left_on="a", right_on="pair")
     other = common[["a", "b"]].merge(b.answers[values], left_on="b", right_on="pair")
     both = one.merge(other, on=["a", "b"], suffixes=("_A", "_B"))
     if both.empty:
-        return empty, "no common pair has an answer in both"
+        return empty, "no common pair has an answer in both studies"
     measured: dict[str, _Measure] = {"cosine": _cosine} if a.head == "none" else dict.fromkeys(STATEMENTS, _right)
     groups = [(ALL_CUES, both), *((str(cue) or NO_CUE, rows) for cue, rows in both.groupby("cue"))]
     rows: list[dict[str, object]] = []
@@ -160,7 +161,7 @@ def _own_labels(study: SavedStudy) -> bool:
 
 
 def _right(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarray, " pair"]:
-    """1 if the right answer is preferred, 0 if it is not, NaN if the pair does not have the statement."""
+    """1 if the model prefers the right answer, 0 if not, NaN if the pair lacks the statement."""
     original, counterfactual, control = (
         answers[name + side].to_numpy(dtype=float) for name in ("original", "counterfactual", "control")
     )
@@ -178,7 +179,7 @@ def _cosine(answers: pd.DataFrame, statement: str, side: str) -> Float[np.ndarra
 
 
 def _means(values: Sequence[Float[np.ndarray, " pair"]], statement: str, seed: int) -> dict[str, object]:
-    """The means of A and of B over the same pairs, and their difference, each with its interval."""
+    """The means of A and B over the same pairs, and their difference, each with its interval."""
     means: dict[str, object] = {"pairs": len(values[0])}
     for name, side in zip("AB", values, strict=True):
         mean = mean_row(side, seed) if statement == "cosine" else share_row(side == 1)
@@ -202,11 +203,11 @@ def _difference(one: Float[np.ndarray, " pair"], other: Float[np.ndarray, " pair
 
 
 def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool) -> tuple[pd.DataFrame, int]:
-    """The effects of all swaps in both models over the pairs patched in both, and the number of these pairs."""
+    """The table `StudyComparison.swaps`, and the number of pairs patched in both studies (`patched`)."""
     names = ["site", "direction", "layer", "part", "pairs", *_SIDES, "difference", "low", "high"]
     patched = common[common["a"].isin(a.patching["pair"]) & common["b"].isin(b.patching["pair"])]
-    usable = _swings(a, patched["a"].tolist()) & _swings(b, patched["b"].tolist())
-    patched = patched[usable]
+    has_gap = _has_gap(a, patched["a"].tolist()) & _has_gap(b, patched["b"].tolist())
+    patched = patched[has_gap]
     if patched.empty:
         return pd.DataFrame(columns=names), 0
     sides = [(study, patched[side].tolist()) for study, side in ((a, "a"), (b, "b"))]
@@ -221,7 +222,7 @@ def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool)
     return table.reindex(columns=names).reset_index(drop=True), len(patched)
 
 
-def _swings(study: SavedStudy, pairs: Sequence[int]) -> Bool[np.ndarray, " pair"]:
+def _has_gap(study: SavedStudy, pairs: Sequence[int]) -> Bool[np.ndarray, " pair"]:
     """Whether the two runs of each pair differ in the objective by at least `MIN_GAP`."""
     runs = study.patching.drop_duplicates("pair").set_index("pair").reindex(list(pairs))
     return (abs(runs["source"] - runs["base"]) >= MIN_GAP).to_numpy()
@@ -237,7 +238,7 @@ def _sweep(study: SavedStudy, pairs: Sequence[int], stage: Sweep) -> xr.Dataset:
 
 
 def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -> pd.DataFrame:
-    """The effects of both studies, with their differences if the models have the same shape."""
+    """The effects of a sweep in both studies, and their differences if the models have the same shape."""
     dims = [str(dim) for dim in one["patched"].dims if dim != "pair"]
     if not same_shape:
         sides = [averages(side, seed=seed).to_dataframe().reset_index() for side in (one, other)]
@@ -249,27 +250,27 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
         ]
         merged = named[0].merge(named[1], on=dims, how="outer", suffixes=("", "_B"))
         return merged.assign(pairs=merged["n_pairs"].fillna(merged["n_pairs_B"]).astype(int))
-    moved, swing = zip(*(_moved_and_swing(side, dims) for side in (one, other)), strict=True)
-    # Only parts that a pair has under both tokenizers are compared.
+    moved, gaps = zip(*(_moved_and_gap(side, dims) for side in (one, other)), strict=True)
+    # A pair counts for a part only if it has that part under both tokenizers.
     present = np.isfinite(moved[0]) & np.isfinite(moved[1])
-    some = present.any(axis=0)
-    data = [np.where(present, values, 0.0)[:, some] for pair in zip(moved, swing, strict=True) for values in pair]
+    has_pairs = present.any(axis=0)
+    data = [np.where(present, values, 0.0)[:, has_pairs] for pair in zip(moved, gaps, strict=True) for values in pair]
     effects = [data[i].sum(0) / data[i + 1].sum(0) for i in (0, 2)]
-    n_pairs = present.sum(0)[some]
+    n_pairs = present.sum(0)[has_pairs]
     bounds = np.where(n_pairs > 1, _intervals(data, seed), np.nan)
     named_bounds = {
         f"{name}{end}": bounds[i, j] for j, name in enumerate(("A_", "B_", "")) for i, end in enumerate(("low", "high"))
     }
     cells = pd.MultiIndex.from_product([one[dim].values for dim in dims], names=dims).to_frame(index=False)
-    return cells[some].assign(
+    return cells[has_pairs].assign(
         pairs=n_pairs, A=effects[0], B=effects[1], difference=effects[1] - effects[0], **named_bounds
     )
 
 
-def _moved_and_swing(
+def _moved_and_gap(
     results: xr.Dataset, dims: Sequence[str]
 ) -> tuple[Float[np.ndarray, "pair cell"], Float[np.ndarray, "pair cell"]]:
-    """How far each swap moves the answer towards the source, and the whole swing, as in `patching.mean_effect`."""
+    """How far each swap moves the objective towards the source run, and its gap between the runs."""
     gap = results["source"] - results["base"]
     moved = ((results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)).transpose("pair", *dims)
     cells = moved.values.reshape(len(gap), -1)
@@ -277,26 +278,26 @@ def _moved_and_swing(
 
 
 def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Float[np.ndarray, "2 3 cell"]:
-    """The 95 % intervals of two ratios of means over the same pairs, and of their difference; NaN for one pair.
+    """95% bootstrap intervals of two ratios of means over the same pairs, and of their difference; NaN for one pair.
 
     Args:
-        data: What moved in A and its swing, and the same in B.
-        seed: Seed of the draws.
+        data: The moved amounts and gaps of A, then those of B (see `_moved_and_gap`).
+        seed: Seed of the bootstrap.
 
     Returns:
-        Low and high of A, of B and of B - A.
+        Low and high of A, B and B - A.
     """
     n_pairs, n_cells = data[0].shape
     if n_pairs < 2:
         return np.full((2, 3, n_cells), np.nan)
 
     def effects(*drawn: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "3 ..."]:
-        one, one_swing, other, other_swing = (values.sum(axis) for values in drawn)
-        one, other = one / one_swing, other / other_swing
+        one, one_gap, other, other_gap = (values.sum(axis) for values in drawn)
+        one, other = one / one_gap, other / other_gap
         return np.stack([one, other, other - one])
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # A draw may miss every pair that has a part; it is left out of that part's interval.
+        # A bootstrap sample may contain no pair with a certain part; that part's interval ignores the sample.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         distribution = stats.bootstrap(
             data,
@@ -312,7 +313,7 @@ def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Flo
 
 
 def _effects(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset | None:
-    """The effects of negation on the common pairs, counted from 0; None if none of them has a control."""
+    """The effects of negation on the common pairs, renumbered from 0; None if no pair has a control."""
     effects = negation_effects(metrics_dataset(study, pairs))
     if not bool(effects.to_array().notnull().any()):
         return None

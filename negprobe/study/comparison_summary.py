@@ -1,4 +1,4 @@
-"""Every number that the comparison of two studies states, computed once, as rows of the table that a study has."""
+"""The summary of a comparison of two studies, as rows of the same table as the summary of a study."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,17 +15,17 @@ from negprobe.study.summary_table import CHANGE, A, B, Row, StudySummary, summar
 
 @checked
 def summarize_comparison(compared: StudyComparison) -> StudySummary:
-    """Every number that the report and the command line state about two studies.
+    """The summary of a comparison: every number that the report and the command line state about it.
 
-    `compared.summary` computes it once. The column `study` says which rows are of A, of B, or of the difference B - A;
-    the statistics have the names that they have in the summary of a study.
+    `compared.summary` computes it once and keeps it. The column `study` names the study that a row belongs to, A or B,
+    or the difference B - A. The statistics have the same names as in the summary of a study.
     """
     parts = (_pairs, _answers, _swaps, _effects, _circuits)
     return summary_of(row for part in parts for row in part(compared))
 
 
 def _pairs(compared: StudyComparison) -> Iterator[Row]:
-    """How many pairs are compared, and what weakens the comparison."""
+    """The number of compared pairs, and numbers that limit the comparison, such as pairs with different controls."""
     common = compared.common
     yield {"statistic": "pairs", "estimate": len(common)}
     yield {"statistic": "patched", "hits": compared.patched, "n": len(common)}
@@ -45,7 +45,7 @@ def _sides(compared: StudyComparison) -> list[tuple[str, SavedStudy]]:
 
 
 def _answers(compared: StudyComparison) -> Iterator[Row]:
-    """What the models answer, by statement and kind of cue."""
+    """The accuracies or cosine similarities of both models, by statement and cue type."""
     if compared.no_answers:
         yield {"statistic": "no_answers", "note": compared.no_answers}
     for row in compared.answers.to_dict("records"):
@@ -62,7 +62,7 @@ def _answers(compared: StudyComparison) -> Iterator[Row]:
 
 
 def _swaps(compared: StudyComparison) -> Iterator[Row]:
-    """Every swap and knock-out in both models, and how many swaps of a site differ."""
+    """The effect of every swap and knock-out in both models, and the number of swaps per site that differ."""
     swaps = compared.swaps
     layers = max(study.shape[0] for _, study in _sides(compared))
     sets = knock_out_patches(layers)
@@ -88,7 +88,7 @@ def _swaps(compared: StudyComparison) -> Iterator[Row]:
 
 
 def _effects(compared: StudyComparison) -> Iterator[Row]:
-    """Which heads respond in each model, and in which the response differs."""
+    """The heads that respond to negation in each model, and those with a different response."""
     for name, tests in ((A, compared.tests[0]), (B, compared.tests[1]), (CHANGE, compared.change)):
         if tests is None:
             continue
@@ -99,7 +99,7 @@ def _effects(compared: StudyComparison) -> Iterator[Row]:
     if compared.change is not None:
         cells = summary_of(effect_rows(compared.change)).rows("clearest_effect")[["metric", "layer", "head"]]
         for name, tests in zip((A, B), compared.tests, strict=True):
-            assert tests is not None  # without tests of both there is no change
+            assert tests is not None  # `change` is computed only from the tests of both
             for _, (metric, layer, head) in cells.iterrows():
                 effect = float(tests["effect"].sel(metric=metric, layer=layer, head=head))
                 cell = {"metric": metric, "layer": layer, "head": head, "estimate": effect}
@@ -107,7 +107,7 @@ def _effects(compared: StudyComparison) -> Iterator[Row]:
 
 
 def _circuits(compared: StudyComparison) -> Iterator[Row]:
-    """The circuits, each on its own study's pairs, and how many components they share."""
+    """Both circuits, each on the pairs of its own study, and the number of components that they share."""
     circuits = {name: study.circuit for name, study in _sides(compared) if study.circuit is not None}
     for name, circuit in circuits.items():
         yield from ({**row, "study": name} for row in circuit_rows(circuit))
@@ -120,12 +120,12 @@ def _circuits(compared: StudyComparison) -> Iterator[Row]:
         yield {"statistic": "shared_components", "hits": shared, "n": len(one.scores)}
         differences = {part: other.scores[part] - score for part, score in one.scores.items() if part in other.scores}
         yield from _component_effects(differences, CHANGE)
-        # The mean of a hypergeometric distribution.
+        # Expected overlap of two random circuits of these sizes: the mean of a hypergeometric distribution.
         yield {"statistic": "shared_by_chance", "estimate": len(one) * len(other) / len(one.scores)}
 
 
 def _component_effects(effects: Mapping[Component, float], study: str) -> Iterator[Row]:
-    """The effect of ablating each component alone; an MLP has no head."""
+    """The effect of ablating each component alone; `head` is empty for an MLP."""
     for component, effect in effects.items():
         cell = {"layer": component.layer, "head": component.head, "part": str(component)}
         yield {"statistic": "component_effect", "study": study, **cell, "estimate": effect}

@@ -1,4 +1,4 @@
-"""Execution backends: the shards of a study are measured in this process, or by the workers of a Ray cluster."""
+"""Execution backends: measure the shards of a study in this process, or on the workers of a Ray cluster."""
 
 import os
 import socket
@@ -11,33 +11,34 @@ import torch
 import xarray as xr
 
 from negprobe.base.errors import StudyError
+from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 
 Measure = Callable[[HookedEncoder, Sequence[Any]], xr.Dataset]
-"""Takes a model and some pairs to numbers along `pair`, which depend on nothing else."""
+"""A function from a model and pairs to a dataset along `pair`; the result depends on nothing else."""
 
 Engine = Callable[[Measure, Sequence[Sequence[Any]]], Iterator[tuple[int, xr.Dataset]]]
-"""Takes a measure and the pairs of each shard to the shards' numbers and datasets, in the order they are done.
+"""A function from a measure and the pairs of each shard to shard indices and datasets, in order of completion.
 
-A study releases its engine when its last shard is in (see `release`).
+A study releases its engine after the last shard (see `release`).
 """
 
-# The namespace of the connections that negprobe opens, so that it never closes one that the user opened.
+# Marks the connections that negprobe opens, so that it never closes a connection of the user.
 _NAMESPACE = "negprobe"
 
-# Seconds between two checks that the cluster's head answers, and seconds that it has to answer; after _TRIES failed
-# checks in a row it counts as lost. Ray itself ends this process, without an error, a minute after it loses the head.
+# Every _POLL seconds the cluster's head node is checked, with a timeout of _CONNECT seconds. After _TRIES consecutive
+# failures it counts as lost. Ray itself ends this process, without an error, a minute after it loses the head node.
 _POLL, _CONNECT, _TRIES = 5.0, 5.0, 3
 
 
 def release(engine: Engine) -> None:
-    """End an engine's workers, if it has a method `release` for that; its next call starts new ones."""
+    """End the workers of an engine that has a method `release`; the next call of the engine starts new ones."""
     getattr(engine, "release", lambda: None)()
 
 
 @contextmanager
 def released(engine: Engine) -> Iterator[None]:
-    """Release an engine at the end, also after an error."""
+    """Release an engine when the block ends, also after an error."""
     try:
         yield
     finally:
@@ -45,7 +46,7 @@ def released(engine: Engine) -> Iterator[None]:
 
 
 def in_process(model: HookedEncoder) -> Engine:
-    """An engine that measures one shard after another in this process."""
+    """An engine that measures the shards one by one in this process."""
 
     def run(measure: Measure, shards: Sequence[Sequence[Any]]) -> Iterator[tuple[int, xr.Dataset]]:
         for number, pairs in enumerate(shards):
@@ -55,7 +56,7 @@ def in_process(model: HookedEncoder) -> Engine:
 
 
 class _Worker:
-    """A model in its own process."""
+    """A Ray actor: a model in its own process."""
 
     def __init__(self, load: Callable[[], HookedEncoder], threads: int) -> None:
         torch.set_num_threads(threads)
@@ -65,47 +66,49 @@ class _Worker:
         """Returns once the model is loaded."""
 
     def measure(self, measure: Measure, number: int, pairs: Sequence[Any]) -> tuple[int, xr.Dataset]:
-        """The number of a shard, and the dataset measured on its pairs."""
+        """The index of a shard, and the dataset measured on its pairs."""
         return number, measure(self.model, pairs)
 
 
-def cluster_device(asked: str | None) -> str:
-    """The device of a Ray cluster's workers: the one asked for, or else a GPU if the cluster has any.
+def cluster_device(device: str | None) -> str:
+    """The device for the workers of a Ray cluster: `device` if given; otherwise "cuda" if it has a GPU, else "cpu".
 
-    The cluster is the one that this process is in, or that `RAY_ADDRESS` names ("auto" for the last that `ray start`
-    began on this machine), or else a new one on this machine.
+    The cluster is the one that this process is connected to, or the one that `RAY_ADDRESS` names ("auto" means the last
+    one that `ray start` started on this machine), or a new one on this machine.
 
     Raises:
-        StudyError: if Ray is not installed, no cluster is found, or one GPU of several is asked for.
+        StudyError: if Ray is not installed, no cluster is available, or the device is a numbered GPU.
     """
-    if asked is not None and ":" in asked:
-        raise StudyError(f"Each worker sees one GPU alone, so none can be asked for {asked}; write 'cuda'.")
+    if device is not None and ":" in device:
+        raise StudyError(
+            f"Ray assigns one GPU to each worker, so the device cannot be {quoted(device)}; use 'cuda' instead."
+        )
     ray = _connected()
-    return asked or ("cuda" if ray.cluster_resources().get("GPU") else "cpu")
+    return device or ("cuda" if ray.cluster_resources().get("GPU") else "cpu")
 
 
 def on_ray(load: Callable[[], HookedEncoder], device: str = "cpu", *, patience: float = 600.0) -> Engine:
-    """Workers of the cluster that `cluster_device` has found, each with a model of its own, that it loads once.
+    """An engine that measures on the workers of the Ray cluster (see `cluster_device`); each loads the model once.
 
-    On CPUs there is one for as many CPUs as this process has threads, and each has as many threads, so that numbers are
-    those of this process; on GPUs there is one a GPU. A worker that is killed is started again, and what it was
-    measuring is measured again, three times at most. `release` ends the workers, and closes the connection, or shuts
-    down the cluster, if negprobe opened it.
+    On CPUs, each worker gets as many CPUs and threads as this process has threads, so that results equal those of this
+    process. On GPUs, there is one worker per GPU. A worker that dies is restarted, and its shard is measured again, at
+    most three times. `release` ends the workers; if negprobe opened the connection or started the cluster, it also
+    closes or stops it.
 
     Args:
-        load: Loads the model; called by each worker, where it runs.
-        device: Where it puts it.
-        patience: Seconds to wait for workers to load it; those that are not there by then are not waited for.
+        load: Loads the model; called once in each worker's process.
+        device: The device that `load` puts the model on.
+        patience: Seconds to wait for the workers to load the model; workers that take longer are ended.
 
     Raises:
-        StudyError: by the engine: if no worker can be had, a worker cannot load the model, a shard has killed all
-            workers that tried it, or the head of the cluster is lost.
+        StudyError: when the engine is called: if no worker can be started, a worker cannot load the model, a shard has
+            ended every worker that measured it, or the head node of the cluster is lost.
     """
     return _OnRay(load, device, patience)
 
 
 class _OnRay:
-    """The engine that `on_ray` returns; it starts its workers when it is first called."""
+    """The engine that `on_ray` returns; its first call starts the workers."""
 
     def __init__(self, load: Callable[[], HookedEncoder], device: str, patience: float) -> None:
         self._load, self._device, self._patience = load, device, patience
@@ -127,7 +130,7 @@ class _OnRay:
             pool.submit(lambda worker, job: worker.measure.remote(measure, *job), job)
         seen, unanswered = time.monotonic(), 0
         while pool.has_next():
-            # Without the head, workers continue for a while until Ray ends this process.
+            # Without the head node, workers continue for a while until Ray ends this process.
             if time.monotonic() - seen >= _POLL:
                 seen, unanswered = time.monotonic(), 0 if _answers(head) else unanswered + 1
                 if unanswered == _TRIES:
@@ -142,13 +145,13 @@ class _OnRay:
                 if not _answers(head):
                     raise _lost(head) from error
                 raise StudyError(
-                    f"A shard ended each worker that measured it: {_last_line(error)} The usual cause is too little "
-                    "memory. Finished shards are kept, and the same study resumes from there."
+                    f"Every worker that measured a certain shard ended: {_last_line(error)} The usual cause is too "
+                    "little memory. Finished shards are kept; run the same study again to resume."
                 ) from error
             yield found
 
     def release(self) -> None:
-        """End the workers, and close the connection, or shut down the cluster, that negprobe opened."""
+        """End the workers; close the connection or stop the cluster, if negprobe opened or started it."""
         ray = _ray()
         if not ray.is_initialized():
             return
@@ -156,26 +159,26 @@ class _OnRay:
         alive = _answers(context.gcs_address)
         for worker in self._workers if alive else ():
             ray.kill(worker)
-        # A connection without its head is useless, and Ray ends a process that keeps one.
+        # Ray ends a process that keeps a connection to a lost head node.
         if context.namespace == _NAMESPACE or not alive:
             ray.shutdown()
         self._workers = ()
 
 
 def _connected() -> Any:
-    """Ray, connected to a cluster.
+    """The module `ray`, connected to a cluster.
 
     Raises:
-        StudyError: if Ray is not installed, or there is no cluster.
+        StudyError: if Ray is not installed, or no cluster is available.
     """
     ray = _ray()
     if ray.is_initialized():
         return ray
-    # By default Ray connects to the last cluster on this machine, which may be another user's, or long gone.
+    # Ray's own default is the last cluster on this machine, which may belong to another user or no longer exist.
     address = os.environ.get("RAY_ADDRESS") or "local"
     advice = (
-        "Set RAY_ADDRESS to the cluster to use, or unset it to start a new one on this machine. The local engine "
-        "needs no cluster."
+        "Set RAY_ADDRESS to the address of a running cluster, or unset it to start a new one on this machine. The "
+        "local engine needs no cluster."
     )
     # Ray itself would retry for minutes, and log each try.
     place = address.removeprefix("ray://")
@@ -200,13 +203,13 @@ def _answers(address: str) -> bool:
 
 def _lost(head: str) -> StudyError:
     return StudyError(
-        f"The head of the Ray cluster, at {head}, no longer answers. Finished shards are kept: start a cluster again, "
-        "or use the local engine, and the same study resumes from there."
+        f"The head node of the Ray cluster, at {head}, no longer answers. Finished shards are kept: start a cluster, "
+        "or use the local engine, and run the same study again to resume."
     )
 
 
 def _started(load: Callable[[], HookedEncoder], device: str, patience: float) -> Sequence[Any]:
-    """The workers that have loaded the model."""
+    """The started workers that have loaded the model."""
     ray = _ray()
     from ray import exceptions
 
@@ -216,7 +219,7 @@ def _started(load: Callable[[], HookedEncoder], device: str, patience: float) ->
     if gpu:
         n_workers, needed = sum(int(node.get("GPU", 0)) for node in nodes), {"num_gpus": 1, "num_cpus": 0}
     else:
-        # A machine of fewer CPUs than threads has one worker still, whose threads take turns.
+        # A machine with fewer CPUs than threads still gets one worker.
         n_cpus = min(threads, max((int(node.get("CPU", 0)) for node in nodes), default=0))
         n_workers = sum(int(node.get("CPU", 0)) // n_cpus for node in nodes) if n_cpus else 0
         needed = {"num_cpus": n_cpus}
@@ -233,21 +236,22 @@ def _started(load: Callable[[], HookedEncoder], device: str, patience: float) ->
         ray.kill(actors[late])
     if not loaded:
         raise StudyError(
-            f"None of {n_workers} workers was ready after {patience:.0f} s: the Ray cluster is busy with other work."
+            f"None of {n_workers} workers loaded the model within {patience:.0f} s: the Ray cluster is busy with other "
+            "work. Wait until it is free, or use the local engine."
         )
     return [actors[ready] for ready in loaded]
 
 
 def _last_line(error: Exception) -> str:
-    """What an error of Ray's ends with, below the traceback of the worker."""
+    """The last line of a Ray error, which names the cause; the lines above it are the worker's traceback."""
     return [line.strip() for line in str(error).splitlines() if line.strip()][-1]
 
 
 def _ray() -> Any:
-    # Ray would otherwise try for a quarter of an hour to reach a cluster that does not answer.
+    # Without this, Ray retries for a quarter of an hour if a cluster does not answer.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
     try:
         import ray
     except ImportError as error:
-        raise StudyError("The engine ray needs Ray: pip install 'negprobe[ray]'.") from error
+        raise StudyError("The engine 'ray' needs Ray; install it with: pip install 'negprobe[ray]'.") from error
     return ray

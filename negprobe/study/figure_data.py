@@ -1,4 +1,4 @@
-"""What the figures of a study are drawn from: its results, or the files in its folder."""
+"""The data of a study's figures, from its results or from the files in its folder."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _KNOCK_OUT = {"site": "attn_scores", "how": "knock_out", "key_role": "cue", "dir
 
 @dataclass(frozen=True, repr=False)
 class FigureData:
-    """What the figures of a study are drawn from.
+    """The data that the figures of a study show.
 
     Attributes:
         summary: The numbers that the report states.
@@ -37,14 +37,14 @@ class FigureData:
         metrics: `attention_distance`, `norm_distance`, `uniform_distance` and `output_change_by_role` of
             `StudyResults.metrics`.
         attention_to_cue: `StudyResults.attention_to_cue`; None if nothing was patched.
-        example: The pair that is drawn as an example; None if it was not saved.
+        example: The pair shown as an example; None if it was not saved.
         mean_effects: `StudyResults.mean_effects`.
         position_effects: `StudyResults.position_effects`.
         mean_knock_out: `Mechanism.mean_knock_out`; None if nothing was patched.
-        circuit: The circuit; None if none was searched.
+        circuit: The circuit; None if no circuit was searched.
         readings: `Mechanism.readings`; None if nothing was patched, or they were not saved.
-        not_saved: The names of figures that cannot be drawn, because an earlier version of negprobe did not save their
-            data.
+        not_saved: The names of figures that cannot be drawn, because the version of negprobe that ran the study did not
+            save their data.
     """
 
     summary: StudySummary
@@ -63,7 +63,7 @@ class FigureData:
 
 
 def figure_data(results: StudyResults) -> FigureData:
-    """What the figures are drawn from, of the results of a study."""
+    """The data of the figures, from the results of a study."""
     mechanism = results.mechanism
     return FigureData(
         summary=results.summary,
@@ -83,11 +83,11 @@ def figure_data(results: StudyResults) -> FigureData:
 
 @checked
 def read_figure_data(folder: str | Path) -> FigureData:
-    """What the figures are drawn from, of the folder of a finished study.
+    """The data of the figures, from the folder of a finished study.
 
     Raises:
-        NegprobeError: as `read_study` and `read_summary`, and for another file that is missing, damaged or of a newer
-            version.
+        NegprobeError: as `read_study` and `read_summary`, and if another file is missing, damaged or of a newer
+            format version.
     """
     folder = Path(folder)
     study, summary = read_study(folder), read_summary(folder)
@@ -132,7 +132,7 @@ def _axes(study: SavedStudy) -> dict[str, Any]:
 
 
 def _read(study: SavedStudy, name: str, columns: Sequence[str]) -> pd.DataFrame:
-    absent = f"{study.folder} lacks the table {name}.parquet that a study writes; run the study again."
+    absent = f"{study.folder} has no {name}.parquet, which every study writes; run the study again."
     return read_table(study.folder / f"{name}.parquet", columns, absent=absent)
 
 
@@ -168,7 +168,7 @@ def _cue_shares(study: SavedStudy) -> xr.DataArray:
 
 
 def _metrics(study: SavedStudy) -> xr.Dataset:
-    """The distances [pair layer head] and the change of the output [pair compared role layer head] of every pair."""
+    """The distances [pair layer head] and the output change by role [pair compared role layer head] of every pair."""
     whole = {"pair": study.pairs["pair"].to_numpy(), **_axes(study)}
     distances = _read(study, "distances", (*whole, "attention_distance", "norm_distance")).set_index([*whole])
     dims = ("pair", "compared", "role", "layer", "head")
@@ -180,8 +180,8 @@ def _metrics(study: SavedStudy) -> xr.Dataset:
 
 def _mean_effects(study: SavedStudy) -> dict[tuple[str, Direction], xr.DataArray]:
     found: dict[tuple[str, Direction], xr.DataArray] = {}
-    for swept, rows in study.patching.groupby(["site", "direction"], sort=False):
-        site, direction = cast(tuple[str, Direction], swept)
+    for sweep_key, rows in study.patching.groupby(["site", "direction"], sort=False):
+        site, direction = cast(tuple[str, Direction], sweep_key)
         by = str(rows["by"].iloc[0])
         axis = {by: _axes(study)["head"] if by == "head" else list(ROLES)}
         rows = rows.assign(**{by: rows["part"].astype(int) if by == "head" else rows["part"]})
@@ -196,13 +196,13 @@ def _mean_knock_out(study: SavedStudy) -> xr.DataArray:
 
 
 def _mean_effect(rows: pd.DataFrame, axes: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.DataArray:
-    """`mean_effect` of the rows of a sweep."""
+    """`patching.mean_effect` of a sweep, from the rows of its table."""
     by_pair = rows.drop_duplicates("pair").sort_values("pair")
     runs = {name: ("pair", by_pair[name].astype(str).to_numpy(dtype=str)) for name in RUN_NAMES}
     return mean_effect(sweep(rows, by_pair["pair"].tolist(), axes).assign_coords(runs).assign_attrs(attrs))
 
 
 def _attention_to_cue(study: SavedStudy) -> xr.DataArray:
-    """As `StudyResults.attention_to_cue`."""
+    """The same as `StudyResults.attention_to_cue`, from the tables."""
     patched = study.patching.query("site == 'z' and direction == 'denoising'")["pair"].unique().tolist()
     return metrics_dataset(study, patched)["norm_to_cue"].sel(compared="counterfactual", drop=True).mean("pair")

@@ -1,4 +1,4 @@
-"""The file `figure_data.npz` of a study: what its figures show beyond the tables, such as the maps of the example."""
+"""The file `figure_data.npz` of a study: the data of its figures that no table has, such as the maps of the example."""
 
 import json
 import zipfile
@@ -20,13 +20,13 @@ from negprobe.study.reading import damaged
 from negprobe.study.results import StudyResults
 
 FIGURE_FILE = "figure_data.npz"
-"""Its name in the folder of a study."""
+"""The name of the file in the folder of a study."""
 
 _FORMAT = 1
 _MAPS = ("raw", "similarity", "norm")
 _SIDES = ("original", "counterfactual")
 
-# What reading a damaged file was seen to raise.
+# The errors that reading damaged files has raised in tests.
 _UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, zipfile.BadZipFile)
 
 
@@ -35,7 +35,7 @@ class FigureFile:
     """The content of the file.
 
     Attributes:
-        example: The pair that is drawn as an example, with the maps of the drawn head; those of other heads are NaN.
+        example: The pair shown as an example, with the maps of the shown head; the maps of other heads are NaN.
         positions: `StudyResults.position_effects`.
         uniform_distance: The attention distance of uniform attention in each original, `[pair]`.
         readings: `Mechanism.readings`; None if nothing was patched.
@@ -48,7 +48,7 @@ class FigureFile:
 
 
 def write_figure_file(results: StudyResults, path: Path) -> None:
-    """Write the file of a study.
+    """Write the file.
 
     Raises:
         OSError: if it cannot be written.
@@ -80,8 +80,8 @@ def read_figure_file(path: Path) -> FigureFile:
     """The content of the file.
 
     Raises:
-        FileNotFoundError: if there is none, as in the folders of earlier versions.
-        NegprobeError: for a damaged file, or one of a newer format.
+        FileNotFoundError: if there is no such file; early versions of negprobe did not write it.
+        NegprobeError: if the file is damaged or of a newer format version.
     """
     check_file(path)
     try:
@@ -89,8 +89,8 @@ def read_figure_file(path: Path) -> FigureFile:
             meta = json.loads(str(arrays["meta"]))
             if isinstance(meta["format"], int) and meta["format"] > _FORMAT:
                 raise StudyError(
-                    f"{path} has format version {meta['format']}, and this negprobe reads versions up to {_FORMAT}. "
-                    "Upgrade negprobe to read it."
+                    f"{path} has format version {meta['format']}, but this version of negprobe reads only versions up "
+                    f"to {_FORMAT}. Upgrade negprobe to read it."
                 )
             datasets = {name: _dataset(name, layout, arrays) for name, layout in meta["datasets"].items()}
             positions: dict[Direction, xr.DataArray] = {}
@@ -109,7 +109,7 @@ def read_figure_file(path: Path) -> FigureFile:
 
 
 def _storable(values: np.ndarray) -> np.ndarray:
-    """Text as fixed-width strings, which need no pickle."""
+    """The values, with text as fixed-width strings, which can be saved without pickle."""
     return values if values.dtype.kind in "biuf" else values.astype(str)
 
 
@@ -119,7 +119,7 @@ def _dataset(name: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarr
 
 
 def _packed_example(example: Comparison, layer: int, head: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The maps of one head as arrays, and the rest as JSON."""
+    """The maps of one head as arrays, and the rest of the example as values for JSON."""
     sides = {name: getattr(example, name) for name in _SIDES}
     arrays = {
         f"{name}/{kind}": getattr(side, kind)[layer, head].numpy() for name, side in sides.items() for kind in _MAPS
@@ -156,5 +156,5 @@ def _example(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Compa
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+    """The value with lists, which JSON makes of tuples, converted back to tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The folder of a study: its fingerprint, its lock against other processes, and its shards."""
+"""The folder of a study: lock it, check that its fingerprint matches, and locate its shards."""
 
 import hashlib
 import json
@@ -26,17 +26,17 @@ _THREADS = "threads"
 _FORMAT = "format"
 _ENVIRONMENTS = "environments.json"
 
-# The files that a study writes; a folder that has one of them but no study.json belongs to something else.
+# The files that a study writes. A folder with any of them but without study.json was not made by `study_folder`.
 _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figure_data.npz", "figures", "shards", "*.parquet", "*.nc")
 
 DEFAULT_OBJECTIVE = "default"
 """The name of the model's default objective in a fingerprint, whether or not it was given explicitly."""
 
-# The values of entries that an older study.json lacks.
+# What a missing entry of study.json means; earlier versions did not record these entries.
 _UNRECORDED = {"objective": DEFAULT_OBJECTIVE}
 
 Identity = dict[str, str]
-"""What a study's numbers depend on, by name."""
+"""A fingerprint: everything that a study's numbers depend on, by name."""
 
 
 class StudyFolder(NamedTuple):
@@ -44,8 +44,8 @@ class StudyFolder(NamedTuple):
 
     Attributes:
         shards: The folder of its shards.
-        threads: The number of threads that the study began with. With another number, results are valid but can differ
-            in the last bits, because sums are split differently.
+        threads: The number of threads that the study started with. Another number gives valid results, but they can
+            differ in the last bits, because sums are split differently.
     """
 
     shards: Path
@@ -53,23 +53,23 @@ class StudyFolder(NamedTuple):
 
 
 def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapping[str, object]) -> Identity:
-    """What the numbers of a study depend on: model, tokenizer, pairs, options, and the packages that compute them.
+    """The fingerprint of a study: model, tokenizer, pairs, options, and the versions of the packages that compute.
 
-    Only major and minor versions count (see `provenance.numeric_versions`), so that a study can be resumed after a
+    It has only major and minor versions (see `provenance.numeric_versions`), so that a study can be resumed after a
     patch release of a package; `noted_environments` records the exact versions.
 
     Args:
         model: The model.
-        pairs: The pairs, as they came.
-        options: Other arguments, such as the seed.
+        pairs: The pairs as given.
+        options: Other arguments that the numbers depend on, such as the seed.
     """
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # Bytes whatever the type: numpy has no bfloat16.
+        # Hash the raw bytes, because numpy has no bfloat16.
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     cfg = {field.name: str(getattr(model.cfg, field.name)) for field in fields(model.cfg)}
-    # The weights themselves are compared, and several commits may have the same ones.
+    # The revision is left out: different commits may have the same weights, and the weights themselves are hashed.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
     return {
@@ -94,14 +94,14 @@ def options_of_study(
     seed: int,
     objective: str | None,
 ) -> dict[str, object]:
-    """The arguments of `run_study` that its numbers depend on, by the names they have in a fingerprint.
+    """The arguments of `run_study` that its numbers depend on, by their names in a fingerprint.
 
     Raises:
-        PatchingError: for an objective that does not exist, or that the model does not have.
-        InputError: for the name of an objective that UTF-8 cannot represent.
+        PatchingError: for an unknown objective, or one that the model does not have.
+        InputError: for an objective that is not valid UTF-8 text.
     """
     if objective is not None and not is_utf8(objective):
-        raise InputError(f"The objective {quoted(objective)} cannot be represented in UTF-8; correct its text.")
+        raise InputError(f"The objective {quoted(objective)} is not valid UTF-8 text; correct it.")
     is_default = objective_named(model, objective) is default_objective(model)
     return {
         "patched pairs": patch_pairs,
@@ -114,19 +114,20 @@ def options_of_study(
 
 
 def key(fingerprint: Identity) -> str:
-    """The name of the folder with the shards of one study.
+    """The name of the folder that holds the shards of the study with this fingerprint.
 
-    Entries with the value that older versions assumed do not change it, so that their shards are found.
+    Entries that earlier versions did not record are left out if they have the value that those versions used, so that
+    the shards of earlier versions are found.
     """
     recorded = {name: value for name, value in fingerprint.items() if _UNRECORDED.get(name) != value}
     return _digest(json.dumps(recorded, sort_keys=True))
 
 
 def noted_environments(shards: Path) -> list[dict[str, object]]:
-    """Record this run's Python and exact package versions in a folder of shards; returns those of all its runs.
+    """The Python and exact package versions of all runs that wrote to a folder of shards; this run's are added.
 
     Raises:
-        StudyError: if the recorded list is damaged, or cannot be written.
+        StudyError: if the recorded list is damaged or cannot be written.
     """
     path, current = shards / _ENVIRONMENTS, versions()
     try:
@@ -141,23 +142,24 @@ def noted_environments(shards: Path) -> list[dict[str, object]]:
         raise _unwritable(shards, error) from error
     except (ValueError, RecursionError) as error:
         raise StudyError(
-            f"{path} is damaged: {error}. Delete it; the manifest then names only this run's versions."
+            f"{path} is damaged: {error}. Delete it and run the study again; the manifest will then list only the "
+            "versions of that run."
         ) from error
     return found
 
 
 @contextmanager
 def study_folder(out: Path, fingerprint: Identity) -> Iterator[StudyFolder]:
-    """Lock a folder for one study while it runs; returns the folder of its shards, and the threads to use.
+    """The folder of a study, locked until the block ends: the folder of its shards, and the number of threads to use.
 
     A study that was stopped resumes in its folder.
 
     Raises:
-        StudyError: for a folder that another process is writing to, that holds another study, one that another
-            format version of negprobe began, or what a study would overwrite, or that cannot be made or written to.
+        StudyError: if another process is writing to the folder; if it holds another study, a study of another format
+            version, or other files that the study would overwrite; or if it cannot be created or written to.
     """
     shards = out / "shards"
-    # The system releases the lock when the process ends, even by `kill -9`.
+    # The operating system releases the lock when the process ends, even by `kill -9`.
     lock = FileLock(out / ".lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -183,14 +185,14 @@ def study_folder(out: Path, fingerprint: Identity) -> Iterator[StudyFolder]:
 
 
 def _claim(out: Path, fingerprint: Identity) -> int:
-    """Check that the folder is this study's, write its fingerprint if it is new; returns the threads it began with."""
+    """The number of threads the study started with; checks the folder's fingerprint, or writes it to a new folder."""
     path = out / _NAME
     if not path.exists():
         strangers = sorted(found.name for pattern in _WRITTEN for found in out.glob(pattern))
         if strangers:
             raise StudyError(
-                f"{out} has no {_NAME}, so it is not a folder of this study, but it holds {', '.join(strangers[:3])}, "
-                "which the study would write over. Choose another folder."
+                f"{out} has no {_NAME}, so it is not the folder of a study that can be resumed, but it holds "
+                f"{', '.join(strangers[:3])}, which the study would overwrite. Choose another folder."
             )
         threads = torch.get_num_threads()
         with whole_file(path) as part:
@@ -204,32 +206,32 @@ def _claim(out: Path, fingerprint: Identity) -> int:
         found, current = _UNRECORDED | found, _UNRECORDED | fingerprint
         different = [name for name in {**found, **current} if found.get(name) != current.get(name)]
         if type(threads) is not int or not 0 < threads < 10_000:
-            raise ValueError(f"{threads!r} threads")
+            raise ValueError(f"it records {threads!r} threads")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise StudyError(f"{path} is damaged: {error}. Choose another folder.") from error
     if version < FORMAT:
         raise StudyError(
-            f"{out} holds a study of an earlier version of negprobe (format {version} of {_NAME}, now {FORMAT}), which "
-            "this version cannot resume. Its tables can still be read and compared; to run the study, choose another "
-            "folder."
+            f"{out} holds a study of an earlier version of negprobe ({_NAME} has format version {version}, the current "
+            f"one is {FORMAT}), which this version cannot resume. Its tables can still be read and compared; to run "
+            "the study, choose another folder."
         )
     if different:
         differences = "; ".join(
-            f"{name}: {found.get(name, 'none')}, here {current.get(name, 'none')}" for name in different
+            f"{name}: {found.get(name, 'none')} in the folder, {current.get(name, 'none')} now" for name in different
         )
         raise StudyError(
-            f"{out} holds another study ({differences}). To resume that one, use the same model, pairs, options and "
-            "versions; for a new study, choose another folder."
+            f"{out} holds another study ({differences}). To resume it, use the same model, pairs, options and package "
+            "versions; to start a new study, choose another folder."
         )
     return threads
 
 
 def _unwritable(out: Path, error: OSError) -> StudyError:
-    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another.")
+    return StudyError(f"The folder {out} cannot be written to: {error}. Choose another folder.")
 
 
 def _tokenizer_text(tokenizer: object) -> str:
-    """A text that determines how a tokenizer splits statements."""
+    """The tokenizer's complete definition as text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     special = getattr(tokenizer, "special_tokens_map", None)
     return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"

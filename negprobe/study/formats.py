@@ -1,13 +1,13 @@
-"""The version of the files that a study writes."""
+"""The format version of the files that a study writes."""
 
 from pathlib import Path
 
 from negprobe.base.errors import StudyError
 
 FORMAT = 2
-"""The version written to shards, study.json and manifest.json, which covers the tables that the manifest lists.
+"""The format version that shards, study.json and manifest.json record; the manifest's also covers the tables.
 
-Version 1 did not record its version, and named shards after the titles of their stages.
+Files of version 1 record no version, and their shards are named after the titles of their stages.
 """
 
 
@@ -15,7 +15,7 @@ def checked_format(path: Path, found: object) -> int:
     """The format version recorded in a file; 1 if none is recorded.
 
     Raises:
-        StudyError: for a version newer than this one, and for an invalid version.
+        StudyError: for a version above `FORMAT`, and for an invalid version.
     """
     if found is None:
         return 1
@@ -23,7 +23,7 @@ def checked_format(path: Path, found: object) -> int:
         raise StudyError(f"{path} is damaged: {found!r} is not a format version. Delete it and run the study again.")
     if found > FORMAT:
         raise StudyError(
-            f"{path} has format version {found}, but this negprobe reads up to {FORMAT}. Upgrade negprobe to "
-            "read it, or choose another folder."
+            f"{path} has format version {found}, but this version of negprobe reads only versions up to {FORMAT}. "
+            "Upgrade negprobe to read it, or choose another folder."
         )
     return found

@@ -1,4 +1,4 @@
-"""The main job: a model and statement pairs in, a folder with a report, figures and every number out."""
+"""A study: measure and patch every head of a model on many statement pairs, and test the effects of negation."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -44,18 +44,18 @@ from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWE
 
 _N_EXAMPLES = 8
 
-# Bytes of effects that are read from the shards once, and not at every test.
+# Effects up to this size in bytes are read from the shards once and kept in memory; larger ones are read for each test.
 _IN_MEMORY = 2**28
 
-# NetCDF 3, which the tests are kept in, holds integers of 32 bits.
+# Seeds are below this, because the tests are written as NetCDF 3, which has 32-bit integers.
 _SEEDS = 2**31
 
-# Floating-point operations that patching may take unless asked for more: some five minutes on two CPU cores.
+# The default budget of patching in floating-point operations, per device: about five minutes on two CPU cores.
 _PATCHING_WORK = {"cpu": 1.5e13, "other": 1.5e15}
 
-# The same for what the cue contributes, whose matrix products are larger: some five minutes on two CPU cores too.
+# The default budget of the cue's contributions. It is larger for the same time, because its matrix products are larger.
 _CONTRIBUTION_WORK = {"cpu": 6e13, "other": 6e15}
-# It is split into this many shards of some ten seconds, because progress is shown, and a study resumed, by shards.
+# The number of shards in this budget, about ten seconds each: a study shows progress, and resumes, shard by shard.
 _CONTRIBUTION_SHARDS = 30
 
 
@@ -77,46 +77,46 @@ def run_study(
     engine: Engine | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> StudyResults:
-    """Measure every head and patch every site on many pairs.
+    """The results of a study: every head measured and every site patched on many pairs, with tests and a circuit.
 
-    Original and counterfactual are compared on aligned tokens, and so are original and control, which tells negation
-    from an inserted word. For patching, a pair that has a length-matched control swaps between control and
-    counterfactual, where the cue itself has a partner ("now" and "not"); any other swaps between original and
-    counterfactual at aligned tokens.
+    The original is compared with the counterfactual and with the control on aligned tokens; the difference separates
+    the effect of negation from that of inserting any word. If a pair has a length-matched control, patching swaps
+    activations between control and counterfactual, so that the cue itself is aligned with a word ("now" and "not").
+    Otherwise it swaps between original and counterfactual, at aligned tokens only.
 
     Args:
         model: A model with a tokenizer.
         pairs: The pairs.
-        source: Where they came from, for the report.
+        source: Where the pairs come from, for the report.
         dropped: Pairs that were left out before, with the reason, for the report.
-        patch_pairs: Patch at most this many pairs, taken evenly from the kinds of cue and data sets; by default as many
-            as take a few minutes.
-        circuit_pairs: Search the circuit on at most this many pairs, taken in the same way; by default as many as take
+        patch_pairs: Maximum number of pairs to patch, sampled evenly over cue types and data sets; by default what
+            takes a few minutes.
+        circuit_pairs: Maximum number of pairs to search the circuit on, sampled in the same way; by default what takes
             a few minutes.
-        contribution_pairs: Measure what the cue contributes (`AttentionProbe.cue_shares`) on at most this many pairs,
-            taken in the same way; by default as many as take a few minutes, so fewer if texts are long. With 0 it is
-            not measured, and the interactive views have no value zeroing either.
-        circuit_effort: How many sets of components the circuit's search evaluates, "fast" or "thorough" (see
+        contribution_pairs: Maximum number of pairs to measure the cue's contribution on (`AttentionProbe.cue_shares`),
+            sampled in the same way; by default what takes a few minutes. With 0 it is not measured, and the interactive
+            views lack value zeroing too.
+        circuit_effort: How many sets of components the circuit search evaluates, "fast" or "thorough" (see
             `find_circuit`).
-        objective: What patches and circuit move: a name of `OBJECTIVES`, or "cosine:SENTENCE" (see `objective_named`);
-            by default `default_objective(model)`. Answers are read with the default in any case.
-        seed: Seed of the bootstrap, the sign flips and the circuit's search.
-        shards: A folder to keep in what is measured, shard by shard, and to go on from if this study was stopped (see
-            `study_folder`); without one all is held in memory.
-        engine: The execution backend, this process by default; its workers are released (see `engines.release`) when
-            the last shard is in.
-        progress: Called with each step, and how many of its pairs are done of how many.
+        objective: The objective of patching and of the circuit: a name of `OBJECTIVES`, or "cosine:SENTENCE" (see
+            `objective_named`); by default `default_objective(model)`. Answers always use the default objective.
+        seed: Seed of the bootstrap, the sign flips and the circuit search.
+        shards: A folder for the measured shards, from which a stopped study resumes (see `study_folder`); by default
+            all results are held in memory.
+        engine: The execution backend, by default this process. Its workers are released after the last shard (see
+            `engines.release`).
+        progress: Called with the name of each step, and the number of pairs that are done and in total.
 
     Raises:
-        PatchingError: for pairs to search a circuit on, but none to patch, and for an objective that the model or a
-            pair does not have.
-        InputError: for a negative number of pairs, an invalid seed, or text that UTF-8 cannot represent.
-        StudyError: for a shard that is damaged or another study's, or cannot be written.
+        PatchingError: if `patch_pairs` is 0 but `circuit_pairs` is not, or for an objective that the model or a pair
+            does not have.
+        InputError: for a negative number of pairs, an invalid seed, or text that is not valid UTF-8.
+        StudyError: for a shard that is damaged, belongs to another study, or cannot be written.
         StatementError: if no pair can be measured.
     """
     _check_options(patch_pairs, circuit_pairs, contribution_pairs, seed, source)
     if patch_pairs == 0 and circuit_pairs:
-        raise PatchingError("A circuit is a part of the patching; let at least one pair be patched, or search none.")
+        raise PatchingError("A circuit search needs patched pairs; set patch_pairs above 0, or circuit_pairs to 0.")
     options = options_of_study(
         model,
         patch_pairs=patch_pairs,
@@ -135,34 +135,34 @@ def run_study(
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
-        # A folder for each study and format, so that shards of another one are never read.
+        # Each study and format version has its own folder, so that the shards of another one are never read.
         folder = Path(shards) / key(identity(model, pairs, options | {"format": FORMAT}))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # what no folder can be called is a ValueError
+        except (OSError, ValueError) as error:  # ValueError: not a valid name of a folder
             raise StudyError(
-                f"The folder {str(folder)!a} cannot be made: {error}. Choose another for the shards."
+                f"The folder {str(folder)!a} cannot be created: {error}. Choose another folder for the shards."
             ) from error
     environments = [versions()] if folder is None else noted_environments(folder)
     sharding = Sharding(engine or in_process(model), folder, progress)
-    asked = answerable(model, kept)
+    answerable_pairs = answerable(model, kept)
     longest = max(len(member.sides[1]) for member in members)
     if patch_pairs is None:
         patch_pairs = _affordable(model.cfg, longest)
-    sample = _even_sample(asked.pairs, patch_pairs)
-    swap = cache(lambda index: control_swap(asked.pairs[index], tokenizer_of(model)))
+    sample = _even_sample(answerable_pairs.pairs, patch_pairs)
+    swap = cache(lambda index: control_swap(answerable_pairs.pairs[index], tokenizer_of(model)))
     patched = {index: swap(index) for index in sample}
     contributing, size = _contributing(model, members, contribution_pairs)
     chosen: dict[Needs, Mapping[int, StatementPair | PreparedPair | Swap]] = {
         "statements": dict(enumerate(members)),
         "cue": contributing,
-        "answer": asked.pairs,
+        "answer": answerable_pairs.pairs,
         "swap": patched,
     }
     stages: Sequence[Stage] = STAGES
     if options["objective"] != DEFAULT_OBJECTIVE:
-        # An objective that a pair does not have is refused now, not after hours.
-        objective_values(model, [asked.pairs[index] for index in sample], patched_objective)
+        # Raises now, and not after hours, if a pair does not have the objective.
+        objective_values(model, [answerable_pairs.pairs[index] for index in sample], patched_objective)
         stages = [with_objective(stage, patched_objective) for stage in STAGES]
     with released(sharding.engine):
         measured = {
@@ -172,7 +172,7 @@ def run_study(
         }
     metrics = measured[HEAD_METRICS.id]
     shares = measured[CUE_SHARES.id].load() if contributing else _no_shares(model)
-    answers = _answers(asked.pairs, measured.get(ANSWERS.id))
+    answers = _answers(answerable_pairs.pairs, measured.get(ANSWERS.id))
     results = {(sweep.site, sweep.direction): measured[sweep.id].load() for sweep in SWEEPS if patched}
 
     progress("testing every head", 0, 1)
@@ -180,16 +180,16 @@ def run_study(
     tests, replications = _tested(metrics, seed)
     progress("testing every head", 1, 1)
 
-    why_few = f"only {len(asked.pairs)} pairs can be patched; give more"
+    why_few = f"only {len(answerable_pairs.pairs)} pairs can be patched; add more pairs"
     if circuit_pairs is None:
         circuit_pairs = affordable_search(model.cfg, longest)
         if not circuit_pairs:
-            why_few = "on a model of this size it takes long, so it runs only if the number of pairs is set"
-    elif circuit_pairs < len(asked.pairs):
+            why_few = "it takes long on a model of this size, so it runs only if the number of pairs is set"
+    elif circuit_pairs < len(answerable_pairs.pairs):
         why_few = f"the number of pairs was set to {circuit_pairs}"
     mechanism = None
     if patched:
-        searched = {index: swap(index) for index in _even_sample(asked.pairs, circuit_pairs)}
+        searched = {index: swap(index) for index in _even_sample(answerable_pairs.pairs, circuit_pairs)}
         mechanism = find_mechanism(
             model,
             measured,
@@ -202,7 +202,7 @@ def run_study(
             kept=None if folder is None else folder / "circuit.json",
             progress=progress,
         )
-    shown = _examples(kept, list(asked.pairs), answers)
+    shown = _examples(kept, list(answerable_pairs.pairs), answers)
     to_show = [kept[index] for index in shown]
     examples = probe.compare(to_show) if contribution_pairs == 0 else compared_for_page(probe, to_show)
     positions: dict[Direction, xr.Dataset] = {}
@@ -218,7 +218,7 @@ def run_study(
         source=source,
         pairs=tuple(kept),
         dropped=(*dropped, *readable.left_out),
-        unpatched=tuple(f"pair {index}: {why}" for index, why in asked.unanswerable.items()),
+        unpatched=tuple(f"pair {index}: {why}" for index, why in answerable_pairs.unanswerable.items()),
         unknown_words=readable.unknown_words,
         metrics=metrics,
         cue_shares=shares["share"].assign_attrs(shares.attrs),
@@ -226,11 +226,11 @@ def run_study(
         tests=tests,
         replications=replications,
         answers=answers,
-        own_labels=bool(asked.own_labels),
+        own_labels=bool(answerable_pairs.own_labels),
         objective=str(options["objective"]),
         patching=results,
         patched=tuple(sample),
-        from_control=sum(asked.pairs[index].control is not None for index in sample),
+        from_control=sum(answerable_pairs.pairs[index].control is not None for index in sample),
         positions=positions,
         mechanism=mechanism,
         examples=tuple(examples),
@@ -238,29 +238,29 @@ def run_study(
         seconds=time.perf_counter() - start,
         seed=seed,
         notes=notes,
-        same_labels=asked.same_labels,
+        same_labels=answerable_pairs.same_labels,
     )
 
 
 def _check_options(
     patch_pairs: int | None, circuit_pairs: int | None, contribution_pairs: int | None, seed: int, source: str
 ) -> None:
-    """Refuse before anything is measured what would fail after all of it."""
+    """Check arguments that would otherwise fail only after everything has been measured."""
     counts = {"patch_pairs": patch_pairs, "circuit_pairs": circuit_pairs, "contribution_pairs": contribution_pairs}
     for name, count in counts.items():
         if count is not None and count < 0:
-            raise InputError(f"{name}={count}, but it must be at least 0, or None for as many as take a few minutes.")
+            raise InputError(f"{name} must be at least 0, or None for automatic, got {count}.")
     if not 0 <= seed < _SEEDS:
-        raise InputError(f"seed={quoted(seed)}, but a seed is a whole number from 0 to {_SEEDS - 1}.")
+        raise InputError(f"seed must be a whole number from 0 to {_SEEDS - 1}, got {quoted(seed)}.")
     if not is_utf8(source):
         raise InputError(f"The source {quoted(source)} is not valid UTF-8 text; choose another name.")
 
 
 def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
-    """The tests of every metric and head over the pairs that have a control, all together and group by group."""
+    """The tests of every metric and head over the pairs with a control: for all pairs, and for each group of pairs."""
     effects = negation_effects(metrics[list(METRICS)])
     if effects.nbytes <= _IN_MEMORY:
-        # Each group of pairs would read the shards again.
+        # Otherwise the tests of each group would read the shards again.
         effects = effects.load()
     if not _any_defined(effects):
         return None, {}
@@ -278,7 +278,7 @@ def _any_defined(effects: xr.Dataset) -> bool:
 
 
 def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[str]:
-    """A note that the gaps of the pairs were filled, for a model that predicts no words; empty if there were none."""
+    """A note that the gaps in the pairs were filled, if the model has no masked-LM head and there are any; or empty."""
     n_gaps = 0 if model.cfg.head == "masked_lm" else sum(has_gap(pair) and pair.target is not None for pair in pairs)
     if not n_gaps:
         return []
@@ -289,15 +289,15 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
 
 
 def _affordable(cfg: HookedEncoderConfig, tokens: int) -> int:
-    """How many pairs of so many tokens can be patched at every layer, role and head, both ways, in `_PATCHING_WORK`."""
+    """The number of pairs of so many tokens that `_PATCHING_WORK` allows to patch: every site, in both directions."""
     patches = len(DIRECTIONS) * cfg.n_layers * sum(cfg.n_heads if by == "head" else len(ROLES) for by in SWEPT.values())
-    # Half the layers on average, each of 12 d_model² weights, two operations a weight and token.
+    # A patch runs half the layers on average. A layer has 12 d_model² weights, with 2 operations per weight and token.
     work = patches * tokens * cfg.n_layers / 2 * 12 * cfg.d_model**2 * 2
     return max(1, int(_PATCHING_WORK.get(str(cfg.device), _PATCHING_WORK["other"]) / work))
 
 
 def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
-    """At most `n` of the pairs, in turn from every data set and kind of cue, in their order."""
+    """The indices of at most `n` pairs, drawn in turn from each data set and cue type; sorted."""
     groups: dict[tuple[str, str | None], list[int]] = {}
     for index, pair in pairs.items():
         groups.setdefault((pair.source, pair.cue), []).append(index)
@@ -306,15 +306,15 @@ def _even_sample(pairs: Mapping[int, StatementPair], n: int) -> list[int]:
 
 
 def _contributing(
-    model: HookedEncoder, members: Sequence[PreparedPair], most: int | None
+    model: HookedEncoder, members: Sequence[PreparedPair], maximum: int | None
 ) -> tuple[dict[int, PreparedPair], int]:
-    """The pairs to measure the cue's contribution on, and how many at once.
+    """The pairs to measure the cue's contribution on, and the number of pairs per shard.
 
-    They are an even sample of the pairs with a cue: at most `most`, or by default what is affordable. The cost is
+    The pairs are an even sample of those with a cue: at most `maximum`, or what the default budget allows. The cost is
     estimated from the lengths of the texts, before anything is measured.
     """
     with_cue = {index: member for index, member in enumerate(members) if member.pair.cue_spans}
-    if not with_cue or most == 0:
+    if not with_cue or maximum == 0:
         return {}, 1
     work = [
         contribution_work(model.cfg, len(member.sides[1])) * (2 if member.pair.control else 1)
@@ -322,8 +322,9 @@ def _contributing(
     ]
     budget = _CONTRIBUTION_WORK.get(model.device.type, _CONTRIBUTION_WORK["other"])
     mean = sum(work) / len(work)
-    most = max(1, int(budget / mean)) if most is None else most
-    sample = _even_sample({index: member.pair for index, member in with_cue.items()}, most)
+    if maximum is None:
+        maximum = max(1, int(budget / mean))
+    sample = _even_sample({index: member.pair for index, member in with_cue.items()}, maximum)
     size = min(CUE_SHARES.pairs_in_shard, max(1, int(budget / _CONTRIBUTION_SHARDS / mean)))
     return {index: with_cue[index] for index in sample}, size
 
@@ -333,7 +334,7 @@ def _no_shares(model: HookedEncoder) -> xr.Dataset:
 
 
 def _answers(pairs: Mapping[int, StatementPair], values: xr.Dataset | None) -> pd.DataFrame:
-    """The objective of each run of each pair, with the kind of each pair."""
+    """The default objective of each run of each pair, with the cue and the category of the pair."""
     named = pd.DataFrame(
         {
             "pair": list(pairs),
@@ -347,10 +348,10 @@ def _answers(pairs: Mapping[int, StatementPair], values: xr.Dataset | None) -> p
 
 
 def _examples(pairs: Sequence[StatementPair], answered: list[int], answers: pd.DataFrame) -> list[int]:
-    """Pairs to show: one a kind of cue, "not" before the others, with the largest swing where there is an objective."""
+    """The pairs to show as examples: one per cue type, "not" first; pairs with the largest gap are preferred."""
     if answered:
-        swing = (answers["original"] - answers["counterfactual"]).abs()
-        order = [answered[row] for row in swing.sort_values(ascending=False).index]
+        gap = (answers["original"] - answers["counterfactual"]).abs()
+        order = [answered[row] for row in gap.sort_values(ascending=False).index]
     else:
         order = list(range(len(pairs)))
     first_of_cue = {pairs[index].cue: index for index in reversed(order)}

@@ -1,6 +1,6 @@
-"""The tidy table that holds every number stated about a study or a comparison: building, selecting, writing, reading.
+"""The summary table, which holds every number stated about a study or a comparison: build, select, write and read it.
 
-`views` formats its rows and computes nothing.
+`views` only formats its rows and computes nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,15 @@ from negprobe.base.reprs import short_repr
 from negprobe.study.reading import damaged, read_table
 
 SUMMARY = "summary.parquet"
-"""The file of a summary in the folder of its study."""
+"""The name of the summary file in the folder of a study."""
 
+# The columns that format 1 does not have.
 _SINCE_2 = ("study", "cue")
 SUBJECT = ("study", "site", "direction", "metric", "compared", "layer", "head", "role", "part", "group", "cue")
-"""The columns that say what a row is about; those that do not apply are empty."""
+"""The columns that identify what a number refers to; those that do not apply are empty."""
 
 A, B, CHANGE = "A", "B", "B - A"
-"""The values of `study` in the summary of a comparison: each study on the common pairs, and the difference."""
+"""The values of `study` in the summary of a comparison: the two studies on the common pairs, and their difference."""
 
 NO_CUE = "(none found)"
 """The value of `cue` for pairs without a known cue."""
@@ -44,11 +45,11 @@ class StudySummary:
     """Every number stated about a study, or about a comparison of two studies.
 
     Attributes:
-        table: One row per number. `statistic` names the number; the columns `SUBJECT` say what it is about. `estimate`
-            has the 95 % interval `low` to `high`; `hits` of `n` are counts, `n` alone is the number of pairs (or
-            heads); `effect_size`, `p`, `q` and `p_max_t` are those of `statistics.effect_tests`; `note` is text. Rows
-            of one statistic that form a ranking are in its order. `study` is empty for a study; in a comparison it is
-            "A", "B" or "B - A", and empty for what concerns both.
+        table: One row per number. `statistic` names the number; the columns `SUBJECT` identify what it refers to.
+            `estimate` has the 95% interval `low` to `high`. `hits` of `n` are counts; `n` alone is the number of pairs
+            (or heads). `effect_size`, `p`, `q` and `p_max_t` are those of `statistics.effect_tests`; `note` is text.
+            Rows that form a ranking are in its order. `study` is empty for a single study; in a comparison it is "A",
+            "B" or "B - A", and empty for numbers of both studies.
     """
 
     table: pd.DataFrame
@@ -63,17 +64,17 @@ class StudySummary:
         return self.table[chosen]
 
     def of(self, study: str) -> "StudySummary":
-        """The rows of one study of a comparison, as in a summary of that study alone."""
+        """The rows of one study of a comparison, in the form of a summary of that study alone."""
         return StudySummary(self.table[self.table["study"] == study].assign(study=""))
 
     def row(self, statistic: str, **subject: object) -> pd.Series | None:
-        """The first of these rows; None if there is none."""
+        """The first row that `rows` returns; None if there is none."""
         found = self.rows(statistic, **subject)
         return None if found.empty else found.iloc[0]
 
 
 def summary_of(rows: Iterable[Row]) -> StudySummary:
-    """A summary of these rows; columns that a row does not give are empty."""
+    """A summary of these rows; columns that a row does not have are empty."""
     table = pd.DataFrame(list(rows)).reindex(columns=list(_COLUMNS))
     text = [name for name in _COLUMNS if name not in (*_INTEGERS, *_NUMBERS)]
     types = dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(text, "str")
@@ -95,13 +96,13 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
 
 @checked
 def read_summary(path: str | Path) -> StudySummary:
-    """Read the summary from the folder of a study, or from the file that a comparison wrote.
+    """The summary in the folder of a study, or in the file that a comparison wrote.
 
-    Summaries of earlier versions have fewer rows.
+    Summaries of earlier versions of negprobe have fewer rows.
 
     Raises:
-        NegprobeError: if there is no summary, as in the folders of earlier versions, or it is damaged or of a newer
-            format.
+        NegprobeError: if there is no summary (early versions of negprobe did not write one), or if it is damaged or of
+            a newer format.
     """
     folder = Path(path)
     path = folder / SUMMARY if folder.is_dir() or folder.suffix != ".parquet" else folder
@@ -118,7 +119,7 @@ def read_summary(path: str | Path) -> StudySummary:
 
 
 def _format(path: Path) -> int:
-    """The format of the file; the current one if the file cannot be read, so that reading it raises the error."""
+    """The format version of the file; if the file cannot be read, the current one, so that `read_table` raises."""
     try:
         check_file(path)
         metadata = pq.read_schema(path).metadata or {}
@@ -126,10 +127,10 @@ def _format(path: Path) -> int:
         return _FORMAT
     version = metadata.get(_FORMAT_KEY, b"none").decode(errors="replace")
     if not version.isdecimal() or int(version) < 1:
-        raise damaged(path, f"it has format {version}")
+        raise damaged(path, f"{version!r} is not a format version")
     if int(version) > _FORMAT:
         raise NegprobeError(
-            f"{path} has format {version}, but this version of negprobe reads formats up to {_FORMAT}. Update "
-            "negprobe, or run the study again."
+            f"{path} has format version {version}, but this version of negprobe reads only versions up to {_FORMAT}. "
+            "Upgrade negprobe to read it, or run the study again."
         )
     return int(version)

@@ -1,4 +1,4 @@
-"""The numbers of a study as tidy tables, and the files that they are written to."""
+"""The numbers of a study as tidy tables, written to files in its folder."""
 
 import json
 import sys
@@ -33,11 +33,16 @@ _PAIRS_IN_CHUNK = 128
 
 @checked
 def write_numbers(results: StudyResults, out: str | Path, command: str | None = None) -> dict[str, object]:
-    """Write tables, circuit and manifest into a folder, and return the manifest.
+    """The manifest of a study, after the tables, the circuit and the manifest have been written to a folder.
+
+    Args:
+        results: The results of the study.
+        out: The folder; it is created if it does not exist.
+        command: The command that ran the study, for the manifest; by default that of this process.
 
     Raises:
         NegprobeError: if the folder cannot be written to.
-        InputError: for a command that is not UTF-8 text.
+        InputError: for a command that is not valid UTF-8 text.
     """
     out = Path(out)
     if command is not None and not is_utf8(command):
@@ -52,7 +57,7 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
     }
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # a name that no folder can have is a ValueError
+    except (OSError, ValueError) as error:  # ValueError: not a valid name of a folder
         raise cannot_write(out, error) from error
     try:
         files = [f"{name}.parquet" for name in (*_write_measures(results, out), *tables)]
@@ -72,7 +77,7 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
         files.append(FIGURE_FILE)
         files += ["figures", "manifest.json", *(name for name in ("study.json", "shards") if (out / name).exists())]
         manifest = _manifest(results, command or " ".join(sys.argv), files)
-        # The last of the numbers: if it is there, the others are.
+        # The manifest is written last, so that a folder with a manifest has all the other files.
         with whole_file(out / "manifest.json") as part:
             part.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
@@ -83,20 +88,20 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
 def cannot_write(out: Path, error: OSError | ValueError) -> NegprobeError:
     """The error for a folder of a study that cannot be written to."""
     return NegprobeError(
-        f"The folder {str(out)!a} cannot be written to: {error}. What is there is kept, and the same command resumes "
-        "from it."
+        f"The folder {str(out)!a} cannot be written to: {error}. The files in it are kept. Remove the cause of the "
+        "error, then run the same study again to resume."
     )
 
 
 def _write_measures(results: StudyResults, out: Path) -> list[str]:
-    """Write the tables of metrics and of the cue's shares by chunks of pairs, to save memory; returns their names."""
+    """The names of the tables of metrics and cue shares, after writing them in chunks of pairs to save memory."""
     with ExitStack() as files:
         writers: dict[str, ParquetWriter] = {}
         for start in range(0, len(results.pairs), _PAIRS_IN_CHUNK):
-            some = slice(start, start + _PAIRS_IN_CHUNK)
-            measured = results.cue_shares["pair"].isin(range(some.start, some.stop))
-            shares = results.cue_shares[measured.values].to_dataframe("share").dropna().reset_index()
-            tables = metrics_tables(results.metrics.isel(pair=some).load()) | {"cue_shares": shares}
+            chunk = slice(start, start + _PAIRS_IN_CHUNK)
+            in_chunk = results.cue_shares["pair"].isin(range(chunk.start, chunk.stop))
+            shares = results.cue_shares[in_chunk.values].to_dataframe("share").dropna().reset_index()
+            tables = metrics_tables(results.metrics.isel(pair=chunk).load()) | {"cue_shares": shares}
             for name, table in tables.items():
                 if name not in writers:
                     part = files.enter_context(whole_file(out / f"{name}.parquet"))
@@ -107,14 +112,14 @@ def _write_measures(results: StudyResults, out: Path) -> list[str]:
 
 
 def pairs_table(pairs: Sequence[StatementPair]) -> pd.DataFrame:
-    """The pairs, a row each; columns that negprobe does not use have names that begin with `extra.`."""
+    """The pairs as a table, one row per pair; the names of columns that negprobe does not use begin with `extra.`."""
     own = {field.name for field in fields(StatementPair)}
     table = to_dataframe(pairs).rename(columns=lambda name: name if name in own else f"{EXTRA}{name}")
     return table.rename_axis("pair").reset_index()
 
 
 def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.DataFrame:
-    """All patching results as one tidy table: a row per site, direction, pair, layer and part (such as "3,cue")."""
+    """All patching results as one tidy table: one row per site, direction, pair, layer and part (such as "3,cue")."""
     tables = []
     for (site, direction), results in patching.items():
         by = [str(dim) for dim in results["patched"].dims if dim not in ("pair", "layer")]
@@ -129,7 +134,7 @@ def patching_table(patching: Mapping[tuple[str, Direction], xr.Dataset]) -> pd.D
 
 
 def mechanism_tables(mechanism: Mechanism | None) -> dict[str, pd.DataFrame]:
-    """Knock-outs of the cue by head (`knock_out`) and by layer and role (`knock_out_sets`), and `readings`, tidy."""
+    """The tidy tables `knock_out` (by head), `knock_out_sets` (by layer and role) and `readings`; empty for None."""
     if mechanism is None:
         return {}
     readings = mechanism.readings["share"].to_dataframe("share").dropna().reset_index()
@@ -141,11 +146,11 @@ def mechanism_tables(mechanism: Mechanism | None) -> dict[str, pd.DataFrame]:
 
 
 def metrics_tables(metrics: xr.Dataset) -> dict[str, pd.DataFrame]:
-    """The metrics as tidy tables, without the rows in which nothing is defined.
+    """The metrics as tidy tables, without the rows in which every metric is NaN.
 
     Returns:
-        `metrics` (a row per pair, compared, layer and head), `metrics_by_role` (and role), `distances` (a row per pair,
-        layer and head, of the original).
+        `metrics` (one row per pair, compared, layer and head), `metrics_by_role` (also per role), and `distances` of
+        the original (one row per pair, layer and head).
     """
     names = {"metrics": METRICS, "metrics_by_role": BY_ROLE, "distances": DISTANCES}
     along_pair = [name for name, coord in metrics.coords.items() if coord.dims == ("pair",) and name != "pair"]
@@ -156,7 +161,7 @@ def metrics_tables(metrics: xr.Dataset) -> dict[str, pd.DataFrame]:
 
 
 def negation_effects_table(results: StudyResults) -> pd.DataFrame:
-    """`statistics.effects_table` of the study's tests, with the mean of each metric under the cue and its control."""
+    """`statistics.effects_table` of the study's tests, with the mean of each metric for counterfactual and control."""
     columns = ["metric", "layer", "head", "counterfactual", "control"]
     if results.tests is None:
         return pd.DataFrame(columns=columns)
@@ -166,14 +171,14 @@ def negation_effects_table(results: StudyResults) -> pd.DataFrame:
 
 
 def _means_of_both(metric: xr.DataArray) -> xr.DataArray:
-    """The means over the pairs in which a metric is defined both times; a metric at a time, for memory."""
-    # Summed shard by shard, a mean would differ in its last digits.
+    """The means of a metric over the pairs in which it is defined for both counterfactual and control."""
+    # A sum taken shard by shard would differ in its last digits, so the metric is loaded whole.
     both = metric.compute()
     return both.where(both.notnull().all("compared")).mean("pair")
 
 
 def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """All replications as one tidy table: a row per kind of group, group, metric, layer and head."""
+    """All replications as one tidy table: one row per kind of group, group, metric, layer and head."""
     tables = [found.to_dataframe().reset_index().assign(by=by) for by, found in replications.items()]
     columns = ["by", "group", "metric", "layer", "head"]
     if not tables:
@@ -183,7 +188,7 @@ def replication_table(replications: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 
 def _for_parquet(table: pd.DataFrame) -> pd.DataFrame:
-    """Tuples, and values of several types in one column, become text, which every reader of parquet takes."""
+    """The table with tuples, and columns of mixed types, converted to text, which every parquet reader can read."""
     kinds = {c: set(table[c].dropna().map(type)) if table[c].dtype == object else set() for c in table.columns}
     odd = [c for c, found in kinds.items() if tuple in found or len(found) > 1]
     return table.assign(**{c: table[c].map(lambda value: value if value is None else str(value)) for c in odd})
@@ -198,7 +203,7 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
         "seconds": round(results.seconds, 1),
         "model": {
             "name": cfg.model_name,
-            # Empty for a model that is not from the hub.
+            # Empty for a model that was not loaded from the hub.
             "revision": cfg.revision,
             "family": cfg.family,
             "head": cfg.head,

@@ -251,7 +251,7 @@ def test_report_of_one_folder_given_twice_is_an_error(two_studies, tmp_path):
     again = two_studies[0] / ".." / two_studies[0].name
     result = run("report", two_studies[0], again, "--out", tmp_path / "ab.html")
     assert result.exit_code == 1
-    assert "are one folder; give the folders of two studies" in " ".join(result.output.split())
+    assert "are the same folder; give the folders of two studies" in " ".join(result.output.split())
     assert not (tmp_path / "ab.html").exists()
 
 
@@ -297,7 +297,7 @@ def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
     refused = run(*arguments, "--seed", 5)
     assert refused.exit_code == 1
-    assert "holds another study (seed: 0, here 5)" in " ".join(refused.output.split())
+    assert "holds another study (seed: 0 in the folder, 5 now)" in " ".join(refused.output.split())
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
 
 

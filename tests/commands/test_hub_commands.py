@@ -92,7 +92,7 @@ def test_an_endpoint_that_the_hubs_client_cannot_be_imported_with(endpoint: str)
     environment = os.environ | {"HF_ENDPOINT": endpoint}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"Error: HF_ENDPOINT='{endpoint}' is not an address")
+    assert ended.stderr.startswith(f"Error: HF_ENDPOINT='{endpoint}' is not a valid URL")
     assert ended.stderr.count("\n") == 1
 
 
@@ -108,7 +108,7 @@ def test_a_copy_in_the_cache_is_used_with_one_line_of_warning(hub: Hub) -> None:
 def test_a_revision_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("['open']\n")
     result = run("evaluate", "builtin", "--predictions", str(tmp_path / "words.csv"), "--revision", "v1")
-    assert result.exit_code == 1 and "--revision needs --model" in result.output
+    assert result.exit_code == 1 and "--revision applies only to --model" in result.output
 
 
 def test_a_worker_loads_the_commit_that_was_loaded_here(hub: Hub) -> None:

@@ -141,7 +141,7 @@ def test_every_other_command_prints_hostile_names_literally(tmp_path, hostile_mo
     ("arguments", "message"),
     [
         (("study", "--pairs", "[/x]"), "[/x] is not a supported kind of file"),
-        (("study", "--engine", "[/x]\x1b[31m"), r"no engine '[/x]\x1b[31m'"),
+        (("study", "--engine", "[/x]\x1b[31m"), r"Unknown engine '[/x]\x1b[31m'"),
         (("study", "./m[/bold]"), "m[/bold]"),
         (("evaluate", "[/x]\x1b[31m"), "[/x]"),
         (("report", "a[/x]", "b[/x]\x1b[31m"), "a[/x]"),

@@ -1,4 +1,4 @@
-"""The part of a study about mechanisms: what it knocks out and searches is what the rooms below compute."""
+"""The mechanism stage of a study: its knock-outs and its circuit equal what `negprobe.patching` computes directly."""
 
 import json
 import re
@@ -139,7 +139,7 @@ def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):
 
 
 def test_a_circuit_without_pairs_to_patch_is_refused(model):
-    with pytest.raises(PatchingError, match="at least one pair be patched"):
+    with pytest.raises(PatchingError, match="circuit search needs patched pairs"):
         run_study(model, builtin_pairs()[:60], patch_pairs=0, circuit_pairs=MIN_CIRCUIT_PAIRS)
 
 

@@ -1,4 +1,4 @@
-"""A study, and the command that patches a pair, move the objective that was chosen, or refuse it by its name."""
+"""A study, and the command that patches a pair, use the chosen objective, or raise an error that names it."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_what_the_head_cannot_give_is_refused_before_anything_is_measured(model,
 def test_an_objective_of_another_type_and_text_that_is_not_utf8_are_refused(model):
     with pytest.raises(ArgumentError, match="objective must be"):
         run_study(model, builtin_pairs()[:2], objective=kl_divergence)
-    with pytest.raises(NegprobeError, match="cannot be represented in UTF-8"):
+    with pytest.raises(NegprobeError, match=r"objective .* is not valid UTF-8 text"):
         run_study(model, builtin_pairs()[:2], objective="\ud800")
 
 
@@ -137,7 +137,7 @@ def test_the_objective_is_part_of_the_fingerprint_and_a_study_without_one_has_th
     (tmp_path / "study.json").write_text(json.dumps(written))
     with study_folder(tmp_path, default):
         pass
-    said = r"holds another study \(objective: default, here kl_divergence\)"
+    said = r"holds another study \(objective: default in the folder, kl_divergence now\)"
     with pytest.raises(StudyError, match=said), study_folder(tmp_path, other):
         pass
 
@@ -168,7 +168,7 @@ def test_the_command_studies_the_objective_and_goes_on_with_no_other(tmp_path):
     assert json.loads((tmp_path / "study.json").read_text())["objective"] == "target_probability"
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 1
-    assert "objective: target_probability, here default" in " ".join(refused.output.split())
+    assert "objective: target_probability in the folder, default now" in " ".join(refused.output.split())
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A study's folder is read as it was written, and what is wrong with it is named."""
+"""Reading the folder of a study returns what was written, and an error names what is wrong with the folder."""
 
 import json
 import shutil

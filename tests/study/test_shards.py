@@ -1,4 +1,4 @@
-"""A shard is read as it was written, what is there is not measured again, and what is wrong with one is named."""
+"""Shards are read as they were written and not measured again, and an error names what is wrong with one."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""A study that Ctrl-C or SIGTERM stops says how to go on, and the same command ends with the same tables."""
+"""A study stopped by Ctrl-C or SIGTERM prints how to resume it, and the same command then writes the same tables."""
 
 import os
 import signal

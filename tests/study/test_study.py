@@ -1,4 +1,4 @@
-"""The main job measures what it says, keeps every number, and leaves nothing out in silence."""
+"""A study measures what it documents, writes every number, and reports everything that it leaves out."""
 
 import json
 import re
@@ -319,5 +319,5 @@ def test_nothing_to_measure_and_nowhere_to_write_are_clear_errors(model, results
         run_study(model, [TOO_LONG])
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(NegprobeError, match="What is there is kept, and the same command resumes from it"):
+    with pytest.raises(NegprobeError, match=r"files in it are kept\. .* run the same study again"):
         write_study(results, blocked)

@@ -1,4 +1,4 @@
-"""Two studies are compared on the pairs they share, and every number is what a loop over those pairs finds."""
+"""Two studies are compared on their common pairs, and every number equals that of a loop over these pairs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -175,12 +175,12 @@ def test_without_controls_nothing_is_tested_and_the_rest_is_compared(studies) ->
 def test_without_answers_or_swaps_that_is_said(studies) -> None:
     a, b = studies
     found = compare_studies(a, replace(b, answers=b.answers.iloc[:0], patching=b.patching.iloc[:0]))
-    assert found.answers.empty and found.no_answers == "no common pair has an answer in both"
+    assert found.answers.empty and found.no_answers == "no common pair has an answer in both studies"
     assert found.swaps.empty and found.patched == 0
 
 
 def test_studies_without_a_common_pair_are_an_error(studies) -> None:
     a = studies[0]
     other = replace(a, pairs=a.pairs.assign(original="Something else."))
-    with pytest.raises(NegprobeError, match="no pair in common"):
+    with pytest.raises(NegprobeError, match="no common pair"):
         compare_studies(a, other)

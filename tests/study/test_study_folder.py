@@ -1,4 +1,4 @@
-"""A study that is stopped goes on where it was, and a folder is one study's."""
+"""A stopped study resumes where it stopped, and a folder holds only one study."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def model() -> HookedEncoder:
 
 
 @pytest.fixture
-def whose(model: HookedEncoder) -> dict[str, str]:
+def fingerprint(model: HookedEncoder) -> dict[str, str]:
     return identity(model, builtin_pairs()[:2], {"seed": 0})
 
 
@@ -42,28 +42,28 @@ def test_a_study_that_is_killed_ends_with_the_same_tables_byte_for_byte(tmp_path
     assert counts == f"{kills} killed, {len(studies)} finished"
 
 
-def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, whose, tmp_path: Path) -> None:
+def test_a_folder_is_gone_on_with_by_the_same_study_alone(model, fingerprint, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with study_folder(out, whose) as (shards, _):
+    with study_folder(out, fingerprint) as (shards, _):
         (shards / "a").mkdir()
         (out / "figures").mkdir()
         (shards / "a" / "a.parquet").write_text("measured")
         for place in (out, out / "figures", shards / "a"):
             (place / ".b.parquet.17.part").write_text("half")
         (out / ".mine.part").write_text("somebody else's")
-    with study_folder(out, whose) as (shards, _):
+    with study_folder(out, fingerprint) as (shards, _):
         kept = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
         assert sorted(kept) == [".lock", ".mine.part", "shards/a/a.parquet", "study.json"]
     other = identity(model, builtin_pairs()[:2], {"seed": 1})
     with (
-        pytest.raises(StudyError, match=r"holds another study \(seed: 0, here 1\)"),
+        pytest.raises(StudyError, match=r"holds another study \(seed: 0 in the folder, 1 now\)"),
         study_folder(tmp_path / "out", other),
     ):
         pass
     assert (shards / "a" / "a.parquet").read_text() == "measured"
 
 
-def test_an_identity_hangs_on_weights_pairs_and_options(model, whose) -> None:
+def test_an_identity_hangs_on_weights_pairs_and_options(model, fingerprint) -> None:
     changed = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     with torch.no_grad():
         changed.embed.W_E[5, 5] += 1e-3
@@ -79,26 +79,26 @@ def test_an_identity_hangs_on_weights_pairs_and_options(model, whose) -> None:
         "seed": identity(model, builtin_pairs()[:2], {"seed": 1}),
     }
     for name, other in differing.items():
-        assert [key for key in whose if whose[key] != other[key]] == [name]
-    assert identity(model, builtin_pairs()[:2], {"seed": 0}) == whose
+        assert [key for key in fingerprint if fingerprint[key] != other[key]] == [name]
+    assert identity(model, builtin_pairs()[:2], {"seed": 0}) == fingerprint
     half = HookedEncoder.from_pretrained("tiny-negation", device="cpu", dtype=torch.bfloat16)
-    assert identity(half, builtin_pairs()[:2], {"seed": 0})["weights"] != whose["weights"]
+    assert identity(half, builtin_pairs()[:2], {"seed": 0})["weights"] != fingerprint["weights"]
 
 
-def test_two_studies_at_once_in_a_folder_are_an_error(whose, tmp_path: Path) -> None:
+def test_two_studies_at_once_in_a_folder_are_an_error(fingerprint, tmp_path: Path) -> None:
     with (
-        study_folder(tmp_path, whose),
+        study_folder(tmp_path, fingerprint),
         pytest.raises(StudyError, match="Another study is writing"),
-        study_folder(tmp_path, whose),
+        study_folder(tmp_path, fingerprint),
     ):
         pass
-    with study_folder(tmp_path, whose):
+    with study_folder(tmp_path, fingerprint):
         pass
 
 
 @pytest.mark.slow
-def test_a_study_in_another_process_in_the_same_folder_is_an_error(whose, tmp_path: Path) -> None:
-    with study_folder(tmp_path, whose):
+def test_a_study_in_another_process_in_the_same_folder_is_an_error(fingerprint, tmp_path: Path) -> None:
+    with study_folder(tmp_path, fingerprint):
         other = (
             "import sys; from pathlib import Path; from negprobe.study.folder import study_folder\n"
             "with study_folder(Path(sys.argv[1]), {}): pass"
@@ -107,44 +107,51 @@ def test_a_study_in_another_process_in_the_same_folder_is_an_error(whose, tmp_pa
         assert "Another study is writing" in ended.stderr
 
 
-def test_a_folder_that_cannot_be_is_an_error(whose, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_is_an_error(fingerprint, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(StudyError, match=r"cannot be written to.*Choose another"),
-        study_folder(tmp_path / "file" / "out", whose),
+        study_folder(tmp_path / "file" / "out", fingerprint),
     ):
         pass
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "report.html", "pairs.parquet", "figures"])
-def test_what_a_study_would_write_over_is_named_and_stays(whose, tmp_path: Path, name: str) -> None:
+def test_what_a_study_would_write_over_is_named_and_stays(fingerprint, tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("in nobody's way")
     (tmp_path / name).write_text("mine")
-    said = rf"holds {name}, which the study would write over"
-    with pytest.raises(StudyError, match=said), study_folder(tmp_path, whose):
+    said = rf"holds {name}, which the study would overwrite"
+    with pytest.raises(StudyError, match=said), study_folder(tmp_path, fingerprint):
         pass
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(["notes.txt", name])
     (tmp_path / name).unlink()
-    with study_folder(tmp_path, whose):
+    with study_folder(tmp_path, fingerprint):
         pass
 
 
-def test_a_damaged_folder_is_an_error_and_stays(whose, tmp_path: Path) -> None:
-    for content in ("{", "[]", json.dumps(7), "{}", json.dumps(whose), json.dumps(whose | {"threads": "many"})):
+def test_a_damaged_folder_is_an_error_and_stays(fingerprint, tmp_path: Path) -> None:
+    for content in (
+        "{",
+        "[]",
+        json.dumps(7),
+        "{}",
+        json.dumps(fingerprint),
+        json.dumps(fingerprint | {"threads": "many"}),
+    ):
         (tmp_path / "study.json").write_text(content)
-        with pytest.raises(StudyError, match=r"study\.json is damaged"), study_folder(tmp_path, whose):
+        with pytest.raises(StudyError, match=r"study\.json is damaged"), study_folder(tmp_path, fingerprint):
             pass
         assert (tmp_path / "study.json").read_text() == content
 
 
-def test_a_folder_names_the_threads_that_its_study_began_with(whose, tmp_path: Path) -> None:
+def test_a_folder_names_the_threads_that_its_study_began_with(fingerprint, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        with study_folder(tmp_path, whose):
+        with study_folder(tmp_path, fingerprint):
             pass
         torch.set_num_threads(1)
-        with study_folder(tmp_path, whose) as folder:
+        with study_folder(tmp_path, fingerprint) as folder:
             assert folder.threads == 3
             # The library leaves torch's setting to its caller.
             assert torch.get_num_threads() == 1
@@ -155,26 +162,28 @@ def test_a_folder_names_the_threads_that_its_study_began_with(whose, tmp_path: P
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        (None, r"of an earlier version of negprobe \(format 1 .*cannot resume.*choose another folder"),
-        (3, r"study\.json has format version 3, but this negprobe reads up to 2\. Upgrade"),
+        (None, r"of an earlier version .*study\.json has format version 1, .*cannot resume.*choose another folder"),
+        (3, r"study\.json has format version 3, but this version of negprobe reads only versions up to 2\. Up"),
         ("new", r"study\.json is damaged: 'new' is not a format version"),
     ],
 )
-def test_the_folder_of_another_format_is_refused_by_its_version(whose, tmp_path: Path, version, said: str) -> None:
+def test_the_folder_of_another_format_is_refused_by_its_version(
+    fingerprint, tmp_path: Path, version, said: str
+) -> None:
     path = tmp_path / "study.json"
-    path.write_text(json.dumps(whose | {"threads": 1} | ({} if version is None else {"format": version})))
+    path.write_text(json.dumps(fingerprint | {"threads": 1} | ({} if version is None else {"format": version})))
     before = path.read_bytes()
-    with pytest.raises(StudyError, match=said), study_folder(tmp_path, whose):
+    with pytest.raises(StudyError, match=said), study_folder(tmp_path, fingerprint):
         pass
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(whose, tmp_path: Path) -> None:
-    with study_folder(tmp_path, whose):
+def test_a_folder_that_was_refused_can_be_gone_on_with_while_the_error_is_kept(fingerprint, tmp_path: Path) -> None:
+    with study_folder(tmp_path, fingerprint):
         pass
-    with pytest.raises(StudyError) as refused, study_folder(tmp_path, whose | {"seed": "1"}):
+    with pytest.raises(StudyError) as refused, study_folder(tmp_path, fingerprint | {"seed": "1"}):
         pass
-    with study_folder(tmp_path, whose):
+    with study_folder(tmp_path, fingerprint):
         assert "holds another study" in str(refused.value)
 
 
@@ -203,26 +212,28 @@ def next_of(version: str, part: int) -> str:
 
 @pytest.mark.parametrize("package", ["negprobe", "torch", "transformers", "tokenizers", "numpy"])
 def test_a_minor_version_that_can_change_numbers_is_another_study_that_says_so(
-    model, whose, monkeypatch, tmp_path: Path, package: str
+    model, fingerprint, monkeypatch, tmp_path: Path, package: str
 ) -> None:
-    with study_folder(tmp_path, whose):
+    with study_folder(tmp_path, fingerprint):
         pass
     other = next_of(metadata.version(package), 1)
     with_version(monkeypatch, package, other)
     now = identity(model, builtin_pairs()[:2], {"seed": 0})
     minor = other.rpartition(".")[0]
-    said = rf"version of {package}: [\d.]+, here {minor}\)\. To resume that one, use the same .* options and versions"
+    said = rf"version of {package}: [\d.]+ in the folder, {minor} now\)\. To resume it, use .* package versions"
     with pytest.raises(StudyError, match=said), study_folder(tmp_path, now):
         pass
 
 
 @pytest.mark.parametrize("package", ["negprobe", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy"])
-def test_a_patch_release_goes_on_with_the_same_study(model, whose, monkeypatch, tmp_path: Path, package: str) -> None:
-    with study_folder(tmp_path, whose):
+def test_a_patch_release_goes_on_with_the_same_study(
+    model, fingerprint, monkeypatch, tmp_path: Path, package: str
+) -> None:
+    with study_folder(tmp_path, fingerprint):
         pass
     with_version(monkeypatch, package, next_of(metadata.version(package), 2) + "+cu130")
     now = identity(model, builtin_pairs()[:2], {"seed": 0})
-    assert (now, key(now)) == (whose, key(whose))
+    assert (now, key(now)) == (fingerprint, key(fingerprint))
     with study_folder(tmp_path, now):
         pass
 

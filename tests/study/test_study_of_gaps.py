@@ -1,4 +1,4 @@
-"""No sentence encoder or classifier is given a [MASK]: a study of one measures complete sentences and says so."""
+"""A study of a sentence encoder or classifier fills each [MASK] with the target, and reports that it did."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The summary of a study: its rows equal what scipy and pandas give, and hold every number of every sentence."""
+"""The summary of a study: its rows equal the results of scipy and pandas, and hold every number of every sentence."""
 
 import re
 from dataclasses import replace
@@ -202,7 +202,7 @@ def test_a_folder_without_a_summary_or_with_another_format_says_what_to_do(summa
     table = pq.read_table(path)
     newer = {**table.schema.metadata, b"negprobe.summary.format": b"3"}
     pq.write_table(table.replace_schema_metadata(newer), path)
-    with pytest.raises(NegprobeError, match=r"has format 3.*up to 2. Update negprobe"):
+    with pytest.raises(NegprobeError, match=r"has format version 3, .*only versions up to 2\. Upgrade negprobe"):
         read_summary(tmp_path)
     pq.write_table(table.drop_columns("estimate"), path)
     with pytest.raises(NegprobeError, match="missing columns estimate"):
@@ -211,7 +211,7 @@ def test_a_folder_without_a_summary_or_with_another_format_says_what_to_do(summa
     with pytest.raises(NegprobeError, match="damaged"):
         read_summary(tmp_path)
     pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(NegprobeError, match="format none"):
+    with pytest.raises(NegprobeError, match="'none' is not a format version"):
         read_summary(tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_shapes_that_differ_and_answers_that_cannot_be_compared_still_make_a_pag
     model = compared.b.manifest["model"] | {"heads": 5, "head": "none"}
     other = compare_studies(compared.a, replace(compared.b, manifest=compared.b.manifest | {"model": model}))
     page = comparison_report(other, MANIFEST)
-    assert "The answers cannot be compared: one model gives answers and the other embeddings." in page
+    assert "The answers cannot be compared: one model gives answers, the other embeddings." in page
     assert "single heads cannot be compared" in page and ">nan<" not in page
 
 
