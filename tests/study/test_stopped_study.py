@@ -66,7 +66,7 @@ def test_a_stopped_study_goes_on(
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == status, said.read_text()
-    assert "run the same study again to resume it" in " ".join(said.read_text().split())
+    assert "run the same command again to resume" in " ".join(said.read_text().split())
     assert "Traceback" not in said.read_text()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*/*.parquet")}
     assert kept and not (out / "manifest.json").exists()

@@ -370,7 +370,7 @@ def test_metrics_without_one_to_draw_or_without_heads_are_an_error() -> None:
         metric_overview(metrics_of().isel(head=[]))
     with pytest.raises(ViewError, match="by layer and head"):
         metric_overview(metrics_of().isel(layer=0))
-    with pytest.raises(ViewError, match="no numbers"):
+    with pytest.raises(ViewError, match="not numeric"):
         metric_overview(metrics_of().astype(str))
 
 
