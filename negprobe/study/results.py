@@ -71,7 +71,7 @@ class StudyResults:
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set); without
             those of which no group, or only one, has enough pairs.
         answers: For each pair that has an answer, the model's default objective of its `original`, `counterfactual` and
-            `control` (NaN if none).
+            `control` (NaN if none); a table, because its rows also have the texts `cue` and `category`.
         own_labels: Whether the answers' labels are the classifier's own, so that they cannot be right or wrong.
         objective: What patches move: "default" for the model's default objective, which the answers are always of.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
