@@ -1,4 +1,7 @@
-"""negprobe shows where an encoder language model hears "not"."""
+"""negprobe shows where an encoder language model hears "not".
+
+Results with axes (pair, layer, head, role) are `xarray`; `.to_dataframe()` turns one into a table.
+"""
 
 from importlib import import_module
 from importlib.metadata import version

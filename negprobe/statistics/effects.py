@@ -164,7 +164,8 @@ def effects_table(tests: xr.Dataset) -> pd.DataFrame:
 def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
     """The heads with a significant effect after correction for multiple testing, largest |d_z| first.
 
-    They are ranked by |d_z|, because many p-values tie at the smallest value that the resamples allow.
+    They are ranked by |d_z|, because many p-values tie at the smallest value that the resamples allow. The result is a
+    table, because it holds only some of the heads.
 
     Args:
         tests: The result of `effect_tests`.

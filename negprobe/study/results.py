@@ -71,7 +71,7 @@ class StudyResults:
         replications: `statistics.replication` by "cue" and, if there are several, by "source" (the data set). Omitted
             if fewer than two groups have enough pairs.
         answers: The model's default objective for the `original`, `counterfactual` and `control` (NaN if none) of each
-            pair that has an answer.
+            pair that has an answer; a table, because its rows also have the texts `cue` and `category`.
         own_labels: Whether the labels are the classifier's own predictions, so that there is no accuracy.
         objective: The objective that was patched: "default" for the model's default. `answers` always has the default.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
