@@ -360,13 +360,13 @@ def _blocks(
     first = _cells_of(effects)
     dims = [dim for dim in first.dims if dim != "pair"]
     cells = first.size // effects.sizes["pair"]
-    most = max(1, min(_NULL_SIZE // n_resamples, _VALUES_SIZE // int(present.sum())))
-    names, at_once = list(effects.data_vars), max(1, most // max(cells, 1))
-    for start in range(0, len(names), at_once):
-        chosen = effects[names[start : start + at_once]].isel(pair=present)
+    max_cells = max(1, min(_NULL_SIZE // n_resamples, _VALUES_SIZE // int(present.sum())))
+    names, per_block = list(effects.data_vars), max(1, max_cells // max(cells, 1))
+    for start in range(0, len(names), per_block):
+        chosen = effects[names[start : start + per_block]].isel(pair=present)
         stacked = chosen.to_dataarray("metric").transpose("pair", "metric", *dims).to_numpy().astype(float)
         values = rearrange(stacked, "pair ... -> pair (...)")
-        yield from np.array_split(values, -(-values.shape[1] // most), axis=1)
+        yield from np.array_split(values, -(-values.shape[1] // max_cells), axis=1)
 
 
 def _sign_flips(
@@ -488,13 +488,13 @@ def _smallest(p: xr.DataArray, rank: int) -> xr.DataArray:
 
 def _limits(n: np.ndarray, n_pairs: int, n_resamples: int) -> dict[str, str]:
     """Attributes that explain which significance levels cannot be reached with so few pairs or resamples."""
-    most = int(n.max())
-    by_flips = 2.0 ** (1 - most)
+    max_pairs = int(n.max())
+    by_flips = 2.0 ** (1 - max_pairs)
     if by_flips > ALPHA:
-        many = "1 pair" if most == 1 else f"{most} pairs"
+        counted = "1 pair" if max_pairs == 1 else f"{max_pairs} pairs"
         return {
-            "untestable": f"With {many} no head can have p < {by_flips:.4g}: at least 2 of the {2**most} sign flips "
-            f"are as extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} pairs."
+            "untestable": f"With {counted} no head can have p < {by_flips:.4g}: at least 2 of the {2**max_pairs} sign "
+            f"flips are as extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} pairs."
         }
     by_resamples = 0.0 if 2**n_pairs <= n_resamples else 1 / (n_resamples + 1)
     smallest, cells = max(by_flips, by_resamples), int((n > 0).sum())
