@@ -1,8 +1,8 @@
 """Speed of the metrics of a data set, compared with a loop over pairs, layers and heads and with bare forward passes.
 
-Ours is `AttentionProbe.metrics` of the built-in pairs, from sentences to labelled arrays: original, counterfactual and
-control, with all metrics, raw and norm-weighted, by role. The loop is what a notebook does: one pair at a time, two
-forward passes for each layer and head, and four metrics. The bare passes run the same batches of tokens without the
+"Ours" is `AttentionProbe.metrics` of the built-in pairs, from sentences to labelled arrays: original, counterfactual
+and control, with all metrics, raw and norm-weighted, by role. The loop is typical notebook code: one pair at a time,
+two forward passes for each layer and head, and four metrics. The bare passes run the same batches of tokens without the
 model's head and without storing activations. Their ratio to ours is the median over rounds in which both run.
 
     python benchmarks/metrics.py             # the speed
@@ -26,7 +26,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 
-AT_LEAST, AT_MOST = 50, 2.5
+MIN_SPEED_UP, MAX_OVERHEAD = 50, 2.5
 
 
 def large(layers: int = 6, width: int = 768) -> HookedEncoder:
@@ -94,7 +94,7 @@ def bare_passes(probe: AttentionProbe, pairs: list[StatementPair]) -> Callable[[
 def print_speed(budget: float) -> None:
     """Print a table with a row for each model."""
     table = Table(title=f"pairs per second, CPU, float32, {torch.get_num_threads()} threads")
-    ratios = (f"ours / loop (≥ {AT_LEAST})", f"bare / ours (≤ {AT_MOST})")
+    ratios = (f"ours / loop (≥ {MIN_SPEED_UP})", f"bare / ours (≤ {MAX_OVERHEAD})")
     for column in ("model", "ours", "notebook loop", "bare passes", *ratios):
         table.add_column(column, justify="right")
     pairs = builtin_pairs()

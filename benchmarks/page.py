@@ -1,4 +1,4 @@
-"""Size of an interactive page of many pairs, and the time until it is loaded and drawn.
+"""Size of an interactive page of many pairs, and the time until a browser has loaded and drawn it.
 
     python benchmarks/page.py
 

@@ -4,10 +4,10 @@ Three implementations compute the same array of logit differences from two sente
 masked LMs and a pair of 16 tokens that differ in one: the sweep of `transformer_lens.patching` (one forward pass per
 patch), a plain batched sweep (the patches of a layer in batches, with hooks, running all layers and the whole head),
 and ours. A ratio is the median over rounds of theirs / ours, timed back to back in each round. The difference is the
-largest one between our numbers and the loop's.
+largest one between our numbers and those of the loop.
 
-The rate is the floating-point operations of our sweep, as torch counts them, per second; it is compared with the
-product of two 2,048 x 2,048 matrices, timed in the same rounds.
+The rate is the number of floating-point operations of our sweep per second, as counted by torch. It is compared with
+the rate of a product of two 2,048 x 2,048 matrices, timed in the same rounds.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Time of `negprobe study` by phase, for one or several checkouts of negprobe, on the same machine.
+"""Time of `negprobe study` by phase, for one or several checkouts of negprobe on the same machine.
 
-The command runs from every checkout in turn, each round in another order. A phase is the time between two lines of its
-progress, and phases are named by the first word of their steps: measuring heads and contributions, reading the answers,
-patching, knocking out the cue, testing, searching the circuit, writing the report. "starting" is all before the first
-step (imports, the model, the pairs), "ending" all after the last. Seconds are medians over the rounds, and the ratio is
-that of the last checkout to the first. Nothing else should run on the machine.
+Every round runs the command from each checkout; the order is reversed after each round. The time of a phase is measured
+between lines of the command's progress output, and a phase is named by the first word of its lines: measuring heads and
+contributions, reading the answers, patching, knocking out the cue, testing, searching the circuit, writing the report.
+"starting" is the time before the first line (imports, loading the model and the pairs), "ending" the time after the
+last one. Seconds are medians over the rounds; the ratio is last checkout / first checkout. Do not run anything else on
+the machine.
 
 Example:
     python benchmarks/study.py --checkout ../before --checkout . -- MODEL --pairs FILE --limit 80
@@ -30,7 +31,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--checkout", type=Path, action="append", help="folder of the package; more than once to compare"
+        "--checkout", type=Path, action="append", help="checkout of negprobe; repeat the option to compare several"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("study", nargs="*", help="arguments of negprobe study, after --")
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def phases(checkout: Path, study: list[str]) -> dict[str, float]:
-    """Seconds of each phase of one study, and of all together."""
+    """The seconds of each phase of one study, and of the whole study ("all")."""
     found: dict[str, float] = defaultdict(float)
     environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory() as out:
@@ -66,14 +67,14 @@ def phases(checkout: Path, study: list[str]) -> dict[str, float]:
             assert process.stdout is not None
             ended = False
             for line in process.stdout:
-                # Lines that are not progress follow it: sentences, and where the report is.
+                # The progress ends with the first line that begins with a bullet; findings and the path follow.
                 ended = ended or line.startswith("•")
                 if not ended:
                     now = time.perf_counter()
                     found[line.split()[0] if found else "starting"] += now - last
                     last = now
         if process.returncode:
-            raise SystemExit(f"The study from {checkout} failed; run it alone to see why.")
+            raise SystemExit(f"The study from {checkout} failed; run the same command there to see the error.")
         end = time.perf_counter()
     return dict(found) | {"ending": end - last, "all": end - start}
 

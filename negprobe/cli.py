@@ -439,7 +439,7 @@ def patch_pairs(
         if original is not None and (pairs or limit is not None or attribution):
             raise NegprobeError("--pairs, --limit and --attribution apply to data sets; leave out the two statements.")
         one_pair = original is not None
-        # Checked before the model is loaded, so that a mistake is reported at once.
+        # Checked before the model is loaded, so that a mistake is reported immediately.
         sweeps = planned_sweeps(
             site,
             by=None if by is None else tuple(by.split(",")),  # type: ignore[arg-type]

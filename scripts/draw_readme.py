@@ -1,4 +1,4 @@
-"""Draw the README's picture: the interactive page of a pair on the bundled model, as a browser shows it.
+"""Make the README's picture: a screenshot of the interactive page of a pair on the bundled model.
 
 python scripts/draw_readme.py docs/page.png
 """
@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 1300, 900
 
 
 def main() -> None:
-    """Write the page, open it, choose the head that reads the cue, and keep a picture."""
+    """Write the page, open it, select the head that attends to the cue, and save a screenshot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default=Path("docs/page.png"))
     out = parser.parse_args().out
@@ -34,7 +34,7 @@ def main() -> None:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         tab.goto(page.as_uri())
         tab.select_option("select[name=metric]", "norm_to_cue")
-        # Head 0.3, which takes the negation to the word that it acts on: what that word reads.
+        # Select head 0.3, in which the negated word attends to the negation.
         tab.locator("#negprobe-overview tr").nth(1).locator("button").nth(3).click()
         cue = comparisons[0].cue_positions[-1]
         tab.locator("[data-side=counterfactual] .negprobe-tokens button").nth(cue + 1).click()

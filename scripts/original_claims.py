@@ -1,9 +1,9 @@
-"""The claims of the study negprobe grew from, each as a quantity that is measured, tested and judged.
+"""The claims of the study that negprobe grew from, each as a quantity with an interval, a test and a verdict.
 
-That study looked at heatmaps of five sentences. Here each claim is one number over many pairs with its 95 % interval,
-and it holds, does not hold, or cannot be told. Everything is a function of a data set of metrics, so that it can be
-tried on data that were made up. It serves `reproduce_bert_tiny.py`, and stays out of the package because it is about
-one study; whatever is of general use in it comes from there.
+That study looked at heatmaps of five sentences. This module states each claim as one number over many pairs with its
+95% interval. The verdict is that the claim holds, does not hold, or is undecided. All functions take a dataset of
+metrics, so that they can be tested on synthetic data. `reproduce_bert_tiny.py` uses this module. It is not part of the
+package, because it is about a single study.
 """
 
 from collections.abc import Sequence
@@ -22,41 +22,41 @@ from negprobe.statements import StatementPair, complete, roles, tokenize, tokeni
 from negprobe.statistics import ALPHA, MIN_PAIRS, agreement, effect_tests, effects_table, negation_effects
 
 STRONG = 2.0
-"""Attention to a word is strong from this many times an even share on, a share of 1/n of n tokens."""
+"""Attention to a word counts as strong above this multiple of an even share (1/n for each of n tokens)."""
 
 APART = 0.05
-"""Raw and norm-weighted attention disagree about a word from a twentieth of a query's weight on."""
+"""Raw and norm-weighted attention to a word disagree if they differ by more than this share of a query's weight."""
 
 HALF_EXPLAINED = 0.5**0.5
-"""Two maps disagree below this correlation: one explains less than half of the other's variance."""
+"""Two maps disagree if their correlation is below this: one then explains less than half of the other's variance."""
 
-Verdict = Literal["holds", "does not hold", "cannot be told"]
+Verdict = Literal["holds", "does not hold", "undecided"]
 
 _STATEMENTS_AT_ONCE = 64
 _HEADS_NAMED = 4
 _ORIGINALS = "Pairs that share their original count once."
-_NO_WORD = "where no attention is left for the words"
-_CONSTANT = "where a map is constant, such as the similarities of outputs that all point the same way"
+_NO_WORD = "because no attention goes to the words"
+_CONSTANT = "because a map is constant, such as the similarities of outputs that all have the same direction"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim as something to be measured.
+    """A claim as a quantity to measure.
 
     Attributes:
         number: The claim and its part, such as "1a".
-        claim: What the study says.
-        quantity: What is measured for it.
-        unit: In which unit; empty for a correlation or a ratio.
-        values: The quantity, dimensions `pair` and, where heads have it one by one, `layer` and `head`.
-        border: Beyond which value the claim holds.
-        side: 1 if it holds above the border, -1 if below.
-        some_head: Whether it is about some head (the strongest is told, corrected for the choice) and not about the
-            mean over heads.
-        beside: What the quantity was made of, by name, to be told beside it.
-        lacks: Why there is nothing to measure; empty if there is.
-        undefined: Where a head can lack the quantity in a pair that has it in others; empty if nowhere.
-        note: What else there is to say.
+        claim: The claim of the study.
+        quantity: The quantity that is measured.
+        unit: The unit of the quantity; empty for a correlation or a ratio.
+        values: The quantity, dimensions `pair` and, if it is measured per head, `layer` and `head`.
+        border: The threshold that the quantity must pass for the claim to hold.
+        side: 1 if the claim holds above the border, -1 if it holds below.
+        some_head: Whether the claim is about at least one head, so that the strongest head is reported, corrected for
+            the choice; otherwise it is about the mean over heads.
+        beside: The parts that the quantity is computed from, by name, to be reported with it.
+        lacks: Why the quantity cannot be measured; empty if it can.
+        undefined: Why the quantity can be undefined for some heads of a pair; empty if it cannot.
+        note: A further remark.
     """
 
     number: str
@@ -75,24 +75,24 @@ class Question:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what became of it.
+    """A claim and its verdict.
 
     Attributes:
         number: The claim and its part.
-        claim: What the study says.
-        quantity: What was measured.
+        claim: The claim of the study.
+        quantity: The quantity that was measured.
         unit: The unit of `value`, `low`, `high` and `border`; empty for a correlation or a ratio.
-        value: The mean over pairs; NaN where nothing could be measured.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        border: What `value` is held against.
-        p: Two-sided sign-flip test against the border. Where the strongest head is told it is by max-T over the heads;
-            where none of them holds, the largest of their own.
-        n: Pairs.
-        head: The head that is told, as "layer.head"; empty for a mean over heads.
+        value: The mean over pairs; NaN if nothing could be measured.
+        low: The lower end of its 95% bootstrap interval.
+        high: The upper end.
+        border: The threshold that `value` is compared with.
+        p: The two-sided p-value of a sign-flip test against the border. For a claim about some head, it is corrected by
+            max-T over the heads; if the claim holds in no head, it is the largest uncorrected p of the heads.
+        n: The number of pairs.
+        head: The reported head, as "layer.head"; empty for a mean over heads.
         verdict: Whether the claim holds.
-        reason: Why it cannot be told; empty if it can.
-        detail: What the value is made of, and which heads and layers it is about.
+        reason: Why the claim is undecided; empty if it is decided.
+        detail: The parts of the value, and the heads and layers that it comes from.
     """
 
     number: str
@@ -111,13 +111,13 @@ class Claim:
     detail: str
 
     def sentence(self) -> str:
-        """The claim, its verdict and its number in words."""
+        """The claim, its verdict and its numbers as a sentence."""
         if np.isnan(self.value):
             return f"{self.claim}: {self.verdict}. {self.reason}"
         where = f" in head {self.head}" if self.head else ""
         interval = "" if np.isnan(self.low) else f" [{self.low:.3g}, {self.high:.3g}]"
         unit = f" {self.unit}" if self.unit else ""
-        number = f"{self.quantity}{where}: {self.value:.3g}{interval}{unit} against {self.border:.3g}"
+        number = f"{self.quantity}{where}: {self.value:.3g}{interval}{unit}, compared with {self.border:.3g}"
         test = f"p = {self.p:.2g}, {_counted(self.n, 'pair')}"
         return " ".join(filter(None, [f"{self.claim}: {self.verdict}. {number}; {test}.", self.reason, self.detail]))
 
@@ -125,17 +125,17 @@ class Claim:
 def with_references(
     metrics: xr.Dataset, pairs: Sequence[StatementPair], tokenizer: PreTrainedTokenizerBase
 ) -> xr.Dataset:
-    """The metrics, with what they are held against.
+    """The metrics with the reference values that claims compare them with.
 
     Args:
-        metrics: What `AttentionProbe.metrics` returns for `pairs`.
+        metrics: The result of `AttentionProbe.metrics` for `pairs`.
         pairs: The pairs.
         tokenizer: The model's tokenizer.
 
     Returns:
-        The same with, along `pair`, the coordinate `original` (its text, or the first text with the same tokens) and
-        the variables `even_cue` and `even_affected`: the share that the cue and the affected word would get of
-        attention that is the same to every token of the counterfactual.
+        The metrics with the coordinate `original` along `pair` (the text of the original, or the first text with the
+        same tokens), and the variables `even_cue` and `even_affected`: the share of attention to the cue and to the
+        affected word if attention were uniform over the tokens of the counterfactual.
     """
     even = []
     for pair in (complete(pair, tokenizer) for pair in pairs):
@@ -152,9 +152,9 @@ def with_references(
 
 
 def without_repeats(pairs: Sequence[StatementPair], tokenizer: PreTrainedTokenizerBase) -> list[StatementPair]:
-    """The pairs less those whose statements are, token for token, an earlier pair's.
+    """The pairs without those that have the same tokens as an earlier pair.
 
-    To the model they are one observation: pairs given twice, or pairs that differ in words it does not know.
+    Such pairs are one observation for the model: repeated pairs, or pairs that differ only in unknown words.
     """
     distinct: dict[tuple[tuple[int, ...], ...], StatementPair] = {}
     for pair in pairs:
@@ -164,11 +164,12 @@ def without_repeats(pairs: Sequence[StatementPair], tokenizer: PreTrainedTokeniz
 
 
 def map_correlations(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> xr.Dataset:
-    """How alike the raw and the value-weighted maps of each counterfactual are, special tokens included.
+    """The correlations of the raw attention map of each counterfactual with the value-weighted maps.
 
     Returns:
-        Pearson correlations over all queries and keys, NaN where a map is constant, dims `pair`, `layer`, `head`:
+        Pearson correlations over all queries and keys, including special tokens, dims `pair`, `layer`, `head`:
         `raw_norm_correlation` with the norm-weighted map, `raw_similarity_correlation` with the similarity of outputs.
+        NaN if a map is constant.
     """
     found = []
     for start in range(0, len(pairs), _STATEMENTS_AT_ONCE):
@@ -182,7 +183,7 @@ def map_correlations(probe: AttentionProbe, pairs: Sequence[StatementPair]) -> x
 
 
 def _correlations(attention: StatementAttention) -> np.ndarray:
-    """Of the raw map with the norm-weighted one and the similarities, [map, layer, head]."""
+    """The correlations of the raw map with the norm-weighted map and with the similarities, [map, layer, head]."""
     everywhere = torch.ones(1, len(attention.statement), 1, dtype=torch.bool)
     cells = everywhere & everywhere.transpose(-1, -2)
     return torch.stack(
@@ -191,7 +192,7 @@ def _correlations(attention: StatementAttention) -> np.ndarray:
 
 
 def questions(metrics: xr.Dataset) -> list[Question]:
-    """All claims of the study, of metrics with their references and the correlations of the maps."""
+    """All claims of the study, from metrics with their references (`with_references`) and `map_correlations`."""
     return [
         *_reach(metrics),
         *_strong_attention(metrics),
@@ -203,14 +204,14 @@ def questions(metrics: xr.Dataset) -> list[Question]:
 
 def _reach(metrics: xr.Dataset) -> list[Question]:
     """Claim 1: layer 0 attends locally and layer 1 more broadly."""
-    # Pairs can share their original, which is one observation all the same.
+    # An original that several pairs share is one observation.
     of_originals = metrics.isel(pair=np.unique(metrics["original"].values, return_index=True)[1])
     uniform = of_originals["uniform_distance"]
     kinds = {"": of_originals["attention_distance"], ", norm-weighted": of_originals["norm_distance"]}
-    asked = []
+    claims = []
     for letter, (kind, distance) in zip("ab", kinds.items(), strict=True):
         first = distance.isel(layer=[0])
-        asked.append(
+        claims.append(
             Question(
                 f"1{letter}",
                 f"Layer 0 attends locally{kind}",
@@ -228,7 +229,7 @@ def _reach(metrics: xr.Dataset) -> list[Question]:
         layers = distance.isel(layer=slice(2))
         by_layer = _same_heads(layers).mean("head")
         first, second = (by_layer.isel(layer=index, drop=True) for index in (0, int(two)))
-        asked.append(
+        claims.append(
             Question(
                 f"1{letter}",
                 f"Layer 1 attends more broadly than layer 0{kind}",
@@ -240,7 +241,7 @@ def _reach(metrics: xr.Dataset) -> list[Question]:
                 lacks="" if two else "The model has a single layer.",
             )
         )
-    return asked
+    return claims
 
 
 def _strong_attention(metrics: xr.Dataset) -> list[Question]:
@@ -249,17 +250,17 @@ def _strong_attention(metrics: xr.Dataset) -> list[Question]:
         "The affected word attends strongly to the negation": ("to_cue_by_role", "even_cue"),
         "The negation attends strongly to the affected word": ("from_cue_by_role", "even_affected"),
     }
-    asked: list[Question] = []
+    claims: list[Question] = []
     for claim, (name, even_name) in ways.items():
         for kind, prefix in (("", "attention"), (", norm-weighted", "norm")):
             at_affected = metrics[f"{prefix}_{name}"].sel(role="affected", drop=True)
             negation, control = (at_affected.sel(compared=side, drop=True) for side in ("counterfactual", "control"))
             even = metrics[even_name]
-            asked.append(
+            claims.append(
                 Question(
-                    f"2{'abcd'[len(asked)]}",
+                    f"2{'abcd'[len(claims)]}",
                     f"{claim}{kind}",
-                    f"its share, minus the larger of a neutral word's in the same place and {STRONG:g} even shares",
+                    f"its share, minus the larger of {STRONG:g} even shares and the share of a neutral word there",
                     "of the query's weight",
                     negation - np.maximum(control, STRONG * even),
                     some_head=True,
@@ -269,7 +270,7 @@ def _strong_attention(metrics: xr.Dataset) -> list[Question]:
                     else "No pair has a negation, an affected word and a control of the same length.",
                 )
             )
-    return asked
+    return claims
 
 
 def _patterns(metrics: xr.Dataset) -> list[Question]:
@@ -291,7 +292,7 @@ def _patterns(metrics: xr.Dataset) -> list[Question]:
             "correlation with the original's outputs, minus that of a neutral word",
             "",
             side=-1,
-            undefined="where a head's outputs are constant",
+            undefined="because a head's outputs are constant",
         ),
     ]
 
@@ -307,16 +308,16 @@ def _diffusion(metrics: xr.Dataset) -> list[Question]:
             "The negation changes the outputs at the other words, beyond a neutral word",
             "relative change, minus that of a neutral word",
             "of the output's size",
-            undefined="where a head has no output",
+            undefined="because a head has no output",
         ),
         _beyond_control(
             metrics,
             "diffusion",
             "4b",
-            "The change is spread over more of the other words than a neutral word's",
-            "share of the words it is spread over, minus that of a neutral word",
+            "The change spreads over more of the other words than a neutral word's",
+            "share of the words that the change spreads over, minus that of a neutral word",
             "of the words",
-            undefined="where nothing changes",
+            undefined="because nothing changes",
         ),
         Question(
             "4c",
@@ -328,7 +329,7 @@ def _diffusion(metrics: xr.Dataset) -> list[Question]:
             side=-1,
             beside={"neutral word": metrics["diffusion_distance"].sel(compared="control", drop=True)},
             lacks="" if distance.notnull().any() else "No pair has a known negation.",
-            undefined="where nothing changes",
+            undefined="because nothing changes",
         ),
     ]
 
@@ -361,8 +362,8 @@ def _disagreement(metrics: xr.Dataset) -> list[Question]:
         ),
         Question(
             "5c",
-            "Raw and norm-weighted attention disagree about the negation",
-            "|norm-weighted − raw| share that the negation gets from the other words",
+            "Raw and norm-weighted attention to the negation disagree",
+            "|norm-weighted − raw| share of the negation in the attention of the other words",
             "of a query's weight",
             abs(norm - raw),
             border=APART,
@@ -392,15 +393,15 @@ def _beyond_control(
 
 
 def _agreement_of_effects(metrics: xr.Dataset) -> str:
-    """Whether negation's effects on the cue's raw and norm-weighted share tell the same story about the heads."""
+    """A sentence on how well the effects on raw and norm-weighted attention to the cue agree over the heads."""
     effects = negation_effects(metrics[["attention_to_cue", "norm_to_cue"]])
     if not any(effect.notnull().any() for effect in effects.values()):
         return ""
     found = agreement(effect_tests(effects), "attention_to_cue", "norm_to_cue")
     heads = [f"{row.layer}.{row.head}" for row in found.disagreeing.itertuples()]
-    rank = "" if np.isnan(found.correlation) else f"with rank correlation {found.correlation:.2f} over the heads"
-    signs = f"of opposite sign in {_some(heads)}" if heads else "nowhere of opposite signs that survive correction"
-    return f"Negation's effects on the two shares: {', '.join(filter(None, [rank, signs]))}."
+    rank = "" if np.isnan(found.correlation) else f"rank correlation {found.correlation:.2f} over the heads"
+    signs = f"opposite signs in {_listed(heads)}" if heads else "no significant effects of opposite signs"
+    return f"Effects of negation on the two shares: {', '.join(filter(None, [rank, signs]))}."
 
 
 @dataclass(frozen=True)
@@ -408,9 +409,9 @@ class Answer:
     """A claim, and the same quantity head by head.
 
     Attributes:
-        claim: What became of it.
+        claim: The claim and its verdict.
         heads: Columns `number`, `layer`, `head`, `value`, `low`, `high`, `effect_size`, `n`, `p`, `q`, `p_max_t`, all
-            tested against the border; empty where the quantity is not one of heads.
+            tested against the border; empty if the quantity is not measured per head.
     """
 
     claim: Claim
@@ -418,50 +419,50 @@ class Answer:
 
 
 def answer(question: Question, seed: int = 0) -> Answer:
-    """Measure, test and judge one claim.
+    """The verdict on one claim, with its numbers and tests.
 
-    A mean over heads holds if it is beyond the border with p at most `ALPHA` and with its whole interval, and does not
-    hold if it is so on the other side. It is over the heads that have the quantity in every pair (in which any has it),
-    so that a pair does not differ from another by its heads. A claim about some head holds if a head passes with its p
-    corrected by max-T over all heads. It does not hold if every head is on the other side with its interval and its own
-    p, which needs no correction, as all of them have to be there (the intersection-union test of Berger 1982).
-    Anything else cannot be told.
+    A claim about the mean over heads holds if the whole interval is beyond the border and p is at most `ALPHA`; it does
+    not hold if both are true of the other side. The mean is over the same heads in every pair: those that have the
+    quantity in every pair in which any head has it. A claim about some head holds if at least one head
+    passes with p corrected by max-T over all heads. It does not hold if the interval of every head is on the other side
+    with an uncorrected p at most `ALPHA`; no correction is needed, because all heads must pass (the intersection-union
+    test of Berger 1982). Otherwise the claim is undecided.
     """
     nothing = dict.fromkeys(("value", "low", "high", "p"), float("nan"))
     if question.lacks or not question.values.notnull().any():
         reason = question.lacks or "The quantity is undefined for every pair."
-        return Answer(_claim(question, nothing, 0, "", "cannot be told", reason, ""), pd.DataFrame())
+        return Answer(_claim(question, nothing, 0, "", "undecided", reason, ""), pd.DataFrame())
     has_heads = "head" in question.values.dims
     heads = effects_table(_tested(_beyond(question, question.values), seed)) if has_heads else pd.DataFrame()
     used = _same_heads(question.values) if has_heads and not question.some_head else question.values
     undefined = _undefined(question.values, question.undefined, question.some_head) if has_heads else ""
     if not used.notnull().any():
-        reason = f"No head has it in every pair. {undefined}"
-        return Answer(_claim(question, nothing, 0, "", "cannot be told", reason, ""), _head_table(question, heads))
+        reason = f"No head has the quantity in every pair. {undefined}"
+        return Answer(_claim(question, nothing, 0, "", "undecided", reason, ""), _head_table(question, heads))
     if question.some_head:
         passing = heads[(heads["effect"] > 0) & (heads["low"] > 0) & (heads["p_max_t"] <= ALPHA)]
-        told = (heads if passing.empty else passing).sort_values("effect").iloc[-1]
-        here = {"layer": int(told["layer"]), "head": int(told["head"])}
-        p, name = float(told["p_max_t"]), "{layer}.{head}".format(**here)
+        reported = (heads if passing.empty else passing).sort_values("effect").iloc[-1]
+        cell = {"layer": int(reported["layer"]), "head": int(reported["head"])}
+        p, name = float(reported["p_max_t"]), "{layer}.{head}".format(**cell)
         against = bool(((heads["high"] < 0) & (heads["p"] <= ALPHA)).all())
         if against:
             p = float(heads["p"].max())
     else:
         over = [dim for dim in ("layer", "head") if dim in used.dims]
-        told = effects_table(_tested(_beyond(question, used).mean(over), seed)).iloc[0]
-        here, p, name = {}, float(told["p"]), ""
-        against = bool(told["high"] < 0 and p <= ALPHA)
-    numbers = {"p": p, **_in_units(question, told)}
-    n = int(told["n"])
-    verdict, reason = _verdict(told, p, n, against)
-    rests_on = "p is the largest of the heads' own." if question.some_head and against else ""
+        reported = effects_table(_tested(_beyond(question, used).mean(over), seed)).iloc[0]
+        cell, p, name = {}, float(reported["p"]), ""
+        against = bool(reported["high"] < 0 and p <= ALPHA)
+    numbers = {"p": p, **_in_units(question, reported)}
+    n = int(reported["n"])
+    verdict, reason = _verdict(reported, p, n, against)
+    which_p = "p is the largest uncorrected p of the heads." if question.some_head and against else ""
     which = _which_heads(question, heads, n)
-    detail = " ".join(filter(None, [rests_on, _beside(question, used, here), which, undefined, question.note]))
+    detail = " ".join(filter(None, [which_p, _beside(question, used, cell), which, undefined, question.note]))
     return Answer(_claim(question, numbers, n, name, verdict, reason, detail), _head_table(question, heads))
 
 
 def _head_table(question: Question, heads: pd.DataFrame) -> pd.DataFrame:
-    """The tests of the heads as the quantity itself."""
+    """The tests of the heads, in the units of the quantity."""
     if heads.empty:
         return heads
     in_units = pd.DataFrame([_in_units(question, row) for _, row in heads.iterrows()], index=heads.index)
@@ -469,23 +470,23 @@ def _head_table(question: Question, heads: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beyond(question: Question, values: xr.DataArray) -> xr.DataArray:
-    """How far values are beyond the border, towards the claim."""
+    """How far the values are beyond the border, in the direction of the claim."""
     return question.side * (values - question.border)
 
 
 def _present(values: xr.DataArray) -> xr.DataArray:
-    """Whether each head has a value, in the pairs in which any has one."""
+    """Whether each head has a value, for the pairs in which any head has one."""
     present = values.notnull()
     return present.isel(pair=present.any(["layer", "head"]).values)
 
 
 def _same_heads(values: xr.DataArray) -> xr.DataArray:
-    """The values of the heads that have one in every pair in which any head has one, NaN for the other heads."""
+    """The values of the heads that have one in every pair in which any head has one; NaN for the other heads."""
     return values.where(_present(values).all("pair"))
 
 
 def _undefined(values: xr.DataArray, where: str, some_head: bool) -> str:
-    """How many (pair, head) cells have no value, in which heads, and what is made of them; empty if all have one."""
+    """A sentence on the (pair, head) cells without a value and how they are handled; empty if all have a value."""
     present = _present(values)
     lacking = (~present).sum("pair")
     cells = int(lacking.sum())
@@ -496,16 +497,16 @@ def _undefined(values: xr.DataArray, where: str, some_head: bool) -> str:
     names = of_head.index.map("{0[0]}.{0[1]}".format)
     lacks = [f"{name} in {_counted(count, 'pair')}" for name, count in zip(names, of_head.tolist(), strict=True)]
     complete = lacking.size - len(of_head)
-    cure = (
-        "Each head is tested in the pairs that it has."
+    handling = (
+        "Each head is tested on the pairs in which it is defined."
         if some_head
         else f"The mean is over the {_counted(complete, 'head')} without such a pair."
         if complete
         else ""
     )
     why = f", {where}" if where else ""
-    which = f"{_counted(len(of_head), 'head')} ({_some(lacks)})"
-    return f"Undefined in {cells} of {present.size} (pair, head) cells{why}: {which}. {cure}".strip()
+    which = f"{_counted(len(of_head), 'head')} ({_listed(lacks)})"
+    return f"Undefined in {cells} of {present.size} (pair, head) cells{why}: {which}. {handling}".strip()
 
 
 def _counted(count: int, noun: str) -> str:
@@ -516,20 +517,20 @@ def _tested(beyond: xr.DataArray, seed: int) -> xr.Dataset:
     return effect_tests(beyond.reset_coords(drop=True).to_dataset(name="beyond"), seed=seed)
 
 
-def _verdict(told: pd.Series, p: float, n: int, against: bool) -> tuple[Verdict, str]:
-    """The verdict on how far beyond the border the quantity is, and why there is none."""
+def _verdict(reported: pd.Series, p: float, n: int, against: bool) -> tuple[Verdict, str]:
+    """The verdict on a claim, and the reason if it is undecided."""
     if n < MIN_PAIRS:
         few = "One pair is" if n == 1 else f"{n} pairs are"
-        return "cannot be told", f"{few} too few: it takes {MIN_PAIRS} to reach p = {ALPHA:g}."
-    if told["low"] > 0 and p <= ALPHA:
+        return "undecided", f"{few} too few: p = {ALPHA:g} needs at least {MIN_PAIRS}."
+    if reported["low"] > 0 and p <= ALPHA:
         return "holds", ""
     if against:
         return "does not hold", ""
-    if told["low"] <= 0 <= told["high"]:
-        return "cannot be told", "The interval contains the border."
-    if told["high"] < 0 and p <= ALPHA:
-        return "cannot be told", "This head is short of the border, but not every head certainly is."
-    return "cannot be told", f"The interval misses the border, but p is above {ALPHA:g}."
+    if reported["low"] <= 0 <= reported["high"]:
+        return "undecided", "The interval contains the border."
+    if reported["high"] < 0 and p <= ALPHA:
+        return "undecided", "This head is significantly short of the border, but not every head is."
+    return "undecided", f"The interval does not contain the border, but p is above {ALPHA:g}."
 
 
 def _claim(
@@ -551,44 +552,42 @@ def _claim(
 
 
 def _in_units(question: Question, row: pd.Series) -> dict[str, float]:
-    """How far beyond the border a value and its interval are, as the quantity itself."""
+    """A tested value and its interval, converted from distances beyond the border to the units of the quantity."""
     ends = sorted(question.border + question.side * row[["low", "high"]].to_numpy(dtype=float))
     value = question.border + question.side * float(row["effect"])
     return {"value": value, "low": float(ends[0]), "high": float(ends[1])}
 
 
-def _beside(question: Question, used: xr.DataArray, here: dict[str, int]) -> str:
-    """The means of what the quantity was made of, over the pairs and heads that are used."""
-    measured = used.sel(here).notnull()
+def _beside(question: Question, used: xr.DataArray, cell: dict[str, int]) -> str:
+    """The means of the parts of the quantity, over the pairs and heads that are used."""
+    measured = used.sel(cell).notnull()
     means = {
-        name: float(part.broadcast_like(used).sel(here).where(measured).mean())
+        name: float(part.broadcast_like(used).sel(cell).where(measured).mean())
         for name, part in question.beside.items()
     }
     return f"({', '.join(f'{name} {mean:.3g}' for name, mean in means.items())})" if means else ""
 
 
 def _which_heads(question: Question, heads: pd.DataFrame, n_pairs: int) -> str:
-    """Which heads are beyond the border or on its other side, and which layer is furthest towards the claim.
+    """A sentence on the heads beyond and short of the border, and on the layer that is furthest beyond it.
 
-    Layers are compared only where every head has all `n_pairs` pairs.
+    Layers are compared only if every head has all `n_pairs` pairs.
     """
     if len(heads) < 2:
         return ""
     surviving = heads[heads["p_max_t"] <= ALPHA]
-    told = []
+    sides = []
     for what, side in (("Beyond the border", 1), ("short of it", -1)):
         there = surviving[np.sign(surviving["effect"]) == side]
         there = there.sort_values("effect", key=np.abs, ascending=False)
-        named = f" ({_some([f'{row.layer}.{row.head}' for row in there.itertuples()])})" if len(there) else ""
-        told.append(f"{what}: {len(there)} of {len(heads)} heads{named}")
+        named = f" ({_listed([f'{row.layer}.{row.head}' for row in there.itertuples()])})" if len(there) else ""
+        sides.append(f"{what}: {len(there)} of {len(heads)} heads{named}")
     by_layer = heads.groupby("layer")["effect"].mean()
     comparable = len(by_layer) > 1 and (heads["n"] == n_pairs).all()
-    layer = (
-        f" Furthest towards the claim in layer {by_layer.idxmax()}." if comparable and not question.some_head else ""
-    )
-    return f"{'; '.join(told)}; p < {ALPHA:g} by max-T.{layer}"
+    layer = f" Furthest beyond the border: layer {by_layer.idxmax()}." if comparable and not question.some_head else ""
+    return f"{'; '.join(sides)}; p < {ALPHA:g} by max-T.{layer}"
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _HEADS_NAMED} more" if len(names) > _HEADS_NAMED else ""
     return ", ".join(names[:_HEADS_NAMED]) + more

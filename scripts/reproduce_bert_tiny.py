@@ -1,15 +1,15 @@
-"""Put the claims of the study negprobe grew from to the test, on its model or on any other.
+"""Test the claims of the study that negprobe grew from, on its model or on another one.
 
     python scripts/reproduce_bert_tiny.py --out results/bert-tiny
     python scripts/reproduce_bert_tiny.py google-bert/bert-base-uncased --pairs pairs.csv --out results/bert-base
 
-That study looked at bert-tiny (2 layers of 2 heads) and DistilBERT on five sentences. Here each of its claims is a
-quantity over many pairs with an interval and a test (see `original_claims.py`), and is said to hold, not to hold, or
-not to be tellable. Without MODEL it is bert-tiny, or the bundled tiny-negation where the hub cannot be reached; the
-output says which and why.
+That study looked at bert-tiny (2 layers of 2 heads) and DistilBERT on five sentences. This script measures each of its
+claims as a quantity over many pairs, with an interval and a test (see `original_claims.py`), and reports whether it
+holds, does not hold, or is undecided. The default MODEL is bert-tiny, or the bundled tiny-negation if the hub cannot be
+reached; the output states which and why.
 
-OUT gets `claims.csv` and `claims.json` with a row a claim, `heads.parquet` with the same quantities head by head, and
-figures as PNG, one of them the four heatmaps of a model of DistilBERT's architecture.
+The script writes to OUT: `claims.csv` and `claims.json` with one row per claim, `heads.parquet` with the same
+quantities per head, and figures as PNG, including the four heatmaps of a model with DistilBERT's architecture.
 """
 
 import json
@@ -50,7 +50,7 @@ from negprobe.views.figures.statistics import (
 )
 
 BERT_TINY = ("prajjwal1/bert-tiny", "google/bert_uncased_L-2_H-128_A-2", "nreimers/BERT-Tiny_L-2_H-128_A-2")
-"""Hub names of the study's model: the one it used, its authors' own, and a copy; the first that has safetensors."""
+"""Hub names of the study's model: the study's, the authors' own, and a copy. The first with safetensors is used."""
 
 DISTILBERT = "distilbert/distilbert-base-uncased"
 
@@ -62,12 +62,12 @@ _OF_HEAD = ("lm_dense", "lm_ln", "lm_decoder")
 
 @dataclass(frozen=True)
 class Taken:
-    """A model, and why it was this one.
+    """A model, and the reason why it was chosen.
 
     Attributes:
         model: The model.
-        name: What to call it.
-        why: Why it was taken.
+        name: Its name in the output.
+        why: Why it was chosen.
     """
 
     model: HookedEncoder
@@ -76,40 +76,40 @@ class Taken:
 
 
 def hub_problem() -> str:
-    """Why the hub cannot be used, found out within seconds; empty if it answers."""
+    """Why the hub cannot be reached, checked with a short timeout; empty if it can."""
     try:
         HfApi().model_info(DISTILBERT, timeout=_SECONDS_FOR_THE_HUB)
-    except Exception as error:  # no network, a proxy, offline mode: each raises its own
+    except Exception as error:  # no network, a proxy and offline mode all raise different errors
         return f"the hub cannot be reached ({type(error).__name__})"
     return ""
 
 
 def from_hub(name: str, problem: str) -> HookedEncoder:
-    """A model of the hub; where there is a problem with the hub, from its local cache, without asking the network.
+    """A model from the hub; if `problem` is not empty, from the hub's local cache only.
 
     Raises:
-        ModelError: if it is not there or cannot be read.
+        ModelError: if the model is not found or cannot be read.
     """
     if not problem:
         return HookedEncoder.from_pretrained(name)
     try:
         return HookedEncoder.from_pretrained(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        raise ModelError(f"{problem}, and {name!r} is not in its cache.") from error
+        raise ModelError(f"{problem}, and {name!r} is not in its local cache.") from error
 
 
-def chosen_model(asked: str | None, problem: str) -> Taken:
-    """The model that was asked for; or the study's, from the first place with safetensors; or the bundled one.
+def chosen_model(requested: str | None, problem: str) -> Taken:
+    """The requested model; by default the study's model, or the bundled one if that cannot be loaded.
 
     Args:
-        asked: A model; None for the study's.
-        problem: What `hub_problem` says.
+        requested: A model; None for the study's.
+        problem: The result of `hub_problem`.
 
     Raises:
-        ModelError: if a model was asked for and cannot be read.
+        ModelError: if a requested model cannot be read.
     """
-    if asked is not None:
-        return Taken(HookedEncoder.from_pretrained(asked), asked, "it was asked for.")
+    if requested is not None:
+        return Taken(HookedEncoder.from_pretrained(requested), requested, "it was requested.")
     reasons = []
     for name in BERT_TINY:
         try:
@@ -119,19 +119,19 @@ def chosen_model(asked: str | None, problem: str) -> Taken:
         else:
             return Taken(found, name, " ".join(["it is the study's model.", *reasons]))
     if problem:
-        reasons = [f"{problem}, nor is the study's model in its cache."]
-    why = " ".join(["it is bundled, and stands in for the study's model:", *reasons])
+        reasons = [f"{problem}, and the study's model is not in its local cache."]
+    why = " ".join(["it is bundled and replaces the study's model:", *reasons])
     return Taken(HookedEncoder.from_pretrained(BUNDLED_MODEL), BUNDLED_MODEL, why)
 
 
-def chosen_distilbert(asked: str | None, problem: str) -> Taken:
-    """DistilBERT as asked for, or from the hub, or the bundled model in its architecture.
+def chosen_distilbert(requested: str | None, problem: str) -> Taken:
+    """The requested DistilBERT; by default the one on the hub, or the bundled model in its architecture.
 
     Raises:
-        ModelError: if one was asked for and cannot be read.
+        ModelError: if a requested model cannot be read.
     """
-    if asked is not None:
-        return Taken(HookedEncoder.from_pretrained(asked), asked, "it was asked for.")
+    if requested is not None:
+        return Taken(HookedEncoder.from_pretrained(requested), requested, "it was requested.")
     try:
         return Taken(from_hub(DISTILBERT, problem), DISTILBERT, "it is the study's second model.")
     except ModelError as error:
@@ -140,22 +140,22 @@ def chosen_distilbert(asked: str | None, problem: str) -> Taken:
         tokenizer = read_tokenizer(folder, bert, BUNDLED_MODEL)
         name = f"{BUNDLED_MODEL}'s weights in DistilBERT's architecture"
         model = HookedEncoder.from_pretrained(name, hf_model=as_distilbert(bert), tokenizer=tokenizer)
-        return Taken(model, name, f"it stands in for {DISTILBERT}: {error}")
+        return Taken(model, name, f"it replaces {DISTILBERT}: {error}")
 
 
 def as_distilbert(bert: BertForMaskedLM) -> DistilBertForMaskedLM:
-    """A BERT's weights in DistilBERT's architecture, which computes the same for statements of one text.
+    """A DistilBERT with the weights of a BERT, which computes the same for single texts.
 
-    DistilBERT has no token types: the one that all tokens of a single text have is added to the position embeddings.
+    DistilBERT has no token types, so the token-type embedding of single texts is added to the position embeddings.
 
     Raises:
-        ModelError: if its LayerNorms have another epsilon than DistilBERT's, which is fixed.
+        ModelError: if the epsilon of the BERT's LayerNorms differs from DistilBERT's, which is fixed.
     """
     cfg = bert.config
     if cfg.layer_norm_eps != 1e-12:
         raise ModelError(
-            f"DistilBERT's LayerNorms have an epsilon of 1e-12, this model's one of {cfg.layer_norm_eps:g}; "
-            "give a BERT with DistilBERT's."
+            f"DistilBERT's LayerNorms have epsilon 1e-12, but this model's have {cfg.layer_norm_eps:g}; give a BERT "
+            "with epsilon 1e-12."
         )
     config = DistilBertConfig(
         vocab_size=cfg.vocab_size,
@@ -185,7 +185,7 @@ def as_distilbert(bert: BertForMaskedLM) -> DistilBertForMaskedLM:
 
 
 def measured(model: HookedEncoder, pairs: Sequence[StatementPair], console: PlainConsole) -> xr.Dataset:
-    """All that the claims are about: the metrics, their references, and the correlations of the maps."""
+    """Everything that the claims use: the metrics, their references, and the correlations of the maps."""
     probe = AttentionProbe(model)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Measuring", total=len(pairs))
@@ -194,7 +194,7 @@ def measured(model: HookedEncoder, pairs: Sequence[StatementPair], console: Plai
 
 
 def figures_of(metrics: xr.Dataset, model: HookedEncoder, example: StatementPair, name: str) -> dict[str, Figure]:
-    """Figures of the claims, by file name; those of negation beyond a neutral word only where a pair has a control."""
+    """The figures of the claims, by file name; those that compare with a neutral word only if a pair has a control."""
     drawn = {"distance": attention_distance_by_layer(metrics), "diffusion": diffusion_by_role(metrics)}
     of_affected = {
         "affected word, attention_to_cue": "attention_to_cue_by_role",
@@ -214,16 +214,16 @@ def figures_of(metrics: xr.Dataset, model: HookedEncoder, example: StatementPair
     if correlation.notnull().any():
         layer, head = (int(index) for index in correlation.argmin(("layer", "head")).values())
         drawn["disagreement"] = raw_beside_value_weighted(comparison.counterfactual, layer, head)
-        _add_to_title(drawn["disagreement"], f"of {name}, where raw and norm-weighted maps disagree most")
+        _add_to_title(drawn["disagreement"], f"of {name}, with the largest disagreement of raw and norm-weighted maps")
     return drawn
 
 
 def head_that_changes_most(comparison: Comparison, name: str) -> Figure:
-    """The four heatmaps of the head whose attention changes most with the negation, titled with the model's name."""
+    """The four heatmaps of the head with the largest change in attention, with the model's name in the title."""
     strongest = comparison.metrics["mean_attention_diff"].argmax(("layer", "head"))
     layer, head = (int(index) for index in strongest.values())
     figure = four_heatmaps(comparison, layer, head)
-    _add_to_title(figure, f"of {name}, whose attention changes most")
+    _add_to_title(figure, f"of {name}, with the largest change in attention")
     return figure
 
 
@@ -232,10 +232,10 @@ def _add_to_title(figure: Figure, more: str) -> None:
 
 
 def print_claims(claims: Sequence[Claim], console: PlainConsole) -> None:
-    """A table of the claims, and each in a sentence."""
+    """Print a table of the claims, and each claim as a sentence."""
     table = Table(title="The claims of the original study")
-    for column in ("", "claim", "measured", "against", "p", "pairs", "verdict"):
-        table.add_column(column, justify="right" if column in ("measured", "against", "p", "pairs") else "left")
+    for column in ("", "claim", "measured", "border", "p", "pairs", "verdict"):
+        table.add_column(column, justify="right" if column in ("measured", "border", "p", "pairs") else "left")
     for claim in claims:
         numbers = [f"{number:.3g}" for number in (claim.value, claim.border, claim.p)]
         value, border, p = ("–" if number == "nan" else number for number in numbers)
@@ -245,32 +245,33 @@ def print_claims(claims: Sequence[Claim], console: PlainConsole) -> None:
     for claim in claims:
         console.print(f"{claim.number}. {claim.sentence()}")
     console.print(
-        "Intervals are percentile bootstrap, p is from sign flips over pairs. A head is told as the strongest of all: "
-        "its p is corrected for that (max-T), its interval is not, and new pairs would show less. "
-        "Where the claim holds in no head, p is the largest of the heads' own.",
+        "Intervals are percentile bootstrap intervals; p is from sign flips over pairs. A reported head is the "
+        "strongest one: its p is corrected for this choice (max-T) but its interval is not, so expect a smaller value "
+        "on new pairs. If a claim holds in no head, p is the largest uncorrected p of the heads.",
     )
     console.print(not_corrected(claims))
 
 
 def not_corrected(claims: Sequence[Claim]) -> str:
-    """How many claims were tested, and that their verdicts are not corrected for one another."""
+    """A sentence: the number of tested claims, and that the verdicts are not corrected for multiple testing."""
     tested = sum(not math.isnan(claim.p) for claim in claims)
-    return f"Claims tested: {tested}, each at p ≤ {ALPHA:g}; their verdicts are not corrected for one another."
+    return f"Claims tested: {tested}, each at p ≤ {ALPHA:g}; their verdicts are not corrected for multiple testing."
 
 
 def main(
     model: Annotated[
-        str | None, typer.Argument(help="A model folder or hub name; by default bert-tiny, or else the bundled model.")
+        str | None, typer.Argument(help="A model folder or hub name (default: bert-tiny, or else the bundled model).")
     ] = None,
     pairs: Annotated[str, typer.Option(help="'builtin', or a CSV, TSV or JSONL file.")] = "builtin",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-claims"),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the tests and intervals.")] = 0,
     distilbert: Annotated[
-        str | None, typer.Option(help="The DistilBERT to draw; by default the study's, or else the bundled model's.")
+        str | None,
+        typer.Option(help="The DistilBERT for the heatmaps (default: the study's, or else the bundled one)."),
     ] = None,
 ) -> None:
-    """Measure, judge, draw and write."""
+    """Test the claims on a model, and write tables and figures."""
     console = PlainConsole()
     with clear_errors(), printed_warnings():
         out.mkdir(parents=True, exist_ok=True)
@@ -280,13 +281,11 @@ def main(
         given = [complete(pair, taken.model.tokenizer) for pair in loaded.pairs[:limit]]
         chosen = without_repeats(given, taken.model.tokenizer)
         repeats = len(given) - len(chosen)
-        said = [f"left out {reason}" for reason in loaded.dropped]
+        notes = [f"left out {reason}" for reason in loaded.dropped]
         if repeats:
-            said.append(
-                f"left out {repeats} of {len(given)} pairs: to this model's tokenizer the same as an earlier one"
-            )
-        said += [f"Model: {taken.name}, because {taken.why}", f"DistilBERT: {second.name}, because {second.why}"]
-        for line in said:
+            notes.append(f"left out {repeats} of {len(given)} pairs: same tokens as an earlier pair")
+        notes += [f"Model: {taken.name}, because {taken.why}", f"DistilBERT: {second.name}, because {second.why}"]
+        for line in notes:
             console.print(line)
         metrics = measured(taken.model, chosen, console)
         answers = [answer(question, seed) for question in questions(metrics)]
@@ -310,9 +309,9 @@ def main(
             part.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with whole_file(out / "heads.parquet") as part:
             pd.concat([found.heads for found in answers]).to_parquet(part, index=False)
-        # Of a folder's path the last two parts fit a title; a hub name has no more.
+        # The last two parts of a folder's path fit into a title; a hub name has at most two.
         drawn = figures_of(metrics, taken.model, chosen[0], "/".join(Path(taken.name).parts[-2:]))
-        # Any English BERT knows the words of a built-in pair, the bundled model among them.
+        # Every English BERT, including the bundled model, knows the words of the built-in pairs.
         of_second = AttentionProbe(second.model).compare(builtin_pairs()[0])
         drawn["distilbert_heatmaps"] = head_that_changes_most(of_second, second.name)
         for name, figure in drawn.items():

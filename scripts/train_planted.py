@@ -1,27 +1,27 @@
-"""Train models whose circuit is known: small BERTs in which a few heads are live and all others silenced.
+"""Train models with a known circuit: small BERTs in which a few heads are live and all others are silenced.
 
     python scripts/train_planted.py --out tests/support/planted
 
-A search for circuits has no answer to be held against in a model that simply was trained. In these, training went
-through the live heads alone, so that what the model does about "not" runs through them, and every search must put each
-live head before each silenced one. A head is silenced in one of two ways:
+In an ordinary trained model the true circuit is unknown, so the result of a circuit search cannot be checked. In these
+models only the live heads write during training, so that "not" is processed through them alone, and every search must
+rank each live head above each silenced one. A head is silenced in one of two ways:
 
 - *off*: its columns of the output projection are zero. It attends and has a z, but writes nothing.
-- *inaudible*: it writes, but along the all-ones direction of d_model alone (each of its columns holds one number in
-  every row), and the LayerNorm after attention subtracts the mean over d_model. Whatever it writes moves every logit
-  by exactly nothing, up to rounding. Where its layer has a live head it has that head's queries and keys, and twice its
-  values: it attends to the negation just as the live head does, and its z changes twice as much. In a layer without
-  one, its projections are drawn at random, wide enough that it attends sharply.
+- *inaudible*: it writes only along the all-ones direction of d_model (each of its columns has the same number in every
+  row), and the LayerNorm after attention subtracts the mean over d_model. Its output therefore has no effect on the
+  logits, up to rounding. If its layer has a live head, it has the queries and keys of that head and twice its values:
+  it attends to the negation exactly as the live head does, and its z changes twice as much. In other layers its
+  projections are random, with a scale large enough that it attends sharply.
 
-So no shortcut finds the answer: a search that ranks heads by how much their activation differs between the statements
-of a pair, by how much of their attention goes to the cue, or by what they write, is fooled by the inaudible ones, and
-by the off ones if it does not look at what is written. Only the effect on the output tells them apart.
+So shortcuts fail: a search that ranks heads by how much their activations differ between the statements of a pair, by
+how much they attend to the cue, or by what they write, ranks the inaudible heads too high. If it ignores what heads
+write, it also ranks the off heads too high. Only the effect on the output separates live from silenced heads.
 
 The task is the one-clause part of the grammar of tiny-negation ("The door is not open. So the door is [MASK]."),
-denials ("it is not true that ...") and double negations included, asked at [MASK] alone. The script stops at a model
-that does not do the task, or has a live head that does not matter: mean-ablating it must cost accuracy, and swapping
-its z must move the logit difference, both ways. The seeds are some for which that is so. A recipe and its seed end at
-the same weights every time, given the same machine and release of PyTorch.
+including denials ("it is not true that ...") and double negations, predicted only at [MASK]. The script stops with an
+error if a model fails the task or has a live head without effect: mean-ablating it must reduce accuracy, and swapping
+its z must move the logit difference in both directions. The seeds were chosen so that the models pass. A recipe and
+its seed always give the same weights on the same machine and version of PyTorch.
 """
 
 import json
@@ -77,7 +77,7 @@ KINDS: dict[str, Draw] = {
     "denied as a whole": denied,
     "double negation": double,
 }
-"""What accuracies are given of."""
+"""The kinds of statements that the accuracies are reported for."""
 
 README = """# Models with a planted circuit
 
@@ -106,7 +106,7 @@ Weights are float16; read as float32 or float64 they are the same numbers. MIT l
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all models share."""
+    """The settings that all models share."""
 
     batch: int = 96
     steps: int = 3000
@@ -114,17 +114,17 @@ class Recipe:
     warm_up: int = 100
     weight_decay: float = 0.01
     initializer_range: float = 0.08
-    decoy_range: float = 0.3  # of the projections of an inaudible head that copies none, and of what it writes
+    decoy_range: float = 0.3  # scale of what inaudible heads write, and of their random projections
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, the full rate until the last 30 %, then linearly to nothing."""
+        """The learning rate: linear warm-up, then constant, and a linear decay to 0 over the last 30% of the steps."""
         left = (self.steps - step) / (0.3 * self.steps)
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up, left)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model to be trained: heads that are neither live nor inaudible are off."""
+    """A model to train; heads that are neither live nor inaudible are off."""
 
     name: str
     live: tuple[Head, ...]
@@ -138,7 +138,7 @@ class Plan:
         return tuple(head for head in heads if head not in self.live + self.inaudible)
 
     def kind(self, head: Head) -> str:
-        """live, off or inaudible."""
+        """The kind of a head: "live", "off" or "inaudible"."""
         return next(kind for kind in ("live", "off", "inaudible") if head in getattr(self, kind))
 
     def is_live(self, layer: int) -> Bool[Tensor, " head"]:
@@ -157,7 +157,7 @@ PLANS = (
 
 
 def build_model(recipe: Recipe, plan: Plan, vocab_size: int) -> BertForMaskedLM:
-    """The untrained model, in which live heads alone write, and keep doing so in training."""
+    """The untrained model, in which only the live heads write, also during training."""
     torch.manual_seed(plan.seed)
     model = BertForMaskedLM(
         BertConfig(
@@ -177,13 +177,13 @@ def build_model(recipe: Recipe, plan: Plan, vocab_size: int) -> BertForMaskedLM:
         columns = repeat(plan.is_live(number).float(), "head -> (head d_head)", d_head=D_HEAD)
         with torch.no_grad():
             written.mul_(columns)
-        # Without gradient, and zero from the start, weight decay leaves the other columns zero too.
+        # The other columns stay zero: they start at zero, get no gradient, and weight decay does not change zeros.
         written.register_hook(lambda gradient, columns=columns: gradient * columns)
     return model
 
 
 def train(recipe: Recipe, plan: Plan, tokenizer: BertTokenizerFast) -> BertForMaskedLM:
-    """The model trained through its live heads, in evaluation mode; all others are still off."""
+    """The trained model in evaluation mode, in which all heads except the live ones are still off."""
     model = build_model(recipe, plan, len(tokenizer))
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
     with progress() as bar:
@@ -202,7 +202,7 @@ def train(recipe: Recipe, plan: Plan, tokenizer: BertTokenizerFast) -> BertForMa
 
 
 def draw_batch(recipe: Recipe, plan: Plan, step: int) -> list[Example]:
-    """The statements of one step, which depend on nothing but the seed and the step."""
+    """The statements of one step; they depend only on the seed and the step."""
     rng = random.Random(f"{plan.seed}-{step}")
     draws = rng.choices(list(MIX), list(MIX.values()), k=recipe.batch)
     return [draw(rng, training_combinations()) for draw in draws]
@@ -210,7 +210,7 @@ def draw_batch(recipe: Recipe, plan: Plan, step: int) -> list[Example]:
 
 @torch.no_grad()
 def plant_inaudible(recipe: Recipe, plan: Plan, model: BertForMaskedLM) -> None:
-    """Give the inaudible heads their projections, and let them write along the all-ones direction."""
+    """Set the projections of the inaudible heads, so that they write along the all-ones direction."""
     generator = torch.Generator().manual_seed(plan.seed)
     for layer, head in plan.inaudible:
         attention = model.bert.encoder.layer[layer].attention
@@ -222,21 +222,21 @@ def plant_inaudible(recipe: Recipe, plan: Plan, model: BertForMaskedLM) -> None:
                 module.bias[mine] = scale * module.bias[columns_of(twins[0])]
             else:
                 module.weight[mine] = recipe.decoy_range * torch.randn(D_HEAD, N_HEADS * D_HEAD, generator=generator)
-        # One number a column: in float16, too, its rows are equal, so that the mean over d_model is all there is.
+        # One number per column, so that all rows are equal in float16 too, and subtracting the mean leaves nothing.
         numbers = recipe.decoy_range * torch.randn(D_HEAD, generator=generator)
         attention.output.dense.weight[:, mine] = repeat(numbers, "d_head -> d_model d_head", d_model=N_HEADS * D_HEAD)
 
 
 def columns_of(head: int) -> slice:
-    """A head's columns of the output projection, and its rows of the others."""
+    """The columns of a head in the output projection, which are also its rows in the other projections."""
     return slice(head * D_HEAD, (head + 1) * D_HEAD)
 
 
-# ---- what the heads do -------------------------------------------------------------------------------------
+# ---- effects of the heads -----------------------------------------------------------------------------------
 
 
 def one_clause_pairs() -> list[StatementPair]:
-    """The built-in pairs of one clause, framed or not."""
+    """The built-in pairs of one clause, with and without a frame ("it is true that ...")."""
     joined = tuple(f" {word} " for word in CONNECTIVES)
     return [pair for pair in builtin_pairs() if not any(word in pair.original for word in joined)]
 
@@ -245,7 +245,7 @@ def one_clause_pairs() -> list[StatementPair]:
 def mean_ablated_accuracy(
     model: BertForMaskedLM, tokenizer: BertTokenizerFast, head: Head, examples: Sequence[Example]
 ) -> float:
-    """The share of right answers when one head's z is its mean over all real tokens of all statements."""
+    """The accuracy if the z of one head is replaced by its mean over all tokens (without padding) of all statements."""
 
     def ablate(module: torch.nn.Module, inputs: tuple[Float[Tensor, "batch pos d_model"]]) -> tuple[Tensor]:
         z = inputs[0].clone()
@@ -276,7 +276,7 @@ def changes(model: HookedEncoder, pairs: Sequence[StatementPair]) -> tuple[np.nd
 
 
 def head_table(plan: Plan, model: BertForMaskedLM, tokenizer: BertTokenizerFast, folder: Path) -> pd.DataFrame:
-    """What ablating and swapping each head does, and what a search that looks elsewhere would see, a row a head."""
+    """One row per head: the effects of ablating and swapping it, and the quantities that mislead a careless search."""
     rng = random.Random(plan.seed)
     examples = [mixed(list(MIX))(rng, held_out_combinations()) for _ in range(SAMPLES)]
     pairs = one_clause_pairs()
@@ -298,33 +298,33 @@ def head_table(plan: Plan, model: BertForMaskedLM, tokenizer: BertTokenizerFast,
 
 
 def problems(shares: dict[str, float], heads: pd.DataFrame) -> list[str]:
-    """Why a model cannot serve as a known answer: what it gets wrong, and live heads that hardly matter."""
+    """The reasons why a model cannot be used: low accuracies, and live heads with hardly any effect."""
     found = [f"accuracy {share:.4f} on {kind}" for kind, share in shares.items() if share < MIN_ACCURACY]
     live = heads[heads["kind"] == "live"]
     idle = live[(live["mean-ablated"] > 1 - MIN_DROP) | (live[[*DIRECTIONS]] < MIN_EFFECT).any(axis=1)]
-    return found + [f"head {head} hardly matters" for head in idle["head"]]
+    return found + [f"head {head} with hardly any effect" for head in idle["head"]]
 
 
 # ---- the folder --------------------------------------------------------------------------------------------
 
 
 def make(recipe: Recipe, plan: Plan, folder: Path) -> tuple[dict[str, float], pd.DataFrame]:
-    """Train, plant and write one model; its accuracies and its heads.
+    """The accuracies and the table of heads of one model, after training it and writing it to a folder.
 
     Raises:
-        SystemExit: if the model does not do its task, or a live head hardly matters.
+        SystemExit: if the model fails its task, or a live head has hardly any effect.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(folder)
     model = train(recipe, plan, tokenizer)
     plant_inaudible(recipe, plan, model)
     model.half().save_pretrained(folder)
-    build_tokenizer(folder).save_pretrained(folder)  # a fresh one, without the padding of the last batch
+    build_tokenizer(folder).save_pretrained(folder)  # built again, because the used one keeps the padding
     (folder / "vocab.txt").unlink()
     truth = {kind: getattr(plan, kind) for kind in ("live", "off", "inaudible")}
     (folder / "planted.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
 
-    model.float()  # the float16 numbers, which are what is told of
+    model.float()  # evaluates the float16 weights, which are the ones that are saved
     shares = accuracies(model, tokenizer, KINDS, samples=SAMPLES, seed=plan.seed)
     heads = head_table(plan, model, tokenizer, folder)
     print(as_markdown(pd.DataFrame([shares])), as_markdown(heads), sep="\n\n")
@@ -334,14 +334,14 @@ def make(recipe: Recipe, plan: Plan, folder: Path) -> tuple[dict[str, float], pd
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A table with numbers to three decimals."""
-    # Zero is added so that a rounded -1e-17 is 0 and not -0.
+    """A Markdown table with numbers to three decimals."""
+    # Adding zero turns a rounded -0.0 into 0.0.
     lines = [[f"{round(v, 3) + 0.0:.3f}" if isinstance(v, float) else str(v) for v in row] for row in table.values]
     return "\n".join(f"| {' | '.join(row)} |" for row in ([*table.columns], ["---"] * len(table.columns), *lines))
 
 
 def readme(recipe: Recipe, shares: dict[str, dict[str, float]], heads: pd.DataFrame) -> str:
-    """README.md of the folder of models."""
+    """The text of README.md for the folder of models."""
     accuracy = pd.DataFrame([{"model": name, **of_kind} for name, of_kind in shares.items()])
     return README.format(
         names=", ".join(f"`{name}`" for name in shares),
@@ -354,8 +354,8 @@ def readme(recipe: Recipe, shares: dict[str, dict[str, float]], heads: pd.DataFr
     )
 
 
-def main(out: Annotated[Path, typer.Option(help="The folder to write a folder a model to.")]) -> None:
-    """Train all models and write their folders and README.md, in a few minutes each on one core."""
+def main(out: Annotated[Path, typer.Option(help="The folder to write the models to.")]) -> None:
+    """Train all models and write their folders and README.md; each takes a few minutes on one core."""
     recipe = Recipe()
     made = {plan.name: make(recipe, plan, out / plan.name) for plan in PLANS}
     shares = {name: shares for name, (shares, _) in made.items()}

@@ -1,12 +1,12 @@
-"""Train the bundled model, tiny-negation: a small BERT that hears "not", from negprobe's own grammar alone.
+"""Train the bundled model, tiny-negation: a small BERT that processes negation, trained only on negprobe's grammar.
 
     python scripts/train_tiny_negation.py --out DIR
 
-Stage one shows statements of one clause. Stage two adds statements of two, where a state must be bound to its noun.
-Until stage three, which asks at [MASK] alone and most often a question, every mention of a noun is asked for its
-true state as well.
+Stage one has statements of one clause. Stage two adds statements of two clauses, in which the model must bind each
+state to its noun. In these stages the loss also includes predicting the true state at every mention of a noun. In stage
+three the loss is computed at [MASK] only, and most statements are questions.
 
-Run again after an interruption, the script goes on from its last checkpoint and ends at the same weights: every step
+After an interruption the script resumes from its last checkpoint and produces the same weights, because every step
 draws its statements from a generator seeded with the seed and the number of the step.
 """
 
@@ -100,7 +100,7 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything the weights follow from."""
+    """The settings that determine the weights."""
 
     seed: int = 0
     steps: int = 3600
@@ -114,14 +114,14 @@ class Recipe:
     initializer_range: float = 0.08  # BERT's 0.02 is slow to learn at this size
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, the full rate until the last 30 %, then linearly to nothing."""
+        """The learning rate: linear warm-up, then constant, and a linear decay to 0 over the last 30% of the steps."""
         left = (self.steps - step) / (0.3 * self.steps)
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up, left)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A statement with one [MASK], the word that belongs there, and what is true of each noun in it."""
+    """A statement with one [MASK], the right word for it, and the true state of each noun in the statement."""
 
     text: str
     answer: str
@@ -134,7 +134,7 @@ Draw = Callable[[random.Random, Sequence[Combination]], Example]
 
 
 def draw_clause(rng: random.Random, combination: Combination, phrase: Phrase, *, past: bool) -> Clause:
-    """A clause with a random state and determiner; a modal phrase has no past."""
+    """A clause with a random state and determiner; modal phrases are always in the present tense."""
     return Clause(
         noun=combination.noun,
         scale=combination.scale,
@@ -146,24 +146,24 @@ def draw_clause(rng: random.Random, combination: Combination, phrase: Phrase, *,
 
 
 def draw_determiner(rng: random.Random) -> str:
-    """Half of the time "the", so that most statements are as plain as the built-in pairs."""
+    """A random determiner: "the" in half of the cases, so that most statements resemble the built-in pairs."""
     return "the" if rng.random() < 0.5 else rng.choice(grammar.DETERMINERS)
 
 
 def draw_affirmation(rng: random.Random) -> Phrase:
-    """A phrase that affirms, in half of the cases with neutral words where a cue could stand."""
+    """An affirming phrase, in half of the cases with neutral words in the place of a cue."""
     return rng.choice(grammar.AFFIRMATIONS) if rng.random() < 0.5 else grammar.PLAIN
 
 
 def draw_negation(rng: random.Random, cues: Iterable[str] = tuple(grammar.NEGATIONS)) -> Phrase:
-    """A phrase that negates, now and then with a neutral word before the cue."""
+    """A negating phrase, in a tenth of the cases with a neutral word before the cue."""
     if rng.random() < 0.1:
         return rng.choice(grammar.EMPHATIC_NEGATIONS)
     return grammar.NEGATIONS[rng.choice(tuple(cues))]
 
 
 def draw_frame_affirmation(rng: random.Random) -> Phrase:
-    """An affirming phrase for a frame or what is in it: to deny "must be" would leave both states possible."""
+    """An affirming phrase without modals for a frame and its clause: a denied "must be" would allow both states."""
     phrase = draw_affirmation(rng)
     return grammar.PLAIN if phrase.modal else phrase
 
@@ -175,7 +175,7 @@ def one_clause(rng: random.Random, combination: Combination, phrase: Phrase, fra
 
 
 def conclude(clause: Clause) -> Example:
-    """A clause and what follows from it."""
+    """A clause followed by the conclusion drawn from it."""
     return Example(grammar.conclusion(clause), clause.truth, {clause.noun: clause.truth})
 
 
@@ -188,7 +188,7 @@ def affirmed(rng: random.Random, combinations: Sequence[Combination]) -> Example
 
 
 def negated(rng: random.Random, combinations: Sequence[Combination]) -> Example:
-    """ "The door is not open", by any cue, or with the cue inside "it is true that ..."."""
+    """ "The door is not open", with any cue, or the same in "it is true that ..."."""
     if rng.random() < 0.15:
         phrase = grammar.NEGATIONS[rng.choice(grammar.INNER_CUES)]
         return conclude(one_clause(rng, rng.choice(combinations), phrase, draw_frame_affirmation(rng)))
@@ -241,7 +241,7 @@ def two_clauses(negated: tuple[bool, bool], about: int) -> Draw:
 
 
 def draw_two(rng: random.Random, combinations: Sequence[Combination]) -> tuple[Combination, Combination]:
-    """Two combinations of different nouns, in a third of the cases on the same scale if there are such."""
+    """Two combinations with different nouns; in a third of the cases, if possible, with the same scale."""
     first = rng.choice(combinations)
     if rng.random() < 1 / 3:
         rivals = [one for one in combinations if one.scale == first.scale and one.noun != first.noun]
@@ -255,10 +255,10 @@ def draw_two(rng: random.Random, combinations: Sequence[Combination]) -> tuple[C
 
 @cache
 def free_combinations() -> tuple[Combination, ...]:
-    """Every noun on every scale, sensible or not, but for the combinations that are held out.
+    """Every noun with every scale, whether or not they fit, except for the held-out combinations.
 
-    What fits a noun does not tell which of two states is its own: only where it stands does. Training on two
-    clauses shows these, so that there is nothing else to learn it from.
+    Statements of two clauses use these in training, so that the model cannot infer which state belongs to a noun from
+    what fits the noun. It must use the position of the state.
     """
     nouns = sorted({noun for scale in SCALES for noun in scale.nouns})
     held_out = set(held_out_combinations())
@@ -285,17 +285,17 @@ ONE_CLAUSE: dict[str, Draw] = {
     "yes/no question": question,
 }
 CATEGORIES: dict[str, Draw] = {**ONE_CLAUSE, **TWO_CLAUSES}
-"""What the table of accuracies has a row for."""
+"""The kinds of statements in the table of accuracies."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a batch is made of, and what it is asked.
+    """The composition of a batch, and the positions that the loss includes.
 
     Attributes:
-        one_clause: The share of statements of one clause; the others have two.
-        mix: How often each kind of statement of one clause comes.
-        mentions: Whether every mention of a noun is asked for its true state, besides the [MASK].
+        one_clause: The share of statements with one clause; the others have two.
+        mix: The relative frequency of each kind of one-clause statement.
+        mentions: Whether the loss includes the true state at every mention of a noun, in addition to [MASK].
     """
 
     one_clause: float
@@ -318,7 +318,7 @@ def stage_at(recipe: Recipe, step: int) -> Stage:
 
 
 def draw_batch(recipe: Recipe, step: int) -> list[Example]:
-    """The statements of one step, which depend on nothing but the seed and the step."""
+    """The statements of one step; they depend only on the seed and the step."""
     rng = random.Random(f"{recipe.seed}-{step}")
     stage = stage_at(recipe, step)
     one = round(recipe.batch * stage.one_clause)
@@ -332,7 +332,7 @@ def draw_batch(recipe: Recipe, step: int) -> list[Example]:
 
 
 def vocabulary() -> list[str]:
-    """Special tokens, then every word the grammar can write, in alphabetical order."""
+    """The special tokens, then every word that the grammar can produce, in alphabetical order."""
     words = {
         ".",
         "?",
@@ -359,7 +359,7 @@ def vocabulary() -> list[str]:
 
 
 def build_tokenizer(folder: Path) -> BertTokenizerFast:
-    """Write vocab.txt into `folder` and load a lower-casing BERT tokenizer of whole words from it."""
+    """A lower-casing BERT tokenizer of whole words; its vocab.txt is written to `folder`."""
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     return BertTokenizerFast.from_pretrained(folder, do_lower_case=True, model_max_length=64)
 
@@ -367,8 +367,8 @@ def build_tokenizer(folder: Path) -> BertTokenizerFast:
 def build_model(recipe: Recipe, vocab_size: int) -> BertForMaskedLM:
     """The untrained model.
 
-    Keys start as a copy of the queries: a token then looks for its like from the first step on, and finds the
-    other mention of a noun without having to discover how. No dropout: the grammar has no noise.
+    The keys start as a copy of the queries, so that from the first step a token attends to tokens similar to it, such
+    as the other mention of its noun. There is no dropout, because the grammar has no noise.
     """
     torch.manual_seed(recipe.seed)
     model = BertForMaskedLM(
@@ -393,21 +393,21 @@ def build_model(recipe: Recipe, vocab_size: int) -> BertForMaskedLM:
 def answer_logits(
     model: BertForMaskedLM, tokenizer: BertTokenizerFast, examples: Sequence[Example]
 ) -> Float[Tensor, "batch vocab"]:
-    """The logits at each statement's [MASK]; the head is computed there alone."""
+    """The logits at the [MASK] of each statement; the model's head is computed only there."""
     encoded = tokenizer([example.text for example in examples], return_tensors="pt", padding=True)
     masked = encoded["input_ids"] == tokenizer.mask_token_id
     return model.cls(model.bert(**encoded).last_hidden_state[masked])
 
 
 def answer_ids(tokenizer: BertTokenizerFast, examples: Sequence[Example]) -> Int[Tensor, "batch"]:
-    """The token of each answer."""
+    """The token id of each answer."""
     return torch.tensor(tokenizer.convert_tokens_to_ids([example.answer for example in examples]))
 
 
 def mention_ids(
     ids: Int[Tensor, "batch pos"], tokenizer: BertTokenizerFast, examples: Sequence[Example]
 ) -> Int[Tensor, "batch pos"]:
-    """The token of the true state at every mention of a noun, and IGNORED elsewhere."""
+    """The token id of the true state at every mention of a noun, and IGNORED elsewhere."""
     labels = torch.full_like(ids, IGNORED)
     for row, label, example in zip(ids, labels, examples, strict=True):
         for noun, truth in example.truths.items():
@@ -418,10 +418,11 @@ def mention_ids(
 def training_loss(
     recipe: Recipe, step: int, model: BertForMaskedLM, tokenizer: BertTokenizerFast, examples: Sequence[Example]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the answers at [MASK], and until stage three of the true state at every mention of a noun.
+    """The loss: cross-entropy of the answers at [MASK] and, before stage three, of true states at mentions of nouns.
 
-    The second teaches binding step by step: the state to its noun within a clause, then to the noun's other
-    mention, from where the [MASK] beside it reads. Once bound, states stay so; questions are learnt without it.
+    The second term teaches binding in steps: first of a state to its noun within a clause, then to the other mention of
+    the noun, which the adjacent [MASK] attends to. Binding persists without this term, and questions are learnt without
+    it.
     """
     encoded = tokenizer([example.text for example in examples], return_tensors="pt", padding=True)
     ids = encoded["input_ids"]
@@ -431,21 +432,21 @@ def training_loss(
     if not stage_at(recipe, step).mentions:
         return answers
     mentions = mention_ids(ids, tokenizer, examples)
-    told = mentions != IGNORED
-    return answers + recipe.mention_weight * cross_entropy(model.cls(hidden[told]), mentions[told])
+    labelled = mentions != IGNORED
+    return answers + recipe.mention_weight * cross_entropy(model.cls(hidden[labelled]), mentions[labelled])
 
 
 # ---- training ----------------------------------------------------------------------------------------------
 
 
 def train(recipe: Recipe, out: Path, *, every: int = 250, stop_after: int | None = None) -> BertForMaskedLM:
-    """Train in `out`, from its checkpoint where there is one.
+    """The trained model; training resumes from the checkpoint in `out` if there is one.
 
     Args:
-        recipe: What to train.
-        out: Folder of tokenizer and checkpoint.
-        every: Steps between checkpoints, each with a glance at the accuracies.
-        stop_after: Leave after so many steps, as an interruption would.
+        recipe: The settings.
+        out: The folder of the tokenizer and the checkpoint.
+        every: Number of steps between checkpoints, at which accuracies on a few statements are printed too.
+        stop_after: Stop after this many steps, to simulate an interruption.
 
     Returns:
         The model after its last step, in evaluation mode.
@@ -477,7 +478,7 @@ def take_step(
     tokenizer: BertTokenizerFast,
     optimizer: torch.optim.Optimizer,
 ) -> float:
-    """One step of AdamW on the answers of one batch; returns the loss."""
+    """The loss of one batch, after one step of AdamW on it."""
     model.train()
     examples = draw_batch(recipe, step)
     loss = training_loss(recipe, step, model, tokenizer, examples)
@@ -493,7 +494,7 @@ def take_step(
 def save_checkpoint(
     path: Path, recipe: Recipe, model: BertForMaskedLM, optimizer: torch.optim.Optimizer, step: int
 ) -> None:
-    """Write the state after `step` steps, in one move: an interruption leaves a whole checkpoint."""
+    """Write the state after `step` steps atomically, so that an interruption leaves a complete checkpoint."""
     part = path.with_suffix(".part")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save({"recipe": asdict(recipe), "step": step, **state}, part)
@@ -501,19 +502,23 @@ def save_checkpoint(
 
 
 def restore(path: Path, recipe: Recipe, model: BertForMaskedLM, optimizer: torch.optim.Optimizer) -> int:
-    """Load the checkpoint, if there is one; returns the number of steps already taken."""
+    """The number of steps already taken, after loading the checkpoint if there is one.
+
+    Raises:
+        SystemExit: if the checkpoint belongs to another recipe.
+    """
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
     if state["recipe"] != asdict(recipe):
-        raise SystemExit(f"{path} is of another recipe: {state['recipe']}. Give another --out, or remove the file.")
+        raise SystemExit(f"{path} belongs to another recipe: {state['recipe']}. Give another --out, or delete it.")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
 
 
 def progress() -> Progress:
-    """A bar with the loss and the time left."""
+    """A progress bar with the loss and the remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -547,7 +552,7 @@ GLANCES: dict[str, Draw] = {
 def accuracies(
     model: BertForMaskedLM, tokenizer: BertTokenizerFast, draws: dict[str, Draw], *, samples: int, seed: int
 ) -> dict[str, float]:
-    """The share of held-out statements whose answer is the model's first choice of its whole vocabulary."""
+    """The accuracy on held-out statements of each kind; right is the highest logit of the whole vocabulary."""
     model.eval()
     return {name: accuracy(model, tokenizer, draw, samples, f"{seed}-{name}") for name, draw in draws.items()}
 
@@ -567,7 +572,7 @@ def as_table(shares: dict[str, float]) -> str:
 
 
 def model_card(recipe: Recipe, table: str) -> str:
-    """README.md of the model folder."""
+    """The text of README.md for the model folder."""
     rng = random.Random(recipe.seed)
     examples = [draw(rng, training_combinations()) for draw in CATEGORIES.values()]
     return CARD.format(
@@ -587,7 +592,7 @@ def main() -> None:
     """Train, print the table of accuracies, and write the model folder."""
     defaults = Recipe()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model; its checkpoint is there too")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model and its checkpoints to")
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     args = parser.parse_args()
@@ -599,7 +604,7 @@ def main() -> None:
     table = as_table(accuracies(model, tokenizer, CATEGORIES, samples=SAMPLES, seed=recipe.seed))
     print(table)
     model.save_pretrained(args.out)
-    build_tokenizer(args.out).save_pretrained(args.out)  # a fresh one, without the padding of the last batch
+    build_tokenizer(args.out).save_pretrained(args.out)  # built again, because the used one keeps the padding
     (args.out / "README.md").write_text(model_card(recipe, table), encoding="utf-8")
     (args.out / CHECKPOINT).unlink()
 

@@ -1,4 +1,4 @@
-"""The pairs of a data set that a model can read, and those of them that it can be patched on."""
+"""The pairs of a data set that a model can read, and those that it can be patched on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ class ReadablePairs:
     """The pairs that a model can read.
 
     Attributes:
-        pairs: The prepared pairs, by their index in the given sequence: with the cue and, if there is a valid one, the
+        pairs: The prepared pairs by their index in the given sequence, with the cue and, if there is a valid one, the
             control.
-        unreadable: The reason for each other index.
-        invalid_controls: For each pair that has a control of its own that is not valid, the reason. Another control
-            takes its place if one is found.
-        unknown_words: The words of the pairs that the tokenizer does not know.
+        unreadable: Why each of the other pairs cannot be read, by its index.
+        invalid_controls: Why a pair's own control is not valid, by the index of the pair. It is replaced by another
+            control if one is found.
+        unknown_words: The words of the pairs that are not in the tokenizer's vocabulary.
     """
 
     pairs: dict[int, PreparedPair]
@@ -55,7 +55,7 @@ class PatchablePairs:
     """The pairs that a model can be patched on.
 
     Attributes:
-        swaps: What patching takes, by the pair's index in the given sequence.
+        swaps: The runs that patching swaps, by the pair's index in the given sequence.
         left_out: What was left out of the given pairs and why, one sentence each.
     """
 
@@ -79,12 +79,12 @@ class PatchablePairs:
 
 @checked
 def readable_pairs(model: HookedEncoder, pairs: Sequence[StatementPair]) -> ReadablePairs:
-    """The pairs that a model can read, each prepared once, and the reasons why the others are left out.
+    """The pairs that a model can read, prepared for measuring, and the reasons why the others are left out.
 
-    A pair of the same tokens as an earlier one is left out, because it is not another observation.
+    A pair with the same tokens as an earlier one is left out, because it is not a separate observation.
 
     Raises:
-        StatementError: for a model without a tokenizer, and if no pair can be read.
+        StatementError: if the model has no tokenizer, or no pair can be read.
     """
     if model.tokenizer is None:
         raise StatementError("Statements need a tokenizer; load the model from a folder that has one.")
@@ -101,12 +101,12 @@ def readable_pairs(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Read
             continue
         if problem:
             invalid_controls[index] = problem
-        # Another target does not make the statements another observation.
+        # Pairs that differ only in target and foil are the same observation.
         first = seen.setdefault(tuple(side.ids for side in prepared.sides), index)
         if first == index:
             kept[index] = prepared
         else:
-            unreadable[index] = f"to this model the same as input pair {first}"
+            unreadable[index] = f"it has the same tokens as input pair {first}"
     unknown = {
         word for member in kept.values() for side in member.sides for word in unknown_words(side, model.tokenizer)
     }
@@ -121,7 +121,7 @@ def readable_pairs(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Read
 def patchable_pairs(
     model: HookedEncoder, pairs: Sequence[StatementPair], *, with_control: bool = True
 ) -> PatchablePairs:
-    """The pairs that a model can be patched on, as `patch_sweep` and `find_circuit` take them.
+    """The pairs that a model can be patched on, in the form that `patch_sweep` and `find_circuit` take.
 
     These are the readable pairs (see `readable_pairs`) that are `answerable`.
 
@@ -132,7 +132,7 @@ def patchable_pairs(
             with the original; False always swaps with the original.
 
     Raises:
-        StatementError: for a model without a tokenizer, and if no pair can be read.
+        StatementError: if the model has no tokenizer, or no pair can be read.
         PatchingError: if no pair is answerable.
 
     Example:

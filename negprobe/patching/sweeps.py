@@ -27,7 +27,7 @@ _SITES = ("resid_pre", "attn_out", "mlp_out", "z")
 @checked
 @dataclass(frozen=True)
 class PlannedSweep:
-    """The arguments of one `patch_sweep`, where they are described.
+    """The arguments of one call of `patch_sweep`, checked when they are set; see there for their meaning.
 
     Raises:
         PatchingError: for an unknown site or part, or a combination that is not possible.
@@ -61,7 +61,7 @@ def planned_sweeps(
     keys: str | None = None,
     renormalize: bool = False,
 ) -> tuple[PlannedSweep, ...]:
-    """The sweeps of each site in each direction, with all arguments checked.
+    """One sweep for each site and direction, with all arguments checked.
 
     Args:
         sites: Names of `SITES`; by default the residual stream, attention, MLP and heads.
@@ -100,7 +100,7 @@ def run_sweeps(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[tuple[PlannedSweep, xr.Dataset]]:
-    """Each sweep with its results, as soon as it is done.
+    """An iterator over the sweeps and their results; each sweep runs when the iterator reaches it.
 
     Args:
         model: The model.
@@ -111,9 +111,9 @@ def run_sweeps(
         progress: Called after each batch of pairs.
 
     Raises:
-        PatchingError, StatementError, InputError: as `patch_sweep`, while the results are read.
+        PatchingError, StatementError, InputError: as `patch_sweep`, when the iterator reaches the sweep.
     """
-    # The arguments of a generator would be checked only when its first result is read.
+    # `_results` is a separate generator, so that `checked` checks the arguments here and not at the first result.
     return _results(model, pairs, sweeps, objective, seed, progress)
 
 
@@ -166,30 +166,30 @@ def estimate_agreement(
     steps: Sequence[int | None] = (None, 8),
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How well estimates from gradients (see `attribute`) agree with a sweep's exact effects.
+    """The agreement of estimates from gradients (see `attribute`) with the exact effects of a sweep.
 
     Args:
         model: The model.
         pairs: The pairs by their numbers.
-        sweep: The sweep, which must swap.
-        exact: Its results, from `run_sweeps`.
+        sweep: The sweep; it must swap activations (how="swap", without `keys` or `renormalize`).
+        exact: The results of the sweep, from `run_sweeps`.
         objective: The objective of the sweep.
         steps: The estimates: None for attribution patching, a number for integrated gradients with that many steps.
         progress: Called after each batch of pairs.
 
     Returns:
-        A row per estimate with `site`, `direction`, `method`, `n_cells`, `spearman` and `pearson`; and the cells with
-        the largest differences, with `exact`, `estimated` and `difference`.
+        A table with one row per estimate: `site`, `direction`, `method`, `n_cells`, `spearman` and `pearson`; and a
+        table of the cells with the largest differences: `exact`, `estimated` and `difference`.
 
     Raises:
         PatchingError: for a sweep that does not swap, for no steps, and as `attribute` and `agreement`.
     """
     if not steps:
-        raise PatchingError("There is nothing to compare; give at least one number of steps, or None for one gradient.")
+        raise PatchingError("steps must not be empty; give at least one number of steps, or None for one gradient.")
     if sweep.how != "swap" or sweep.keys is not None or sweep.renormalize:
         raise PatchingError(
-            f"Gradients estimate plain swaps only, and not how={sweep.how!r}, keys={sweep.keys!r}, "
-            f"renormalize={sweep.renormalize}; compare estimates with a sweep that swaps."
+            f"Gradients estimate only plain swaps, got how={sweep.how!r}, keys={sweep.keys!r}, "
+            f"renormalize={sweep.renormalize}; give a sweep with how='swap', without keys or renormalize."
         )
     rows, worst = [], []
     for n in steps:

@@ -21,31 +21,31 @@ MIN_PAIRS = 6
 """The smallest number of pairs for which a sign-flip test can reach p < 0.05 (with 5 pairs, p is at least 0.0625)."""
 
 MAX_RESAMPLES = 10**6
-"""The maximum number of resamples; more would add no information and take far too long."""
+"""The maximum number of resamples; more would take very long and add almost no precision."""
 
 _NULL_SIZE = 2**24
-"""Numbers of a null or bootstrap distribution (resamples times heads) in memory at once: 128 MiB of float64."""
+"""The maximum size of a null or bootstrap distribution in memory (resamples times heads): 128 MiB of float64."""
 
 _VALUES_SIZE = 2**22
-"""Values (pairs times heads) in memory at once: 32 MiB of float64."""
+"""The maximum number of values in memory (pairs times heads): 32 MiB of float64."""
 
 _BATCH_SIZE = 2**21
-"""Random numbers (resamples times pairs) drawn at once; each needs about 60 bytes while it is drawn."""
+"""The maximum number of random numbers drawn at a time (resamples times pairs); each takes about 60 bytes."""
 
 
 @checked
 def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
-    """The effect of negation beyond that of a neutral word of the same length: counterfactual minus control, per pair.
+    """The effect of negation in each pair: counterfactual minus control, which has a neutral word of the same length.
 
     Args:
         metrics: Variables with the dimensions pair and compared (coordinates "counterfactual" and "control") and any
             others, as `AttentionProbe.metrics` returns them. Variables without `compared` are left out.
 
     Returns:
-        The same variables without the dimension `compared`. A value is NaN if the counterfactual's or the control's is
-        NaN, and 0 if the two differ by no more than the attribute `rounding` of the metrics, if present. In the first
-        layer, replacing one word can leave the attention between other words unchanged, and a rounding difference must
-        not count as an effect.
+        The same variables without the dimension `compared`. A value is NaN if that of the counterfactual or the control
+        is NaN. It is 0 if the two differ by at most the attribute `rounding` of `metrics`, so that a rounding error
+        does not count as an effect: in the first layer, replacing one word can leave the attention between other words
+        unchanged.
 
     Raises:
         InputError: if no variable has a counterfactual and a control.
@@ -62,7 +62,7 @@ def negation_effects(metrics: xr.Dataset) -> xr.Dataset:
 
 @checked
 def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
-    """Test the effect of every head over the pairs, corrected for multiple testing.
+    """Tests of the effect of every head over the pairs, corrected for multiple testing.
 
     The null hypothesis for a head is that in every pair the effects d and -d are equally likely, so that counterfactual
     and control are exchangeable; effects distributed asymmetrically around zero also violate it. A resample flips the
@@ -92,9 +92,8 @@ def effect_tests(effects: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0)
         units of the metric), `low` and `high` (its 95% interval, NaN with fewer than two pairs), `effect_size` (Cohen's
         d_z, the mean over the standard deviation of the pairs' effects; 0 if the mean is 0), `n` (pairs), `p`
         (two-sided; 1 if all effects are 0), `q` and `p_max_t` (corrected over all cells of this call). NaN if n is 0.
-        The attribute `untestable` explains that no head can reach p = 0.05 with so few pairs; the attribute
-        `resolution` explains that p is too coarse for a single head to reach q = 0.05. Each is present only if it
-        applies.
+        The attribute `untestable` is present if there are too few pairs for any head to reach p = 0.05, the attribute
+        `resolution` if p is too coarse for a single head to reach q = 0.05. Each is a sentence that explains this.
 
     Raises:
         InputError: if there are no variables, their dimensions differ, `n_resamples` is not between 1 and
@@ -164,8 +163,8 @@ def effects_table(tests: xr.Dataset) -> pd.DataFrame:
 def survivors(tests: xr.Dataset, alpha: float = ALPHA) -> pd.DataFrame:
     """The heads with a significant effect after correction for multiple testing, largest |d_z| first.
 
-    They are ranked by |d_z|, because many p-values tie at the smallest value that the resamples allow. The result is a
-    table, because it holds only some of the heads.
+    The order is by |d_z| and not by p, because many p-values tie at the smallest one that the resamples allow.
+    The result is a table, because it holds only some of the heads.
 
     Args:
         tests: The result of `effect_tests`.
@@ -279,7 +278,7 @@ class Agreement:
 
 @checked
 def agreement(tests: xr.Dataset, one: str, other: str, alpha: float = ALPHA) -> Agreement:
-    """Compare two metrics head by head, such as "attention_to_cue" with its norm-weighted form "norm_to_cue".
+    """How well two metrics agree on the heads, such as "attention_to_cue" and its norm-weighted form "norm_to_cue".
 
     Args:
         tests: The result of `effect_tests`.
@@ -362,13 +361,13 @@ def _blocks(
     first = _cells_of(effects)
     dims = [dim for dim in first.dims if dim != "pair"]
     cells = first.size // effects.sizes["pair"]
-    most = max(1, min(_NULL_SIZE // n_resamples, _VALUES_SIZE // int(present.sum())))
-    names, at_once = list(effects.data_vars), max(1, most // max(cells, 1))
-    for start in range(0, len(names), at_once):
-        chosen = effects[names[start : start + at_once]].isel(pair=present)
+    max_cells = max(1, min(_NULL_SIZE // n_resamples, _VALUES_SIZE // int(present.sum())))
+    names, per_block = list(effects.data_vars), max(1, max_cells // max(cells, 1))
+    for start in range(0, len(names), per_block):
+        chosen = effects[names[start : start + per_block]].isel(pair=present)
         stacked = chosen.to_dataarray("metric").transpose("pair", "metric", *dims).to_numpy().astype(float)
         values = rearrange(stacked, "pair ... -> pair (...)")
-        yield from np.array_split(values, -(-values.shape[1] // most), axis=1)
+        yield from np.array_split(values, -(-values.shape[1] // max_cells), axis=1)
 
 
 def _sign_flips(
@@ -490,13 +489,13 @@ def _smallest(p: xr.DataArray, rank: int) -> xr.DataArray:
 
 def _limits(n: np.ndarray, n_pairs: int, n_resamples: int) -> dict[str, str]:
     """Attributes that explain which significance levels cannot be reached with so few pairs or resamples."""
-    most = int(n.max())
-    by_flips = 2.0 ** (1 - most)
+    max_pairs = int(n.max())
+    by_flips = 2.0 ** (1 - max_pairs)
     if by_flips > ALPHA:
-        many = "1 pair" if most == 1 else f"{most} pairs"
+        counted = "1 pair" if max_pairs == 1 else f"{max_pairs} pairs"
         return {
-            "untestable": f"With {many} no head can have p < {by_flips:.4g}: at least 2 of the {2**most} sign flips "
-            f"are as extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} pairs."
+            "untestable": f"With {counted} no head can have p < {by_flips:.4g}: at least 2 of the {2**max_pairs} sign "
+            f"flips are as extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} pairs."
         }
     by_resamples = 0.0 if 2**n_pairs <= n_resamples else 1 / (n_resamples + 1)
     smallest, cells = max(by_flips, by_resamples), int((n > 0).sum())

@@ -142,7 +142,7 @@ def test_find_circuit_takes_the_options_of_the_search(tmp_path):
         (["patch", "It is open."], "Give both statements of a pair"),
         (["patch", "It is open.", "It is not open.", "--limit", 3], "leave out the two statements"),
         (["patch", "--target", "open"], "give its two statements"),
-        (["patch", "--how", "zero", "--attribution", "--limit", 2], "Gradients estimate plain swaps only"),
+        (["patch", "--how", "zero", "--attribution", "--limit", 2], "Gradients estimate only plain swaps"),
         (["patch", "--model", "./no-such-folder"], "There is no model folder"),
         (["find-circuit", "./no-such-folder", "--threshold", 2], "above 0 and at most 1"),
         (["find-circuit", "./no-such-folder"], "There is no model folder"),

@@ -27,7 +27,7 @@ def test_pairs_keep_their_numbers_and_each_other_one_has_a_reason(model):
     assert readable.pairs[1].pair == complete(first, model.tokenizer)
     assert list(readable.unreadable) == [0, 2] and list(readable.invalid_controls) == [3]
     assert readable.left_out[0].startswith("input pair 0: ") and "tokens, more than" in readable.left_out[0]
-    assert readable.left_out[1] == "input pair 2: to this model the same as input pair 1"
+    assert readable.left_out[1] == "input pair 2: it has the same tokens as input pair 1"
     assert readable.left_out[2].startswith("the control of input pair 3: the control has")
     ready = patchable_pairs(model, given)
     assert list(ready.swaps) == [1, 3]

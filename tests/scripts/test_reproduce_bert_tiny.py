@@ -1,4 +1,4 @@
-"""The original study's claims are judged by what was planted, and the script says which model it took."""
+"""The verdicts on the original study's claims match synthetic data, and the script reports which model it used."""
 
 import json
 import sys
@@ -87,19 +87,19 @@ def judged():
     """What becomes of every claim where it was planted to hold, not to hold, and to be neither."""
     return {
         verdict: answers(planted(favour))
-        for verdict, favour in (("holds", 0.03), ("does not hold", -0.03), ("cannot be told", 0.0))
+        for verdict, favour in (("holds", 0.03), ("does not hold", -0.03), ("undecided", 0.0))
     }
 
 
-@pytest.mark.parametrize("verdict", ["holds", "does not hold", "cannot be told"])
+@pytest.mark.parametrize("verdict", ["holds", "does not hold", "undecided"])
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_claim_is_judged_as_it_was_planted(judged, number, verdict):
     claim = judged[verdict][number].claim
     assert claim.verdict == verdict
     assert claim.n == 24
     assert claim.low <= claim.value <= claim.high
-    assert (claim.low <= claim.border <= claim.high) == (verdict == "cannot be told")
-    assert bool(claim.reason) == (verdict == "cannot be told")
+    assert (claim.low <= claim.border <= claim.high) == (verdict == "undecided")
+    assert bool(claim.reason) == (verdict == "undecided")
     assert verdict in claim.sentence()
     assert (claim.head != "") == (number in OF_SOME_HEAD)
 
@@ -145,7 +145,7 @@ def test_one_head_that_cannot_be_told_keeps_the_others_from_settling_it():
     at_border = planted(0.0)["attention_to_cue_by_role"].sel(layer=0, head=1)
     metrics["attention_to_cue_by_role"].loc[{"layer": 0, "head": 1}] = at_border
     claim = answered(metrics, "2a").claim
-    assert (claim.verdict, claim.head) == ("cannot be told", "0.1")
+    assert (claim.verdict, claim.head) == ("undecided", "0.1")
 
 
 def question_of(values, **options):
@@ -163,7 +163,7 @@ def test_the_best_of_many_heads_of_noise_is_not_found():
     # By itself it would pass.
     assert here["low"] > 0 and here["p"] < 0.05
     assert found.claim.p == float(here["p_max_t"]) > 0.05
-    assert found.claim.verdict == "cannot be told"
+    assert found.claim.verdict == "undecided"
     assert "p is above" in found.claim.reason
 
 
@@ -183,7 +183,7 @@ def test_an_interval_beyond_the_border_is_not_enough(sign, some_head):
     values = sign * np.array([3, 2, 2, 1, 1, -0.5]).reshape(6, 1, 1)
     claim = claims.answer(question_of(values, some_head=some_head)).claim
     assert min(sign * claim.low, sign * claim.high) > 0
-    assert (claim.p, claim.verdict) == (0.0625, "cannot be told")
+    assert (claim.p, claim.verdict) == (0.0625, "undecided")
 
 
 def test_no_head_holds_only_if_each_is_on_the_other_side_by_its_own_p():
@@ -200,12 +200,12 @@ def test_no_head_holds_only_if_each_is_on_the_other_side_by_its_own_p():
     assert 0.001 < alone.pvalue < 0.05
     assert (found.claim.verdict, found.claim.head) == ("does not hold", "0.2")
     assert found.claim.p == found.heads["p"].max() == pytest.approx(alone.pvalue)
-    assert "p is the largest of the heads' own" in found.claim.sentence()
+    assert "p is the largest uncorrected p of the heads" in found.claim.sentence()
     values[:6, 0, 1], values[6:, 0, 1] = np.array([-30, -20, -20, -10, -10, 5]), np.nan
     one_is_open = claims.answer(question_of(values, some_head=True))
     assert (one_is_open.heads["high"] < 0).all()
-    assert one_is_open.claim.verdict == "cannot be told"
-    assert "not every head certainly is" in one_is_open.claim.reason
+    assert one_is_open.claim.verdict == "undecided"
+    assert "but not every head is" in one_is_open.claim.reason
 
 
 def with_gaps():
@@ -233,16 +233,16 @@ def test_a_mean_over_heads_is_over_the_same_heads_in_every_pair():
 def test_a_claim_of_some_head_says_which_pairs_its_heads_lack():
     claim = claims.answer(question_of(with_gaps(), some_head=True)).claim
     assert "Undefined in 8 of 48 (pair, head) cells: 2 heads" in claim.detail
-    assert "Each head is tested in the pairs that it has." in claim.detail
+    assert "Each head is tested on the pairs in which it is defined." in claim.detail
 
 
 def test_no_mean_is_told_where_no_head_has_every_pair():
     values = with_gaps()[:12]
     values[1, 0] = np.nan
     found = claims.answer(question_of(values))
-    assert (found.claim.verdict, found.claim.n) == ("cannot be told", 0)
+    assert (found.claim.verdict, found.claim.n) == ("undecided", 0)
     assert np.isnan(found.claim.value) and np.isnan(found.claim.p)
-    assert "No head has it in every pair. Undefined in 10 of 48" in found.claim.sentence()
+    assert "No head has the quantity in every pair. Undefined in 10 of 48" in found.claim.sentence()
     assert len(found.heads) == 4
 
 
@@ -267,7 +267,7 @@ def test_heads_with_constant_similarities_are_left_out_and_named():
     metrics["raw_similarity_correlation"].values[:] = found.values
     claim = answered(metrics, "5b").claim
     assert claim.value == pytest.approx(found.values[:, ~lacking.any(axis=0)].mean())
-    assert f"Undefined in {lacking.sum()} of 192 (pair, head) cells, where a map is constant" in claim.detail
+    assert f"Undefined in {lacking.sum()} of 192 (pair, head) cells, because a map is constant" in claim.detail
     assert f"The mean is over the {(~lacking.any(axis=0)).sum()} heads" in claim.detail
 
 
@@ -279,8 +279,8 @@ def test_one_pair_is_one_pair():
 
 def test_five_pairs_are_too_few_for_any_verdict():
     for found in answers(planted(0.03, n_pairs=5)).values():
-        assert found.claim.verdict == "cannot be told"
-        assert "it takes 6" in found.claim.reason
+        assert found.claim.verdict == "undecided"
+        assert "needs at least 6" in found.claim.reason
         assert np.isfinite(found.claim.value)
 
 
@@ -288,7 +288,7 @@ def test_a_model_with_one_layer_has_no_layer_1():
     found = answers(planted(0.03, n_layers=1))
     assert found["1a"].claim.verdict == "holds"
     for number in ("1c", "1d"):
-        assert found[number].claim.verdict == "cannot be told"
+        assert found[number].claim.verdict == "undecided"
         assert "single layer" in found[number].claim.reason
         assert np.isnan(found[number].claim.value)
 
@@ -299,7 +299,7 @@ def test_without_controls_only_what_needs_none_is_judged():
         if "compared" in variable.dims:
             variable.loc[{"compared": "control"}] = np.nan
     found = answers(metrics)
-    told = {number for number, one in found.items() if one.claim.verdict != "cannot be told"}
+    told = {number for number, one in found.items() if one.claim.verdict != "undecided"}
     assert told == {"1a", "1b", "1c", "1d", "4c", "5a", "5b", "5c"}
     assert "control" in found["2a"].claim.reason
     assert "control" in found["4b"].claim.sentence()
@@ -429,7 +429,7 @@ def test_a_model_that_was_asked_for_is_never_replaced():
 def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     script.main("tiny-negation", limit=6, seed=3, out=tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "Model: tiny-negation, because it was asked for." in printed
+    assert "Model: tiny-negation, because it was requested." in printed
     assert "DistilBERT: tiny-negation's weights in DistilBERT's architecture" in printed
     table = pd.read_csv(tmp_path / "claims.csv")
     assert table["number"].tolist() == NUMBERS
@@ -437,7 +437,7 @@ def test_the_script_writes_every_claim_and_figure(tmp_path, capsys):
     assert (saved["model"], saved["n_pairs"], saved["seed"]) == ("tiny-negation", 6, 3)
     assert [claim["verdict"] for claim in saved["claims"]] == table["verdict"].tolist()
     assert saved["correction"] in printed and "Claims tested: 16" in saved["correction"]
-    assert "not corrected for one another" in saved["correction"]
+    assert "not corrected for multiple testing" in saved["correction"]
     assert "left out" not in printed and saved["n_repeats_left_out"] == 0
     heads = pd.read_parquet(tmp_path / "heads.parquet")
     assert heads.groupby("number").size().to_dict() == {
@@ -458,11 +458,11 @@ def test_pairs_without_a_negation_are_drawn_and_judged_all_the_same(tmp_path, ca
     pd.concat([pairs, others]).to_csv(tmp_path / "pairs.csv", index=False)
     script.main("tiny-negation", str(tmp_path / "pairs.csv"), tmp_path, distilbert="tiny-negation")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "left out 2 of 3 pairs: to this model's tokenizer the same as an earlier one" in printed
+    assert "left out 2 of 3 pairs: same tokens as an earlier pair" in printed
     saved = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
     assert (saved["n_pairs"], saved["n_repeats_left_out"]) == (1, 2)
     assert saved["correction"].startswith(f"Claims tested: {sum(claim['n'] > 0 for claim in saved['claims'])},")
     table = pd.read_csv(tmp_path / "claims.csv")
-    assert set(table["verdict"]) == {"cannot be told"}
+    assert set(table["verdict"]) == {"undecided"}
     assert table["n"].max() == 1
     assert (tmp_path / "distance.png").exists() and not (tmp_path / "to_cue.png").exists()

@@ -84,7 +84,7 @@ def test_a_broken_pair_and_a_repeated_one_are_named_and_cost_no_other(model):
     results = run_study(model, pairs)
     assert results.pairs == (good,)
     assert [reason.split(":")[0] for reason in results.dropped] == [f"input pair {i}" for i in (0, 1, 2, 4)]
-    assert results.dropped[-1] == "input pair 4: to this model the same as input pair 3"
+    assert results.dropped[-1] == "input pair 4: it has the same tokens as input pair 3"
 
 
 def test_metrics_are_the_probes_own(results, model):
