@@ -47,48 +47,48 @@ library_name: transformers
 ---
 # tiny-negation
 
-A BERT that hears "not": 4 layers, 4 heads, d_model 128, d_mlp 512, a vocabulary of whole words. It was
-trained from nothing but a grammar of short English statements, so that everything it knows is known, and it
-is small enough to be looked at whole. negprobe bundles it as its default model.
+A small BERT that responds to "not": 4 layers, 4 heads, d_model 128, d_mlp 512, a vocabulary of whole words. It
+was trained only on a grammar of short English statements, so its training data is fully known, and it is small
+enough to inspect completely. negprobe bundles it as its default model.
 
 ## Grammar
 
-{scales} scales of a state and its antonym (open/closed, hot/cold, ...), each with the nouns it fits. A
-statement says the state of one noun or of two, and [MASK] stands for what follows. The cues are not, n't,
-never, no longer, hardly, barely, scarcely and cannot; neutral words (now, really, always, ...) stand in the
-same places. "It is not true that ..." denies a whole clause, also one that has a cue of its own. Each kind of
-statement, drawn once:
+{scales} scales of a state and its antonym (open/closed, hot/cold, ...), each with the nouns it applies to.
+A statement gives the state of one or two nouns, and [MASK] is the state (or answer) that follows from it. The cues are not, n't,
+never, no longer, hardly, barely, scarcely and cannot; neutral words (now, really, always, ...) are used
+in the same places. "It is not true that ..." negates a whole clause, including clauses with a cue of their own. One
+random example of each kind of statement:
 
 {examples}
 
-The words are in `negprobe/statements/lexicon.py`, the statements in `negprobe/statements/grammar.py`.
+The words are in `negprobe/statements/lexicon.py`, and the grammar is in `negprobe/statements/grammar.py`.
 
 ## Training
 
     python scripts/train_tiny_negation.py --out DIR --steps {steps} --seed {seed}
 
-Stage one shows statements of one clause, with nouns that fit their scale. Stage two adds statements of two clauses,
-with any noun on any scale that is not held out for it, so that only the place of a state tells whose it is. The loss is
-the cross-entropy of the answer at [MASK] and, until stage three, of the true state at every mention of a noun, which
-leads to the binding of states to nouns step by step; stage three asks at [MASK] alone, and mostly yes/no questions,
-which are learnt last. Keys start as a copy of the queries, so that a token looks for its like. AdamW; the learning
-rate falls to nothing over the last 30 %.
+Stage one has statements of one clause, with nouns that fit their scale. Stage two adds statements of two clauses, with
+nouns on any scale that is not held out for them, so that only the position of a state shows which noun it belongs to.
+The loss is the cross-entropy of the answer at [MASK] and, before stage three, of the true state at every mention of a
+noun, which helps the model to bind states to nouns. Stage three uses the loss at [MASK] only, and mostly yes/no
+questions, which are learnt last. Keys are initialised as a copy of the queries, so that at first a token attends to
+similar tokens. The optimizer is AdamW; the learning rate falls to zero over the last 30 %.
 Recipe: {parameters}.
 
 ## Accuracy
 
-Of {sensible} combinations of a noun with a scale it fits, {held_out} are held out: no training statement shows
-them in either state. The table counts {samples} statements a row, which are about held-out combinations alone,
-in a clause that is not asked for too. Right is the answer with the highest logit of the whole vocabulary.
+Of {sensible} combinations of a noun and a scale that fits it, {held_out} are held out: no training statement
+contains them, in either state. The table counts {samples} statements per row, in which every clause has a held-out
+combination. An answer is right if it has the highest logit of the whole vocabulary.
 
 {table}
 
 ## Limits
 
-It knows the words of its grammar and reads any other as [UNK]. A cue always turns a state into its antonym:
-"hardly", "barely" and "never" mean no less than "not", and what is not hot is cold. It is no language model: what it
-says at another token than [MASK], or at a [MASK] in another place, means nothing. Two clauses at most, and questions
-after one clause only.
+The model knows only the words of its grammar; every other word becomes [UNK]. A cue always turns a state into its
+antonym: "hardly", "barely" and "never" have the meaning of "not", and what is not hot is cold. It is not a general
+language model: its predictions at tokens other than [MASK], or at a [MASK] in another position, are meaningless.
+Statements have at most two clauses, and questions follow a single clause only.
 
 ## Licence
 
