@@ -92,6 +92,16 @@ class _Direction(StrEnum):
     DENOISING = "denoising"
 
 
+class _By(StrEnum):
+    """What varies besides the layer in a sweep."""
+
+    POSITION = "position"
+    ROLE = "role"
+    HEAD = "head"
+    HEAD_POSITION = "head,position"
+    HEAD_ROLE = "head,role"
+
+
 class _How(StrEnum):
     """What replaces a patched activation."""
 
@@ -389,10 +399,10 @@ def patch_pairs(
         ),
     ] = None,
     by: Annotated[
-        str | None,
+        _By | None,
         typer.Option(
-            help="What varies besides the layer: position, role, head, 'head,position' or 'head,role' (default: "
-            "position or head for one pair, role or 'head,role' for data sets)."
+            help="What varies besides the layer (default: position or head for one pair, role or head,role for data "
+            "sets)."
         ),
     ] = None,
     direction: Annotated[
@@ -442,7 +452,7 @@ def patch_pairs(
         # Checked before the model is loaded, so that a mistake is reported immediately.
         sweeps = planned_sweeps(
             site,
-            by=None if by is None else tuple(by.split(",")),  # type: ignore[arg-type]
+            by=None if by is None else tuple(by.value.split(",")),  # type: ignore[arg-type]
             heads_by=("head",) if one_pair else ("head", "role"),
             other_by=("position",) if one_pair else ("role",),
             directions=None if direction is None else [way.value for way in direction],

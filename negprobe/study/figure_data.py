@@ -128,7 +128,7 @@ def _figure_file(folder: Path) -> FigureFile | None:
 
 def _axes(study: SavedStudy) -> dict[str, Any]:
     layers, heads = study.shape
-    return {"layer": np.arange(layers), "head": np.arange(heads)}
+    return {"layer": list(range(layers)), "head": list(range(heads))}
 
 
 def _read(study: SavedStudy, name: str, columns: Sequence[str]) -> pd.DataFrame:

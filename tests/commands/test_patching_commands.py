@@ -137,7 +137,6 @@ def test_find_circuit_takes_the_options_of_the_search(tmp_path):
     ("arguments", "message"),
     [
         (["patch", "--site", "z", "--site", "y", "--model", "./no-such-folder"], "There is no site 'y'; choose one of"),
-        (["patch", "--by", "word", "--model", "./no-such-folder"], "by"),
         (["patch", "--keys", "cue", "--model", "./no-such-folder"], "has no keys"),
         (["patch", "It is open."], "Give both statements of a pair"),
         (["patch", "It is open.", "It is not open.", "--limit", 3], "leave out the two statements"),
@@ -154,6 +153,12 @@ def test_a_wrong_option_is_one_line_and_exit_code_1(arguments, message, tmp_path
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_parts_that_do_not_exist_are_a_usage_error_that_lists_the_choices(tmp_path):
+    result = run("patch", "--by", "word", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "head,position" in result.output
 
 
 @pytest.mark.parametrize("command", ["patch", "find-circuit"])
