@@ -54,8 +54,8 @@ enough to inspect completely. negprobe bundles it as its default model.
 ## Grammar
 
 {scales} scales of a state and its antonym (open/closed, hot/cold, ...), each with the nouns it applies to.
-A statement gives the state of one or two nouns, and [MASK] is the state (or answer) that follows from it. The cues are not, n't,
-never, no longer, hardly, barely, scarcely and cannot; neutral words (now, really, always, ...) are used
+A statement gives the state of one or two nouns, and [MASK] is the state (or answer) that follows from it. The cues
+are not, n't, never, no longer, hardly, barely, scarcely and cannot; neutral words (now, really, always, ...) are used
 in the same places. "It is not true that ..." negates a whole clause, including clauses with a cue of their own. One
 random example of each kind of statement:
 
