@@ -274,7 +274,7 @@ def diffusion_by_role(metrics: xr.Dataset, *, width: float = PAGE) -> Figure:
     panel_width = min(0.5 + 0.4 * len(roles), width / 2)
     map_height = n_layers * min(0.28, 4.5 / n_layers, max(0.125, 0.7 * panel_width / len(roles)))
     figure = Figure(figsize=(len(panels) * panel_width, 2 + map_height), layout="constrained")
-    figure.suptitle("Change of the heads' outputs by role (number of pairs)", fontsize=LARGE)
+    figure.suptitle("Change of outputs by role (number of pairs)", fontsize=LARGE)
     for axes, (what, values) in zip(
         figure.subplots(1, len(panels), sharey=True, squeeze=False).flat, panels.items(), strict=True
     ):
