@@ -26,13 +26,14 @@ _GROUPS = {"cue": "kinds of cue", "source": "data sets"}
 
 def answer(summary: StudySummary) -> list[str]:
     """The answer in a few sentences, each with its main number and the 95 % interval in brackets."""
-    parts = (_answer_change, _response, _strongest_swaps, _attention_to_cue, _circuit)
+    # What a head carries stands before what its attention shows.
+    parts = (_answer_change, _strongest_swaps, _attention_to_cue, _circuit, _response)
     return [text for part in parts for text in part(summary)]
 
 
 def findings(summary: StudySummary) -> list[str]:
-    """All findings: whether the answer depends on the negation, which heads respond, and what carries the answer."""
-    return [*behaviour(summary), *responding_heads(summary), *carriers(summary), *mechanism(summary)]
+    """All findings: whether the answer depends on the negation, what carries the answer, and which heads respond."""
+    return [*behaviour(summary), *carriers(summary), *mechanism(summary), *responding_heads(summary)]
 
 
 def _answer_change(summary: StudySummary) -> list[str]:

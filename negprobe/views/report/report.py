@@ -130,19 +130,6 @@ _REACHES = "How {change} reaches the answer"
 
 _TOPICS = (
     Topic(
-        "Which heads respond",
-        (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
-        (
-            *(f"effect-{name}" for name in _MAPPED[4:]),
-            *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
-        ),
-        "How much more each metric changes for {change} than for a neutral word of the same length: the mean over "
-        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
-        "three share. A value of zero (mid-scale) means that the head responds to {change} as to any other word. "
-        "Corrections are over all heads and all metrics of this study together.",
-    ),
-    Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
-    Topic(
         "What carries the answer",
         ("patching-resid_pre-denoising", "patching-z-denoising", "effect-by-role", "positions-resid_pre-denoising"),
         (
@@ -160,13 +147,35 @@ _TOPICS = (
         ("knock-out-denoising", "causal-against-attention", "circuit", "faithfulness"),
         missing="Nothing was patched, so there are no knock-outs and no circuit.",
     ),
+    Topic(
+        "Which heads respond",
+        (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
+        (
+            *(f"effect-{name}" for name in _MAPPED[4:]),
+            *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
+        ),
+        "How much more each metric changes for {change} than for a neutral word of the same length: the mean over "
+        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
+        "three share. A value of zero (mid-scale) means that the head responds to {change} as to any other word. "
+        "Corrections are over all heads and all metrics of this study together.",
+    ),
+    Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
 )
 """The figures by topic; `{change}` in a text stands for what was changed."""
 
 
-def _named(topic: Topic, change: str) -> Topic:
-    """The topic with the name of the change in its texts."""
-    return replace(topic, heading=topic.heading.format(change=change), reading=topic.reading.format(change=change))
+def _topics_of(results: StudyResults) -> list[Topic]:
+    """The topics of a study, with the name of the change in their texts and the circuit's heads below its figures."""
+    change, below = terms(results.summary).change, {_REACHES: _circuit_text(results)}
+    return [
+        replace(
+            topic,
+            heading=topic.heading.format(change=change),
+            reading=topic.reading.format(change=change),
+            below=below.get(topic.heading, ""),
+        )
+        for topic in _TOPICS
+    ]
 
 
 _FILES = {
@@ -218,7 +227,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         Section(
             "figures",
             "The figures",
-            topics([_named(topic, words.change) for topic in _TOPICS], pictures) + _circuit_text(results),
+            topics(_topics_of(results), pictures),
         ),
         Section("views", "Explore the attention", views.body),
         Section("numbers", "Every number", _numbers(results, manifest["files"])),
@@ -226,7 +235,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         Section("limits", "What cannot be concluded", bullets(limits(results))),
     ]
     lead = (
-        f"Does {name} respond to {words.change} in a statement, which heads respond, and what carries it to the answer?"
+        f"Does {name} respond to {words.change} in a statement, what carries it to the answer, and which heads respond?"
     )
     hears = "hears “not”" if words.words == "the cue" else "notices changed words"
     return document(f"Where {name} {hears}", lead, sections, head=views.head)
@@ -279,9 +288,9 @@ def _evidence(summary: StudySummary) -> str:
     """All findings, in sentences under the headings of the figures."""
     found = {
         "What the model answers": behaviour(summary),
-        "Which heads respond": responding_heads(summary),
         "What carries the answer": carriers(summary),
         _REACHES.format(change=terms(summary).change): mechanism(summary),
+        "Which heads respond": responding_heads(summary),
     }
     parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
     return folded("The evidence in full", "".join(parts))
