@@ -44,6 +44,7 @@ class Lexicon:
         auxiliaries: For each attached form of a cue ("n't"), the auxiliaries as written before it.
         compounds: Hyphenated words of which the first part is a cue; they are found without the hyphen too.
         numbers: Forms of cues that abbreviate "number" too.
+        derived: The endings of words that are derived from a word with an affix.
         words: The lists of words that phrases name.
         phrases: Phrases in which a cue does not negate.
 
@@ -62,6 +63,7 @@ class Lexicon:
     auxiliaries: Lists
     compounds: tuple[str, ...]
     numbers: tuple[str, ...]
+    derived: tuple[str, ...]
     words: Lists
     phrases: tuple[str, ...]
 
@@ -85,6 +87,7 @@ class Lexicon:
             auxiliaries=dict(self.auxiliaries),
             compounds=self.compounds,
             numbers=self.numbers,
+            derived=self.derived,
             words=dict(self.words),
             phrases=self.phrases,
         )
@@ -174,7 +177,7 @@ def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:
         raise StatementError(f"{where}: language must be a text, got {quoted(language)}.")
     cues, spelling, idioms = (_table(tables, name, where) for name in ("cues", "spelling", "idioms"))
     _check_keys(cues, (FUNCTION, *OPTIONAL_CLASSES), f"{where}, [cues]")
-    _check_keys(spelling, ("compounds", "numbers"), f"{where}, [spelling]")
+    _check_keys(spelling, ("compounds", "numbers", "derived"), f"{where}, [spelling]")
     _check_keys(idioms, ("phrases",), f"{where}, [idioms]")
     return Lexicon(
         language=language,
@@ -183,6 +186,7 @@ def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:
         auxiliaries=_lists(tables, "auxiliaries", where),
         compounds=_texts(spelling.get("compounds", []), f"{where}, compounds"),
         numbers=_texts(spelling.get("numbers", []), f"{where}, numbers"),
+        derived=_texts(spelling.get("derived", []), f"{where}, derived"),
         words=_lists(tables, "words", where),
         phrases=_texts(idioms.get("phrases", []), f"{where}, phrases", lower=False),
     )
@@ -242,6 +246,7 @@ def _added(base: Lexicon, more: Lexicon, where: str) -> Lexicon:
         auxiliaries=_joined(base.auxiliaries, more.auxiliaries, where),
         compounds=_new(base.compounds, more.compounds, where),
         numbers=_new(base.numbers, more.numbers, where),
+        derived=_new(base.derived, more.derived, where),
         words=_joined(base.words, more.words, where),
         phrases=_new(base.phrases, more.phrases, where),
     )
@@ -308,7 +313,7 @@ def _texts(texts: Any, where: str, *, lower: bool = True) -> tuple[str, ...]:
 
 def _cleaned(text: str, where: str, *, lower: bool = True) -> str:
     """A word or phrase with single spaces and plain apostrophes, in lower case."""
-    if not any(character.isalpha() for character in text):
+    if text != "*" and not any(character.isalpha() for character in text):
         raise StatementError(f"{where}: {quoted(text)} has no letter; give a word.")
     plain = re.sub(f"[{APOSTROPHES}]", "'", " ".join(text.split()))
     return plain.lower() if lower else plain

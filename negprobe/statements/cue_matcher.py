@@ -53,6 +53,7 @@ def matcher(
     auxiliaries: Mapping[str, Sequence[str]],
     compounds: Sequence[str],
     numbers: Sequence[str],
+    derived: Sequence[str],
     words: Mapping[str, Sequence[str]],
     phrases: Sequence[str],
 ) -> Matcher:
@@ -85,12 +86,13 @@ def matcher(
         else:
             at_start.append(rf"(?:{before}) (?P<joined{number}> {re.escape(attached)}) {_END}")
     for number, (affix, stems) in enumerate(affixes.items()):
-        stem = "|".join(map(re.escape, sorted(stems, key=len, reverse=True)))
-        letters, derived = re.escape(affix.strip("-")), rf"(?:ly|ness)?{_END}"
+        letters = re.escape(affix.strip("-"))
         if affix.endswith("-"):
-            at_start.append(rf"(?P<prefix{number}> {letters}) (?= -?(?:{stem}){derived})")
+            any_word = rf"-{_LETTER} |" if "*" in stems else ""
+            at_start.append(rf"(?P<prefix{number}> {letters}) (?= {any_word} -?(?:{_derived(stems, derived)}) {_END})")
         else:
-            at_start.append(rf"(?:{stem}) (?P<suffix{number}> {letters}) (?= {derived})")
+            endings = _derived([""], [ending for ending in derived if ">" not in ending])
+            at_start.append(rf"(?:{_derived(stems, ())}) (?P<suffix{number}> {letters}) (?= (?:{endings}) {_END})")
     expression = " | ".join([rf"{_START} (?: {' | '.join(at_start)} )", *anywhere])
     context_of: dict[str, list[Context]] = {}
     for phrase in phrases:
@@ -111,6 +113,14 @@ def _form(form: str) -> str:
         raise StatementError(f"The cue {quoted(form)} has a symbol that no word has; correct it.")
     expression = r"\s+".join(map(written, words.split()))
     return expression + (rf"(?! \s+(?:{following})\b )" if following else "")
+
+
+def _derived(stems: Sequence[str], derived: Sequence[str]) -> str:
+    """The expression of words and of those derived from them: with an ending, or ("y>ily") with one replaced."""
+    words = set(stems)
+    for old, new in ((ending.rpartition(">")[::2]) for ending in derived):
+        words |= {stem.removesuffix(old) + new for stem in stems if stem.endswith(old)}
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
 
 
 def is_affix(kind: str) -> bool:
