@@ -34,8 +34,8 @@ Lists = tuple[tuple[str, tuple[str, ...]], ...]
 class Lexicon:
     """The cues that `find_cues` searches for. The file `statements/languages/english.toml` explains the fields.
 
-    `english_lexicon()` is the default, `read_lexicon` adds a file to it, and `use_lexicon` makes it the lexicon of the
-    process.
+    `english_lexicon()` is the default, `read_lexicon` adds a file to it, `with_cue` adds a word, and `use_lexicon` sets
+    the lexicon that the process uses.
 
     Attributes:
         language: The language, for messages.
@@ -73,6 +73,22 @@ class Lexicon:
     def searched(self) -> dict[str, tuple[str, ...]]:
         """The forms of each kind of cue that is searched for."""
         return {kind: forms for name, kinds in self.cues if name in (FUNCTION, *self.classes) for kind, forms in kinds}
+
+    def with_cue(self, word: str, kind: str | None = None) -> "Lexicon":
+        """The lexicon with one more word or phrase as a cue, of the kind `word` or of another one.
+
+        Raises:
+            StatementError: for a word without letters, or one that is a cue already.
+
+        Example:
+            >>> from negprobe.statements import english_lexicon, find_cues
+            >>> find_cues("It came sans doors.", lexicon=english_lexicon().with_cue("sans", "without"))
+            (Cue(text='sans', kind='without', span=(8, 12)),)
+        """
+        where = f"The cue {quoted(word)}"
+        of_class = next((name for name, kinds in self.cues if kind in dict(kinds)), FUNCTION)
+        added = _parsed({"cues": {of_class: {word if kind is None else kind: [word]}}}, where)
+        return _checked_entries(_added(self, added, where), where)
 
     @property
     def fingerprint(self) -> str:
@@ -214,7 +230,7 @@ def _checked_entries(lexicon: Lexicon, where: str) -> Lexicon:
                 if other != kind:
                     raise StatementError(
                         f"{where}: {quoted(form)} is a cue of the kinds {other!r} (class {class_of[other]!r}) and "
-                        f"{kind!r} (class {name!r}); a cue has one kind, and English cues cannot be changed."
+                        f"{kind!r} (class {name!r}); a cue has one kind, which cannot be changed."
                     )
     for entry, names in (("auxiliaries", dict(lexicon.auxiliaries)), ("numbers", lexicon.numbers)):
         for form in names:
@@ -263,7 +279,7 @@ def _joined(base: Lists, more: Lists, where: str) -> Lists:
 def _new(base: tuple[str, ...], more: tuple[str, ...], where: str) -> tuple[str, ...]:
     for text in more:
         if text in base:
-            raise StatementError(f"{where}: {quoted(text)} is in the English lexicon already; remove it.")
+            raise StatementError(f"{where}: {quoted(text)} is in the lexicon already; remove it.")
     return (*base, *more)
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import tomllib
+from dataclasses import replace
 from importlib import resources
 
 import pytest
@@ -64,6 +65,8 @@ def test_entries_of_a_file_are_added_to_english(written):
     assert kinds("It has SANS roboto and sans serif", lexicon) == ["sans"]
     assert kinds("It isn't open, is it? No doubt, it never was.", lexicon) == ["n't", "never"]
     assert [cue.kind for cue in added_cues("It came.", "It came sans door.", lexicon=lexicon)] == ["sans"]
+    both = "It came sans door.", "It never came sans door."
+    assert [cue.kind for cue in added_cues(*both, lexicon=lexicon)] == ["never"]
     assert kinds("It came sans doors.", None) == []
 
 
@@ -101,20 +104,20 @@ def test_an_empty_file_adds_nothing(written):
         ("[cues.function]\nsans = [\"sans\"]\nsine = [\"sans\"]", "kinds 'sans' .class 'function'. and 'sine'"),
         ("[cues.function]\nnay = [\"never\"]", "kinds 'never' .class 'function'. and 'nay'"),
         ("[cues.function]\nnay = [\"refused\"]", "and 'refuse' .class 'lexical'."),
-        ("[cues.function]\nnot = [\"not\"]", "'not' is in the English lexicon already"),
+        ("[cues.function]\nnot = [\"not\"]", "'not' is in the lexicon already"),
         ("[cues.lexical]\nnever = [\"nevermore\"]", "a kind of the class 'function' already"),
         ("[cues.function]\nsans = [\"sans (a)\"]", "symbol"),
         ("[cues.function]\nsans = [\"sans !a b\"]", "symbol"),
         ("[cues.function]\n\"un-\" = [\"open\"]", "begin or end with a hyphen"),
         ("[cues.affixal]\nun = [\"open\"]", "begin or end with a hyphen"),
-        ("[cues.affixal]\n\"un-\" = [\"able\"]", "'able' is in the English lexicon already"),
-        ("[auxiliaries]\n\"n't\" = [\"is\"]", "'is' is in the English lexicon already"),
+        ("[cues.affixal]\n\"un-\" = [\"able\"]", "'able' is in the lexicon already"),
+        ("[auxiliaries]\n\"n't\" = [\"is\"]", "'is' is in the lexicon already"),
         ("[auxiliaries]\nnae = [\"is\"]", "'nae' in auxiliaries is no cue"),
         ("[spelling]\nnumbers = [\"nr\"]", "'nr' in numbers is no cue"),
         ("[spelling]\ncompounds = [\"no\"]", "'no' in compounds must be a cue, a hyphen"),
         ("[spelling]\ncompounds = [\"some-one\"]", "'some-one' in compounds must be a cue, a hyphen"),
         ("[idioms]\nphrases = [\"is bad\"]", "has no cue"),
-        ("[idioms]\nphrases = [\"nothing but\"]", "'nothing but' is in the English lexicon already"),
+        ("[idioms]\nphrases = [\"nothing but\"]", "'nothing but' is in the lexicon already"),
         ("[idioms]\nphrases = [\"not {bad}\"]", "names {bad}"),
         ("[idioms]\nphrases = [\"not|bad one\"]", "'bad' as a choice, which is no cue"),
         ("[idioms]\nphrases = [\"$ not\"]", "where a word was expected"),
@@ -134,6 +137,30 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch, pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StatementError, match="cannot be read"):
         read_lexicon(path)
+
+
+def test_a_word_is_added_as_a_cue_of_a_new_kind_or_of_a_known_one():
+    lexicon = english_lexicon(classes=("lexical",)).with_cue("Sans").with_cue("shuns", "avoid").with_cue("nary a", "no")
+    assert kinds("SANS; she shuns it; nary a door; no longer", lexicon) == ["sans", "avoid", "no", "no longer"]
+    assert kinds("She shuns it", replace(lexicon, classes=())) == []
+    assert kinds("sans", english_lexicon()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "expected"),
+    [
+        ("never", None, "'never' is in the lexicon already"),
+        ("never", "nay", "kinds 'never' .class 'function'. and 'nay'"),
+        ("refuses", None, "kinds 'refuses' .class 'function'. and 'refuse' .class 'lexical'."),
+        ("", None, "has no letter"),
+        ("sans", " ", "has no letter"),
+        ("a?", None, "symbol"),
+        ("un-", None, "begin or end with a hyphen"),
+    ],
+)
+def test_a_word_that_is_a_cue_already_or_no_word_is_refused(word, kind, expected):
+    with pytest.raises(StatementError, match=expected):
+        english_lexicon().with_cue(word, kind)
 
 
 def test_optional_classes_are_searched_only_if_they_are_given(written):
