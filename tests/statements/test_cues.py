@@ -129,6 +129,8 @@ NOT_CUES = [
     ("No less than five, no fewer than six", "No longer than five, no more than six", ["no", "no"]),
     ("Whether or not it is open", "Whether it is not open", ["not"]),
     ("Whether it is open or not, go", "It is red or not open", ["not"]),
+    ("Is it open, or is it not?", "Is it red or is it not open?", ["not"]),
+    ("Is it open or isn't it?", "Is it red or isn't it open?", ["n't"]),
     ("It may or may not open", "It may open or it may not", ["not"]),
     ("A yes or no question", "A yes, or no question", ["no"]),
     ("It is all or nothing", "All have nothing", ["nothing"]),
