@@ -70,9 +70,9 @@ class Lexicon:
     __repr__ = short_repr
 
     @property
-    def searched(self) -> dict[str, tuple[str, ...]]:
-        """The forms of each kind of cue that is searched for."""
-        return {kind: forms for name, kinds in self.cues if name in (FUNCTION, *self.classes) for kind, forms in kinds}
+    def searched(self) -> tuple[str, ...]:
+        """The kinds of cues that are searched for."""
+        return tuple(kind for name, kinds in self.cues if name in (FUNCTION, *self.classes) for kind, _ in kinds)
 
     def with_cue(self, word: str, kind: str | None = None) -> "Lexicon":
         """The lexicon with one more word or phrase as a cue, of the kind `word` or of another one.
@@ -99,6 +99,7 @@ class Lexicon:
     def matcher(self) -> Matcher:
         """The compiled expressions."""
         return matcher(
+            {kind: forms for _, kinds in self.cues for kind, forms in kinds},
             self.searched,
             auxiliaries=dict(self.auxiliaries),
             compounds=self.compounds,

@@ -1,7 +1,7 @@
 """The compiled expressions of a lexicon, which find the cues of a text."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from negprobe.base.errors import StatementError
@@ -16,6 +16,9 @@ _APOSTROPHE = f"[{APOSTROPHES}]"
 _START = rf"(?: (?<!{_LETTER}) (?<!{_LETTER}-) | (?<=\b_) | (?<=\b__) )"
 _ATTACHED_END = rf"(?! (?!__?(?!\w)) {_LETTER} )"
 _END = rf"(?! (?!__?(?!\w)) {_LETTER} | -{_LETTER} )"
+
+# Letters that `re.IGNORECASE` takes for an "i", and `str.casefold` does not.
+_DOTTED_AND_DOTLESS = str.maketrans("\u0130\u0131", "ii")
 
 _QUOTES = {"'": "'", '"': '"', "`": "`", "\u2018": "\u2019", "\u201c": "\u201d", "\u00ab": "\u00bb"}
 
@@ -49,6 +52,7 @@ class Matcher:
 
 def matcher(
     kinds: Mapping[str, Sequence[str]],
+    searched: Collection[str],
     *,
     auxiliaries: Mapping[str, Sequence[str]],
     compounds: Sequence[str],
@@ -57,14 +61,14 @@ def matcher(
     words: Mapping[str, Sequence[str]],
     phrases: Sequence[str],
 ) -> Matcher:
-    """The compiled expressions of a lexicon's entries; see `cue_lexicon.Lexicon`.
+    """The compiled expressions of a lexicon's entries (see `cue_lexicon.Lexicon`), of which some kinds are searched.
 
     Raises:
         StatementError: for a phrase that cannot be compiled.
     """
-    affixes = {kind: stems for kind, stems in kinds.items() if is_affix(kind)}
-    kind_of = {form_words(form): kind for kind, forms in kinds.items() if kind not in affixes for form in forms}
-    whole = [form for kind, forms in kinds.items() if kind not in affixes for form in forms if form not in auxiliaries]
+    affixes = {kind: kinds[kind] for kind in searched if is_affix(kind)}
+    kind_of = {form_words(form): kind for kind, forms in kinds.items() if not is_affix(kind) for form in forms}
+    whole = [form for kind in searched if kind not in affixes for form in kinds[kind] if form not in auxiliaries]
     # Longer forms first: "no longer" before "no".
     forms = "|".join(_form(form) for form in sorted(whole, key=len, reverse=True))
     # "No. 5", "no. 5", "No 5" and "the no. of doors" stand for "number"; "no 5 doors" is a negation.
@@ -130,11 +134,12 @@ def is_affix(kind: str) -> bool:
 
 def _key(group: str, text: str) -> str:
     """The form, as the lexicon writes it, that a group of the expression matched."""
+    folded = text.translate(_DOTTED_AND_DOTLESS).casefold()
     if group.startswith("prefix"):
-        return f"{text.lower()}-"
+        return f"{folded}-"
     if group.startswith("suffix"):
-        return f"-{text.lower()}"
-    plain = re.sub(_APOSTROPHE, "'", text.lower())
+        return f"-{folded}"
+    plain = re.sub(_APOSTROPHE, "'", folded)
     return "".join(plain.split()) if group.startswith(("split", "attached")) else " ".join(plain.split())
 
 

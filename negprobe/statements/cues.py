@@ -12,7 +12,7 @@ from negprobe.statements.pair import Span
 
 __all__ = ["APOSTROPHES", "CUE_KINDS", "Cue", "added_cues", "find_cues"]
 
-CUE_KINDS = tuple(english_lexicon().searched)
+CUE_KINDS = english_lexicon().searched
 """The kinds of cues of the English lexicon without optional classes."""
 
 

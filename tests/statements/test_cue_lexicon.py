@@ -175,6 +175,12 @@ def test_optional_classes_are_searched_only_if_they_are_given(written):
         english_lexicon(classes=("x",))
 
 
+def test_a_phrase_can_have_a_cue_of_a_class_that_is_not_searched(written):
+    lexicon = written('[idioms]\nphrases = ["refused to lie down"]')
+    assert kinds("He refused to lie down, refused to lie", lexicon) == []
+    assert kinds("He refused to lie down, refused to lie", replace(lexicon, classes=("lexical",))) == ["refuse"]
+
+
 def test_lexicons_with_the_same_entries_are_equal_and_have_one_fingerprint(written):
     first, second = written('[cues.function]\nsans = ["sans"]'), written('# mine\n[cues.function]\nsans=["SANS"]')
     assert first == second

@@ -50,6 +50,8 @@ def found(text):
         ("(never) or no--none", [(k, k) for k in ("never", "no", "none")]),
         ("They isn\x92t, isn\u201bt", [("n't", "n\x92t"), ("n't", "n\u201bt")]),
         ("Noone came", [("no", "No")]),
+        ("\u017fcarcely noth\u0131ng, NOTH\u0130NG", 
+         [("scarcely", "\u017fcarcely"), ("nothing", "noth\u0131ng"), ("nothing", "NOTH\u0130NG")]),
         ("It is never not open", [("never", "never"), ("not", "not")]),
     ],
 )  # fmt: skip
