@@ -118,7 +118,7 @@ NOT_CUES = [
     ("It isn't only open but also red", "It isn't only open, but it is red", ["n't"]),
     ("It not only opens", "It's not only a door", ["not"]),
     ("It is not just open, but red", "The verdict is not just", ["not"]),
-    ("The door, not just a window, is open", "The door, not just yet, is open", ["not"]),
+    ("The door, not just windows, is open", "The door, not just yet, is open", ["not"]),
     ("Doors, not merely windows, are open", "It is not merely a door", ["not"]),
     ("It isn't simply open; it is also red", "It isn't simply open. It is also red", ["n't"]),
     ("It is nothing but a door", "He saw nothing, but she did", ["nothing"]),
