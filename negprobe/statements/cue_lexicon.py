@@ -236,7 +236,7 @@ def _checked_entries(lexicon: Lexicon, where: str) -> Lexicon:
     for entry, names in (("auxiliaries", dict(lexicon.auxiliaries)), ("numbers", lexicon.numbers)):
         for form in names:
             if form not in kind_of:
-                raise StatementError(f"{where}: {quoted(form)} in {entry} is no cue; add it to [cues.{FUNCTION}].")
+                raise StatementError(f"{where}: {quoted(form)} in {entry} is not a cue; add it to [cues.{FUNCTION}].")
     for compound in lexicon.compounds:
         if compound.partition("-")[0] not in kind_of or not compound.partition("-")[2]:
             raise StatementError(

@@ -69,7 +69,10 @@ def contexts(
         excluded = before.pop(0) if before and before[0].startswith("!") else None
         for form in tokens[at].split("|"):
             if form.lower() not in kinds:
-                raise StatementError(f"The phrase {quoted(phrase)} has {quoted(form)} as a choice, which is no cue.")
+                raise StatementError(
+                    f"The phrase {quoted(phrase)} offers {quoted(form)} in place of a cue, which it is not; add it to "
+                    "[cues], or remove it."
+                )
             context = Context(
                 before=_compiled(_before(before, phrase, words, glued="'" in form)) if before else None,
                 not_before=_compiled(_before([excluded[1:]], phrase, words)) if excluded else None,

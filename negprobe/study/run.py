@@ -299,7 +299,7 @@ def _other_cues() -> list[str]:
         return []
     others = [quoted(kind) for kind in lexicon.searched if kind not in CUE_KINDS]
     return [
-        f"Negations were searched for with a lexicon of the user's own (fingerprint {lexicon.fingerprint}), which has "
+        f"Negations were found with a user-defined lexicon of cues (fingerprint {lexicon.fingerprint}), which has "
         f"{len(others)} kinds of cues more than the default{': ' + ', '.join(others[:10]) if others else ''}"
         f"{', …' if len(others) > 10 else ''}."
     ]
