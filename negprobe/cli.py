@@ -59,6 +59,13 @@ Pairs = Annotated[
     list[str] | None,
     typer.Option(help="'builtin', a file of pairs, or a public data set; repeat the option for several."),
 ]
+Cues = Annotated[
+    Path | None,
+    typer.Option(
+        help="A TOML file of further negation cues, optional classes of cues, and phrases in which a cue does not "
+        "negate; they are added to the English ones."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many pairs of each data set, the first ones.")]
 
 
@@ -151,6 +158,7 @@ def study(
     pairs: Pairs = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-study"),
     limit: Limit = None,
+    cues: Cues = None,
     patch_pairs: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of pairs to patch (default: what takes a few minutes).")
     ] = None,
@@ -194,7 +202,7 @@ def study(
     from negprobe.views import write_study
     from negprobe.views.report.findings import findings, left_out
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         if engine not in ("local", "ray"):
             raise NegprobeError(f"Unknown engine {engine!r}; choose 'local' or 'ray'.")
         # Checked first, so that a folder that cannot be written to is reported before anything is measured.
@@ -274,6 +282,7 @@ def compare(
     counterfactual: Annotated[str, typer.Argument(help="The same statement with its negation changed.")],
     model: Model = "tiny-negation",
     revision: Revision = None,
+    cues: Cues = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -284,7 +293,7 @@ def compare(
     from negprobe.views import four_heatmaps, metric_overview, save_figure, write_page
     from negprobe.views.page.page import PageTooLargeError
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         encoder = _encoder(model, revision, device, dtype)
         probe = AttentionProbe(encoder)
         with printed_warnings():
@@ -318,6 +327,7 @@ def view(
     limit: Annotated[
         int, typer.Option(min=1, help="Show at most this many pairs of each data set, the first ones.")
     ] = 50,
+    cues: Cues = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("negprobe-view.html"),
     max_megabytes: Annotated[
         int, typer.Option(min=1, help="Maximum size of the maps in MB before compression, which roughly halves it.")
@@ -330,7 +340,7 @@ def view(
     from negprobe.statements import load_pairs, pair_notes
     from negprobe.views.page.page import PageTooLargeError, write_pairs_page
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         _make_folder(out.parent)
         loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
         chosen = loaded.pairs
@@ -391,6 +401,7 @@ def patch_pairs(
     ] = False,
     pairs: Pairs = None,
     limit: Limit = None,
+    cues: Cues = None,
     site: Annotated[
         list[str] | None,
         typer.Option(
@@ -439,7 +450,7 @@ def patch_pairs(
     """
     from negprobe.patching import planned_sweeps
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         if (original is None) != (counterfactual is None):
             raise NegprobeError("Give both statements of a pair, or neither of them to patch data sets.")
         if no_control and control is not None:
@@ -598,6 +609,7 @@ def search_circuit(
     model: Annotated[str, typer.Argument(help=_MODEL_HELP)] = "tiny-negation",
     pairs: Pairs = None,
     limit: Limit = None,
+    cues: Cues = None,
     sample: Annotated[int | None, typer.Option(min=4, help="Use only this many of the pairs, drawn at random.")] = None,
     no_control: Annotated[
         bool, typer.Option("--no-control", help="Compare with the original even if there is a control.")
@@ -630,7 +642,7 @@ def search_circuit(
     from negprobe.patching import find_circuit, objective_named, patchable_pairs
     from negprobe.views import circuit_graph, faithfulness_curve, head_sentence, save_figure
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         if not 0 < threshold <= 1:
             raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
@@ -678,6 +690,7 @@ def evaluate_model(
             "probable words."
         ),
     ] = None,
+    cues: Cues = None,
     out: Annotated[Path | None, typer.Option(help="A .csv or .parquet file to write the scores to.")] = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -688,7 +701,7 @@ def evaluate_model(
     from negprobe.base.files import whole_file, write_csv
     from negprobe.behaviour import builtin_set, evaluate, read_predictions, scored_sets
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         # Checked first, so that a wrong file name is reported before anything is evaluated.
         if out is not None:
             if out.suffix not in (".csv", ".parquet"):
@@ -740,6 +753,21 @@ def doctor() -> None:
         console.print(table)
         if any(check.passed is False for check in found):
             raise typer.Exit(1)
+
+
+@contextmanager
+def _lexicon(file: Path | None) -> Iterator[None]:
+    """Use the cues of a file, in addition to the English ones, in the block."""
+    if file is None:
+        yield
+        return
+    from negprobe.statements import read_lexicon, use_lexicon
+
+    before = use_lexicon(read_lexicon(file))
+    try:
+        yield
+    finally:
+        use_lexicon(before)
 
 
 @contextmanager

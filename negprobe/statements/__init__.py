@@ -5,6 +5,14 @@ from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.changes import change_pairs
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
+from negprobe.statements.cue_lexicon import (
+    OPTIONAL_CLASSES,
+    Lexicon,
+    english_lexicon,
+    lexicon_in_use,
+    read_lexicon,
+    use_lexicon,
+)
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
@@ -16,9 +24,11 @@ from negprobe.statements.tokens import TokenizedStatement, tokenize, tokenize_al
 
 __all__ = [
     "CUE_KINDS",
+    "OPTIONAL_CLASSES",
     "ROLES",
     "Alignment",
     "Cue",
+    "Lexicon",
     "LoadedPairs",
     "PreparedPair",
     "Span",
@@ -32,20 +42,24 @@ __all__ = [
     "change_pairs",
     "complete",
     "control_swap",
+    "english_lexicon",
     "filled",
     "find_cues",
     "from_control",
     "from_dataframe",
     "has_gap",
     "length_matched_control",
+    "lexicon_in_use",
     "load_pairs",
     "original_roles",
     "pair_notes",
     "prepare",
+    "read_lexicon",
     "readable_by",
     "roles",
     "to_dataframe",
     "tokenize",
     "tokenize_all",
     "unknown_words",
+    "use_lexicon",
 ]

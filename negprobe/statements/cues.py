@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from negprobe.base.arguments import checked
 from negprobe.statements.alignment import match_equal
+from negprobe.statements.cue_lexicon import Lexicon, english_lexicon, lexicon_in_use
+from negprobe.statements.cue_phrases import APOSTROPHES
 from negprobe.statements.pair import Span
 
-CUE_KINDS = (
-    "not", "n't", "cannot", "never", "no", "none", "nobody", "nothing", "nowhere", "neither", "nor",
-    "without", "hardly", "barely", "scarcely", "no longer",
-)  # fmt: skip
+__all__ = ["APOSTROPHES", "CUE_KINDS", "Cue", "added_cues", "find_cues"]
+
+CUE_KINDS = english_lexicon().searched
+"""The kinds of cues of the English lexicon without optional classes."""
 
 
 @checked
@@ -21,7 +23,7 @@ class Cue:
 
     Attributes:
         text: The cue as written ("Not", "N'T").
-        kind: Its kind, one of `CUE_KINDS`.
+        kind: Its kind: one of `CUE_KINDS`, or of the kinds that another lexicon has.
         span: Its characters in the text.
     """
 
@@ -30,58 +32,38 @@ class Cue:
     span: Span
 
 
-APOSTROPHES = "'\u2018\u2019\u02bc\u2032\u00b4`\uff07"
-"""Characters typed as apostrophes, including quotes, primes, accents and the full-width form."""
-
-# Combining accents belong to the word that they follow.
-_LETTER = r"[\w\u0300-\u036f]"
-_APOSTROPHE = f"[{APOSTROPHES}]"
-# An underscore is part of a word ("not_a"), except as Markdown emphasis ("_not_", "__not__").
-_START = rf"(?: (?<!{_LETTER}) (?<!{_LETTER}-) | (?<=\b_) | (?<=\b__) )"
-_END = rf"(?! (?!__?(?!\w)) {_LETTER} | -{_LETTER} )"
-_ATTACHED_END = rf"(?! (?!__?(?!\w)) {_LETTER} )"
-# "No. 5", "no. 5", "No 5" and "the no. of doors" stand for "number"; "no 5 doors" is a negation.
-_NUMBER = r"(?: no\.\s*(?:\d|of\b) | (?-i:N[oO])\s+\d )"
-# Auxiliaries as written before "n't". Only after one of them is a separated "n ' t" a cue.
-_STEM = "is|are|was|were|do|does|did|has|have|had|ca|could|wo|would|sha|should|may|might|must|need|ought|dare|ai"
-_WORD = "not|cannot|never|nobody|nothing|nowhere|none|neither|nor|without|hardly|barely|scarcely|no"
-
-_CUE = re.compile(
-    rf"""
-      {_START}
-      (?: (?P<longer> no\s+longer (?!\s+than\b) {_END})
-        | (?P<word>   no(?=-one\b) | (?!{_NUMBER}) (?:{_WORD}) {_END}))
-    | (?P<attached>   n{_APOSTROPHE}t) {_ATTACHED_END}
-    | {_START} (?:{_STEM})\s* (?P<split> n\s*{_APOSTROPHE}\s*t) {_ATTACHED_END}
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-
-
 @checked
-def find_cues(text: str) -> tuple[Cue, ...]:
+def find_cues(text: str, *, lexicon: Lexicon | None = None) -> tuple[Cue, ...]:
     """All cues of a text, from left to right, ignoring case.
 
     - "n't" is a cue of three characters ("can't" is "ca" + "n't"), with any of `APOSTROPHES`. Written with spaces, as
-      some tokenizers do ("don ' t"), it extends from the "n" to the "t".
+      some tokenizers do ("don ' t"), it extends from the "n" to the "t". Without an apostrophe ("dont"), it is "nt";
+      but "wont" and "cant" are words.
     - "no longer" is one cue (but in "no longer than" only "no" is), "neither ... nor" are two, "can not" contains
       "not".
     - "no one" and "no-one" contain "no". Other hyphenated words contain no cue ("no-fly", "never-ending").
     - Markdown emphasis is not part of a word: "_not_" and "*not*" are cues, but "not_a" is not.
     - "No. 5", "no. 5", "No 5" and "no. of" mean "number" and are not cues.
-    - "dont" without an apostrophe is not a cue, because "wont" and "cant" are words.
+    - A cue that does not make its clause negative is not found: in a tag question (", isn't it?"), alone in quotation
+      marks, and in phrases such as "not only", "no doubt" and "whether or not" (listed in
+      `statements/languages/english.toml`).
+
+    Args:
+        text: The text.
+        lexicon: The cues to search for; by default those that `use_lexicon` set, or English.
 
     Example:
         >>> from negprobe.statements import find_cues
         >>> [(cue.kind, cue.span) for cue in find_cues("It isn't open, and it never was.")]
         [("n't", (5, 8)), ('never', (22, 27))]
     """
-    return tuple(_cue(found) for found in _CUE.finditer(text))
+    found = (lexicon or lexicon_in_use()).matcher.cues(text)
+    return tuple(Cue(text[start:end], kind, (start, end)) for kind, (start, end) in found)
 
 
 @checked
-def added_cues(original: str, counterfactual: str) -> tuple[Cue, ...]:
-    """The cues of the counterfactual that the original lacks, from left to right.
+def added_cues(original: str, counterfactual: str, *, lexicon: Lexicon | None = None) -> tuple[Cue, ...]:
+    """The cues (see `find_cues`) of the counterfactual that the original lacks, from left to right.
 
     The words of both are aligned, so that the new one of several cues is found ("not open" -> "never not open" adds
     "never"). A cue that only moved does not count as added. If only the original has a cue, none was added.
@@ -94,7 +76,7 @@ def added_cues(original: str, counterfactual: str) -> tuple[Cue, ...]:
         >>> [cue.text for cue in added_cues("It is not open.", "It is never not open.")]
         ['never']
     """
-    original_words, counterfactual_words = _words(original), _words(counterfactual)
+    original_words, counterfactual_words = _words(original, lexicon), _words(counterfactual, lexicon)
     matches = match_equal([key for key, _ in original_words], [key for key, _ in counterfactual_words])
     matched_original, matched_counterfactual = {i for i, _ in matches}, {j for _, j in matches}
     removed = Counter(cue.kind for i, (_, cue) in enumerate(original_words) if cue and i not in matched_original)
@@ -109,18 +91,11 @@ def added_cues(original: str, counterfactual: str) -> tuple[Cue, ...]:
     return tuple(added)
 
 
-def _cue(found: re.Match[str]) -> Cue:
-    group = str(found.lastgroup)
-    text = found[group]
-    kind = {"longer": "no longer", "word": text.lower()}.get(group, "n't")
-    return Cue(text, kind, found.span(group))
-
-
-def _words(text: str) -> list[tuple[tuple[bool, str], Cue | None]]:
+def _words(text: str, lexicon: Lexicon | None) -> list[tuple[tuple[bool, str], Cue | None]]:
     """The words, punctuation marks and cues in order: a key to compare two texts by, and the cue if it is one."""
     words: list[tuple[tuple[bool, str], Cue | None]] = []
     at = 0
-    for cue in find_cues(text):
+    for cue in find_cues(text, lexicon=lexicon):
         words += [((False, word), None) for word in _plain_words(text[at : cue.span[0]])]
         words.append(((True, cue.kind), cue))
         at = cue.span[1]

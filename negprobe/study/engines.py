@@ -13,6 +13,7 @@ import xarray as xr
 from negprobe.base.errors import StudyError
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
+from negprobe.statements import Lexicon, lexicon_in_use, use_lexicon
 
 Measure = Callable[[HookedEncoder, Sequence[Any]], xr.Dataset]
 """A function from a model and pairs to a dataset along `pair`; the result depends on nothing else."""
@@ -65,8 +66,9 @@ class _Worker:
     def ready(self) -> None:
         """Returns once the model is loaded."""
 
-    def measure(self, measure: Measure, number: int, pairs: Sequence[Any]) -> tuple[int, xr.Dataset]:
-        """The index of a shard, and the dataset measured on its pairs."""
+    def measure(self, measure: Measure, lexicon: Lexicon, number: int, pairs: Sequence[Any]) -> tuple[int, xr.Dataset]:
+        """The index of a shard, and the dataset measured on its pairs with the cues of a lexicon."""
+        use_lexicon(lexicon)
         return number, measure(self.model, pairs)
 
 
@@ -127,7 +129,7 @@ class _OnRay:
         self._workers = self._workers or _started(self._load, self._device, self._patience)
         pool = ActorPool(self._workers)
         for job in enumerate(shards):
-            pool.submit(lambda worker, job: worker.measure.remote(measure, *job), job)
+            pool.submit(lambda worker, job: worker.measure.remote(measure, lexicon_in_use(), *job), job)
         seen, unanswered = time.monotonic(), 0
         while pool.has_next():
             # Without the head node, workers continue for a while until Ray ends this process.

@@ -18,7 +18,7 @@ from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder
 from negprobe.patching import default_objective, objective_named
 from negprobe.patching.circuit_search import Effort
-from negprobe.statements import StatementPair
+from negprobe.statements import StatementPair, english_lexicon, lexicon_in_use
 from negprobe.study.formats import FORMAT, checked_format
 
 _NAME = "study.json"
@@ -32,8 +32,11 @@ _WRITTEN = ("manifest.json", "report.html", "circuit.json", "figure_data.npz", "
 DEFAULT_OBJECTIVE = "default"
 """The name of the model's default objective in a fingerprint, whether or not it was given explicitly."""
 
+DEFAULT_CUES = "English"
+"""The name of the default lexicon in a fingerprint; of another one, its digest is recorded."""
+
 # What a missing entry of study.json means; earlier versions did not record these entries.
-_UNRECORDED = {"objective": DEFAULT_OBJECTIVE}
+_UNRECORDED = {"objective": DEFAULT_OBJECTIVE, "cues": DEFAULT_CUES}
 
 Identity = dict[str, str]
 """A fingerprint: everything that a study's numbers depend on, by name."""
@@ -94,7 +97,7 @@ def options_of_study(
     seed: int,
     objective: str | None,
 ) -> dict[str, object]:
-    """The arguments of `run_study` that its numbers depend on, by their names in a fingerprint.
+    """The arguments of `run_study` that its numbers depend on, and the cues in use, by their names in a fingerprint.
 
     Raises:
         PatchingError: for an unknown objective, or one that the model does not have.
@@ -103,6 +106,7 @@ def options_of_study(
     if objective is not None and not is_utf8(objective):
         raise InputError(f"The objective {quoted(objective)} is not valid UTF-8 text; correct it.")
     is_default = objective_named(model, objective) is default_objective(model)
+    lexicon = lexicon_in_use()
     return {
         "patched pairs": patch_pairs,
         "pairs of the circuit": circuit_pairs,
@@ -110,6 +114,7 @@ def options_of_study(
         "effort of the circuit's search": circuit_effort,
         "seed": seed,
         "objective": DEFAULT_OBJECTIVE if is_default else objective,
+        "cues": DEFAULT_CUES if lexicon == english_lexicon() else lexicon.fingerprint,
     }
 
 

@@ -24,12 +24,15 @@ from negprobe.patching.circuit_search import Effort
 from negprobe.patching.ready import readable_pairs
 from negprobe.patching.runs import tokenizer_of
 from negprobe.statements import (
+    CUE_KINDS,
     ROLES,
     PreparedPair,
     StatementPair,
     Swap,
     control_swap,
+    english_lexicon,
     has_gap,
+    lexicon_in_use,
     pair_notes,
 )
 from negprobe.statements.unknown import unknown_words_reported
@@ -93,7 +96,8 @@ def run_study(
     The original is compared with the counterfactual and with the control on aligned tokens; the difference separates
     the effect of negation from that of inserting any word. If a pair has a length-matched control, patching swaps
     activations between control and counterfactual, so that the cue itself is aligned with a word ("now" and "not").
-    Otherwise it swaps between original and counterfactual, at aligned tokens only.
+    Otherwise it swaps between original and counterfactual, at aligned tokens only. Cues are those of the lexicon in use
+    (see `statements.use_lexicon`).
 
     Args:
         model: A model with a tokenizer.
@@ -142,7 +146,7 @@ def run_study(
     readable = readable_pairs(model, pairs)
     members = list(readable.pairs.values())
     kept = [member.pair for member in members]
-    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs))
+    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs), *_other_cues())
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
@@ -296,6 +300,19 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
     return [
         f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
         "in the original, the counterfactual and the control alike."
+    ]
+
+
+def _other_cues() -> list[str]:
+    """A note that the lexicon in use is not the default one, if it is not; or empty."""
+    lexicon = lexicon_in_use()
+    if lexicon == english_lexicon():
+        return []
+    others = [quoted(kind) for kind in lexicon.searched if kind not in CUE_KINDS]
+    return [
+        f"Negations were found with a user-defined lexicon of cues (fingerprint {lexicon.fingerprint}), which has "
+        f"{len(others)} kinds of cues more than the default{': ' + ', '.join(others[:10]) if others else ''}"
+        f"{', …' if len(others) > 10 else ''}."
     ]
 
 

@@ -301,6 +301,58 @@ def test_a_study_that_was_made_is_gone_on_with_and_another_is_refused(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("*.parquet")} == tables
 
 
+@pytest.fixture
+def cue_file(tmp_path):
+    path = tmp_path / "cues.toml"
+    path.write_text('[cues.function]\nanything-but = ["anything but"]\n', encoding="utf-8")
+    return path
+
+
+def test_cues_of_a_file_are_found_in_one_command_and_not_in_the_next(cue_file, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "original,counterfactual,target,foil\n"
+        "The open door is [MASK].,The anything but open door is [MASK].,open,closed\n"
+    )
+    with_cues = run("evaluate", pairs, "--cues", cue_file)
+    assert with_cues.exit_code == 0, with_cues.output
+    without = run("evaluate", pairs)
+    assert without.exit_code == 1
+    assert "has no negation that the original lacks" in " ".join(without.output.split())
+
+
+@pytest.mark.parametrize(
+    "command", [["study"], ["compare", "a", "b"], ["view"], ["patch"], ["find-circuit"], ["evaluate", "builtin"]]
+)
+def test_a_bad_file_of_cues_is_one_line_before_anything_is_loaded(command, tmp_path):
+    (tmp_path / "cues.toml").write_text("[cues.function]\nnay = ['never']")
+    result = run(
+        *command,
+        "--cues",
+        tmp_path / "cues.toml",
+        "--model" if command[0] in ("compare", "view") else "--revision",
+        "x",
+    )
+    assert result.exit_code == 1
+    assert "'never' is a cue of the kinds 'never' (class 'function') and 'nay'" in " ".join(result.output.split())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
+def test_a_study_is_not_resumed_with_other_cues(cue_file, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("original,counterfactual\nThe open door.,The anything but open door.\n")
+    out = tmp_path / "study"
+    arguments = ["study", "--pairs", pairs, "--out", out, "--patch-pairs", 0, "--circuit-pairs", 0]
+    result = run(*arguments, "--cues", cue_file)
+    assert result.exit_code == 0, result.output
+    assert pd.read_parquet(out / "pairs.parquet")["cue"].tolist() == ["anything-but"]
+    assert run(*arguments, "--cues", cue_file).exit_code == 0
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "holds another study (cues: " in " ".join(refused.output.split())
+
+
 def test_doctor_says_what_it_runs_on_and_asks_no_network_where_it_is_told_not_to():
     result = run("doctor")
     assert result.exit_code == 0, result.output

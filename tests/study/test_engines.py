@@ -13,6 +13,7 @@ import xarray as xr
 
 from negprobe import HookedEncoder, builtin_pairs
 from negprobe.base.errors import StatementError, StudyError
+from negprobe.statements import StatementPair, english_lexicon, find_cues, use_lexicon
 from negprobe.study import engines, run_study
 from negprobe.study.engines import cluster_device, in_process, on_ray, release
 from negprobe.study.shards import Sharding
@@ -113,6 +114,22 @@ def test_workers_find_what_this_process_finds(workers, tmp_path: Path) -> None:
     xr.testing.assert_identical(here.drop_vars("process"), there.drop_vars("process"))
     assert set(here["process"].values) == {os.getpid()}
     assert len(set(there["process"].values)) == 2 and os.getpid() not in there["process"].values
+
+
+def cues(model: HookedEncoder, pairs: list) -> xr.Dataset:
+    """The number of cues in the counterfactual of each pair."""
+    return xr.Dataset({"n": ("pair", [len(find_cues(pair.counterfactual)) for pair in pairs])})
+
+
+def test_workers_search_for_the_cues_of_the_lexicon_in_use(workers) -> None:
+    pairs = [StatementPair("It has doors.", "It lacks doors.")]
+    for classes, expected in (((), 0), (("lexical",), 1), ((), 0)):
+        use_lexicon(english_lexicon(classes=classes))
+        try:
+            ((_, found),) = workers(cues, [pairs])
+        finally:
+            use_lexicon(None)
+        assert found["n"].item() == expected
 
 
 def tables(out: Path) -> dict[str, bytes]:

@@ -56,6 +56,8 @@ tokens, types, mask = model.to_tokens(pair.original)
 sets = [behaviour.builtin_set()]
 studied = run_study(model, [silent], patch_pairs=0, circuit_pairs=0, contribution_pairs=0)
 views.write_study(studied, HERE / "study", "negprobe study")
+CUES = HERE / "cues.toml"
+CUES.write_text('[cues.function]\nsans = ["sans"]', encoding="utf-8")
 Case = Callable[[], Any]
 
 
@@ -288,6 +290,9 @@ CASES: dict[str, list[Case]] = {
     "default_objective": [lambda: patching.default_objective(model)],
     "added_cues": [lambda: statements.added_cues("", ""), lambda: statements.added_cues("a", "")],
     "find_cues": [lambda: statements.find_cues("")],
+    "english_lexicon": [lambda: statements.english_lexicon(classes=("x",))],
+    "lexicon_in_use": [statements.lexicon_in_use],
+    "read_lexicon": each(statements.read_lexicon, path=["", "missing.toml", ".", "a\0b", "\ud800"]),
     "align": [lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer))],
     "control_swap": [
         lambda: statements.control_swap(long, model.tokenizer),
@@ -601,8 +606,11 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"model": model, "pairs": pairs[:4], "ranking": "attribution", "ablation": "swap", "direction": "noising"}
         | {"objective": None, "threshold": 0.5, "effort": "fast", "held_out": 0.5, "mlps": False, "seed": 0},
     ),
-    "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a"}),
-    "find_cues": (statements.find_cues, {"text": "not a"}),
+    "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a", "lexicon": None}),
+    "find_cues": (statements.find_cues, {"text": "not a", "lexicon": statements.english_lexicon()}),
+    "english_lexicon": (statements.english_lexicon, {"classes": ("lexical",)}),
+    "read_lexicon": (statements.read_lexicon, {"path": CUES}),
+    "use_lexicon": (statements.use_lexicon, {"lexicon": statements.english_lexicon()}),
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
