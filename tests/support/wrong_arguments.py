@@ -287,7 +287,11 @@ CASES: dict[str, list[Case]] = {
     "default_objective": [lambda: patching.default_objective(model)],
     "added_cues": [lambda: statements.added_cues("", ""), lambda: statements.added_cues("a", "")],
     "find_cues": [lambda: statements.find_cues("")],
-    "align": [lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer))],
+    "align": [
+        lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer)),
+        lambda: statements.align(tokenized, tokenized, links=[]),
+        lambda: statements.align(tokenized, tokenized, links=["equal"]),
+    ],
     "control_swap": [
         lambda: statements.control_swap(long, model.tokenizer),
         lambda: statements.control_swap(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
@@ -602,7 +606,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "added_cues": (statements.added_cues, {"original": "a", "counterfactual": "not a"}),
     "find_cues": (statements.find_cues, {"text": "not a"}),
-    "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
+    "align": (statements.align, {"original": tokenized, "counterfactual": tokenized, "links": ["same", "case"]}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
