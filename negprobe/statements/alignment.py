@@ -1,7 +1,9 @@
 """Alignment of a statement's tokens with those of its counterfactual, where words were added, removed or replaced."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isqrt
 from typing import Any, Literal, get_args
 
@@ -131,17 +133,21 @@ def match_equal(first: Sequence[Any], second: Sequence[Any]) -> list[Match]:
         >>> match_equal("the door is open".split(), "the door is not open".split())
         [(0, 0), (1, 1), (2, 2), (3, 4)]
     """
-    return _match(first, second, lambda a, b: 0 if a == b else None)
+    return _match(first, second, lambda a, b: 0 if a == b else None, replacing=0)
 
 
 # The lower the grade of two items, the better they match; None if they do not match.
 _Grade = Callable[[Any, Any], int | None]
 
 
-def _match(first: Sequence[Any], second: Sequence[Any], grade: _Grade) -> list[Match]:
-    """`match_equal` for items that match in several grades: of alignments with equally few edits, the best graded."""
+def _match(first: Sequence[Any], second: Sequence[Any], grade: _Grade, *, replacing: int) -> list[Match]:
+    """`match_equal` for items that match in several grades.
+
+    Of several alignments with the fewest edits, the one with the lowest sum of grades is taken, where each replacement
+    adds `replacing`; of those, the one with the fewest runs of edits.
+    """
     if (len(first), tuple(first)) > (len(second), tuple(second)):
-        return [(i, j) for j, i in _match(second, first, grade)]
+        return [(i, j) for j, i in _match(second, first, grade, replacing=replacing)]
     # Some minimum alignment matches the common beginning and end, which are most of a minimal pair.
     shortest = min(len(first), len(second))
     begin = next((i for i in range(shortest) if grade(first[i], second[i]) != 0), shortest)
@@ -152,7 +158,7 @@ def _match(first: Sequence[Any], second: Sequence[Any], grade: _Grade) -> list[M
             f"Two statements of {len(first)} and {len(second)} words or tokens differ over {n - begin} and {m - begin} "
             f"of them; alignment supports differences over about {isqrt(_MOST_CELLS)} at most. Shorten the statements."
         )
-    middle = _cheapest_matches(first[begin:n], second[begin:m], grade) if n > begin and m > begin else []
+    middle = _cheapest_matches(first[begin:n], second[begin:m], grade, replacing) if n > begin and m > begin else []
     return [
         *((i, i) for i in range(begin)),
         *((begin + i, begin + j) for i, j in middle),
@@ -160,26 +166,29 @@ def _match(first: Sequence[Any], second: Sequence[Any], grade: _Grade) -> list[M
     ]
 
 
-# Edits, the sum of the grades of the matches, and separate runs of edits.
+# Edits, the sum of grades, and separate runs of edits.
 _Cost = tuple[int, int, int]
 
 
-def _cheapest_matches(first: Sequence[Any], second: Sequence[Any], grade: _Grade) -> list[Match]:
+def _cheapest_matches(first: Sequence[Any], second: Sequence[Any], grade: _Grade, replacing: int) -> list[Match]:
     grades = [[grade(a, b) for b in second] for a in first]
-    cost = _edit_costs(grades)
+    cost = _edit_costs(grades, replacing)
     matches, i, j, editing = [], 0, 0, False
     while i < len(first) and j < len(second):
         if cost[editing][i][j] == _after_match(grades[i][j], cost[False][i + 1][j + 1]):
             matches.append((i, j))
             i, j, editing = i + 1, j + 1, False
             continue
-        steps = [(i + 1, j + 1), (i, j + 1), (i + 1, j)]
-        i, j = min(steps, key=lambda step: cost[True][step[0]][step[1]])
+        # The first of the cheapest, so that a replacement comes before an insertion.
+        i, j = min(_steps(i, j, replacing), key=lambda step: _after_edit(cost, *step))[:2]
         editing = True
     return matches
 
 
-def _edit_costs(grades: Sequence[Sequence[int | None]]) -> list[list[list[_Cost]]]:
+_Costs = list[list[list[_Cost]]]
+
+
+def _edit_costs(grades: Sequence[Sequence[int | None]], replacing: int) -> _Costs:
     """`[editing][i][j]`: the cost of aligning what follows the first `i` and `j` items of two sequences.
 
     `editing` is whether the previous step was an edit, in which case another edit starts no new run.
@@ -193,22 +202,36 @@ def _edit_costs(grades: Sequence[Sequence[int | None]]) -> list[list[list[_Cost]
             if i == n and j == m:
                 cost[False][i][j] = cost[True][i][j] = (0, 0, 0)
                 continue
-            edits, graded, runs = min(cost[True][i + 1][j + 1], cost[True][i + 1][j], cost[True][i][j + 1])
+            edits, graded, runs = min(_after_edit(cost, *step) for step in _steps(i, j, replacing))
             match = _after_match(grades[i][j], cost[False][i + 1][j + 1]) if i < n and j < m else None
-            cost[True][i][j] = min(match or impossible, (edits + 1, graded, runs))
-            cost[False][i][j] = min(match or impossible, (edits + 1, graded, runs + 1))
+            cost[True][i][j] = min(match or impossible, (edits, graded, runs))
+            cost[False][i][j] = min(match or impossible, (edits, graded, runs + 1))
     return cost
+
+
+def _steps(i: int, j: int, replacing: int) -> tuple[tuple[int, int, int], ...]:
+    """Where a replacement, an insertion and a deletion lead, and what each adds to the sum of grades."""
+    return (i + 1, j + 1, replacing), (i, j + 1, 0), (i + 1, j, 0)
+
+
+def _after_edit(cost: _Costs, i: int, j: int, grade: int) -> _Cost:
+    edits, graded, runs = cost[True][i][j]
+    return edits + 1, graded + grade, runs
 
 
 def _after_match(grade: int | None, rest: _Cost) -> _Cost | None:
     return None if grade is None else (rest[0], rest[1] + grade, rest[2])
 
 
+# More than any grade: of two equally cheap alignments, the one that leaves more words as they are is better.
+_REPLACING = 2 * len(LINK_KINDS)
+
+
 def _links(original: TokenizedStatement, counterfactual: TokenizedStatement) -> list[_Link]:
     first, second = words_of(original), words_of(counterfactual)
     links: list[_Link] = []
     i, j = 0, 0
-    for at, there in _match(first, second, _grade):
+    for at, there in _match(first, second, _grade, replacing=_REPLACING):
         links += _replaced(first[i:at], second[j:there])
         links += _matched(first[at], second[there])
         i, j = at + 1, there + 1
@@ -224,15 +247,21 @@ def _grade(a: Word, b: Word) -> int | None:
 
 
 def _kind(a: Word, b: Word) -> LinkKind:
-    if a.ids == b.ids and a.special == b.special:
-        return "same"
-    if a.special or b.special:
-        return "replaced"
-    if a.text == b.text:
+    if not a.text or not b.text or a.special or b.special:
+        return "same" if (a.special, a.ids) == (b.special, b.ids) else "replaced"
+    # Equal tokens do not make equal words: all unknown words have the same one.
+    if a.text == b.text or (a.ids == b.ids and _folded(a.text) == _folded(b.text)):
         return "same"
     if a.text.casefold() == b.text.casefold():
         return "case"
     return "inflected" if same_lexeme(a.text.lower(), b.text.lower()) else "replaced"
+
+
+@lru_cache(maxsize=2**16)
+def _folded(text: str) -> str:
+    """The text in lower case without accents, as tokenizers normalise it."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _matched(a: Word, b: Word) -> list[_Link]:

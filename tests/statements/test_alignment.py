@@ -66,6 +66,7 @@ CONCLUSION = " So the door is [MASK]."
         ("They do like it.", "They do not like it.", [], ["not"], []),
         ("He has eaten it.", "He has not eaten it.", [], ["not"], []),
         ("He has already eaten.", "He has not eaten yet.", ["already"], ["not", "yet"], []),
+        ("They have already left.", "They haven't left yet.", ["have", "already"], ["haven", "'", "t", "yet"], []),
         ("She still lives here.", "She no longer lives here.", ["still"], ["no", "longer"], []),
         ("He can swim.", "He can't swim.", [], ["'", "t"], []),
         ("It was said, then done.", "It was said not done.", [",", "then"], ["not"], []),
@@ -303,8 +304,9 @@ def test_no_cheaper_alignment_of_words_exists(a, b):
         return 0 if first == second else GRADES.get(frozenset([first, second]))
 
     def cost(matches):
+        # The more words stay, the fewer are replaced.
         grades = sum(grade(a[i], b[j]) for i, j in matches)
-        return n_edits(matches, len(a), len(b)), grades, stretches(matches, len(a), len(b))
+        return n_edits(matches, len(a), len(b)), -len(matches), grades, stretches(matches, len(a), len(b))
 
     alignment = align(statement(a), statement(b))
     links = list(zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True))[1:-1]
