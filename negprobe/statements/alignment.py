@@ -175,20 +175,18 @@ def _cheapest_matches(first: Sequence[Any], second: Sequence[Any], grade: _Grade
     cost = _edit_costs(grades, replacing)
     matches, i, j, editing = [], 0, 0, False
     while i < len(first) and j < len(second):
-        if cost[editing][i][j] == _after_match(grades[i][j], cost[False][i + 1][j + 1]):
+        match = grades[i][j]
+        if match is not None and cost[editing][i][j] == _graded(cost[False][i + 1][j + 1], match):
             matches.append((i, j))
             i, j, editing = i + 1, j + 1, False
             continue
-        # The first of the cheapest, so that a replacement comes before an insertion.
-        i, j = min(_steps(i, j, replacing), key=lambda step: _after_edit(cost, *step))[:2]
+        steps = [(i + 1, j + 1, replacing), (i, j + 1, 0), (i + 1, j, 0)]
+        i, j, _ = min(steps, key=lambda step: _graded(cost[True][step[0]][step[1]], step[2]))
         editing = True
     return matches
 
 
-_Costs = list[list[list[_Cost]]]
-
-
-def _edit_costs(grades: Sequence[Sequence[int | None]], replacing: int) -> _Costs:
+def _edit_costs(grades: Sequence[Sequence[int | None]], replacing: int) -> list[list[list[_Cost]]]:
     """`[editing][i][j]`: the cost of aligning what follows the first `i` and `j` items of two sequences.
 
     `editing` is whether the previous step was an edit, in which case another edit starts no new run.
@@ -202,25 +200,17 @@ def _edit_costs(grades: Sequence[Sequence[int | None]], replacing: int) -> _Cost
             if i == n and j == m:
                 cost[False][i][j] = cost[True][i][j] = (0, 0, 0)
                 continue
-            edits, graded, runs = min(_after_edit(cost, *step) for step in _steps(i, j, replacing))
-            match = _after_match(grades[i][j], cost[False][i + 1][j + 1]) if i < n and j < m else None
-            cost[True][i][j] = min(match or impossible, (edits, graded, runs))
-            cost[False][i][j] = min(match or impossible, (edits, graded, runs + 1))
+            replaced = _graded(cost[True][i + 1][j + 1], replacing)
+            edits, graded, runs = min(replaced, cost[True][i + 1][j], cost[True][i][j + 1])
+            grade = grades[i][j] if i < n and j < m else None
+            match = impossible if grade is None else _graded(cost[False][i + 1][j + 1], grade)
+            cost[True][i][j] = min(match, (edits + 1, graded, runs))
+            cost[False][i][j] = min(match, (edits + 1, graded, runs + 1))
     return cost
 
 
-def _steps(i: int, j: int, replacing: int) -> tuple[tuple[int, int, int], ...]:
-    """Where a replacement, an insertion and a deletion lead, and what each adds to the sum of grades."""
-    return (i + 1, j + 1, replacing), (i, j + 1, 0), (i + 1, j, 0)
-
-
-def _after_edit(cost: _Costs, i: int, j: int, grade: int) -> _Cost:
-    edits, graded, runs = cost[True][i][j]
-    return edits + 1, graded + grade, runs
-
-
-def _after_match(grade: int | None, rest: _Cost) -> _Cost | None:
-    return None if grade is None else (rest[0], rest[1] + grade, rest[2])
+def _graded(cost: _Cost, grade: int) -> _Cost:
+    return cost[0], cost[1] + grade, cost[2]
 
 
 # More than any grade: of two equally cheap alignments, the one that leaves more words as they are is better.
