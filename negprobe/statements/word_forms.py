@@ -53,6 +53,11 @@ def bases(word: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def is_irregular_form(word: str) -> bool:
+    """Whether a lower-case English word is an irregular form of another one, such as "seen" of "see"."""
+    return bool(_BASES.get(word, frozenset()) - {word})
+
+
 def _regular_bases(word: str) -> Iterator[str]:
     """What remains of a word without -s, -es, -ies, -ed or -ing."""
     if word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -71,7 +76,7 @@ def _regular_bases(word: str) -> Iterator[str]:
 
 
 def _stems(rest: str) -> Iterator[str]:
-    """The verbs that -ed or -ing may have been added to: "stopp" is from "stop", "hop" from "hope"."""
+    """The verbs that -ed or -ing may have been added to: "hop" doubles its last letter, "hope" loses it."""
     if not _HAS_VOWEL.search(rest):
         return
     yield f"{rest}e"

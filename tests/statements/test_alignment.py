@@ -135,7 +135,7 @@ RELATED = """
     opening/open hoping/hope agreed/agree left/leave dying/die children/child walks/walked
 """
 UNRELATED = """
-    hoping/hop hated/hat his/hi this/thi is/i as/a news/new seed/see bed/be thing/th to/toes need/nee already/not
+    hoping/hop hated/hat his/hi is/i as/a news/new seed/see bed/be thing/th to/toes need/nee already/not
     open/closed possible/impossible
 """
 
