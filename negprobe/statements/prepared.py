@@ -84,7 +84,7 @@ class PreparedPair:
 
         Without an aligned token, the metrics of the role "affected" on aligned tokens are undefined.
         """
-        affected = {at for at, role in enumerate(self.roles) if role == "affected"}
+        affected = {at for span in self.pair.affected_spans for at in self.sides[1].positions(span)}
         return not affected.isdisjoint(self.alignments[0].counterfactual) if affected else None
 
 
