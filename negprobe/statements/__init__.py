@@ -2,6 +2,7 @@
 
 from negprobe.statements.alignment import Alignment, align
 from negprobe.statements.builtin import builtin_pairs
+from negprobe.statements.changes import change_pairs
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
@@ -28,6 +29,7 @@ __all__ = [
     "added_cues",
     "align",
     "builtin_pairs",
+    "change_pairs",
     "complete",
     "control_swap",
     "filled",
