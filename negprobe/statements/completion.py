@@ -1,30 +1,18 @@
 """Completing a pair from its two sentences: the cue, the word that the cue acts on, and a control."""
 
-import re
 from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
+from negprobe.statements.affected_word import affected_word
 from negprobe.statements.controls import length_matched_controls
-from negprobe.statements.cues import APOSTROPHES, Cue, added_cues, find_cues
+from negprobe.statements.cues import Cue, added_cues, find_cues
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.tokens import MASK, SEPARATOR
-
-# Words that a negation skips: it acts on the word after them.
-_FUNCTION_WORDS = """
-    a an the this that these those any some all every each no my your his her its our their of to
-    i you he she it we they there one
-    am is are was were be been being do does did have has had
-    will would can could may might must shall should
-    very really quite so too yet also just only now always ever even still at particularly
-"""
 
 # Pairs have few negations, and each one takes another search of the whole text.
 _MOST_CUES = 64
-
-_WORD = re.compile(rf"{re.escape(MASK)}|{re.escape(SEPARATOR)}|\w+(?:[-{APOSTROPHES}]\w+)*|[.?!;]")
 
 
 @checked
@@ -65,22 +53,6 @@ def complete(pair: StatementPair, tokenizer: PreTrainedTokenizerBase | None = No
         affected_spans=pair.affected_spans or _affected_words(pair.counterfactual, cues),
         control=control,
     )
-
-
-def affected_word(text: str, cue: Cue) -> Span | None:
-    """The span of the word that a cue acts on, the first content word after it in its sentence; None without one.
-
-    This is a heuristic. It skips determiners, pronouns, auxiliaries and degree adverbs ("isn't very safe" -> "safe"),
-    and takes the first word after the cue if all are of these kinds. [MASK] counts as a content word.
-    """
-    first = None
-    for word in _WORD.finditer(text, cue.span[1]):
-        if word[0] in (*".?!;", SEPARATOR):
-            break
-        first = first or word
-        if word[0].lower() not in _FUNCTION_WORDS.split():
-            return word.span()
-    return first.span() if first else None
 
 
 def _affected_words(text: str, cues: tuple[Cue, ...]) -> tuple[Span, ...]:

@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
-from negprobe.statements.alignment import Alignment, align
+from negprobe.statements.alignment import Alignment, align, align_by_position, alignment_of
 from negprobe.statements.completion import complete
-from negprobe.statements.controls import from_control
+from negprobe.statements.controls import from_control, is_from_control
 from negprobe.statements.gap_tokens import gap_token
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.token_roles import changed_positions, original_roles, roles, with_changed
@@ -78,6 +78,15 @@ class PreparedPair:
         """The number of tokens of the longest side."""
         return max(map(len, self.sides))
 
+    @property
+    def affected_is_aligned(self) -> bool | None:
+        """Whether a token of an affected word is aligned with the original; None for a pair without such a word.
+
+        Without an aligned token, the metrics of the role "affected" on aligned tokens are undefined.
+        """
+        affected = {at for span in self.pair.affected_spans for at in self.sides[1].positions(span)}
+        return not affected.isdisjoint(self.alignments[0].counterfactual) if affected else None
+
 
 def aligned_pair(
     pair: StatementPair, sides: Sequence[TokenizedStatement], tokenizer: PreTrainedTokenizerBase
@@ -102,14 +111,17 @@ def aligned_pair(
     alignments = on_common_tokens(whole)
     if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
         missing.append("no word of the original is aligned")
-    return PreparedPair(
+    prepared = PreparedPair(
         pair=pair,
         sides=tuple(sides),
         alignments=tuple(alignments),
         roles=_roles(pair, sides[0], counterfactual, whole[0], tokenizer),
         cue=tuple(sorted({at for span in pair.cue_spans for at in counterfactual.positions(span)})),
-        missing="; ".join(missing),
+        missing="",
     )
+    if prepared.affected_is_aligned is False:
+        missing.append("the affected word is not aligned")
+    return replace(prepared, missing="; ".join(missing))
 
 
 @checked
@@ -174,10 +186,13 @@ def aligned_swap(
 ) -> Swap:
     """The swap of a pair whose cues are found and whose original is `other`.
 
+    A valid control (see `control_problem`) is aligned by position, whatever its neutral words are.
+
     Raises:
         StatementError: for a span that contains no token.
     """
-    alignment = align(other, counterfactual)
+    by_position = is_from_control(pair) and not control_problem(pair, counterfactual, other)
+    alignment = (align_by_position if by_position else align)(other, counterfactual)
     return Swap(pair, (other, counterfactual), alignment, _roles(pair, other, counterfactual, alignment, tokenizer))
 
 
@@ -236,15 +251,8 @@ def on_common_tokens(alignments: Sequence[Alignment]) -> list[Alignment]:
         if len(alignment.original) == len(common):
             cut.append(alignment)
             continue
-        links = list(zip(alignment.original, alignment.counterfactual, strict=True))
-        kept = [(i, j) for i, j in links if i in common]
-        left = [(i, j) for i, j in links if i not in common]
-        cut.append(
-            Alignment(
-                original=tuple(i for i, _ in kept),
-                counterfactual=tuple(j for _, j in kept),
-                unmatched_original=tuple(sorted([*alignment.unmatched_original, *(i for i, _ in left)])),
-                unmatched_counterfactual=tuple(sorted([*alignment.unmatched_counterfactual, *(j for _, j in left)])),
-            )
-        )
+        links = zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True)
+        kept = [link for link in links if link[0] in common]
+        unmatched = alignment.unmatched_original, alignment.unmatched_counterfactual
+        cut.append(alignment_of(kept, *(len(alignment.original) + len(side) for side in unmatched)))
     return cut

@@ -61,6 +61,7 @@ class StudyResults:
         cfg: The model's configuration.
         source: The origin of the pairs.
         pairs: The measured pairs, with their cues and controls; other attributes number them from 0.
+        alignments: How each pair's statements are aligned, one row per pair (see `alignment_table`).
         dropped: The reason for each pair or control that was left out, numbered as in the input.
         unpatched: The reason for each measured pair that has no objective and was therefore not patched.
         unknown_words: Words of the statements that are not in the tokenizer's vocabulary.
@@ -92,6 +93,7 @@ class StudyResults:
     cfg: HookedEncoderConfig
     source: str
     pairs: tuple[StatementPair, ...]
+    alignments: pd.DataFrame
     dropped: tuple[str, ...]
     unpatched: tuple[str, ...]
     unknown_words: tuple[str, ...]

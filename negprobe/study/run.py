@@ -37,6 +37,7 @@ from negprobe.statements import (
 )
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
+from negprobe.study.alignments import alignment_table
 from negprobe.study.engines import Engine, in_process, released
 from negprobe.study.folder import DEFAULT_OBJECTIVE, identity, key, noted_environments, options_of_study
 from negprobe.study.formats import FORMAT
@@ -232,6 +233,7 @@ def run_study(
         cfg=model.cfg,
         source=source,
         pairs=tuple(kept),
+        alignments=alignment_table(members),
         dropped=(*dropped, *readable.left_out),
         unpatched=tuple(f"pair {index}: {why}" for index, why in answerable_pairs.unanswerable.items()),
         unknown_words=readable.unknown_words,

@@ -51,6 +51,8 @@ def _pairs(results: StudyResults) -> Iterator[Row]:
     yield {"statistic": "differing_role", "note": differing_role(results.pairs)}
     yield {"statistic": "without_cue", "hits": n - with_cue, "n": n}
     yield {"statistic": "without_control", "hits": sum(pair.control is None for pair in results.pairs), "n": n}
+    affected = results.alignments["affected_aligned"].dropna()
+    yield {"statistic": "affected_not_aligned", "hits": int((~affected).sum()), "n": len(affected)}
     yield {"statistic": "contributions", "hits": results.cue_shares.sizes["pair"], "n": with_cue}
     words = results.unknown_words
     if words:

@@ -48,7 +48,7 @@ def write_numbers(results: StudyResults, out: str | Path, command: str | None = 
     if command is not None and not is_utf8(command):
         raise InputError(f"The command {quoted(command)} is not valid UTF-8 text; correct it.")
     tables = {
-        "pairs": pairs_table(results.pairs),
+        "pairs": pairs_table(results.pairs).join(results.alignments),
         "negation_effects": negation_effects_table(results),
         "replication": replication_table(results.replications),
         "answers": results.answers,

@@ -2,24 +2,33 @@
 
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import eq
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers import BertTokenizerFast
 
+from negprobe.base.errors import ArgumentError
 from negprobe.statements import TokenizedStatement, align, tokenize
-from negprobe.statements.alignment import match_equal
+from negprobe.statements.alignment import LINK_KINDS, match_equal
+from negprobe.statements.word_forms import same_lexeme
+from negprobe.statements.words import words_of
 
 
 def statement(ids):
-    """A tokenized statement with the special tokens 0 and 1 around `ids`."""
+    """A tokenized statement with the special tokens 0 and 1 around `ids`, numbers or words."""
+    tokens = [str(token) for token in ids]
+    ids = [int.from_bytes(token.encode()) if isinstance(token, str) else token for token in ids]
+    starts = accumulate((len(token) + 1 for token in tokens), initial=0)
+    offsets = [(start, start + len(token)) for start, token in zip(starts, tokens, strict=False)]
     ids = (0, *ids, 1)
     return TokenizedStatement(
-        text=" ".join(map(str, ids)),
+        text=" ".join(tokens),
         tokens=tuple(map(str, ids)),
         ids=ids,
-        offsets=((0, 0),) * len(ids),
+        offsets=((0, 0), *offsets, (0, 0)),
         special=(True, *[False] * (len(ids) - 2), True),
     )
 
@@ -50,6 +59,20 @@ CONCLUSION = " So the door is [MASK]."
         ("The door is open.", "It is not true that the door is open.", [], ["it", "is", "not", "true", "that"], []),
         ("All doors are not open.", "Not all doors are open.", ["not"], ["not"], []),
         ("Is the door open?", "Is the door not open?", [], ["not"], []),
+        ("He likes tea.", "He does not like tea.", [], ["does", "not"], [("likes", "like")]),
+        ("They left early.", "They didn't leave early.", [], ["didn", "'", "t"], [("left", "leave")]),
+        # The "does" of the affirmative is the verb.
+        ("He does the dishes.", "He does not do the dishes.", [], ["does", "not"], [("does", "do")]),
+        ("They do like it.", "They do not like it.", [], ["not"], []),
+        ("He has eaten it.", "He has not eaten it.", [], ["not"], []),
+        ("He has already eaten.", "He has not eaten yet.", ["already"], ["not", "yet"], []),
+        ("They have already left.", "They haven't left yet.", ["have", "already"], ["haven", "'", "t", "yet"], []),
+        ("She still lives here.", "She no longer lives here.", ["still"], ["no", "longer"], []),
+        ("He can swim.", "He can't swim.", [], ["'", "t"], []),
+        ("It was said, then done.", "It was said not done.", [",", "then"], ["not"], []),
+        ("It was red, blue.", "It was red or blue.", [","], ["or"], []),
+        ("It's open.", "It isn't open.", ["'", "s"], ["isn", "'", "t"], []),
+        ("John gave Mary it.", "Mary gave John it.", [], [], [("john", "mary"), ("mary", "john")]),
     ],
 )
 def test_what_changed_is_told_from_what_stayed(
@@ -57,6 +80,81 @@ def test_what_changed_is_told_from_what_stayed(
 ):
     expected = (unmatched_original, unmatched_counterfactual, replaced)
     assert shown(bert, original + CONCLUSION, counterfactual + CONCLUSION) == expected
+
+
+@pytest.fixture(scope="module")
+def cased():
+    """A cased WordPiece tokenizer that splits some words."""
+    words = "The the door Open open is not Do do does Tea jig ##gles ##gled he try tri ##es un ##like ##s tea [UNK]"
+    vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*words.split(), ".", "'", "t", "n"])]
+    return BertTokenizerFast(vocab={word: at for at, word in enumerate(vocabulary)}, do_lower_case=False)
+
+
+@pytest.mark.parametrize(
+    ("original", "counterfactual", "links"),
+    [
+        ("Open the door.", "Do not open the door.", "Open-open case, the-the same, door-door same, .-. same"),
+        # As many pieces: one by one. Fewer: those at the common beginning, or the first.
+        ("he jiggles.", "he jiggled.", "he-he same, jig-jig inflected, ##gles-##gled inflected, .-. same"),
+        ("he tries.", "he does not try.", "he-he same, tri-try inflected, .-. same"),
+        ("he unlikes.", "he unlike.", "he-he same, un-un inflected, ##like-##like inflected, .-. same"),
+        (
+            "the door is open.",
+            "the tea is open.",
+            "the-the same, door-tea replaced, is-is same, open-open same, .-. same",
+        ),
+    ],
+)
+def test_words_are_aligned_before_their_pieces(cased, original, counterfactual, links):
+    first, second = tokenize(original, cased), tokenize(counterfactual, cased)
+    alignment = align(first, second)
+    found = [
+        f"{first.tokens[i]}-{second.tokens[j]} {kind}"
+        for i, j, kind in zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True)
+    ]
+    assert found[1:-1] == links.split(", ")
+
+
+def test_only_links_of_the_chosen_kinds_are_kept(cased):
+    first, second = tokenize("The door jiggles.", cased), tokenize("the tea jiggled.", cased)
+    everything = align(first, second)
+    assert everything.kinds == ("same", "case", "replaced", "inflected", "inflected", "same", "same")
+    for kind in LINK_KINDS:
+        alignment = align(first, second, links=[kind])
+        assert set(alignment.kinds) == {kind}
+        kept = [i for i, found in zip(everything.original, everything.kinds, strict=True) if found == kind]
+        assert list(alignment.original) == list(alignment.counterfactual) == kept
+        others = [at for at in range(len(first)) if at not in kept]
+        assert list(alignment.unmatched_original) == list(alignment.unmatched_counterfactual) == others
+    with pytest.raises(ArgumentError, match="links"):
+        align(first, second, links=["equal"])
+
+
+RELATED = """
+    likes/like went/go tries/try tried/tries eaten/eat has/have running/run stopped/stop goes/go is/were watches/watch
+    opening/open hoping/hope agreed/agree left/leave dying/die children/child walks/walked
+"""
+UNRELATED = """
+    hoping/hop hated/hat his/hi is/i as/a news/new seed/see bed/be thing/th to/toes need/nee already/not
+    open/closed possible/impossible
+"""
+
+
+@pytest.mark.parametrize(("pairs", "related"), [(RELATED, True), (UNRELATED, False)])
+def test_forms_of_one_word_are_told_from_words_that_look_like_them(pairs, related):
+    for first, second in (pair.split("/") for pair in pairs.split()):
+        assert same_lexeme(first, second) == same_lexeme(second, first) == related, (first, second)
+
+
+def test_without_spaces_each_character_is_a_word(bert):
+    assert [word.text for word in words_of(tokenize("門は開いて", bert))] == ["", *"門は開いて", ""]
+    assert shown(bert, "門は開い", "門は不開い") == ([], ["不"], [])
+
+
+def test_the_words_of_a_statement_have_all_of_its_tokens(tokenizer):
+    for text in ("The door isn't open, it’s _shut_.", "I cannot; don ' t!", "ドアは・not開 0.5 ％", "á 🙂🙂 b"):
+        statement = tokenize(text, tokenizer)
+        assert [at for word in words_of(statement) for at in word.positions] == list(range(len(statement)))
 
 
 def test_repeated_words_align_with_their_own_occurrence(bert):
@@ -167,14 +265,20 @@ def stretches(matches, n, m):
     return sum((i + 1, j + 1) != after for (i, j), after in pairwise(edges))
 
 
-def all_matchings(a, b):
-    """Every way to match equal items in order."""
+def n_edits(matches, n, m):
+    """How many insertions, deletions and replacements lie between the matches."""
+    edges = [(-1, -1), *matches, (n, m)]
+    return sum(max(x[0] - i, x[1] - j) - 1 for (i, j), x in pairwise(edges))
+
+
+def all_matchings(a, b, match=eq):
+    """Every way to match items in order."""
     if not a or not b:
         return [[]]
-    shifted = [[(i + 1, j) for i, j in way] for way in all_matchings(a[1:], b)]
+    shifted = [[(i + 1, j) for i, j in way] for way in all_matchings(a[1:], b, match)]
     for j, item in enumerate(b):
-        if item == a[0]:
-            rest = all_matchings(a[1:], b[j + 1 :])
+        if match(item, a[0]):
+            rest = all_matchings(a[1:], b[j + 1 :], match)
             shifted += [[(0, j), *((i + 1, k + j + 1) for i, k in way)] for way in rest]
     return shifted
 
@@ -184,11 +288,30 @@ def all_matchings(a, b):
 @given(st.lists(st.integers(2, 4), max_size=5), st.lists(st.integers(2, 4), max_size=5))
 def test_no_equally_cheap_edit_has_fewer_stretches(a, b):
     def cost(matches):
-        edges = [(-1, -1), *matches, (len(a), len(b))]
-        n_edits = sum(max(x[0] - i, x[1] - j) - 1 for (i, j), x in pairwise(edges))
-        return n_edits, stretches(matches, len(a), len(b))
+        return n_edits(matches, len(a), len(b)), stretches(matches, len(a), len(b))
 
     assert cost(match_equal(a, b)) == min(map(cost, all_matchings(a, b)))
+
+
+# Of "like", "Like" and "likes", two are the better aligned the lower this is.
+GRADES = {frozenset(["like", "Like"]): 1, frozenset(["like", "likes"]): 2, frozenset(["Like", "likes"]): 2}
+some_words = st.lists(st.sampled_from(["like", "Like", "likes", "tea", "it"]), max_size=5)
+
+
+@given(some_words, some_words)
+def test_no_cheaper_alignment_of_words_exists(a, b):
+    def grade(first, second):
+        return 0 if first == second else GRADES.get(frozenset([first, second]))
+
+    def cost(matches):
+        # The more words stay, the fewer are replaced.
+        grades = sum(grade(a[i], b[j]) for i, j in matches)
+        return n_edits(matches, len(a), len(b)), -len(matches), grades, stretches(matches, len(a), len(b))
+
+    alignment = align(statement(a), statement(b))
+    links = list(zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True))[1:-1]
+    found = [(i - 1, j - 1) for i, j, kind in links if kind != "replaced"]
+    assert cost(found) == min(map(cost, all_matchings(a, b, lambda x, y: grade(x, y) is not None)))
 
 
 @given(st.permutations(range(2, 9)), st.integers(0, 7), st.integers(1, 3))

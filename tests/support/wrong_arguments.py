@@ -293,7 +293,11 @@ CASES: dict[str, list[Case]] = {
     "english_lexicon": [lambda: statements.english_lexicon(classes=("x",))],
     "lexicon_in_use": [statements.lexicon_in_use],
     "read_lexicon": each(statements.read_lexicon, path=["", "missing.toml", ".", "a\0b", "\ud800"]),
-    "align": [lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer))],
+    "align": [
+        lambda: statements.align(tokenized, statements.tokenize("x", model.tokenizer)),
+        lambda: statements.align(tokenized, tokenized, links=[]),
+        lambda: statements.align(tokenized, tokenized, links=["equal"]),
+    ],
     "control_swap": [
         lambda: statements.control_swap(long, model.tokenizer),
         lambda: statements.control_swap(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
@@ -611,7 +615,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "english_lexicon": (statements.english_lexicon, {"classes": ("lexical",)}),
     "read_lexicon": (statements.read_lexicon, {"path": CUES}),
     "use_lexicon": (statements.use_lexicon, {"lexicon": statements.english_lexicon()}),
-    "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
+    "align": (statements.align, {"original": tokenized, "counterfactual": tokenized, "links": ["same", "case"]}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),

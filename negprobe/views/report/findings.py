@@ -376,6 +376,13 @@ def left_out(summary: StudySummary) -> list[str]:
             )
         elif missing["hits"]:
             notes.append(f"{missing['hits']} of {missing['n']} pairs have no {what}.")
+    # Summaries of earlier versions do not have it.
+    alone = summary.row("affected_not_aligned")
+    if alone is not None and alone["hits"]:
+        notes.append(
+            f"In {alone['hits']} of {alone['n']} pairs, no word of the original corresponds to the affected word. They "
+            "are left out of averages over the affected word that compare aligned tokens."
+        )
     measured = summary.rows("contributions").iloc[0]
     if measured["hits"] < measured["n"]:
         notes.append(

@@ -179,7 +179,7 @@ def _topics_of(results: StudyResults) -> list[Topic]:
 
 
 _FILES = {
-    "pairs.parquet": "the statements, with cues, controls, targets and foils",
+    "pairs.parquet": "the statements, with cues, controls, targets and foils, and how their tokens are aligned",
     "answers.parquet": "the objective of each pair's original, counterfactual and control",
     "metrics.parquet": "every metric of every pair, layer and head, against counterfactual and control",
     "metrics_by_role.parquet": "the same by the role of the tokens",

@@ -1,0 +1,186 @@
+"""The word that a negation cue acts on, found by the classes of English function words.
+
+A tagger would be more often right, but needs a model; the words around a negation are mostly function words, which are
+few and can be listed.
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from negprobe.statements.cues import APOSTROPHES, Cue
+from negprobe.statements.pair import Span
+from negprobe.statements.tokens import MASK, SEPARATOR
+from negprobe.statements.word_forms import is_irregular_form
+
+_DATA = tomllib.loads(Path(__file__).with_name("english_word_classes.toml").read_text(encoding="utf-8"))
+_CLASSES = {name: frozenset(words.split()) for name, words in _DATA.items()}
+_AUXILIARIES = _CLASSES["auxiliaries"]
+_DETERMINERS = _CLASSES["determiners"] | _CLASSES["numerals"]
+_SKIPPED = _AUXILIARIES | _DETERMINERS | _CLASSES["pronouns"] | _CLASSES["prepositions"] | _CLASSES["adverbs"]
+# A phrase of these words alone leaves something out: "He told me not to."
+_NEVER_AFFECTED = _AUXILIARIES | frozenset(["a", "an", "the", "every", "my", "your", "our", "their", "its", "to"])
+_ADJECTIVE_ENDINGS = tuple(_CLASSES["adjective_suffixes"])
+
+_DO = frozenset({"do", "does", "did"})
+_HAVE = frozenset({"have", "has", "had", "having"})
+# Subjects that a prepositional phrase may follow: "Nobody in the room laughed".
+_SUBJECTS = frozenset({"nobody", "nothing", "no one"})
+# Cues that an inverted auxiliary follows at the beginning of a clause: "Never have I seen".
+_FRONTED = frozenset({"never", "nowhere", "nor", "hardly", "barely", "scarcely", "no longer"})
+_ATTACHED = frozenset({"n't", "nt"})
+
+_LETTERS = r"[^\W_]+"
+_WORD = re.compile(
+    rf"""
+    {re.escape(MASK)} | {re.escape(SEPARATOR)}
+    | \d+(?:[.,:]\d+)+ | {_LETTERS}(?:[-{APOSTROPHES}]{_LETTERS})*
+    | [.?!;:,\u2013\u2014]
+    """,
+    re.VERBOSE,
+)
+_ENDS = frozenset({*".?!;:\u2013\u2014", SEPARATOR.lower()})
+_LONGEST_INSERTION = 3
+
+
+class _Word(NamedTuple):
+    """A word or punctuation mark, in lower case without what follows an apostrophe, and its characters."""
+
+    text: str
+    span: Span
+
+
+def affected_word(text: str, cue: Cue) -> Span | None:
+    """The span of the word that a cue acts on, the first content word of the phrase after it; None without one.
+
+    This is a heuristic for English. It skips determiners, pronouns, auxiliaries, prepositions and adverbs ("isn't very
+    safe" -> "safe"); the subject of an inverted sentence ("Isn't the door open?" -> "open"); and a prepositional phrase
+    after a negative subject ("Nobody in the room laughed" -> "laughed"). "have" and "do" count where they are not
+    auxiliaries ("does not have a car" -> "have"), and so does [MASK]. It does not go beyond the clause ("She is not,
+    and he knows it."). If nothing remains, it takes the first word that may be stressed ("is not here" -> "here").
+
+    Example:
+        >>> from negprobe.statements import find_cues
+        >>> from negprobe.statements.affected_word import affected_word
+        >>> text = "Isn't the door very often open?"
+        >>> start, end = affected_word(text, find_cues(text)[0])
+        >>> text[start:end]
+        'open'
+    """
+    before = _words(text[: cue.span[0]])
+    before = before[max((at + 1 for at, word in enumerate(before) if word.text in _ENDS), default=0) :]
+    after = _words(text, cue.span[1])
+    clause = _clause(after)
+    kind = cue.kind
+    if kind == "no" and clause and clause[0].text == "one":
+        kind, clause = "no one", clause[1:]
+    is_question = next((word.text for word in after if word.text in _ENDS), "") == "?"
+    inverted = _is_inverted(kind, before, clause, is_question=is_question)
+    begin = 0
+    if inverted:
+        begin = _after_noun_phrase(clause, int(kind in _FRONTED))
+        begin = _after_prepositional_phrases(clause, begin)
+    elif kind in _SUBJECTS and _begins_clause(before):
+        begin = _after_prepositional_phrases(clause, 0)
+    has_do = any(word.text in _DO for word in before[-3:])
+    content = [at for at in range(len(clause)) if _is_content(clause, at, has_do=has_do, inverted=inverted)]
+    stressed = [at for at in range(len(clause)) if _is_stressed(clause, at) and not inverted]
+    best = [at for at in content if at >= begin] or content or stressed
+    return clause[best[0]].span if best else None
+
+
+def _words(text: str, start: int = 0) -> list[_Word]:
+    found = _WORD.finditer(text, start)
+    return [_Word(re.split(f"[{APOSTROPHES}]", word[0].lower())[0], word.span()) for word in found]
+
+
+def _clause(words: Sequence[_Word]) -> list[_Word]:
+    """The words of the cue's clause, without insertions (", however,").
+
+    A comma or conjunction ends it only before its first content word, because later words are not needed.
+    """
+    clause: list[_Word] = []
+    at = 0
+    while at < len(words):
+        text = words[at].text
+        if text in _ENDS or text in _CLASSES["conjunctions"]:
+            break
+        if text == ",":
+            inserted = [word.text for word in words[at + 1 : at + 2 + _LONGEST_INSERTION]]
+            if "," not in inserted[1:] or inserted[0] in _CLASSES["conjunctions"]:
+                break
+            at += 1 + inserted.index(",")
+        else:
+            clause.append(words[at])
+        at += 1
+    return clause
+
+
+def _is_inverted(kind: str, before: Sequence[_Word], clause: Sequence[_Word], *, is_question: bool) -> bool:
+    """Whether the subject follows the cue: "Isn't the door open?", "Never have I seen it."."""
+    first, second = ([word.text for word in clause] + ["", ""])[:2]
+    if kind in _ATTACHED or kind == "not":
+        # "Don't open the door" begins with an auxiliary, too, but is no question.
+        follows = first in _DETERMINERS | _CLASSES["pronouns"] or (is_question and bool(first))
+        is_auxiliary = bool(before) and before[-1].text in _AUXILIARIES - ({"do", "be"} if kind == "not" else set())
+        return is_auxiliary and follows and _begins_clause(before[:-1])
+    # "Never do this" and "Never have doubts" are no inversions.
+    is_verb = first in {"be", "do", "have"} and second not in _CLASSES["subjects"]
+    return kind in _FRONTED and _begins_clause(before) and first in _AUXILIARIES and not is_verb
+
+
+def _begins_clause(before: Sequence[_Word]) -> bool:
+    return not before or before[-1].text == "," or before[-1].text in _CLASSES["questions"]
+
+
+def _after_noun_phrase(clause: Sequence[_Word], at: int) -> int:
+    """The index after the noun phrase that begins at an index: "the old door", "John Smith", "she"."""
+    start = at
+    while at < len(clause) and clause[at].text in _DETERMINERS:
+        at += 1
+    if at == start and at < len(clause) and clause[at].text in _SKIPPED:
+        return at + 1
+    # An adjective before another content word: "the old door open", but not "the door open".
+    while at + 1 < len(clause) and _is_adjective(clause[at].text) and clause[at + 1].text not in _SKIPPED:
+        at += 1
+    return at + 1
+
+
+def _after_prepositional_phrases(clause: Sequence[_Word], at: int) -> int:
+    while at < len(clause) and clause[at].text in _CLASSES["prepositions"]:
+        at = _after_noun_phrase(clause, at + 1)
+    return at
+
+
+def _is_adjective(word: str) -> bool:
+    return word in _CLASSES["adjectives"] or word.endswith(_ADJECTIVE_ENDINGS)
+
+
+def _is_content(clause: Sequence[_Word], at: int, *, has_do: bool, inverted: bool) -> bool:
+    word = clause[at].text
+    following = next((other.text for other in clause[at + 1 :] if not _is_adverb(other.text)), "")
+    if word in _HAVE and not inverted:
+        return following != "to" and (has_do or _is_object(following))
+    if word in _DO and not inverted:
+        return has_do or following in _CLASSES["objects"]
+    return not (word in _SKIPPED or _is_adverb(word) or word[0].isdigit())
+
+
+def _is_stressed(clause: Sequence[_Word], at: int) -> bool:
+    """Whether a function word can be what is negated: "is not here", "is not on", "is not for me"."""
+    word = clause[at].text
+    return word not in _NEVER_AFFECTED and (at == len(clause) - 1 or word not in _CLASSES["prepositions"])
+
+
+def _is_object(word: str) -> bool:
+    """Whether a word after "have" makes that the main verb, and not the auxiliary of a participle."""
+    if word in _SKIPPED or not word:
+        return word in _CLASSES["objects"]
+    is_participle = word.endswith("ed") or is_irregular_form(word) or word in _CLASSES["unchanged_participles"]
+    return not is_participle
+
+
+def _is_adverb(word: str) -> bool:
+    return word in _CLASSES["adverbs"] or (word.endswith("ly") and word not in _CLASSES["not_adverbs"])
