@@ -177,6 +177,13 @@ def study(
     engine: Annotated[
         str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
+    cluster_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says which pairs share material: an extra column, cue, category, source, original or "
+            "target (default: the column cluster, or what the data set says)."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, the sign flips and the circuit search.")] = 0,
     figures: Annotated[
         list[_FigureFormat] | None,
@@ -187,7 +194,7 @@ def study(
     ] = None,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
-    from negprobe.statements import load_pairs
+    from negprobe.statements import clustered_by, load_pairs
     from negprobe.study import run_study
     from negprobe.study.engines import cluster_device, on_ray
     from negprobe.study.folder import identity, options_of_study, study_folder
@@ -201,7 +208,7 @@ def study(
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = load_pairs(*names, limit=limit)
-        chosen = loaded.pairs
+        chosen = loaded.pairs if cluster_by is None else clustered_by(loaded.pairs, cluster_by)
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, revision, device, dtype)
         options = options_of_study(

@@ -2,6 +2,7 @@
 
 from negprobe.statements.alignment import Alignment, align
 from negprobe.statements.builtin import builtin_pairs
+from negprobe.statements.clusters import clustered_by
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
@@ -28,6 +29,7 @@ __all__ = [
     "added_cues",
     "align",
     "builtin_pairs",
+    "clustered_by",
     "complete",
     "control_swap",
     "filled",

@@ -26,7 +26,8 @@ def builtin_pairs() -> list[StatementPair]:
     They cover every kind of cue in `grammar.NEGATIONS` and every scale of the lexicon. The word at [MASK] is one of the
     two states in the pair's category: "The door is open. So the door is [MASK]." Three quarters have one clause. The
     others have two clauses and a cue in one of them, or put the clause, negated or not, into a frame such as "it is not
-    true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it.
+    true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it. Pairs
+    about one noun form a cluster.
 
     Example:
         >>> from negprobe import builtin_pairs
@@ -114,6 +115,7 @@ def _pair(
         affected_spans=(_span(start + state_start, counterfactual.state),),
         category=counterfactual.scale.name,
         source="built-in",
+        cluster=counterfactual.noun,
     )
 
 

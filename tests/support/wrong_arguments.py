@@ -302,6 +302,11 @@ CASES: dict[str, list[Case]] = {
         lambda: statements.complete(StatementPair("a", "b not", cue="x", cue_spans=((0, 1),)), model.tokenizer),
         lambda: statements.complete(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
     ],
+    "clustered_by": [
+        *each(statements.clustered_by, [silent], column=["", "x", "category", "\ud800"]),
+        lambda: statements.clustered_by([], "cue"),
+        lambda: statements.clustered_by([long], "cue"),
+    ],
     "from_control": [lambda: statements.from_control(silent)],
     "length_matched_control": [
         lambda cue=cue: statements.length_matched_control("It is not.", cue, model.tokenizer)
@@ -604,6 +609,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "find_cues": (statements.find_cues, {"text": "not a"}),
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
+    "clustered_by": (statements.clustered_by, {"pairs": pairs, "column": "cue"}),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
     "from_control": (statements.from_control, {"pair": pair}),
