@@ -8,6 +8,7 @@ from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
+from negprobe.statements.overview import PairOverview, overview
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.prepared import PreparedPair, Swap, Swappable, control_swap, prepare
 from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
@@ -20,6 +21,7 @@ __all__ = [
     "Alignment",
     "Cue",
     "LoadedPairs",
+    "PairOverview",
     "PreparedPair",
     "Span",
     "StatementPair",
@@ -40,6 +42,7 @@ __all__ = [
     "length_matched_control",
     "load_pairs",
     "original_roles",
+    "overview",
     "pair_notes",
     "prepare",
     "readable_by",
