@@ -183,6 +183,8 @@ def _occurs(phrase: list[str], words: tuple[str, ...]) -> bool:
 
 
 def _of_not(place: _Place) -> str | None:
+    if place.next in _words("negative_adverb"):
+        return None
     auxiliary, subject_before = _auxiliary_before(place)
     if auxiliary and not subject_before and place.question and place.before[:1] == (auxiliary,):
         # "Is not the door open?"
@@ -230,7 +232,8 @@ def _after_auxiliary(auxiliary: str, place: _Place) -> str | None:
 def _of_bare_not(place: _Place) -> str | None:
     """The place of a "not" that does not follow an auxiliary."""
     previous, following = place.previous, place.next
-    if not following or previous in _words("clause_verb"):
+    if not following or previous in _words("clause_verb") or "but" in place.after:
+        # "not on Friday, but on Saturday" would lose its contrast.
         return None
     if any(_is_auxiliary(a) and b in _words("subject") for a, b in pairwise(place.after)) and not previous:
         # "Not in that house did she sleep" has the order of a negative sentence.
@@ -250,7 +253,8 @@ def _of_bare_not(place: _Place) -> str | None:
     if following in _words("amount"):
         return "amount"
     if previous:
-        return "manner" if previous in _words("determiner") else None
+        is_attribute = previous in _words("determiner") and following not in _words("intensifier")
+        return "manner" if is_attribute else None
     return "manner" if following.endswith("ly") or following in _words("manner") else None
 
 
@@ -260,11 +264,13 @@ def _is_participle(word: str) -> bool:
 
 def _of_contraction(place: _Place) -> str | None:
     auxiliary, previous, following = place.auxiliary, place.previous, place.next
-    if place.stem == "ai" and following in _words("perfect"):
+    if (place.stem == "ai" and following in _words("perfect")) or following in _words("negative_adverb"):
         return None
     if following in _words("subject") or previous in _words("question"):
         return None
-    if place.question and previous in _words("subject_question") and following in _words("determiner"):
+    asks = place.question and place.before[:1] and place.before[0] in _words("question") | _words("subject_question")
+    if asks and following in _words("determiner") | {"that"}:
+        # "What isn't the door made of?", "How long isn't that?"
         return None
     if not previous and place.question:
         return None
@@ -307,6 +313,8 @@ def _of_no(place: _Place) -> str | None:
         return None
     if place.next == "one":
         return "one_hyphen" if place.after[1:2] == ("else",) else "one"
+    if place.next in _words("fixed_after_no"):
+        return None
     existential = {"there", "there's"} & set(place.before[-4:])
     if existential or place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
         return "indefinite"
@@ -316,7 +324,9 @@ def _of_no(place: _Place) -> str | None:
 def _of_none(place: _Place) -> str | None:
     if place.next in ("too", "the", "so", "other"):
         return None
-    return "none_singular" if _takes_singular(place) and _names_several(place) else "none_plural"
+    if place.next == "of" and not _names_several(place):
+        return "none_mass"
+    return "none_singular" if _takes_singular(place) else "none_plural"
 
 
 def _takes_singular(place: _Place) -> bool:
@@ -344,7 +354,7 @@ def _of_nothing(place: _Place) -> str | None:
 
 
 def _of_nowhere(place: _Place) -> str | None:
-    if place.inverted:
+    if place.inverted or place.next in _words("comparison"):
         return None
     return "location" if place.next else "final_location"
 
