@@ -64,7 +64,7 @@ def frame(pairs: Sequence[PreparedPair], device: torch.device, dtype: torch.dtyp
         valid[row, :k] = True
         is_word = ~np.array(pair.sides[1].special)
         is_word[list(pair.cue)] = False
-        own[row, np.arange(n_tokens), [ROLES.index(name) for name in pair.roles]] = 1
+        own[row, np.arange(n_tokens), [ROLES.index(name) for name in pair.roles[1]]] = 1
         own[row, :n_tokens, -1] = is_word
         aligned[row, :k] = own[row, at[1, row, :k]]
         original_words[row, : len(pair.sides[0])] = ~np.array(pair.sides[0].special)

@@ -436,7 +436,7 @@ class AttentionProbe:
             members = [tokenized[index] for index in batch]
             sides = range(len(members[0].sides))
             activations = self._activations([pair.sides[side] for side in sides for pair in members])
-            role = role_matrices(members, self.model.tokenizer, self.model.device, activations.z[0].dtype)
+            role = role_matrices(members, self.model.device, activations.z[0].dtype)
             layers = []
             for layer, (pattern, v) in enumerate(zip(activations.pattern, activations.v, strict=True)):
                 W_O = self.model.blocks[layer].get_parameter("attn.W_O")

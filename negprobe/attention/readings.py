@@ -9,12 +9,11 @@ import xarray as xr
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from negprobe.attention.pair_metrics import COMPARED
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
-from negprobe.statements import ROLES, PreparedPair, align, original_roles
+from negprobe.statements import ROLES, PreparedPair
 
 SIDES = ("original", *COMPARED)
 """The statements of a pair, in the order of the axis `side`."""
@@ -145,15 +144,13 @@ def _shares(shares: xr.DataArray, query: str, key: str) -> tuple[float, float]:
 
 
 def role_matrices(
-    pairs: Sequence[PreparedPair], tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: torch.dtype
+    pairs: Sequence[PreparedPair], device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "side batch pos role"]:
     """One-hot roles of the tokens of a batch of pairs that all have the same number of sides; 0 for padding."""
     matrices = np.zeros((len(pairs[0].sides), len(pairs), max(map(len, pairs)), len(ROLES)))
     for row, pair in enumerate(pairs):
         # A control has the same positions as the counterfactual.
-        original, counterfactual = pair.sides[:2]
-        in_original = original_roles(original, pair.roles, align(original, counterfactual), tokenizer, pair.pair.target)
-        side_roles = [in_original, *[pair.roles] * (len(pair.sides) - 1)]
+        side_roles = [pair.roles[0], *[pair.roles[1]] * (len(pair.sides) - 1)]
         for side, names in enumerate(side_roles):
             matrices[side, row, np.arange(len(names)), [ROLES.index(name) for name in names]] = 1
     return torch.from_numpy(matrices).to(device, dtype)

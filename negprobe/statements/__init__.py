@@ -2,6 +2,7 @@
 
 from negprobe.statements.alignment import Alignment, align
 from negprobe.statements.builtin import builtin_pairs
+from negprobe.statements.changes import change_pairs
 from negprobe.statements.clusters import clustered_by
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
@@ -31,6 +32,7 @@ __all__ = [
     "added_cues",
     "align",
     "builtin_pairs",
+    "change_pairs",
     "clustered_by",
     "complete",
     "control_swap",

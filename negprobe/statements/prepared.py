@@ -12,7 +12,7 @@ from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control
 from negprobe.statements.gap_tokens import gap_token
 from negprobe.statements.pair import Span, StatementPair
-from negprobe.statements.token_roles import original_roles, roles
+from negprobe.statements.token_roles import changed_positions, original_roles, roles, with_changed
 from negprobe.statements.tokens import TokenizedStatement, tokenize_all
 
 
@@ -61,8 +61,8 @@ class PreparedPair:
         sides: The original, the counterfactual and, if the pair has a valid one (see `control_problem`), the control.
         alignments: The alignment of the original with each other side, restricted to the original's tokens that are
             matched in all of them.
-        roles: The role of each token of the counterfactual. They also apply to the control, which has the same
-            positions.
+        roles: The role of each token of the original and of the counterfactual. Those of the counterfactual also apply
+            to the control, which has the same positions.
         cue: Positions of the cue in the counterfactual; in the control, the neutral words are at these positions.
         missing: Why some metrics of the pair are undefined; empty if all are defined.
     """
@@ -70,7 +70,7 @@ class PreparedPair:
     pair: StatementPair
     sides: tuple[TokenizedStatement, ...]
     alignments: tuple[Alignment, ...]
-    roles: tuple[str, ...]
+    roles: tuple[tuple[str, ...], tuple[str, ...]]
     cue: tuple[int, ...]
     missing: str
 
@@ -98,14 +98,15 @@ def aligned_pair(
     elif len(sides) == 3 and (problem := control_problem(pair, counterfactual, sides[2])):
         missing.append(problem)
         sides = sides[:2]
-    alignments = on_common_tokens([align(sides[0], side) for side in sides[1:]])
+    whole = [align(sides[0], side) for side in sides[1:]]
+    alignments = on_common_tokens(whole)
     if not any(not counterfactual.special[j] for j in alignments[0].counterfactual):
         missing.append("no word of the original is aligned")
     return PreparedPair(
         pair=pair,
         sides=tuple(sides),
         alignments=tuple(alignments),
-        roles=_counterfactual_roles(pair, counterfactual, tokenizer),
+        roles=_roles(pair, sides[0], counterfactual, whole[0], tokenizer),
         cue=tuple(sorted({at for span in pair.cue_spans for at in counterfactual.positions(span)})),
         missing="; ".join(missing),
     )
@@ -173,23 +174,32 @@ def aligned_swap(
 ) -> Swap:
     """The swap of a pair whose cues are found and whose original is `other`.
 
-    Roles are assigned in the counterfactual, which contains the cue, and transferred to `other` by the alignment.
-
     Raises:
         StatementError: for a span that contains no token.
     """
     alignment = align(other, counterfactual)
-    names = _counterfactual_roles(pair, counterfactual, tokenizer)
-    other_names = original_roles(other, names, alignment, tokenizer, pair.target)
-    return Swap(pair, (other, counterfactual), alignment, (other_names, names))
+    return Swap(pair, (other, counterfactual), alignment, _roles(pair, other, counterfactual, alignment, tokenizer))
 
 
-def _counterfactual_roles(
-    pair: StatementPair, counterfactual: TokenizedStatement, tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, ...]:
-    return roles(
+def _roles(
+    pair: StatementPair,
+    original: TokenizedStatement,
+    counterfactual: TokenizedStatement,
+    alignment: Alignment,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The roles of the tokens of both statements, assigned in the counterfactual and transferred by the alignment.
+
+    Without a cue, the words that differ have the role "changed".
+    """
+    names = roles(
         counterfactual, tokenizer, cue_spans=pair.cue_spans, affected_spans=pair.affected_spans, target=pair.target
     )
+    both = original_roles(original, names, alignment, tokenizer, pair.target), names
+    if pair.cue_spans:
+        return both
+    in_original, in_counterfactual = changed_positions(original, counterfactual, alignment)
+    return with_changed(both[0], in_original), with_changed(both[1], in_counterfactual)
 
 
 def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, control: TokenizedStatement) -> str:

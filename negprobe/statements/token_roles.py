@@ -1,7 +1,7 @@
 """The role of each token, so that results over many pairs can be indexed by role instead of position."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,7 +11,8 @@ from negprobe.statements.alignment import Alignment
 from negprobe.statements.pair import Span
 from negprobe.statements.tokens import TokenizedStatement
 
-ROLES = ("cue", "affected", "target", "mask", "cls", "sep", "other")
+ROLES = ("cue", "affected", "changed", "target", "mask", "cls", "sep", "other")
+"""All roles. In a pair without a cue, the words that differ between the two statements are "changed"."""
 
 
 @checked
@@ -78,6 +79,26 @@ def original_roles(
     return tuple(
         counterfactual_roles[aligned[position]] if position in aligned else role
         for position, role in enumerate(own_roles)
+    )
+
+
+def changed_positions(
+    original: TokenizedStatement, counterfactual: TokenizedStatement, alignment: Alignment
+) -> tuple[set[int], set[int]]:
+    """Positions of the words in each statement that were replaced, inserted or removed; special tokens are not."""
+    links = zip(alignment.original, alignment.counterfactual, strict=True)
+    replaced = [(i, j) for i, j in links if original.ids[i] != counterfactual.ids[j]]
+    return (
+        {i for i in (*(i for i, _ in replaced), *alignment.unmatched_original) if not original.special[i]},
+        {j for j in (*(j for _, j in replaced), *alignment.unmatched_counterfactual) if not counterfactual.special[j]},
+    )
+
+
+def with_changed(names: Sequence[str], changed: Collection[int]) -> tuple[str, ...]:
+    """The roles, with "changed" for the given positions in place of "target" and "other"."""
+    return tuple(
+        "changed" if position in changed and name in ("target", "other") else name
+        for position, name in enumerate(names)
     )
 
 

@@ -28,6 +28,9 @@ def _pairs(compared: StudyComparison) -> Iterator[Row]:
     """The number of compared pairs, and numbers that limit the comparison, such as pairs with different controls."""
     common = compared.common
     yield {"statistic": "pairs", "estimate": len(common)}
+    has_cue = any(study.pairs["cue"].fillna("").astype(bool).any() for study in (compared.a, compared.b))
+    role = {"statistic": "differing_role", "note": "cue" if has_cue else "changed"}
+    yield from ({**role, "study": name} for name in ("", A, B))
     yield {"statistic": "patched", "hits": compared.patched, "n": len(common)}
     for name, study in _sides(compared):
         n = len(study.pairs)

@@ -22,7 +22,7 @@ from negprobe.study.results import StudyResults
 from negprobe.study.saved import SavedStudy, metrics_dataset, read_study, sweep
 from negprobe.study.summary_table import StudySummary, read_summary
 
-_KNOCK_OUT = {"site": "attn_scores", "how": "knock_out", "key_role": "cue", "direction": "denoising"}
+_KNOCK_OUT = {"site": "attn_scores", "how": "knock_out", "direction": "denoising"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,7 +112,7 @@ def read_figure_data(folder: str | Path) -> FigureData:
         example=None if file is None else file.example,
         mean_effects=patching,
         position_effects={} if file is None else file.positions,
-        mean_knock_out=_mean_knock_out(study) if patching else None,
+        mean_knock_out=_mean_knock_out(study, summary) if patching else None,
         circuit=study.circuit,
         readings=None if file is None else file.readings,
         not_saved=tuple(missing),
@@ -190,9 +190,12 @@ def _mean_effects(study: SavedStudy) -> dict[tuple[str, Direction], xr.DataArray
     return found
 
 
-def _mean_knock_out(study: SavedStudy) -> xr.DataArray:
+def _mean_knock_out(study: SavedStudy, summary: StudySummary) -> xr.DataArray:
+    differing = summary.row("differing_role")
+    # Studies of older versions only knocked out cues.
+    keys = "cue" if differing is None else differing["note"]
     rows = _read(study, "knock_out", ("pair", "layer", "head", "patched", "base", "source", *RUN_NAMES))
-    return _mean_effect(rows, _axes(study), _KNOCK_OUT)
+    return _mean_effect(rows, _axes(study), _KNOCK_OUT | {"key_role": keys})
 
 
 def _mean_effect(rows: pd.DataFrame, axes: Mapping[str, Any], attrs: Mapping[str, Any]) -> xr.DataArray:

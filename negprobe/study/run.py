@@ -40,7 +40,18 @@ from negprobe.study.formats import FORMAT
 from negprobe.study.mechanism import affordable_search, find_mechanism
 from negprobe.study.results import StudyResults
 from negprobe.study.shards import Sharding
-from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs, Stage, with_objective
+from negprobe.study.stages import (
+    ANSWERS,
+    CUE_SHARES,
+    HEAD_METRICS,
+    STAGES,
+    SWEEPS,
+    SWEPT,
+    Needs,
+    differing_role,
+    with_differing,
+    with_objective,
+)
 
 _N_EXAMPLES = 8
 
@@ -159,11 +170,11 @@ def run_study(
         "answer": answerable_pairs.pairs,
         "swap": patched,
     }
-    stages: Sequence[Stage] = STAGES
+    stages = [with_differing(stage, differing_role(kept)) for stage in STAGES]
     if options["objective"] != DEFAULT_OBJECTIVE:
         # Raises now, and not after hours, if a pair does not have the objective.
         objective_values(model, [answerable_pairs.pairs[index] for index in sample], patched_objective)
-        stages = [with_objective(stage, patched_objective) for stage in STAGES]
+        stages = [with_objective(stage, patched_objective) for stage in stages]
     with released(sharding.engine):
         measured = {
             stage.id: sharding.measured(stage, chosen[stage.needs], size if stage is CUE_SHARES else None)

@@ -14,18 +14,21 @@ import xarray as xr
 from negprobe.attention import AttentionProbe
 from negprobe.models import HookedEncoder
 from negprobe.patching import DIRECTIONS, Direction, Objective, Patch, objective_values, patch, patch_sweep
-from negprobe.statements import ROLES, PreparedPair, Swap
+from negprobe.statements import ROLES, PreparedPair, StatementPair, Swap
 from negprobe.statements.unknown import unknown_words_reported
 from negprobe.study.engines import Measure
 
 Needs = Literal["statements", "cue", "answer", "swap"]
 """The pairs that a stage measures: all pairs, those with a cue, those with an answer, or those chosen for patching."""
 
+Differing = Literal["cue", "changed"]
+"""The role of the words by which the statements of a study differ: "changed" if no pair has a cue."""
+
 _PAIRS_IN_SHARD = 128
 _PATCHED_IN_SHARD = 32
 
 EVERYWHERE = "everywhere"
-"""The knock-out of the cue in all layers and at all queries."""
+"""The knock-out of the cue or the changed words in all layers and at all queries."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ def with_objective(stage: Stage, objective: Objective) -> Stage:
     return replace(stage, measure=partial(measure, objective=objective))
 
 
+def differing_role(pairs: Sequence[StatementPair]) -> Differing:
+    """The role of the words by which the statements differ."""
+    return "cue" if any(pair.cue_spans for pair in pairs) else "changed"
+
+
+def with_differing(stage: Stage, role: Differing) -> Stage:
+    """The stage with attention to the tokens of this role knocked out; other stages are returned unchanged."""
+    if stage not in (KNOCK_OUT, KNOCK_OUT_SETS):
+        return stage
+    measure: Callable[..., xr.Dataset] = stage.measure
+    return replace(stage, measure=partial(measure, keys=role))
+
+
 @unknown_words_reported()
 def _metrics(model: HookedEncoder, pairs: Sequence[PreparedPair]) -> xr.Dataset:
     return AttentionProbe(model).metrics(pairs)
@@ -81,25 +97,28 @@ def _cue_shares(model: HookedEncoder, pairs: Sequence[PreparedPair]) -> xr.Datas
     return shares.to_dataset(name="share").assign_attrs(shares.attrs)
 
 
-def knock_out_patches(n_layers: int) -> dict[str, Patch]:
-    """The knock-outs of the cue by name: in every layer and at every query, in one layer, or at the queries of a role.
+def knock_out_patches(n_layers: int, keys: Differing = "cue") -> dict[str, Patch]:
+    """The knock-outs of `keys` by name: in every layer and at every query, in one layer, or at the queries of a role.
 
     The names are the coordinate `patch` of the measured dataset.
     """
-    patches = {EVERYWHERE: Patch("attn_scores", key_role="cue", how="knock_out")}
+    patches = {EVERYWHERE: Patch("attn_scores", key_role=keys, how="knock_out")}
     patches |= {
-        f"layer {layer}": Patch("attn_scores", layer, key_role="cue", how="knock_out") for layer in range(n_layers)
+        f"layer {layer}": Patch("attn_scores", layer, key_role=keys, how="knock_out") for layer in range(n_layers)
     }
+    # A pair has a cue or changed words, and never both.
     return patches | {
-        f"at {role}": Patch("attn_scores", role=role, key_role="cue", how="knock_out")
+        f"at {role}": Patch("attn_scores", role=role, key_role=keys, how="knock_out")
         for role in ROLES
-        if role != "cue"
+        if role not in ("cue", "changed")
     }
 
 
-def _knock_out_sets(model: HookedEncoder, pairs: Sequence[Swap], objective: Objective | None = None) -> xr.Dataset:
-    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to the cue."""
-    patches = knock_out_patches(model.cfg.n_layers)
+def _knock_out_sets(
+    model: HookedEncoder, pairs: Sequence[Swap], objective: Objective | None = None, keys: Differing = "cue"
+) -> xr.Dataset:
+    """The counterfactuals' runs in which no head of a layer, or no query of a role, attends to `keys`."""
+    patches = knock_out_patches(model.cfg.n_layers, keys)
     found = patch(model, pairs, list(patches.values()), together=False, direction="denoising", objective=objective)
     return found.assign_coords(patch=list(patches))
 

@@ -16,7 +16,7 @@ from negprobe.patching import averages
 from negprobe.patching.circuits import Circuit
 from negprobe.statistics import ALPHA, agreement, effects_table, rank_correlation, survivors
 from negprobe.study.results import StudyResults
-from negprobe.study.stages import knock_out_patches
+from negprobe.study.stages import differing_role, knock_out_patches
 from negprobe.study.summary_table import NO_CUE, Row, StudySummary, summary_of
 
 _N_NAMED = 3
@@ -49,6 +49,7 @@ def _pairs(results: StudyResults) -> Iterator[Row]:
         if reasons:
             yield {"statistic": statistic, "estimate": len(reasons), "note": reasons[0]}
     with_cue = sum(bool(pair.cue_spans) for pair in results.pairs)
+    yield {"statistic": "differing_role", "note": differing_role(results.pairs)}
     yield {"statistic": "without_cue", "hits": n - with_cue, "n": n}
     controlled = [pair for pair in results.pairs if pair.control is not None]
     yield {"statistic": "without_control", "hits": n - len(controlled), "n": n}

@@ -185,11 +185,8 @@ def run_name(effects: xr.DataArray | xr.Dataset, which: str) -> str:
 
 
 def ablation_label(direction: str, ablation: str) -> str:
-    """How and in which run a circuit's other components are ablated, such as "mean ablation in the counterfactual".
-
-    The affirmative run is that of the control, or of the original if the pair has no control.
-    """
-    run = {"denoising": "counterfactual", "noising": "affirmative run"}[direction]
+    """How and in which run a circuit's other components are ablated, such as "mean ablation in the counterfactual"."""
+    run = {"denoising": "counterfactual", "noising": "control or original"}[direction]
     return f"{ablation} ablation in the {run} ({direction})"
 
 

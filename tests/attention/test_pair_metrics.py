@@ -45,7 +45,7 @@ PAIRS = [DOOR, SOUP, NLI, PLAIN, CUELESS]
 # tokens, and its cue. The "was" of SOUP has a partner in the control alone, so it is not among them.
 D, S = "cls other other other cue affected other sep", "cls other other cue cue cue affected other other other sep"
 N = "cls other other other cue affected other sep other other other cue affected other sep"
-P, C = "cls other cue cue affected other other sep", "cls other other other other sep"
+P, C = "cls other cue cue affected other other sep", "cls other other changed other sep"
 LAYOUT = {
     0: ([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 5, 6, 7], [0, 1, 2, 3, 5, 6, 7]], D.split(), [4]),
     1: ([[0, 1, 2, 4, 5, 6, 7, 8], [0, 1, 2, 6, 7, 8, 9, 10], [0, 1, 2, 6, 7, 8, 9, 10]], S.split(), [3, 4, 5]),

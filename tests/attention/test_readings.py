@@ -36,7 +36,7 @@ DOORS = roles_of("the door/target is not/cue open/affected . so the door/target 
 DOG = roles_of("it is not/cue a dog/affected .")
 HAPPY_CAT = roles_of("the happy/target cat is awake/affected and red .")
 CAT = roles_of("the cat is far/cue from/cue awake/affected and red .")
-DOGS = roles_of("dogs like mice .")
+DOGS = roles_of("dogs like mice/changed .")
 NEVER = roles_of("it is not/cue ever red/affected .")
 ROLES_BY_HAND = [
     (DOORS, DOORS),

@@ -49,7 +49,7 @@ OBJECTIVES = {
     "target_probability",
 }
 # Functions without arguments, and objectives, which a sweep calls.
-NO_ARGUMENTS = {"builtin_pairs", "builtin_set", *OBJECTIVES}
+NO_ARGUMENTS = {"builtin_pairs", "change_pairs", "builtin_set", *OBJECTIVES}
 
 
 def out_of_time(signum: int, frame: object) -> None:

@@ -103,7 +103,8 @@ def test_every_field_of_transformers_is_known_here(family: str) -> None:
 @pytest.mark.parametrize("family, field", having(SIZES))
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
     folder = saved(tmp_path, family, "masked_lm", **{field: SIZES[field]})
-    with pytest.raises(ModelError, match=r"have the wrong shape|which the \w+ described by its config\.json does not have"):
+    said = r"have the wrong shape|which the \w+ described by its config\.json does not have"
+    with pytest.raises(ModelError, match=said):
         HookedEncoder.from_pretrained(folder, device="cpu")
 
 

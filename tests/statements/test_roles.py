@@ -3,7 +3,7 @@
 import pytest
 
 from negprobe.base.errors import StatementError
-from negprobe.statements import ROLES, find_cues, roles, tokenize
+from negprobe.statements import ROLES, StatementPair, control_swap, find_cues, prepare, roles, tokenize
 
 TEXT = "The door isn't open. So the door is [MASK], not closed or reopened."
 
@@ -66,3 +66,29 @@ def test_a_span_without_a_token_is_an_error(bert):
     statement = tokenize("not open", bert)
     with pytest.raises(StatementError, match="There is no token in"):
         roles(statement, bert, cue_spans=[(3, 4)])
+
+
+@pytest.mark.parametrize(
+    ("texts", "changed"),
+    [
+        (("John gave Mary the book.", "Mary gave John the book."), ("John Mary", "Mary John")),
+        (("The old door is open.", "The door is open."), ("old", "")),
+        (("The door is open.", "The old door is open."), ("", "old")),
+        (("The door is not open.", "The door is open."), ("not", "")),
+        (("The door is open.", "The door is not open."), ("", "")),
+    ],
+)
+def test_without_a_cue_the_words_that_differ_are_changed(bert, texts, changed):
+    prepared, _ = prepare(StatementPair(*texts), bert, n_ctx=64)
+    swap = control_swap(prepared.pair if prepared.pair.control is None else StatementPair(*texts), bert)
+    for named in (prepared.roles, swap.roles):
+        for side, roles_of_side, expected in zip(prepared.sides, named, changed, strict=False):
+            assert " ".join(by_role(side, roles_of_side)["changed"]) == expected
+
+
+def test_a_changed_word_has_that_role_although_it_is_the_target(bert):
+    frame = "{} gave the book. So [MASK] has it."
+    pair = StatementPair(frame.format("John"), frame.format("Mary"), "John", "Mary")
+    swap = control_swap(pair, bert)
+    assert by_role(swap.statements[0], swap.roles[0])["changed"] == ["John"]
+    assert by_role(swap.statements[1], swap.roles[1])["changed"] == ["Mary"]

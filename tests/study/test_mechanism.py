@@ -10,7 +10,7 @@ import pytest
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
-from negprobe.patching import Circuit, Patch, mean_effect, patch, patch_sweep
+from negprobe.patching import Circuit, Patch, effect, mean_effect, patch, patch_sweep
 from negprobe.statements import StatementPair, builtin_pairs, complete, control_swap
 from negprobe.study import mechanism as mechanism_of_a_study
 from negprobe.study import run_study, summarize
@@ -127,8 +127,23 @@ def test_pairs_without_a_cue_are_told_so(model):
     strange = StatementPair(
         "The door is open. So it is [MASK].", "The door is shut. So it is [MASK].", "open", "closed"
     )
-    results = run_study(model, [strange])
+    of_cue = StatementPair("The door is open.", "The door is not open.")
+    results = run_study(model, [strange, of_cue])
+    assert len(results.patched) == 1
     assert "attention to it could not be knocked out" in " ".join(mechanism(summarize(results)))
+
+
+def test_changed_words_of_pairs_without_a_cue_are_knocked_out(model):
+    frame = "The door is {}. So it is [MASK]."
+    pair = StatementPair(frame.format("open"), frame.format("shut"), "open", "closed")
+    results = run_study(model, [pair])
+    assert results.mechanism.knock_out.attrs["key_role"] == "changed"
+    cut = Patch("attn_scores", key_role="changed", how="knock_out")
+    expected = effect(patch(model, pair, cut, direction="denoising"))
+    everywhere = summarize(results).row("knock_out_set", part="everywhere")
+    assert everywhere["estimate"] == pytest.approx(expected.item(), abs=1e-5)
+    said = " ".join(mechanism(summarize(results)))
+    assert "If no other token can attend to the changed words" in said and "cue" not in said and "negation" not in said
 
 
 def test_what_can_be_searched_in_minutes_shrinks_with_the_model(model):

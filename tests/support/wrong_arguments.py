@@ -147,6 +147,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "readable_pairs": each(patching.readable_pairs, model, pairs=[[], [long], [silent], [pair, long, pair]]),
     "builtin_pairs": [statements.builtin_pairs],
+    "change_pairs": [statements.change_pairs],
     "load_pairs": [
         statements.load_pairs,
         *(lambda given=given: statements.load_pairs(given) for given in ("", ".x", HERE)),

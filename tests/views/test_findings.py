@@ -7,11 +7,14 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from negprobe import HookedEncoder, StatementPair, builtin_pairs
+from negprobe.statements import ROLES
 from negprobe.study import run_study, summarize
 from negprobe.study.comparison import compare_studies
 from negprobe.study.saved import read_study
 from negprobe.views import write_study
-from negprobe.views.report.findings import answer, findings
+from negprobe.views.report.circuit_story import ROLE_NAMES
+from negprobe.views.report.comparison_findings import answer as comparison_answer
+from negprobe.views.report.findings import answer, findings, left_out
 from negprobe.views.report.report import _answers_table
 
 
@@ -95,7 +98,7 @@ def test_one_logit_is_a_score_and_never_called_right(scored):
         )
     sentences = " ".join([*answer(summarize(results)), *findings(summarize(results))])
     assert f"(its one logit) is {original.mean():.3f} on average" in sentences
-    assert f"changes the model's score by {(counterfactual - original).mean():+.3f} on average" in sentences
+    assert f"The negation alters the model's score by {(counterfactual - original).mean():+.3f} on average" in sentences
     assert "right" not in sentences and "label" not in sentences and "nan" not in sentences
 
 
@@ -106,3 +109,24 @@ def test_scores_of_one_logit_are_not_compared_as_right_and_wrong(scored, tmp_pat
     study = read_study(tmp_path / "study")
     compared = compare_studies(study, study)
     assert compared.answers.empty and "gives a score" in compared.no_answers
+
+
+def test_a_study_of_changed_words_does_not_speak_of_negation(model, tmp_path):
+    frame = "The {} is {}. So the {} is [MASK]."
+    pairs = [
+        StatementPair(frame.format(noun, one, noun), frame.format(noun, other, noun), one, other)
+        for noun, one, other in (("door", "open", "closed"), ("window", "clean", "dirty"), ("bath", "hot", "cold"))
+    ]
+    write_study(run_study(model, pairs, circuit_pairs=0), tmp_path / "a", "negprobe study")
+    write_study(run_study(model, pairs, circuit_pairs=0, seed=1), tmp_path / "b", "negprobe study")
+    study = run_study(model, pairs, circuit_pairs=0)
+    compared = compare_studies(read_study(tmp_path / "a"), read_study(tmp_path / "b"))
+    said = [*answer(study.summary), *findings(study.summary), *comparison_answer(compared.summary)]
+    assert any("the changed words" in sentence for sentence in said)
+    assert not [sentence for sentence in said if "negation" in sentence or "cue" in sentence or "affirm" in sentence]
+    noted = left_out(study.summary)
+    assert "No pair has a negation cue. The words that differ between its statements are the changed words." in noted
+
+
+def test_every_role_has_a_name_in_sentences():
+    assert set(ROLE_NAMES) == set(ROLES)

@@ -60,5 +60,5 @@ def test_pairs_with_and_without_a_control_are_named_together() -> None:
 
 
 def test_a_circuit_of_noised_runs_is_not_said_to_be_of_the_originals() -> None:
-    assert "original" not in ablation_label("noising", "mean")
+    assert ablation_label("noising", "mean") == "mean ablation in the control or original (noising)"
     assert ablation_label("denoising", "mean") == "mean ablation in the counterfactual (denoising)"

@@ -17,6 +17,7 @@ from scipy import stats
 
 from negprobe.attention import HeadReading, Reading, ReadingChange
 from negprobe.base.errors import InputError, ViewError
+from negprobe.statements import ROLES
 from negprobe.views import (
     attribution_agreement,
     causal_against_attention,
@@ -150,7 +151,7 @@ def test_beneath_a_head_stands_what_changes_if_it_is_much():
     readings["change"].loc[where | {"layer": 2, "head": 1}] = -0.25
     readings["change"].loc[where | {"layer": 2, "head": 2}] = 0.24
     told = {text.get_text().split("\n")[0]: text.get_text() for text in names(circuit_graph(circuit, readings).axes[0])}
-    assert told["0.3"].split("\n")[1:] == ["[MASK] → [MASK]", "affected → cue +0.80"]
+    assert told["0.3"].split("\n")[1:] == [f"[MASK] → {role_label(ROLES[3])}", "affected → cue +0.80"]
     assert told["2.1"].split("\n")[2:] == ["affected → cue −0.25"]
     assert [name for name, text in told.items() if text.count("\n") == 2] == [
         str(part) for part in circuit.components if str(part) in ("0.3", "2.1")

@@ -10,6 +10,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, StatementError
 from negprobe.base.reprs import short_repr
 from negprobe.statements.builtin import builtin_pairs
+from negprobe.statements.changes import change_pairs
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.readers import blimp, neg136, nli
 from negprobe.statements.readers.cloze import cloze_pair
@@ -28,6 +29,11 @@ from negprobe.statements.readers.records import (
 
 BUILTIN = "builtin"
 """The name of the built-in pairs, accepted in place of a file."""
+
+CHANGES = "changes"
+"""The name of the built-in pairs without a cue, accepted in place of a file."""
+
+_BUILT_IN = {BUILTIN: builtin_pairs, CHANGES: change_pairs}
 
 T = TypeVar("T")
 
@@ -65,7 +71,7 @@ class LoadedPairs:
 def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
     """Statement pairs from files, from folders and their subfolders, or from the Hugging Face hub.
 
-    "builtin" gives the built-in pairs.
+    "builtin" gives the built-in pairs, and "changes" those that differ by something other than a negation.
 
     A `.csv`, `.tsv` or `.jsonl` file in UTF-8 must have the columns (or keys) `original` and `counterfactual`. It may
     have `target`, `foil`, `control`, `cue`, `category`, `source`, `cluster` (see `StatementPair`), `cue_start` and
@@ -199,8 +205,8 @@ def dropped_reasons(table: Table, parsed: ParsedRows[Any], what: str) -> tuple[s
 
 
 def _load(path: str | Path, limit: int | None) -> LoadedPairs:
-    if path == BUILTIN:
-        return LoadedPairs(tuple(builtin_pairs()[:limit]))
+    if path in _BUILT_IN:
+        return LoadedPairs(tuple(_BUILT_IN[str(path)]()[:limit]))
     remaining = limit
 
     def load_table(read_rows: ReadRows) -> LoadedPairs:

@@ -12,7 +12,7 @@ from negprobe.views.labels import SITES, metric_name, percent, run_name
 from negprobe.views.report.circuit_story import ROLE_NAMES
 from negprobe.views.report.document import Picture
 from negprobe.views.report.mechanism_findings import ABLATED
-from negprobe.views.report.wording import furthest_from_0, head_name
+from negprobe.views.report.wording import furthest_from_0, head_name, terms
 
 _METRICS = {
     "mean_attention_diff": "the average change of the attention weights",
@@ -183,11 +183,12 @@ def _mechanism_texts(summary: StudySummary) -> dict[str, Texts]:
     run = summary.row("affirmative_run")
     if run is None:
         return {}
+    words = terms(summary)
     texts = {
         "knock-out-denoising": (
-            "Map of layers by heads: effect of removing one head's attention to the cue. "
+            f"Map of layers by heads: effect of removing one head's attention to {words.words}. "
             f"{_largest_effect(summary.rows('knock_out'))}",
-            "The counterfactual's run with one head's attention from all other tokens to the cue cut before the "
+            f"The counterfactual's run with one head's attention from all other tokens to {words.words} cut before the "
             f"softmax: 0 leaves its answer unchanged, 1 turns it into that of the {run['note']}.",
         )
     }
@@ -210,8 +211,8 @@ def _circuit_texts(summary: StudySummary) -> dict[str, Texts]:
     members = ", ".join(summary.rows("circuit_member")["part"])
     return {
         "circuit": (
-            f"Diagram of the circuit by layer: {size} ({members}), which preserve {preserved} of the effect of "
-            "negation.",
+            f"Diagram of the circuit by layer: {size} ({members}), which preserve {preserved} of "
+            f"{terms(summary).effect}.",
             f"The circuit, with every other component's output {ABLATED[circuit['note']]}: layers from the first "
             "(bottom) up, all other components as grey dots; size and colour show the effect of ablating a component "
             "alone. Below each head: what it reads at which role of token, after the values, and what it reads "
@@ -221,7 +222,7 @@ def _circuit_texts(summary: StudySummary) -> dict[str, Texts]:
         "faithfulness": (
             f"Curve of faithfulness over the share of components kept. The circuit of {size} has {preserved}; the "
             f"area under the curve is {cpr['estimate']:.2f}.",
-            "How much of the effect of negation the best-ranked components preserve alone, on "
+            f"How much of {terms(summary).effect} the best-ranked components preserve alone, on "
             f"{faithful['n']} pairs that the search did not use: 1 is the whole model, 0 everything ablated. The "
             "circuit is marked separately, because members that it did not need were removed, and so is the mean of "
             "random sets of its size.",

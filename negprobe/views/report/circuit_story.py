@@ -6,6 +6,7 @@ from negprobe.base.arguments import checked
 ROLE_NAMES = {
     "cue": "the cue",
     "affected": "the affected word",
+    "changed": "the changed words",
     "target": "the target word",
     "mask": "[MASK]",
     "cls": "the first token",

@@ -30,7 +30,7 @@ from negprobe.views.report.document import (
     table,
     topics,
 )
-from negprobe.views.report.wording import head_name, with_interval
+from negprobe.views.report.wording import head_name, terms, with_interval
 
 _N_NAMED = 10
 
@@ -65,8 +65,10 @@ def comparison_report(compared: StudyComparison, manifest: Mapping[str, Any]) ->
         Section("made", "How it was made", _made(compared, manifest)),
         Section("limits", "What cannot be concluded", bullets(limits(compared))),
     ]
-    lead = f"How does {b} (B) treat negation differently from {a} (A) on the same statements?"
-    return document(f"How {a} and {b} hear “not”", lead, sections, head=NO_SCRIPTS)
+    words = terms(compared.summary)
+    lead = f"How does {b} (B) treat {words.change} differently from {a} (A) in the same statements?"
+    hear = "hear “not”" if words.words == "the cue" else "notice changed words"
+    return document(f"How {a} and {b} {hear}", lead, sections, head=NO_SCRIPTS)
 
 
 def write_comparison(compared: StudyComparison, path: str | Path, command: str | None = None) -> Path:

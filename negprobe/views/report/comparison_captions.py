@@ -26,18 +26,19 @@ TOPICS = (
             *(f"{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
         ),
         "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 means no "
-        "change, 1 that the answer becomes the other run's. Denoising puts the affirmative run's activation into the "
-        "counterfactual's run; noising is the reverse.",
+        "change, 1 that the answer becomes the other run's. Denoising puts the activation of the "
+        "control's run (the original's, for a pair without a control) into the counterfactual's run; noising is the "
+        "reverse.",
         "No common pair was patched in both studies.",
     ),
     Topic(
         "Which heads respond",
         tuple(f"effect-{name}" for name in MAPPED[:2]),
         tuple(f"effect-{name}" for name in MAPPED[2:]),
-        "How much more each metric changes for the negation than for a neutral word of the same length, as a mean over "
-        "the common pairs. A value of zero (mid-scale) means that the head responds to the negation as to any other "
-        "word.",
-        "No common pair has a control, so the negation cannot be compared with a neutral word.",
+        "How much more each metric changes in the counterfactual than in its control, which has neutral words of the "
+        "same length, as a mean over the common pairs. A value of zero (mid-scale) means that the head responds to the "
+        "changed words as to any others.",
+        "No common pair has a control, so the counterfactual cannot be compared with one.",
     ),
     Topic("The circuits", ("circuits",)),
 )

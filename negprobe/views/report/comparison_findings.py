@@ -8,7 +8,7 @@ from negprobe.study.summary_table import CHANGE, A, B, StudySummary
 from negprobe.views.labels import metric_name
 from negprobe.views.report.circuit_story import ROLE_NAMES
 from negprobe.views.report.wording import (
-    BOTH_RIGHT,
+    both_right,
     circuit_preserves,
     effect_in_words,
     furthest_from_0,
@@ -18,6 +18,7 @@ from negprobe.views.report.wording import (
     sentence,
     share_in_words,
     signed,
+    terms,
 )
 
 BRACKETS = (
@@ -39,11 +40,11 @@ def _answered(summary: StudySummary) -> list[str]:
     if summary.row("cosine") is not None:
         a, b, change = (summary.rows("cosine", study=name).iloc[0] for name in (A, B, CHANGE))
         return [
-            f"The embeddings of a statement and its negation have a mean cosine similarity of {a['estimate']:.3f} in A "
+            f"The embeddings of {terms(summary).statements} have a mean cosine similarity of {a['estimate']:.3f} in A "
             f"and {b['estimate']:.3f} in B: {signed(change, '+.3f')} on {change['n']} pairs."
         ]
     a, b, change = (summary.rows("right", compared="both", study=name).iloc[0] for name in (A, B, CHANGE))
-    both = f"A {BOTH_RIGHT} {share_in_words(a)}, and B on {share_in_words(b)}: {points(change)}."
+    both = f"A {both_right(summary)} {share_in_words(a)}, and B on {share_in_words(b)}: {points(change)}."
     by_cue = summary.rows("right_of_cue", compared="both", study=CHANGE)
     if len(by_cue) < 2 or not by_cue["estimate"].any():
         return [both]
@@ -69,8 +70,8 @@ def _swapped(summary: StudySummary) -> list[str]:
     )
     pairs = "1 common pair was" if patched == 1 else f"{patched} common pairs were"
     strongest = (
-        f"The head whose output alone restores most of the affirmative run's answer is {named} ({pairs} patched in "
-        "both studies)."
+        f"The head whose output alone restores most of the control's or original's answer is {named} ({pairs} patched "
+        "in both studies)."
     )
     if heads[CHANGE].empty:
         return [
@@ -110,8 +111,8 @@ def _responding(summary: StudySummary) -> list[str]:
     tested = [name for name in (A, B) if summary.row("tests", study=name) is not None]
     if not tested:
         return [
-            "No common pair has a control, so a response to the negation cannot be distinguished from a response to "
-            "an inserted word."
+            f"No common pair has a control, so a response to {terms(summary).change} cannot be distinguished from a "
+            "response to other words."
         ]
     untestable = summary.row("untestable")
     if untestable is not None:
@@ -121,10 +122,11 @@ def _responding(summary: StudySummary) -> list[str]:
         return [counts]
     top = summary.row("strongest_effect", study=CHANGE)
     if top is None:
-        return [f"{counts} In no head does the effect of negation itself differ significantly between the two."]
+        return [f"{counts} In no head does {terms(summary).effect} itself differ significantly between the two."]
     by_q, by_max_t = (summary.rows("responding_heads", study=CHANGE, part=part).iloc[0] for part in ("q", "p_max_t"))
     return [
-        f"{counts} The effect of negation itself differs between the two in {by_q['hits']} of {by_q['n']} heads "
+        f"{counts} {terms(summary).effect.capitalize()} itself differs between the two in {by_q['hits']} of "
+        f"{by_q['n']} heads "
         f"(corrected in the same way; {by_max_t['hits']} by max-T), most regularly in {head_name(top)}: its "
         f"{metric_name(top['metric'])} differs by {signed(top)}."
     ]

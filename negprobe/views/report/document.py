@@ -61,6 +61,7 @@ class Topic:
         more: The names of less important figures, which are folded.
         reading: How to read the figures.
         missing: The text if there are no figures.
+        below: HTML below the figures.
     """
 
     heading: str
@@ -68,6 +69,7 @@ class Topic:
     more: Sequence[str] = ()
     reading: str = ""
     missing: str = ""
+    below: str = ""
 
 
 def document(title: str, lead: str, sections: Sequence[Section], *, head: str) -> str:
@@ -143,12 +145,13 @@ def topics(ordered: Sequence[Topic], drawn: Mapping[str, Picture]) -> str:
     for topic in ordered:
         shown, more = ([name for name in part if name in drawn] for part in (topic.shown, topic.more))
         text = topic.reading if shown or more else topic.missing
-        if not (shown or more or text):
+        if not (shown or more or text or topic.below):
             continue
         rest = folded(
             "1 more figure" if len(more) == 1 else f"{len(more)} more figures", _pictures(more, drawn, numbers)
         )
         parts.append(f"<h3>{html.escape(topic.heading)}</h3>{paragraph(text)}{_pictures(shown, drawn, numbers)}{rest}")
+        parts.append(topic.below)
     return "".join(parts)
 
 

@@ -8,8 +8,8 @@ from negprobe.views.labels import metric_name, percent
 from negprobe.views.report.circuit_story import ROLE_NAMES
 from negprobe.views.report.mechanism_findings import mechanism
 from negprobe.views.report.wording import (
-    BOTH_RIGHT,
     between,
+    both_right,
     circuit_preserves,
     effect_in_words,
     head_name,
@@ -17,6 +17,7 @@ from negprobe.views.report.wording import (
     sentence,
     share_in_words,
     signed,
+    terms,
 )
 
 _N_HEADS_NAMED = 3
@@ -25,13 +26,14 @@ _GROUPS = {"cue": "kinds of cue", "source": "data sets"}
 
 def answer(summary: StudySummary) -> list[str]:
     """The answer in a few sentences, each with its main number and the 95 % interval in brackets."""
-    parts = (_answer_change, _response, _strongest_swaps, _attention_to_cue, _circuit)
+    # What a head carries stands before what its attention shows.
+    parts = (_answer_change, _strongest_swaps, _attention_to_cue, _circuit, _response)
     return [text for part in parts for text in part(summary)]
 
 
 def findings(summary: StudySummary) -> list[str]:
-    """All findings: whether the answer depends on the negation, which heads respond, and what carries the answer."""
-    return [*behaviour(summary), *responding_heads(summary), *carriers(summary), *mechanism(summary)]
+    """All findings: whether the answer depends on the negation, what carries the answer, and which heads respond."""
+    return [*behaviour(summary), *carriers(summary), *mechanism(summary), *responding_heads(summary)]
 
 
 def _answer_change(summary: StudySummary) -> list[str]:
@@ -49,23 +51,28 @@ def _answer_change(summary: StudySummary) -> list[str]:
     if cosine is not None:
         interval = between(f"{cosine['low']:.3f}", f"{cosine['high']:.3f}", int(cosine["n"]))
         return [
-            f"The embeddings of a statement and its negation have a mean cosine similarity of "
+            f"The embeddings of {terms(summary).statements} have a mean cosine similarity of "
             f"{cosine['estimate']:.3f}{interval}, where 1 would be the same embedding."
         ]
     if change is not None:
         interval = between(f"{change['low']:+.3f}", f"{change['high']:+.3f}", int(change["n"]))
-        return [f"The negation changes the model's score by {change['estimate']:+.3f} on average{interval}."]
+        return [
+            f"{terms(summary).change.capitalize()} alters the model's score by {change['estimate']:+.3f} on "
+            f"average{interval}."
+        ]
     if changed is not None:
-        return [f"The negation changes the model's label on {share_in_words(changed)}."]
+        return [f"{terms(summary).change.capitalize()} alters the model's label on {share_in_words(changed)}."]
     if both is None:
         return behaviour(summary)
     right = (
-        f"The model {BOTH_RIGHT} {share_in_words(both)}; a model that ignores the negation would give the same answer "
-        "to both statements, and be right on at most one of them."
+        f"The model {both_right(summary)} {share_in_words(both)}; a model that ignores "
+        f"{terms(summary).change} would give the same answer to both statements, and be right on at most one of them."
     )
     if control is None:
         return [right]
-    return [f"{right} With a neutral word in place of the cue, it is right on {share_in_words(control)}."]
+    return [
+        f"{right} With a neutral word in place of {terms(summary).words}, it is right on {share_in_words(control)}."
+    ]
 
 
 def _response(summary: StudySummary) -> list[str]:
@@ -113,8 +120,8 @@ def _attention_to_cue(summary: StudySummary) -> list[str]:
     if cut is None:
         return []
     return [
-        f"If no token can attend to the cue, the counterfactual's answer moves {effect_in_words(cut)} of the way to "
-        f"that of the {_affirmative(summary)}."
+        f"If no token can attend to {terms(summary).words}, the counterfactual's answer moves "
+        f"{effect_in_words(cut)} of the way to that of the {_affirmative(summary)}."
     ]
 
 
@@ -149,8 +156,8 @@ def _embedding_sentence(summary: StudySummary) -> str:
     if nearer is None:
         return text
     return (
-        f"{text} The control, which has a neutral word where the cue is, lies nearer to the original than to "
-        f"the counterfactual in {nearer['hits']} of {nearer['n']} pairs."
+        f"{text} The control, which has a neutral word in place of {terms(summary).words}, lies nearer to "
+        f"the original than to the counterfactual in {nearer['hits']} of {nearer['n']} pairs."
     )
 
 
@@ -177,14 +184,14 @@ def _right_answer_sentence(summary: StudySummary) -> str:
     text = (
         f"The model prefers the right {what} on {original['hits']} of {original['n']} original statements and on "
         f"{counterfactual['hits']} of {counterfactual['n']} counterfactuals; on {both['hits']} pairs "
-        f"({both['estimate']:.0%}) it gets both right, which requires a response to the negation"
+        f"({both['estimate']:.0%}) it gets both right, which requires a response to {terms(summary).change}"
     )
     if "control" not in rows.index:
         return f"{text}."
     control = rows.loc["control"]
     return (
-        f"{text}. With a neutral word in the cue's place it keeps the original's answer on {control['hits']} of "
-        f"{control['n']} controls."
+        f"{text}. With a neutral word in place of {terms(summary).words} it keeps the original's answer on "
+        f"{control['hits']} of {control['n']} controls."
     )
 
 
@@ -195,8 +202,9 @@ def responding_heads(summary: StudySummary) -> list[str]:
     if summary.row("tests") is None:
         named = "; ".join(f"{head_name(row)} by {row['estimate']:.4f}" for _, row in cue.iterrows())
         return [
-            "No pair has a control of the same length, so a response to the negation cannot be distinguished from a "
-            f"response to an inserted word. The heads whose attention changes most (mean |ΔA|) are {named}."
+            f"No pair has a control of the same length, so a response to {terms(summary).change} cannot be "
+            f"distinguished from a response to other words. The heads whose attention changes most (mean |ΔA|) are "
+            f"{named}."
         ]
     untestable = summary.row("untestable")
     if untestable is not None:
@@ -206,7 +214,8 @@ def responding_heads(summary: StudySummary) -> list[str]:
             for (_, row), neutral in zip(cue.iterrows(), control["estimate"], strict=True)
         )
         return [
-            f"{untestable['note']} Attention changes most (mean |ΔA|, under the cue and under its control) in {named}."
+            f"{untestable['note']} Attention changes most (mean |ΔA|, in the counterfactual and in the control) in "
+            f"{named}."
         ]
     return [
         _how_many_pass(summary),
@@ -225,8 +234,8 @@ def _how_many_pass(summary: StudySummary) -> str:
     coarse = "" if resolution is None else f" {resolution['note']}"
     return (
         f"Compared with a neutral word of the same length in {tests['n']} pairs, {by_q['hits']} of {by_q['n']} heads "
-        f"respond to the negation on at least one metric (Benjamini-Hochberg q ≤ {ALPHA:g} over {tests['hits']} tests "
-        f"of {metrics['estimate']:.0f} metrics); {by_max_t['hits']} by max-T.{coarse}"
+        f"respond to {terms(summary).change} on at least one metric (Benjamini-Hochberg q ≤ {ALPHA:g} over "
+        f"{tests['hits']} tests of {metrics['estimate']:.0f} metrics); {by_max_t['hits']} by max-T.{coarse}"
     )
 
 
@@ -296,7 +305,7 @@ def carriers(summary: StudySummary) -> list[str]:
     by_role = summary.rows("swap", site="resid_pre", direction="denoising")
     if by_role.empty:
         return ["No patched pair's two runs differ in the answer, so a swap has nothing to restore."]
-    return [_swap_story(summary), *_path_story(by_role, _affirmative(summary)), _head_story(summary)]
+    return [_swap_story(summary), *_path_story(summary, by_role), _head_story(summary)]
 
 
 def _swap_story(summary: StudySummary) -> str:
@@ -310,25 +319,25 @@ def _swap_story(summary: StudySummary) -> str:
     rest = summary.rows("from_original").iloc[0]["hits"]
     others = f", and between original and counterfactual in the other {rest}" if rest else ""
     return (
-        f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that the cue is aligned "
-        f"with a token{others}.{sample}"
+        f"Activations were swapped between control and counterfactual in {k} of {n} pairs, so that "
+        f"{terms(summary).words} can be swapped{others}.{sample}"
     )
 
 
-def _path_story(by_role: pd.DataFrame, affirmative: str) -> list[str]:
+def _path_story(summary: StudySummary, by_role: pd.DataFrame) -> list[str]:
     """Sentences on the role at which replacing the residual stream restores most of the answer, by layer."""
     no_cue = (
         "No pair has a control and no cue is aligned with a token of its original, so no cue could be swapped alone."
     )
-    story = [] if (by_role["role"] == "cue").any() else [no_cue]
+    story = [] if by_role["role"].isin(["cue", "changed"]).any() else [no_cue]
     tops = [rows.nlargest(1, "estimate").iloc[0] for _, rows in by_role.groupby("layer")]
     steps = ", ".join(
         f"before layer {top['layer']} at {ROLE_NAMES[top['role']]} ({percent(top['estimate'])})" for top in tops
     )
     return [
         *story,
-        f"Replacing the residual stream at the tokens of one role with the {affirmative}'s (denoising) restores most "
-        f"of its answer {steps}.",
+        f"Replacing the residual stream at the tokens of one role with the {_affirmative(summary)}'s (denoising) "
+        f"restores most of its answer {steps}.",
     ]
 
 
@@ -361,7 +370,11 @@ def left_out(summary: StudySummary) -> list[str]:
         ("without_control", "control of the counterfactual's length"),
     ):
         missing = summary.rows(statistic).iloc[0]
-        if missing["hits"]:
+        if statistic == "without_cue" and missing["hits"] == missing["n"]:
+            notes.append(
+                "No pair has a negation cue. The words that differ between its statements are the changed words."
+            )
+        elif missing["hits"]:
             notes.append(f"{missing['hits']} of {missing['n']} pairs have no {what}.")
     measured = summary.rows("contributions").iloc[0]
     if measured["hits"] < measured["n"]:

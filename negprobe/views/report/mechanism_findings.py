@@ -6,7 +6,7 @@ from negprobe.study.results import Mechanism
 from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import percent
 from negprobe.views.report.circuit_story import ROLE_NAMES, head_sentence
-from negprobe.views.report.wording import head_name
+from negprobe.views.report.wording import head_name, terms
 
 _N_NAMED = 3
 
@@ -41,7 +41,12 @@ def circuit_story(found: Mechanism, summary: StudySummary) -> list[str]:
 
 def knock_out_table(summary: StudySummary) -> pd.DataFrame:
     """A table of the effects of removing attention to the cue, with intervals."""
-    names = {"part": "attention to the cue cut", "estimate": "effect", "low": "95 % from", "high": "95 % to"}
+    names = {
+        "part": f"attention to {terms(summary).words} cut",
+        "estimate": "effect",
+        "low": "95 % from",
+        "high": "95 % to",
+    }
     names |= {"n": "pairs"}
     return summary.rows("knock_out_set")[list(names)].rename(columns=names)
 
@@ -57,7 +62,7 @@ def _knocked_out(summary: StudySummary) -> list[str]:
     moving = [row for _, row in tops.iterrows() if percent(row["estimate"]) != "0%"]
     heads = ", ".join(f"{head_name(row)} ({percent(row['estimate'])})" for row in moving)
     return [
-        "If no other token can attend to the cue in any layer, the counterfactual's answer moves "
+        f"If no other token can attend to {terms(summary).words} in any layer, the counterfactual's answer moves "
         f"{percent(whole['estimate'])} of the way to that of the {run['note']} ({whole['n']} pairs); in layer "
         f"{layer['layer']} alone {percent(layer['estimate'])}, the most of any layer; at {ROLE_NAMES[role['role']]} "
         f"alone {percent(role['estimate'])}, the most of any role. "
@@ -92,7 +97,8 @@ def _size_and_faithfulness(summary: StudySummary) -> str:
     members = ", ".join(summary.rows("circuit_member")["part"])
     return (
         f"{circuit['hits']} of {circuit['n']} components ({members}) preserve {percent(faithful['estimate'])} of the "
-        f"effect of negation (95 % interval {percent(faithful['low'])} to {percent(faithful['high'])}) on "
+        f"{terms(summary).effect.removeprefix('the ')} (95 % interval {percent(faithful['low'])} to "
+        f"{percent(faithful['high'])}) on "
         f"{faithful['n']} pairs held out from the search on {searched['n']} (target {percent(threshold['estimate'])}, "
         f"reached {percent(searched['estimate'])}) when every other component's output is {ABLATED[circuit['note']]}. "
         f"Random sets of that size preserve {percent(random['mean'])} on average, {percent(random['best'])} at best."

@@ -1,6 +1,7 @@
 """The report of a study: one HTML file with the answer in sentences, figures, interactive views and every number."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -48,7 +49,7 @@ from negprobe.views.report.document import (
 )
 from negprobe.views.report.findings import answer, behaviour, carriers, left_out, responding_heads
 from negprobe.views.report.mechanism_findings import circuit_story, knock_out_table, mechanism
-from negprobe.views.report.wording import with_interval
+from negprobe.views.report.wording import terms, with_interval
 
 _LIMITS = (
     "Swapping an activation shows what the model's answer depends on in these statements; it does not show that the "
@@ -116,7 +117,7 @@ def _mechanism_figures(data: FigureData) -> dict[str, Figure]:
         figures["knock-out-denoising"] = patching_map(data.mean_knock_out)
     effects, attention = data.mean_effects.get(("z", "denoising")), data.attention_to_cue
     if effects is not None and attention is not None and bool((effects.notnull() & attention.notnull()).any()):
-        label = "value-weighted attention to the cue"
+        label = f"value-weighted attention to {terms(data.summary).words}"
         figures["causal-against-attention"] = causal_against_attention(effects, attention, label)
     if data.circuit is not None:
         if data.readings is not None:
@@ -125,20 +126,9 @@ def _mechanism_figures(data: FigureData) -> dict[str, Figure]:
     return figures
 
 
+_REACHES = "How {change} reaches the answer"
+
 _TOPICS = (
-    Topic(
-        "Which heads respond",
-        (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
-        (
-            *(f"effect-{name}" for name in _MAPPED[4:]),
-            *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
-        ),
-        "How much more each metric changes for the negation than for a neutral word of the same length: the mean over "
-        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
-        "three share. A value of zero (mid-scale) means that the head responds to the negation as to any other word. "
-        "Corrections are over all heads and all metrics of this study together.",
-    ),
-    Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
     Topic(
         "What carries the answer",
         ("patching-resid_pre-denoising", "patching-z-denoising", "effect-by-role", "positions-resid_pre-denoising"),
@@ -147,17 +137,46 @@ _TOPICS = (
             *(f"patching-{site}-{way}" for site in SWEPT if site not in ("resid_pre", "z") for way in DIRECTIONS[::-1]),
         ),
         "Normalised effect of swapping one activation between the two runs, as a ratio of means over pairs: 0 means no "
-        "change, 1 that the answer becomes the other run's. Denoising puts the affirmative run's activation "
-        "into the counterfactual's run; noising is the reverse. The affirmative run is that of the control if the pair "
-        "has one, and otherwise that of the original.",
+        "change, 1 that the answer becomes the other run's. Denoising puts the activation "
+        "of the control's run (of the original's, for a pair without a control) into the counterfactual's run; noising "
+        "is the reverse.",
         "Nothing was patched: no pair has an answer that can be measured, or patching was switched off.",
     ),
     Topic(
-        "How the negation reaches the answer",
+        _REACHES,
         ("knock-out-denoising", "causal-against-attention", "circuit", "faithfulness"),
         missing="Nothing was patched, so there are no knock-outs and no circuit.",
     ),
+    Topic(
+        "Which heads respond",
+        (*(f"effect-{name}" for name in _MAPPED[:4]), "effect-by-cue", "effect-by-source"),
+        (
+            *(f"effect-{name}" for name in _MAPPED[4:]),
+            *("raw-against-norm", "cue-shares", "diffusion-by-role", "attention-distance", "metrics"),
+        ),
+        "How much more each metric changes for {change} than for a neutral word of the same length: the mean over "
+        "pairs of (original against counterfactual) minus (original against control), both on the tokens that all "
+        "three share. A value of zero (mid-scale) means that the head responds to {change} as to any other word. "
+        "Corrections are over all heads and all metrics of this study together.",
+    ),
+    Topic("One head, before and after the values", ("heatmaps",), ("before-and-after-values",)),
 )
+"""The figures by topic; `{change}` in a text stands for what was changed."""
+
+
+def _topics_of(results: StudyResults) -> list[Topic]:
+    """The topics of a study, with the name of the change in their texts and the circuit's heads below its figures."""
+    change, below = terms(results.summary).change, {_REACHES: _circuit_text(results)}
+    return [
+        replace(
+            topic,
+            heading=topic.heading.format(change=change),
+            reading=topic.reading.format(change=change),
+            below=below.get(topic.heading, ""),
+        )
+        for topic in _TOPICS
+    ]
+
 
 _FILES = {
     "pairs.parquet": "the statements, with cues, controls, targets and foils",
@@ -196,7 +215,7 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
         ViewError: if a result cannot be drawn.
     """
     views, summary = _views(results), results.summary
-    name = short_name(results.cfg.model_name)
+    words, name = terms(summary), short_name(results.cfg.model_name)
     pictures = study_pictures(results, figures)
     sections = [
         Section(
@@ -209,16 +228,21 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
             "The answer",
             answer_box(answer(summary), BRACKETS) + _evidence(summary),
         ),
-        Section("figures", "The figures", topics(_TOPICS, pictures) + _circuit_text(results)),
+        Section(
+            "figures",
+            "The figures",
+            topics(_topics_of(results), pictures),
+        ),
         Section("views", "Explore the attention", views.body),
         Section("numbers", "Every number", _numbers(results, manifest["files"])),
         Section("made", "How it was made", facts(manifest, "Command, model, data, seed and versions (manifest.json)")),
         Section("limits", "What cannot be concluded", bullets(limits(results))),
     ]
     lead = (
-        f"Does {name} respond to the negation in a statement, which heads respond, and what carries it to the answer?"
+        f"Does {name} respond to {words.change} in a statement, what carries it to the answer, and which heads respond?"
     )
-    return document(f"Where {name} hears “not”", lead, sections, head=views.head)
+    hears = "hears “not”" if words.words == "the cue" else "notices changed words"
+    return document(f"Where {name} {hears}", lead, sections, head=views.head)
 
 
 _HEADS = {
@@ -233,14 +257,14 @@ def data(results: StudyResults) -> str:
     cfg, summary = results.cfg, results.summary
     layers, heads, pairs = (summary.rows(name).iloc[0] for name in ("layers", "heads_per_layer", "pairs"))
     answered, controlled = (summary.rows(name).iloc[0] for name in ("answers", "with_control"))
-    patched = summary.row("patched")
+    patched, words = summary.row("patched"), terms(summary)
     objective = "" if results.objective == DEFAULT_OBJECTIVE else f", with the objective {results.objective}"
     return (
         f"{cfg.model_name} is a {cfg.family} model with {layers['estimate']:.0f} layers of {heads['estimate']:.0f} "
         f"heads and {_HEADS[cfg.head]}. It was run on {pairs['estimate']:.0f} pairs of statements from "
-        f"{results.source}: an original, its counterfactual with the negation, and, for {controlled['hits']} of "
+        f"{results.source}: an original, its counterfactual with {words.change}, and, for {controlled['hits']} of "
         f"{controlled['n']} pairs ({percent(controlled['estimate'])}), a control with neutral words of the same length "
-        f"in place of the negation. {answered['hits']} pairs have an answer that can be measured; "
+        f"in place of {words.words}. {answered['hits']} pairs have an answer that can be measured; "
         f"{0 if patched is None else patched['hits']} were patched{objective}."
     )
 
@@ -259,8 +283,8 @@ def _controls(summary: StudySummary) -> str:
             {"cue": cue, "counterfactual": _excerpt(counterfactual, start), "control": _excerpt(control, start)}
         )
     caption = (
-        "Controls of pairs drawn at random. Effects of negation are relative to such texts, so check that they are "
-        "correct English and affirm what the counterfactual denies. pairs.parquet has all controls"
+        f"Controls of pairs drawn at random. {terms(summary).effect.capitalize()} is measured relative to such texts, "
+        "so check that they are correct English and mean what the original means. pairs.parquet has all controls"
     )
     return table(pd.DataFrame(rows), caption, decimals=0)
 
@@ -298,9 +322,9 @@ def _evidence(summary: StudySummary) -> str:
     """All findings, in sentences under the headings of the figures."""
     found = {
         "What the model answers": behaviour(summary),
-        "Which heads respond": responding_heads(summary),
         "What carries the answer": carriers(summary),
-        "How the negation reaches the answer": mechanism(summary),
+        _REACHES.format(change=terms(summary).change): mechanism(summary),
+        "Which heads respond": responding_heads(summary),
     }
     parts = [f"<h3>{heading}</h3>{bullets(sentences)}" for heading, sentences in found.items() if sentences]
     return folded("The evidence in full", "".join(parts))
@@ -360,7 +384,7 @@ def _right(cue: object, rows: pd.DataFrame) -> dict[str, object]:
 def _knock_outs(summary: StudySummary) -> str:
     cut = knock_out_table(summary)
     return (
-        table(cut, "Effect on the counterfactual's answer of removing attention to the cue", decimals=3)
+        table(cut, f"Effect on the counterfactual's answer of removing attention to {terms(summary).words}", decimals=3)
         if len(cut)
         else ""
     )

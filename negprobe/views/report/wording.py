@@ -1,12 +1,47 @@
 """Phrases from rows of a summary: a share, an effect or a difference, with its 95 % interval in brackets."""
 
+from dataclasses import dataclass
+
 import pandas as pd
 
 from negprobe.statistics import ALPHA
 from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import percent
 
-BOTH_RIGHT = "gives the right answer both without and with the negation on"
+
+@dataclass(frozen=True)
+class Terms:
+    """The words for the difference between the two statements of a pair.
+
+    Attributes:
+        change: What was changed.
+        words: The words that were changed, in the counterfactual.
+        effect: The effect of the change.
+        statements: The two statements.
+    """
+
+    change: str
+    words: str
+    effect: str
+    statements: str
+
+
+_TERMS = {
+    "cue": Terms("the negation", "the cue", "the effect of negation", "a statement and its negation"),
+    "changed": Terms("the change", "the changed words", "the effect of the change", "the two statements of a pair"),
+}
+
+
+def terms(summary: StudySummary) -> Terms:
+    """The words for the difference between the statements of a study's or comparison's pairs."""
+    differing = summary.row("differing_role")
+    # The pairs of studies by older versions differ by a cue.
+    return _TERMS["cue" if differing is None else differing["note"]]
+
+
+def both_right(summary: StudySummary) -> str:
+    """A verb phrase, before a share of pairs, for a right answer to both statements of a pair."""
+    return f"gives the right answer both without and with {terms(summary).change} on"
 
 
 def between(low: str, high: str, n: int) -> str:
@@ -66,10 +101,11 @@ def heads_respond(summary: StudySummary) -> str:
     by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
     pairs = summary.rows("tests").iloc[0]["n"]
     corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {pairs} pairs"
+    change = terms(summary).change
     if summary.row("strongest_effect") is None:
-        return f"none of {by_q['n']} heads responds differently to the negation than to a neutral word ({corrected})"
+        return f"none of {by_q['n']} heads responds differently to {change} than to a neutral word ({corrected})"
     return (
-        f"{by_q['hits']} of {by_q['n']} heads respond differently to the negation than to a neutral word of the same "
+        f"{by_q['hits']} of {by_q['n']} heads respond differently to {change} than to a neutral word of the same "
         f"length ({corrected}; {by_max_t['hits']} by max-T)"
     )
 
@@ -81,8 +117,8 @@ def circuit_preserves(summary: StudySummary) -> str:
     if circuit is None or faithful is None or random is None:
         return ""
     return (
-        f"a circuit of {circuit['hits']} of {circuit['n']} components preserves {effect_in_words(faithful)} of the "
-        f"effect of negation on {faithful['n']} held-out pairs; random sets of the same size preserve "
+        f"a circuit of {circuit['hits']} of {circuit['n']} components preserves {effect_in_words(faithful)} of "
+        f"{terms(summary).effect} on {faithful['n']} held-out pairs; random sets of the same size preserve "
         f"{percent(random['estimate'])} on average"
     )
 
