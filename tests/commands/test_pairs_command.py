@@ -12,7 +12,7 @@ from negprobe.statements import complete
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -35,9 +35,13 @@ def pair(original, counterfactual, **fields):
 
 
 def lines_of(output, number):
-    """The lines of a pair by their labels."""
+    """The lines of a pair by their labels; a line without a label continues the one before."""
     block = output.split(f"pair {number}")[1].split("\n\n")[0]
-    return {line[2:18].strip(): line[18:].strip() for line in block.splitlines()[1:]}
+    lines: dict[str, str] = {}
+    for line in block.splitlines()[1:]:
+        label = line[2:18].strip() or list(lines)[-1]
+        lines[label] = f"{lines.get(label, '')} {line[18:].strip()}".strip()
+    return lines
 
 
 def test_each_pair_has_its_cue_affected_word_unmatched_words_and_control(listed):

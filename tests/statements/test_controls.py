@@ -166,6 +166,8 @@ def test_the_controls_of_neither_and_nor_go_together(bert):
         ("Neither the cook nor the waiter was late.", "Either the cook or the waiter was late."),
     ):
         assert complete(StatementPair("They came.", text), bert).control == control
+    pair = StatementPair("It is both red and blue.", "It is neither red nor blue.")
+    assert complete(pair, bert).control == "It is surely red and blue."
 
 
 def test_the_length_is_that_of_the_tokenizer_at_hand(bert, roberta):
