@@ -142,7 +142,6 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "He has not a clue.",
         "Not in that house did she sleep.",
         "It ain't got wheels.",
-        "No, it is open.",
         "He came not on Friday, but on Monday.",
         "She wasn't even happy.",
         "They had a not very happy day.",
@@ -157,6 +156,10 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
 )
 def test_there_is_no_control_where_none_is_grammatical(bert, text):
     assert length_matched_control(text, find_cues(text)[0], bert) is None
+
+
+def test_the_answer_no_has_no_control(bert):
+    assert length_matched_control("No, it is open.", Cue("No", "no", (0, 2)), bert) is None
 
 
 def test_the_controls_of_neither_and_nor_go_together(bert):
