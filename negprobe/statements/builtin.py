@@ -29,6 +29,10 @@ def builtin_pairs() -> list[StatementPair]:
     true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it. Pairs
     about one noun form a cluster.
 
+    The controls are those of the grammar and not those that `complete` finds, because the model was trained on such
+    words: "is always open" for "is never open" asserts the same state as "is open", which is all that the answer at
+    [MASK] depends on.
+
     Example:
         >>> from negprobe import builtin_pairs
         >>> pair = builtin_pairs()[0]

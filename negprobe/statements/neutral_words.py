@@ -27,11 +27,13 @@ class _Table:
 
     Attributes:
         neutral: The phrases by place.
+        contracted: The full auxiliaries of contractions that lose letters.
         words: The words by the name of their list.
         polarity: The phrases that need a negation.
     """
 
     neutral: Mapping[str, tuple[str, ...]]
+    contracted: Mapping[str, str]
     words: Mapping[str, frozenset[str]]
     polarity: tuple[str, ...]
 
@@ -67,7 +69,8 @@ class _Place:
     @property
     def inverted(self) -> bool:
         """Whether an auxiliary follows that changes places with its subject, as in "Never have I seen"."""
-        return not self.previous and _is_auxiliary(self.next)
+        follows = len(self.after) > 1 and self.after[1] in _words("subject")
+        return _is_auxiliary(self.next) and (not self.previous or (self.previous in ("and", "but") and follows))
 
 
 def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
@@ -112,6 +115,7 @@ def _table() -> _Table:
     found = tomllib.loads(path.read_text(encoding="utf-8"))
     return _Table(
         {name: tuple(phrases) for name, phrases in found["neutral"].items()},
+        found["contracted"],
         {name: frozenset(words) for name, words in found["words"].items()},
         tuple(found["polarity"]["phrases"]),
     )
@@ -135,6 +139,7 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _place(text: str, cue: Cue) -> _Place:
+    """The words around a cue in its sentence."""
     start = attached_start(text, cue)
     left = _BOUNDARY.split(text[:start])[-1]
     right, mark = text[cue.span[1] :], ""
@@ -153,7 +158,7 @@ def _full_auxiliary(stem: str, before: tuple[str, ...]) -> str:
     if stem == "ai":
         subject = before[-1] if before else ""
         return "am" if subject == "i" else "are" if subject in ("you", "we", "they") or subject.endswith("s") else "is"
-    return dict(pair.split("=") for pair in _words("contracted")).get(stem, stem)
+    return _table().contracted.get(stem, stem)
 
 
 def _needs_negation(text: str, cue: Cue) -> bool:
@@ -170,6 +175,7 @@ def _needs_negation(text: str, cue: Cue) -> bool:
 
 
 def _occurs(phrase: list[str], words: tuple[str, ...]) -> bool:
+    """Whether a phrase, in the notation of the TOML file, is among the words."""
     after_comma = phrase[0] != "!,"
     at_end = phrase[-1] == "$"
     wanted = tuple(word for word in phrase if word not in ("!,", "$"))

@@ -91,6 +91,8 @@ GRAMMATICAL = [
     ("She never eats meat.", "She also eats meat."),
     ("Never open it.", "Just open it."),
     ("Never have I seen it.", "Often have I seen it."),
+    ("It is old and never have I seen it.", "It is old and often have I seen it."),
+    ("He never did it.", "He also did it."),
     ("It is no longer open.", "It is now really open."),
     ("He no longer lives here.", "He now really lives here."),
     ("He could hardly hear it.", "He could really hear it."),
