@@ -20,7 +20,8 @@ def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedT
     """The counterfactual with its cue replaced by neutral words of the same number of tokens; None if none fit.
 
     The words are those that keep the sentence grammatical and affirm what the cue denies (see `neutral_words`); "Isn't
-    it open?" and "It is not open yet" have none. Outside the cue (for "n't", outside the whole word that it ends) the tokens of control and counterfactual are equal.
+    it open?" and "It is not open yet" have none. Outside the cue (for "n't", outside the whole word that it ends) the
+    tokens of control and counterfactual are equal.
 
     Example:
         >>> from negprobe import HookedEncoder

@@ -314,14 +314,14 @@ def _of_hardly(place: _Place) -> str | None:
 
 def _of_no(place: _Place) -> str | None:
     if place.after[:1] == ("-",) and place.after[1:2] == ("one",):
-        return "one_hyphen"
+        return "indefinite_one"
     if not place.next:
         return None
-    if place.next == "one":
-        return "one_hyphen" if place.after[1:2] == ("else",) else "one"
     if place.next in _words("fixed_after_no"):
         return None
     existential = {"there", "there's"} & set(place.before[-4:])
+    if place.next == "one":
+        return "indefinite_one" if existential or place.after[1:2] == ("else",) else "one"
     if existential or place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
         return "indefinite"
     return None if place.next in _words("comparison") else "determiner"

@@ -102,6 +102,7 @@ GRAMMATICAL = [
     ("It is in no way open.", "It is in some way open."),
     ("No one came.", "This one came."),
     ("No one else came.", "Some one else came."),
+    ("There is no one here.", "There is some one here."),
     ("None of the doors are open.", "Some of the doors are open."),
     ("None of them was open.", "One of them was open."),
     ("None of the milk is cold.", "Some of the milk is cold."),
