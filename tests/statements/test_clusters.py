@@ -7,7 +7,7 @@ import pytest
 
 from negprobe import builtin_pairs, load_pairs
 from negprobe.base.errors import StatementError
-from negprobe.statements import StatementPair, clustered_by, from_dataframe, to_dataframe
+from negprobe.statements import StatementPair, clustered_by, from_dataframe, pair_notes, to_dataframe
 
 
 def test_builtin_pairs_are_clustered_by_the_noun_of_the_conclusion():
@@ -76,5 +76,7 @@ def test_pairs_are_clustered_by_a_column():
     }
     for column, clusters in expected.items():
         assert [pair.cluster for pair in clustered_by(pairs, column)] == clusters
+    assert pair_notes(pairs) == ("Extra columns, kept but not used: 'item'.",)
+    assert pair_notes(clustered_by(pairs, "item")) == ()
     with pytest.raises(StatementError, match=r"No pair has a value in the column 'itme' .*category, .*item"):
         clustered_by(pairs, "itme")
