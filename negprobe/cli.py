@@ -1,4 +1,4 @@
-"""The command line: study, figures, report, compare, view, patch, find-circuit, evaluate and doctor.
+"""The command line: study, figures, report, compare, pairs, view, patch, find-circuit, evaluate and doctor.
 
 Each command imports what it needs when it runs, so that `--help` does not wait for torch, which takes seconds to load.
 """
@@ -185,6 +185,13 @@ def study(
     engine: Annotated[
         str, typer.Option(help="Execution backend: 'local', or 'ray' for the workers of a Ray cluster.")
     ] = "local",
+    cluster_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says which pairs share material: an extra column, cue, category, source, original or "
+            "target (default: the column cluster, or what the data set says)."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap, the sign flips and the circuit search.")] = 0,
     figures: Annotated[
         list[_FigureFormat] | None,
@@ -195,7 +202,7 @@ def study(
     ] = None,
 ) -> None:
     """Measure and patch every head of a model on many pairs, and write a report."""
-    from negprobe.statements import load_pairs
+    from negprobe.statements import clustered_by, load_pairs
     from negprobe.study import run_study
     from negprobe.study.engines import cluster_device, on_ray
     from negprobe.study.folder import identity, options_of_study, study_folder
@@ -209,7 +216,7 @@ def study(
         _make_folder(out)
         names = pairs or [BUILTIN]
         loaded = load_pairs(*names, limit=limit)
-        chosen = loaded.pairs
+        chosen = loaded.pairs if cluster_by is None else clustered_by(loaded.pairs, cluster_by)
         workers = cluster_device(device) if engine == "ray" else None
         encoder = _encoder(model, revision, device, dtype)
         options = options_of_study(
@@ -355,6 +362,46 @@ def view(
         for note in [*(f"{note} --max-megabytes sets the limit." for note in left_out), *not_zeroed]:
             console.print(f"• {note}")
         _print_path(f"{len(chosen)} pairs{' except those left out' if left_out else ''}: ", page)
+
+
+@app.command(name="pairs")
+def list_pairs(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="'builtin', files of pairs, or public data sets (default: builtin)."),
+    ] = None,
+    model: Annotated[str, typer.Option(help=f"The model with the tokenizer: {_MODEL_HELP}")] = "tiny-negation",
+    revision: Revision = None,
+    limit: Limit = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl file to write the pairs to, with what was found; correct it and use it as --pairs."
+        ),
+    ] = None,
+) -> None:
+    """List pairs with their cue, affected word, unmatched words and control, before anything is measured."""
+    from negprobe.pair_listing import pair_block, summary_tables, write_pairs
+    from negprobe.statements import overview
+
+    with clear_errors():
+        if out is not None:
+            if out.suffix != ".jsonl":
+                raise NegprobeError(f"{out} is not a .jsonl file; choose another name with --out.")
+            _make_folder(out.parent)
+        chosen = _loaded(data, limit)
+        encoder = _encoder(model, revision, "cpu", _Dtype.FLOAT32)
+        if encoder.tokenizer is None:
+            raise NegprobeError(f"{model} has no tokenizer; choose another with --model.")
+        with console.status(f"Preparing {len(chosen)} pairs"):
+            found = overview(chosen, encoder.tokenizer, n_ctx=encoder.cfg.n_ctx)
+        for number, one in enumerate(found, start=1):
+            console.print(pair_block(number, one))
+        for table in summary_tables(found):
+            console.print(table)
+        if out is not None:
+            write_pairs([one.pair for one in found], out)
+            _print_path("Pairs: ", out)
 
 
 @app.command(name="report")

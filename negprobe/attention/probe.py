@@ -319,9 +319,10 @@ class AttentionProbe:
               `metrics.attention_distance`);
             - `uniform_distance` `[pair]`, the attention distance of uniform attention, in tokens.
 
-            Coordinates along `pair` are `cue` (the kind of cue), `category`, `source` and `missing`, which says why
-            metrics are NaN (for example, no cue or no control). A correlation is also NaN where a pattern or an output
-            is constant over the aligned tokens. The attribute `rounding` bounds the effect of rounding on a metric.
+            Coordinates along `pair` are `cue` (the kind of cue), `category`, `source`, `cluster` and `missing`, which
+            says why metrics are NaN (for example, no cue or no control). A correlation is also NaN where a pattern or
+            an output is constant over the aligned tokens. The attribute `rounding` bounds the effect of rounding on a
+            metric.
 
         Raises:
             InputError: for an empty list, or a statement that is longer than the model's context.
@@ -581,13 +582,15 @@ class _Description(NamedTuple):
     cue: str
     category: str
     source: str
+    cluster: str
     missing: str
     uniform_distance: float
 
 
 def _description(of: PreparedPair) -> _Description:
     pair = of.pair
-    return _Description(pair.cue or "", pair.category, pair.source, of.missing, uniform_distance(of.sides[0]))
+    distance = uniform_distance(of.sides[0])
+    return _Description(pair.cue or "", pair.category, pair.source, pair.cluster, of.missing, distance)
 
 
 def _described(metrics: xr.Dataset, descriptions: Sequence[_Description]) -> xr.Dataset:

@@ -142,8 +142,8 @@ def _make_set(
 
 
 def _content(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
-    """The item without its position and category, so that repeated items are equal."""
-    return replace(item, statement_indices=(0, 0), category="") if isinstance(item, Cloze) else item
+    """The item without its position, category and cluster, so that repeated items are equal."""
+    return replace(item, statement_indices=(0, 0), category="", cluster="") if isinstance(item, Cloze) else item
 
 
 def _with_unique_names(sets: list[ScoredSet], path: str) -> list[ScoredSet]:

@@ -3,6 +3,7 @@
 from negprobe.statements.alignment import Alignment, align
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.changes import change_pairs
+from negprobe.statements.clusters import clustered_by
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, length_matched_control
 from negprobe.statements.cue_lexicon import (
@@ -16,6 +17,7 @@ from negprobe.statements.cue_lexicon import (
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
+from negprobe.statements.overview import PairOverview, overview
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.prepared import PreparedPair, Swap, Swappable, control_swap, prepare
 from negprobe.statements.readers import LoadedPairs, from_dataframe, load_pairs, to_dataframe
@@ -30,6 +32,7 @@ __all__ = [
     "Cue",
     "Lexicon",
     "LoadedPairs",
+    "PairOverview",
     "PreparedPair",
     "Span",
     "StatementPair",
@@ -40,6 +43,7 @@ __all__ = [
     "align",
     "builtin_pairs",
     "change_pairs",
+    "clustered_by",
     "complete",
     "control_swap",
     "english_lexicon",
@@ -52,6 +56,7 @@ __all__ = [
     "lexicon_in_use",
     "load_pairs",
     "original_roles",
+    "overview",
     "pair_notes",
     "prepare",
     "read_lexicon",

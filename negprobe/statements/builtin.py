@@ -26,7 +26,12 @@ def builtin_pairs() -> list[StatementPair]:
     They cover every kind of cue in `grammar.NEGATIONS` and every scale of the lexicon. The word at [MASK] is one of the
     two states in the pair's category: "The door is open. So the door is [MASK]." Three quarters have one clause. The
     others have two clauses and a cue in one of them, or put the clause, negated or not, into a frame such as "it is not
-    true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it.
+    true that". Every word is a single token of BERT's English vocabulary, so that every English BERT knows it. Pairs
+    about one noun form a cluster.
+
+    The controls are those of the grammar and not those that `complete` finds, because the model was trained on such
+    words: "is always open" for "is never open" asserts the same state as "is open", which is all that the answer at
+    [MASK] depends on.
 
     Example:
         >>> from negprobe import builtin_pairs
@@ -114,6 +119,7 @@ def _pair(
         affected_spans=(_span(start + state_start, counterfactual.state),),
         category=counterfactual.scale.name,
         source="built-in",
+        cluster=counterfactual.noun,
     )
 
 

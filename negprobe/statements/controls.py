@@ -10,40 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
 from negprobe.statements.cues import Cue
+from negprobe.statements.neutral_words import attached_start, neutral_phrases
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import TokenizedStatement, tokenize
-
-NEUTRAL = {
-    "not": ("now", "really", "also", "now really"),
-    "never": ("always", "often", "now", "now really"),
-    "no longer": ("now really", "really now", "now", "now really quite"),
-    "n't": (" now", " really", " now really", "", " now really quite"),
-    "cannot": ("can", "will", "can now", "can really", "can now really"),
-    "no": ("some", "the", "this", "some of the"),
-    "none": ("some", "all", "many"),
-    "nobody": ("somebody", "everybody", "someone"),
-    "nothing": ("something", "everything", "this"),
-    "nowhere": ("somewhere", "everywhere", "here"),
-    "neither": ("both", "either"),
-    "nor": ("and", "or"),
-    "without": ("with", "within", "having"),
-    "hardly": ("really", "clearly", "surely", "now", "now really"),
-    "barely": ("really", "clearly", "surely", "now", "now really"),
-    "scarcely": ("really", "clearly", "surely", "now really", "now really quite"),
-}
-"""For each kind of cue, the words that can replace it without negating, best first.
-
-Those for "n't" follow its auxiliary: "isn't" -> "is now really".
-"""
-
-_AUXILIARY = {"ca": "can", "wo": "will", "sha": "shall", "ai": "is"}
 
 
 @checked
 def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The counterfactual with its cue replaced by neutral words of the same number of tokens; None if none fit.
 
-    Outside the cue (for "n't", outside the whole word that it ends) the tokens of control and counterfactual are equal.
+    The words are those that keep the sentence grammatical and affirm what the cue denies (see `neutral_words`); "Isn't
+    it open?" and "It is not open yet" have none. Outside the cue (for "n't", outside the whole word that it ends) the
+    tokens of control and counterfactual are equal.
 
     Example:
         >>> from negprobe import HookedEncoder
@@ -76,23 +54,16 @@ def is_from_control(pair: StatementPair) -> bool:
 
 def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """All controls that fit, best first; see `length_matched_control`."""
+    phrases = neutral_phrases(counterfactual, cue)
+    if not phrases:
+        return
     statement = tokenize(counterfactual, tokenizer)
-    start, end = _replaced_span(counterfactual, cue)
-    stem = counterfactual[start : cue.span[0]]
-    stem = _AUXILIARY.get(stem.lower(), stem)
-    for words in NEUTRAL.get(cue.kind, ()):
-        neutral = _cased_like(counterfactual[start:end], (stem + words).strip())
+    start, end = attached_start(counterfactual, cue), cue.span[1]
+    for phrase in phrases:
+        neutral = _cased_like(counterfactual[start:end], phrase)
         text = counterfactual[:start] + neutral + counterfactual[end:]
-        if neutral and _differs_only_in(statement, (start, end), tokenize(text, tokenizer), tokenizer):
+        if _differs_only_in(statement, (start, end), tokenize(text, tokenizer), tokenizer):
             yield text
-
-
-def _replaced_span(text: str, cue: Cue) -> Span:
-    """The span to replace: the cue and, for "n't", the auxiliary that it is attached to."""
-    start, end = cue.span
-    while cue.kind == "n't" and start > 0 and text[start - 1].isalpha():
-        start -= 1
-    return start, end
 
 
 def _cased_like(model: str, words: str) -> str:

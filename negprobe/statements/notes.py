@@ -37,7 +37,8 @@ def pair_notes(pairs: Sequence[StatementPair]) -> tuple[str, ...]:
     ):
         if found:
             notes.append(f"{len(found)} of {len(pairs)} pairs {what} (the first: {quoted(found[0].original)}).")
-    names = sorted({name for pair in pairs for name, _ in pair.extra})
+    # A column that clusters were formed by is used.
+    names = sorted({name for pair in pairs for name, value in pair.extra if str(value) != pair.cluster})
     if names:
         notes.append(f"Extra columns, kept but not used: {quoted(', '.join(names))}.")
     return tuple(notes)

@@ -36,6 +36,8 @@ class StatementPair:
         affected_spans: The characters, in the counterfactual, of the words that these cues act on.
         category: What the pair is about, for grouping results.
         source: The name of the data set that the pair is from, for grouping results; "" if it has none.
+        cluster: A label that is shared by pairs that share material (a source sentence, a noun, a template), because
+            they are not independent; "" for a pair that shares nothing.
         extra: Names and values of extra columns, such as an `id`, which are kept in tables but not used.
             `dict(pair.extra)` makes a dictionary of them.
 
@@ -59,6 +61,7 @@ class StatementPair:
     affected_spans: tuple[Span, ...] = ()
     category: str = ""
     source: str = ""
+    cluster: str = ""
     extra: tuple[tuple[str, Extra], ...] = ()
 
     __repr__ = short_repr
@@ -68,7 +71,7 @@ class StatementPair:
             text = getattr(self, name)
             if text is not None and not text.strip():
                 raise StatementError(f"The {name} of a pair is empty; give it at least one word.")
-        texts = ("original", "counterfactual", "target", "foil", "control", "cue", "category", "source")
+        texts = ("original", "counterfactual", "target", "foil", "control", "cue", "category", "source", "cluster")
         names = [name for name, _ in self.extra]
         for name in names:
             if not is_utf8(name) or names.count(name) > 1 or name in {field.name for field in fields(self)}:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from negprobe.base.errors import StudyError
 
-FORMAT = 2
+FORMAT = 3
 """The format version that shards, study.json and manifest.json record; the manifest's also covers the tables.
 
-Files of version 1 record no version, and their shards are named after the titles of their stages.
+Files of version 1 record no version, and their shards are named after the titles of their stages. Before version 3,
+pairs have no cluster.
 """
 
 

@@ -32,7 +32,7 @@ _NUMBERS = {
 """The numeric columns of each table."""
 
 _WORDS = {
-    "pairs": ("original", "counterfactual", "target", "foil", "control", "cue"),
+    "pairs": ("original", "counterfactual", "target", "foil", "control", "cue", "cluster"),
     "answers": (),
     "metrics": ("compared",),
     "patching": ("site", "direction", "by", "part"),
@@ -128,9 +128,10 @@ def read_study(folder: str | Path) -> SavedStudy:
     manifest = _manifest(folder)
     patched = manifest["data"]["patched"] > 0
     older = checked_format(folder / "manifest.json", manifest.get("format")) < FORMAT
-    tables = {name: _table(folder, name) for name in ("pairs", "answers")}
+    # Without a cluster, a pair stands alone.
+    tables = {"pairs": _table(folder, "pairs", {"cluster": ""} if older else {}), "answers": _table(folder, "answers")}
     # A metric that was added since the study was written is undefined in it.
-    tables["metrics"] = _table(folder, "metrics", optional=METRICS if older else ())
+    tables["metrics"] = _table(folder, "metrics", dict.fromkeys(METRICS, np.nan) if older else {})
     # The folder may contain files of an earlier study, which this one did not overwrite.
     for name in ("patching", "knock_out_sets"):
         tables[name] = _table(folder, name) if patched else pd.DataFrame(columns=[*_WORDS[name], *_NUMBERS[name]])
@@ -174,6 +175,8 @@ def sweep(table: pd.DataFrame, pairs: Sequence[int], coords: Mapping[str, Sequen
 def metrics_dataset(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset:
     """The metrics of some pairs [pair, compared, layer, head], as returned by `AttentionProbe.metrics`.
 
+    Coordinates along `pair` are `cue` and `cluster`.
+
     Args:
         study: The study.
         pairs: The numbers of the pairs, in the order of the result.
@@ -182,7 +185,12 @@ def metrics_dataset(study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset:
     rows = study.metrics[study.metrics["pair"].isin(pairs)].set_index(["pair", "compared", "layer", "head"])
     found = rows[list(METRICS)].to_xarray()
     whole = {"pair": pairs, "compared": list(COMPARED), "layer": np.arange(layers), "head": np.arange(heads)}
-    return found.reindex(whole).assign_attrs(rounding=study.rounding)
+    about = study.pairs.set_index("pair").loc[list(pairs), ["cue", "cluster"]].fillna("")
+    return (
+        found.reindex(whole)
+        .assign_coords({name: ("pair", values.tolist()) for name, values in about.items()})
+        .assign_attrs(rounding=study.rounding)
+    )
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -212,13 +220,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _table(folder: Path, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
-    """A table with its columns checked; optional columns that it does not have are NaN."""
+def _table(folder: Path, name: str, defaults: Mapping[str, str | float] | None = None) -> pd.DataFrame:
+    """A table with its columns checked; a column with a default may be missing and then has that value."""
+    defaults = defaults or {}
     path = folder / f"{name}.parquet"
     absent = f"{folder} is missing the table {path.name}; run the study again."
-    required = [column for column in (*_NUMBERS[name], *_WORDS[name]) if column not in optional]
+    required = [column for column in (*_NUMBERS[name], *_WORDS[name]) if column not in defaults]
     table = read_table(path, required, absent=absent)
-    table = table.assign(**{column: np.nan for column in optional if column not in table})
+    table = table.assign(**{column: value for column, value in defaults.items() if column not in table})
     for column in _NUMBERS[name]:
         if not pd.api.types.is_numeric_dtype(table[column]) and len(table):
             raise damaged(path, f"its column {column} is not numeric")

@@ -21,6 +21,7 @@ from negprobe.study.summary_table import NO_CUE, Row, StudySummary, summary_of
 
 _N_NAMED = 3
 _N_WORDS = 12
+_N_CONTROLS = 6
 
 
 @checked
@@ -50,7 +51,13 @@ def _pairs(results: StudyResults) -> Iterator[Row]:
     with_cue = sum(bool(pair.cue_spans) for pair in results.pairs)
     yield {"statistic": "differing_role", "note": differing_role(results.pairs)}
     yield {"statistic": "without_cue", "hits": n - with_cue, "n": n}
-    yield {"statistic": "without_control", "hits": sum(pair.control is None for pair in results.pairs), "n": n}
+    controlled = [pair for pair in results.pairs if pair.control is not None]
+    yield {"statistic": "without_control", "hits": n - len(controlled), "n": n}
+    yield {"statistic": "with_control", **share_row(np.array([pair.control is not None for pair in results.pairs]))}
+    # Drawn at random, because the first pairs of a data set are often alike.
+    drawn = np.random.default_rng(results.seed).permutation(len(controlled))[:_N_CONTROLS]
+    for pair in (controlled[index] for index in sorted(drawn)):
+        yield {"statistic": "control_example", "cue": pair.cue, "part": pair.counterfactual, "note": pair.control}
     affected = results.alignments["affected_aligned"].dropna()
     yield {"statistic": "affected_not_aligned", "hits": int((~affected).sum()), "n": len(affected)}
     yield {"statistic": "contributions", "hits": results.cue_shares.sizes["pair"], "n": with_cue}

@@ -275,6 +275,12 @@ def test_pairs_and_labelled_items_are_counted_once_too(write, classifier):
     assert len(part.items) == 4
 
 
+def test_an_item_that_is_repeated_under_another_number_is_scored_once(write):
+    rows = "".join(f"{number}\tA robin is (a|an)\tA robin is not (a|an)\tbird\ttree\n" for number in (4, 5))
+    (part,), _ = scored_sets(write("simp.tsv", f"item\tcontext_aff\tcontext_neg\ttarget_aff\ttarget_neg\n{rows}"))
+    assert len(part.items) == 1
+
+
 def test_files_of_one_name_are_told_apart_and_a_copy_is_scored_once(write, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

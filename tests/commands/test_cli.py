@@ -53,6 +53,20 @@ def test_study_reads_pairs_from_a_file(tmp_path):
     assert len(pd.read_parquet(tmp_path / "out" / "pairs.parquet")) == 1
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_study_takes_its_clusters_from_a_column(tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "original,counterfactual,item\nThe door is open.,The door is not open.,7\nIt is wet.,It is not wet.,8\n"
+    )
+    options = ["--patch-pairs", 0, "--circuit-pairs", 0, "--contribution-pairs", 0]
+    result = run("study", "--pairs", pairs, "--cluster-by", "item", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert pd.read_parquet(tmp_path / "out" / "pairs.parquet")["cluster"].tolist() == ["7", "8"]
+    result = run("study", "--pairs", pairs, "--cluster-by", "x", "--out", tmp_path / "none")
+    assert result.exit_code == 1 and "No pair has a value in the column 'x'" in " ".join(result.output.split())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_reads_neg136(tmp_path, shared_datasets, minilm_path):

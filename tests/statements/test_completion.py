@@ -60,9 +60,9 @@ def test_an_affirmative_counterfactual_gets_nothing(bert):
 
 
 def test_the_control_replaces_every_added_cue(bert):
-    pair = complete(StatementPair("Both red and blue fit.", "Neither red nor blue fit."), bert)
+    pair = complete(StatementPair("Red and blue fit.", "Neither red nor blue fit."), bert)
     assert pair.cue == "neither"
-    assert pair.control == "Either red and blue fit."
+    assert pair.control == "Both red and blue fit."
     assert find_cues(pair.control) == ()
 
 

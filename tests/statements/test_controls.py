@@ -5,8 +5,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from negprobe.statements import CUE_KINDS, Cue, find_cues, length_matched_control, tokenize
-from negprobe.statements.controls import NEUTRAL
+from negprobe.statements import (
+    CUE_KINDS,
+    Cue,
+    StatementPair,
+    complete,
+    find_cues,
+    length_matched_control,
+    tokenize,
+)
+from negprobe.statements.neutral_words import _PLACES, _table
 
 SENTENCES = {
     "not": "The door is not open.",
@@ -18,8 +26,8 @@ SENTENCES = {
     "nobody": "Nobody is at the door.",
     "nothing": "There is nothing in the room.",
     "nowhere": "They went nowhere.",
-    "neither": "It is neither red.",
-    "nor": "It is red nor blue.",
+    "neither": "Neither of them agreed.",
+    "nor": "It was red, nor blue.",
     "without": "She left without a key.",
     "hardly": "The door is hardly open.",
     "barely": "The door is barely open.",
@@ -43,28 +51,129 @@ def test_every_kind_of_cue_has_a_control_in_berts_vocabulary(bert, kind):
     assert bert.unk_token_id not in theirs.ids
 
 
+GRAMMATICAL = [
+    ("It is not open.", "It is now open."),
+    ("NOT a single man", "JUST a single man"),
+    ("It is NOT open.", "It is NOW open."),
+    ("It isn't open.", "It is now really open."),
+    ("It can't be open.", "It can now also be open."),
+    ("It wasn't open.", "It was now really open."),
+    ("It is n't open.", "It is now quite clearly open."),
+    ("It won't open.", "It will now also open."),
+    ("it isn ' t open .", "it is now really open ."),
+    ("I ain't rich.", "I am now really rich."),
+    ("They ain't rich.", "They are now really rich."),
+    ("It isn't open today.", "It is indeed also open today."),
+    ("They were not really surprised.", "They were now really surprised."),
+    ("He doesn't like tea.", "He does indeed also like tea."),
+    ("He does not like tea.", "He does really like tea."),
+    ("He also doesn't like tea.", "He also does quite clearly like tea."),
+    ("Don't open the door.", "Do please also open the door."),
+    ("Do not open the door.", "Do please open the door."),
+    ("Let us not wait.", "Let us now wait."),
+    ("She is not, and he knows it.", "She is now, and he knows it."),
+    ("They said they wouldn't, and I believe it.", "They said they would now too, and I believe it."),
+    ("Are they not coming?", "Are they now coming?"),
+    ("Is the door not open?", "Is the door now open?"),
+    ("Who hasn't paid?", "Who has now also paid?"),
+    ("He's not here.", "He's now here."),
+    ("It is certainly not open.", "It is certainly now open."),
+    ("He decided not to go.", "He decided also to go."),
+    ("You ought not to go.", "You ought also to go."),
+    ("A man not wearing a hat waved.", "A man now wearing a hat waved."),
+    ("They invited you, but not me.", "They invited you, but also me."),
+    ("Not every student passed.", "Almost every student passed."),
+    ("Not two years ago it was new.", "Just two years ago it was new."),
+    ("Not often do we see her.", "Very often do we see her."),
+    ("It is not true that he did not know.", "It is not true that he did really know."),
+    ("He did not leave without any money.", "He did really leave without any money."),
+    ("It cannot be.", "It can be."),
+    ("She never eats meat.", "She also eats meat."),
+    ("Never open it.", "Just open it."),
+    ("Never have I seen it.", "Often have I seen it."),
+    ("It is old and never have I seen it.", "It is old and often have I seen it."),
+    ("He never did it.", "He also did it."),
+    ("It is no longer open.", "It is now really open."),
+    ("He no longer lives here.", "He now really lives here."),
+    ("He could hardly hear it.", "He could really hear it."),
+    ("Hardly a day passed.", "Just a day passed."),
+    ("No door is open.", "The door is open."),
+    ("There is no milk.", "There is some milk."),
+    ("It is in no way open.", "It is in some way open."),
+    ("No one came.", "This one came."),
+    ("No one else came.", "Some one else came."),
+    ("There is no one here.", "There is some one here."),
+    ("None of the doors are open.", "Some of the doors are open."),
+    ("None of them was open.", "One of them was open."),
+    ("None of the milk is cold.", "Some of the milk is cold."),
+    ("Nobody came.", "Somebody came."),
+    ("She left without a key.", "She left with a key."),
+    ("She left without paying.", "She left after paying."),
+    ("Neither door is open.", "Either door is open."),
+    ("Neither am I.", "So am I."),
+]
+
+
+@pytest.mark.parametrize(("text", "control"), GRAMMATICAL)
+def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, control):
+    cue = find_cues(text)[-1] if "It is not true" in text else find_cues(text)[0]
+    assert length_matched_control(text, cue, bert) == control
+
+
 @pytest.mark.parametrize(
-    ("text", "control"),
+    "text",
     [
-        ("It is not open.", "It is now open."),
-        ("NOT open", "NOW open"),
-        ("Never open it.", "Always open it."),
-        ("No door is open.", "Some door is open."),
-        ("It isn't open.", "It is now really open."),
-        ("It can't be open.", "It can now really be open."),
-        ("It wasn't open.", "It was now really open."),
-        ("It is n't open.", "It is now really quite open."),
-        ("N't open", "Now really quite open"),
-        ("It won't open.", "It will now really open."),
-        ("it isn ' t open .", "it is now really open ."),
-        ("Don't they know?", "Do now really they know?"),
-        ("It is no longer open.", "It is now really open."),
-        ("It cannot be.", "It can be."),
+        # A question in which the subject follows.
+        "Isn't the door open?",
+        "Don't they know?",
+        "Why isn't the door open?",
+        "It was late, didn't you see?",
+        "Is not the door open?",
+        # Words that need a negation.
+        "He has not eaten yet.",
+        "He doesn't have any friends.",
+        "I do not speak Dutch, either.",
+        "It is not open at all.",
+        "Nobody has ever come.",
+        "There was hardly any bread.",
+        "It isn't red, nor is it blue.",
+        # A verb that only a negation allows.
+        "He need not go.",
+        "You needn't go.",
+        # Nothing that "not" could be replaced by.
+        "I hope not.",
+        "He has not a clue.",
+        "Not in that house did she sleep.",
+        "It ain't got wheels.",
+        "He came not on Friday, but on Monday.",
+        "She wasn't even happy.",
+        "They had a not very happy day.",
+        "How long isn't that?",
+        "There is no telling what it is.",
+        "Nowhere better could be found.",
+        "It is no better.",
+        "Nowhere could they find shelter.",
+        "Hardly had he left.",
+        "He does without.",
     ],
 )
-def test_the_control_reads_like_the_counterfactual(bert, text, control):
-    (cue,) = find_cues(text)
-    assert length_matched_control(text, cue, bert) == control
+def test_there_is_no_control_where_none_is_grammatical(bert, text):
+    assert length_matched_control(text, find_cues(text)[0], bert) is None
+
+
+def test_the_answer_no_has_no_control(bert):
+    assert length_matched_control("No, it is open.", Cue("No", "no", (0, 2)), bert) is None
+
+
+def test_the_controls_of_neither_and_nor_go_together(bert):
+    for text, control in (
+        ("He neither smokes nor drinks.", "He both smokes and drinks."),
+        ("Neither the cook nor the waiter smiled.", "Both the cook and the waiter smiled."),
+        ("Neither the cook nor the waiter was late.", "Either the cook or the waiter was late."),
+    ):
+        assert complete(StatementPair("They came.", text), bert).control == control
+    pair = StatementPair("It is both red and blue.", "It is neither red nor blue.")
+    assert complete(pair, bert).control == "It is surely red and blue."
 
 
 def test_the_length_is_that_of_the_tokenizer_at_hand(bert, roberta):
@@ -77,7 +186,7 @@ def test_the_length_is_that_of_the_tokenizer_at_hand(bert, roberta):
 def test_only_the_cue_that_was_asked_for_is_replaced(bert):
     text = "It is not red and not blue."
     _, second = find_cues(text)
-    assert length_matched_control(text, second, bert) == "It is not red and now blue."
+    assert length_matched_control(text, second, bert) == "It is not red and also blue."
 
 
 def test_none_where_no_candidate_fits(bert):
@@ -87,19 +196,19 @@ def test_none_where_no_candidate_fits(bert):
 
 
 def test_a_candidate_that_changes_the_tokens_after_it_does_not_count():
-    pieces = ["not", "##open", "nowop", "##en", "really"]
+    pieces = ["is", "not", "##open", "nowop", "##en", "really"]
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
     small = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocab)})
-    assert length_matched_control("notopen", Cue("not", "not", (0, 3)), small) == "reallyopen"
+    assert length_matched_control("is notopen", Cue("not", "not", (3, 6)), small) == "is reallyopen"
 
 
 def test_a_candidate_that_changes_the_tokens_before_it_does_not_count():
-    # "un" + "not" and "un" + "also", but "u" + "nnow".
-    merges = ["o w", "n ow", "n now", "u n", "n o", "no t", "a l", "s o", "al so"]
-    pieces = [*"unotwals", *(merge.replace(" ", "") for merge in merges)]
+    # "is" + "not" and "is" + "also", but "i" + "snow".
+    merges = ["o w", "n ow", "s now", "i s", "n o", "no t", "a l", "s o", "al so"]
+    pieces = [*"isnotwal red", *(merge.replace(" ", "") for merge in merges)]
     model = BPE({piece: number for number, piece in enumerate(pieces)}, [tuple(merge.split()) for merge in merges])
     small = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
-    assert length_matched_control("unnot", Cue("not", "not", (2, 5)), small) == "unalso"
+    assert length_matched_control("isnot red", Cue("not", "not", (2, 5)), small) == "isalso red"
 
 
 def test_candidates_unknown_to_the_vocabulary_do_not_count():
@@ -109,7 +218,7 @@ def test_candidates_unknown_to_the_vocabulary_do_not_count():
     assert length_matched_control("It is not open", cue, small) == "It is also open"
 
 
-def test_there_are_candidates_for_every_kind_and_none_is_a_cue():
-    assert set(NEUTRAL) == set(CUE_KINDS)
-    for candidates in NEUTRAL.values():
-        assert all(find_cues(candidate) == () for candidate in candidates)
+def test_every_kind_has_places_and_no_neutral_phrase_is_a_cue():
+    assert set(_PLACES) == set(CUE_KINDS)
+    phrases = [phrase for found in _table().neutral.values() for phrase in found]
+    assert phrases and all(find_cues(phrase) == () for phrase in phrases)

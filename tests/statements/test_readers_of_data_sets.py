@@ -31,6 +31,7 @@ def test_neg136_items_become_masked_statements_with_one_article(write):
             "insect",
             category="SIMP",
             source="NEG-136-SIMP",
+            cluster="NEG-136-SIMP 0",
         ),
     )
     (reason,) = loaded.dropped
@@ -53,7 +54,13 @@ def test_neg136_is_read_from_its_folder(shared_datasets, bert):
     }
     assert sum("'insect'" in reason for reason in loaded.dropped) == 4
     assert loaded.pairs[16] == StatementPair(
-        "A trout is a [MASK].", "A trout is not a [MASK].", "fish", "tool", category="SIMP", source="NEG-136-SIMP"
+        "A trout is a [MASK].",
+        "A trout is not a [MASK].",
+        "fish",
+        "tool",
+        category="SIMP",
+        source="NEG-136-SIMP",
+        cluster="NEG-136-SIMP 0",
     )
     for pair in loaded.pairs:
         found = complete(pair, bert)
@@ -186,6 +193,7 @@ def test_scone_pairs_have_premise_and_hypothesis_and_the_labels_as_answers(write
         "entailment",
         category="minimal",
         source="ScoNe",
+        cluster="she does not own a _",
     )
     assert reworded.category == "reworded"
     for line, reason in zip(
@@ -204,9 +212,10 @@ def test_scone_gives_its_contrast_pairs_from_its_folder(shared_datasets, bert):
     for pair in loaded.pairs[::50]:
         found = complete(pair, bert)
         assert found.cue == "not" and [found.counterfactual[slice(*span)] for span in found.cue_spans] == ["not", "not"]
-        assert found.control is not None and len(tokenize(found.control, bert)) == len(
-            tokenize(pair.counterfactual, bert)
-        )
+        # "any" is only possible after a negation.
+        assert (found.control is None) == (" any" in pair.counterfactual)
+        if found.control is not None:
+            assert len(tokenize(found.control, bert)) == len(tokenize(pair.counterfactual, bert))
     # Each of the five other conditions, and what is no NLI file, is named once.
     assert sum("train" in reason for reason in loaded.dropped) == 5
 
@@ -238,6 +247,7 @@ def test_monli_items_get_their_affirmative_by_taking_not_out(write):
             "entailment",
             category="minimal",
             source="MoNLI",
+            cluster="the girl does not wear a hat",
         ),
         StatementPair(
             "a dog barks [SEP] an animal barks",
@@ -246,6 +256,7 @@ def test_monli_items_get_their_affirmative_by_taking_not_out(write):
             "neutral",
             category="minimal",
             source="MoNLI",
+            cluster="not a _ barks",
         ),
     )
     assert "line 3: " in loaded.dropped[0] and "not have exactly one 'not'" in loaded.dropped[0]

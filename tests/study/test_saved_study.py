@@ -15,6 +15,7 @@ from negprobe.base.errors import NegprobeError
 from negprobe.patching import mean_effect
 from negprobe.statistics import effect_tests, negation_effects
 from negprobe.study.comparison import compare_studies
+from negprobe.study.formats import FORMAT
 from negprobe.study.saved import metrics_dataset, read_study, sweep
 
 
@@ -91,7 +92,10 @@ def with_manifest(change):
         (shortened("metrics.parquet"), "metrics.parquet is damaged"),
         (shortened("manifest.json"), "manifest.json is damaged: it is not a study's manifest"),
         (with_manifest(lambda manifest: manifest["model"].pop("layers")), "its model has no layers"),
-        (with_manifest(lambda manifest: manifest.update(format=3)), "has format version 3, .* Upgrade negprobe"),
+        (
+            with_manifest(lambda manifest: manifest.update(format=1 + FORMAT)),
+            f"has format version {1 + FORMAT}, .* Upgrade negprobe",
+        ),
         (with_manifest(lambda manifest: manifest.update(seed="none")), "not all whole numbers"),
         (with_manifest(lambda manifest: manifest["model"].update(dtype="float7")), "an unknown dtype"),
         (with_manifest(lambda manifest: manifest["data"].update(pairs=99)), "it has 10 pairs and manifest.json 99"),
@@ -123,6 +127,20 @@ def test_a_study_written_before_formats_had_versions_is_read(two_studies: tuple[
     shutil.copytree(two_studies[0], tmp_path / "old")
     with_manifest(lambda manifest: manifest.pop("format"))(tmp_path / "old")
     assert read_study(tmp_path / "old").patching.equals(read_study(two_studies[0]).patching)
+
+
+def test_the_pairs_of_a_study_without_clusters_stand_alone(two_studies: tuple[Path, Path], tmp_path: Path) -> None:
+    study = read_study(two_studies[0])
+    clusters = [pair.cluster for pair in builtin_pairs()[::28]]
+    assert study.pairs["cluster"].tolist() == clusters and all(clusters)
+    numbers = study.pairs["pair"].tolist()
+    assert metrics_dataset(study, numbers[::-1])["cluster"].values.tolist() == clusters[::-1]
+    folder = shutil.copytree(two_studies[0], tmp_path / "old")
+    with_manifest(lambda manifest: manifest.update(format=2))(folder)
+    with_table("pairs", lambda table: table.drop(columns="cluster"))(folder)
+    old = read_study(folder)
+    assert set(old.pairs["cluster"]) == {""}
+    assert set(metrics_dataset(old, numbers)["cluster"].values) == {""}
 
 
 def test_a_metric_that_is_newer_than_a_study_is_undefined_in_it(two_studies: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from negprobe.base.errors import StudyError
 from negprobe.base.provenance import versions
 from negprobe.study import run_study
 from negprobe.study.folder import identity, key, study_folder
+from negprobe.study.formats import FORMAT
 from negprobe.study.results import StudyResults
 from negprobe.views import write_study
 from tests.support import ROOT
@@ -163,7 +164,10 @@ def test_a_folder_names_the_threads_that_its_study_began_with(fingerprint, tmp_p
     ("version", "said"),
     [
         (None, r"of an earlier version .*study\.json has format version 1, .*cannot resume.*choose another folder"),
-        (3, r"study\.json has format version 3, but this version of negprobe reads only versions up to 2\. Up"),
+        (
+            1 + FORMAT,
+            rf"study\.json has format version {1 + FORMAT}, but this .* reads only versions up to {FORMAT}\. Up",
+        ),
         ("new", r"study\.json is damaged: 'new' is not a format version"),
     ],
 )

@@ -47,6 +47,33 @@ def few(model):
     return run_study(model, [*builtin_pairs()[:4], StatementPair("A zebra is open.", "A zebra is not open.")])
 
 
+def test_the_controls_are_counted_and_some_are_drawn_by_the_seed(results, few):
+    for studied in (results, few, replace(few, pairs=(StatementPair("a", "not a"),))):
+        controls = [pair.control for pair in studied.pairs if pair.control is not None]
+        row = studied.summary.row("with_control")
+        expected = stats.binomtest(len(controls), len(studied.pairs)).proportion_ci(method="wilson")
+        assert (row["hits"], row["n"]) == (len(controls), len(studied.pairs))
+        assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+        examples = studied.summary.rows("control_example")
+        drawn = list(zip(examples["part"], examples["note"], strict=True))
+        assert len(set(drawn)) == min(6, len(controls))
+        assert set(drawn) <= {(pair.counterfactual, pair.control) for pair in studied.pairs}
+    first = [pair.control for pair in results.pairs][:6]
+    drawn = summarize(results).rows("control_example")["note"].tolist()
+    assert drawn == results.summary.rows("control_example")["note"].tolist() != first
+    assert summarize(replace(results, seed=7)).rows("control_example")["note"].tolist() != drawn
+
+
+def test_the_report_shows_the_controls_and_their_share(results, few):
+    page = study_page._controls(few.summary)
+    assert all(control in page for control in few.summary.rows("control_example")["note"])
+    n, controls = len(few.pairs), sum(pair.control is not None for pair in few.pairs)
+    assert f"for {controls} of {n} pairs ({controls / n:.0%}), a control" in study_page.data(few)
+    long = StatementPair("a", f"{'x ' * 99}not a", control=f"{'x ' * 99}now a <b>")
+    page = study_page._controls(summarize(replace(few, pairs=(long,))))
+    assert f"…{'x ' * 29}now a &lt;b&gt;<" in page
+
+
 def test_shares_are_those_of_the_answers_with_wilsons_interval(results):
     # The bundled model answers every pair correctly, so that both and either would be the same share.
     drawn = np.random.default_rng(0).normal(size=(len(results.answers), 3))

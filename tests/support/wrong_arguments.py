@@ -312,6 +312,15 @@ CASES: dict[str, list[Case]] = {
         lambda: statements.complete(StatementPair("a", "b not", cue="x", cue_spans=((0, 1),)), model.tokenizer),
         lambda: statements.complete(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer),
     ],
+    "clustered_by": [
+        *each(statements.clustered_by, [silent], column=["", "x", "category", "\ud800"]),
+        lambda: statements.clustered_by([], "cue"),
+        lambda: statements.clustered_by([long], "cue"),
+    ],
+    "overview": [
+        *(lambda given=given: statements.overview(given, model.tokenizer, n_ctx=9) for given in ([], [long], [silent])),
+        *each(statements.overview, [silent], model.tokenizer, n_ctx=[0, -1]),
+    ],
     "from_control": [lambda: statements.from_control(silent)],
     "length_matched_control": [
         lambda cue=cue: statements.length_matched_control("It is not.", cue, model.tokenizer)
@@ -617,8 +626,10 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "use_lexicon": (statements.use_lexicon, {"lexicon": statements.english_lexicon()}),
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized, "links": ["same", "case"]}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
+    "clustered_by": (statements.clustered_by, {"pairs": pairs, "column": "cue"}),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
+    "overview": (statements.overview, {"pairs": pairs, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
     "from_control": (statements.from_control, {"pair": pair}),
     "length_matched_control": (
         statements.length_matched_control,

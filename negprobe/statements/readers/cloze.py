@@ -25,6 +25,7 @@ class Cloze:
             published order.
         problem: Why the two statements, although published as a pair, cannot be compared (different subjects, a typing
             error, the same last word); empty if they can.
+        cluster: A label that is shared by items that share material (see `StatementPair`).
     """
 
     affirmative: str
@@ -35,6 +36,7 @@ class Cloze:
     category: str
     statement_indices: tuple[int, int]
     problem: str = ""
+    cluster: str = ""
 
     @property
     def one_article(self) -> bool:
@@ -71,4 +73,5 @@ def cloze_pair(cloze: Cloze, source: str) -> StatementPair:
         cloze.foil,
         category=cloze.category,
         source=source,
+        cluster=cloze.cluster,
     )

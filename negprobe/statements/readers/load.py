@@ -74,12 +74,13 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
     "builtin" gives the built-in pairs, and "changes" those that differ by something other than a negation.
 
     A `.csv`, `.tsv` or `.jsonl` file in UTF-8 must have the columns (or keys) `original` and `counterfactual`. It may
-    have `target`, `foil`, `control`, `cue`, `category`, `source`, `cue_start` and `cue_end`, `affected_start` and
-    `affected_end` (characters of the counterfactual, the end not included), or for several ranges `cue_spans` and
-    `affected_spans` (`((4, 7), (20, 23))`). Any other column is kept in `StatementPair.extra`. Column names ignore
-    case, spaces and hyphens ("Cue Start" is `cue_start`). An empty cell or a NaN is a missing value. Blank lines are
-    skipped, and pairs of two equal statements are dropped. The cells of a `.csv` file may be separated by commas,
-    semicolons, tabs or `|`; spaces before a quote that opens a cell are ignored.
+    have `target`, `foil`, `control`, `cue`, `category`, `source`, `cluster` (see `StatementPair`), `cue_start` and
+    `cue_end`, `affected_start` and `affected_end` (characters of the counterfactual, the end not included), or for
+    several ranges `cue_spans` and `affected_spans` (`((4, 7), (20, 23))`). Any other column is kept in
+    `StatementPair.extra`. Column names ignore case, spaces and hyphens ("Cue Start" is `cue_start`). An empty cell or a
+    NaN is a missing value. Blank lines are skipped, and pairs of two equal statements are dropped. The cells of a
+    `.csv` file may be separated by commas, semicolons, tabs or `|`; spaces before a quote that opens a cell are
+    ignored.
 
     These data sets are recognised as published, by their columns or lines:
 
@@ -87,7 +88,7 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
       the word that makes the affirmative true, and the foil the word that makes the negation true. Items whose target
       and foil need different articles are left out, because either article would give the answer away.
     - ScoNe's NLI files (She et al. 2023) and MoNLI (Geiger et al. 2020): "premise [SEP] hypothesis" without and with
-      negation, with the labels as target and foil.
+      negation, with the labels as target and foil. Pairs made from the same sentence form a cluster.
     - BLiMP (Warstadt et al. 2020): sentences that differ by a negation, without target and foil.
 
     A name such as "text-machine-lab/NEG-1500-SIMP-TEMP" or "nyu-mll/blimp:sentential_negation_npi_licensor_present"

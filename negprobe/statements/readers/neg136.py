@@ -7,7 +7,7 @@ column that says whether the negation is natural (`licensing` Y) or less natural
 
 from negprobe.statements.gaps import article
 from negprobe.statements.readers.cloze import EITHER_ARTICLE, Cloze
-from negprobe.statements.readers.records import ParsedRows, Row, Table, parse_rows, required_text
+from negprobe.statements.readers.records import ParsedRows, Row, Table, label_text, parse_rows, required_text
 from negprobe.statements.tokens import MASK
 
 COLUMNS = frozenset({"item", "context_aff", "context_neg", "target_aff", "target_neg"})
@@ -21,10 +21,11 @@ def neg136_source(table: Table) -> str:
 
 def neg136_clozes(table: Table) -> ParsedRows[Cloze]:
     """One item per row; the category is "SIMP", "NAT natural" or "NAT less natural"."""
-    return parse_rows(table, _cloze)
+    source = neg136_source(table)
+    return parse_rows(table, lambda row, number: _cloze(row, number, source))
 
 
-def _cloze(row: Row, number: int) -> Cloze:
+def _cloze(row: Row, number: int, source: str) -> Cloze:
     affirmative, negated, target, foil = (
         required_text(row, name) for name in ("context_aff", "context_neg", "target_aff", "target_neg")
     )
@@ -37,4 +38,6 @@ def _cloze(row: Row, number: int) -> Cloze:
         (article(target), article(foil)) if open_article else ("", ""),
         _LICENSING.get(required_text(row, "licensing"), "NAT") if "licensing" in row else "SIMP",
         (2 * number, 2 * number + 1),
+        # The items of the two files have the same numbers.
+        cluster=f"{source} {label_text(row, 'item')}",
     )

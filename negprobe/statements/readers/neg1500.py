@@ -17,6 +17,8 @@ _ARTICLES = ("a", "an")
 def neg1500_clozes(table: Table) -> ParsedRows[Cloze]:
     """An item for each affirmative line followed by its negation; the category is the affirmative's last word.
 
+    The items of a category form a cluster: they fill one template with words of the same kind and share the target.
+
     Unpaired and too short lines are left out. Items whose lines differ by more than one "not" (different subjects,
     typing errors), or have the same last word, are kept with a `problem`.
 
@@ -84,6 +86,7 @@ def _cloze(affirmative: str, negated: str, number: int) -> Cloze:
         target,
         (number, number + 1),
         problem,
+        cluster=target,
     )
 
 

@@ -14,7 +14,7 @@ from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
 from negprobe.statements.cues import Cue, find_cues
 from negprobe.statements.pair import StatementPair
-from negprobe.statements.readers.records import ParsedRows, Row, Table, parse_rows, required_text
+from negprobe.statements.readers.records import ParsedRows, Row, Table, parse_rows, required_text, stripped_text
 from negprobe.statements.tokens import SEPARATOR
 
 SCONE_COLUMNS = frozenset({"sentence1", "sentence2", "sentence1_lex", "sentence2_lex"})
@@ -103,7 +103,7 @@ def _scone_pair(row: Row, source: str) -> StatementPair:
     if negated.label != _OPPOSITE[affirmative.label]:
         raise StatementError(f"the negation does not change the label, {negated.label!r}.")
     minimal = _without(negated.text, find_cues(negated.text)).lower() == affirmative.text.lower()
-    return _pair(affirmative, negated, "minimal" if minimal else "reworded", source)
+    return _pair(affirmative, negated, "minimal" if minimal else "reworded", source, cluster=_frame(row))
 
 
 def _monli_pair(row: Row) -> StatementPair:
@@ -116,7 +116,8 @@ def _monli_pair(row: Row) -> StatementPair:
     premise, hypothesis = (
         _without(text, found) for text, found in zip((negated.premise, negated.hypothesis), cues, strict=True)
     )
-    return _pair(Inference(premise, hypothesis, _OPPOSITE[negated.label]), negated, "minimal", "MoNLI")
+    affirmative = Inference(premise, hypothesis, _OPPOSITE[negated.label])
+    return _pair(affirmative, negated, "minimal", "MoNLI", cluster=_frame(row))
 
 
 def _inference(row: Row, suffix: str = "") -> Inference:
@@ -126,10 +127,29 @@ def _inference(row: Row, suffix: str = "") -> Inference:
     return Inference(required_text(row, f"sentence1{suffix}"), required_text(row, f"sentence2{suffix}"), gold)
 
 
-def _pair(affirmative: Inference, negated: Inference, category: str, source: str) -> StatementPair:
+def _pair(affirmative: Inference, negated: Inference, category: str, source: str, *, cluster: str) -> StatementPair:
     return StatementPair(
-        affirmative.text, negated.text, affirmative.label, negated.label, category=category, source=source
+        affirmative.text,
+        negated.text,
+        affirmative.label,
+        negated.label,
+        category=category,
+        source=source,
+        cluster=cluster,
     )
+
+
+def _frame(row: Row) -> str:
+    """The sentence that the items were made from, with "_" for the compared word; it is shared by many items.
+
+    The few premises that do not contain their word ("anything" for "objects") have it in the hypothesis.
+    """
+    for sentence in ("sentence1", "sentence2"):
+        text, word = required_text(row, sentence).lower(), stripped_text(row, f"{sentence}_lex")
+        frame = _replaced(text, word, "_") if word else text
+        if frame != text:
+            return _normalized(frame)
+    return _normalized(required_text(row, "sentence1").lower())
 
 
 def _without(text: str, cues: tuple[Cue, ...]) -> str:

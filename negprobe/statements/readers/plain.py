@@ -8,11 +8,20 @@ from typing import Any
 from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
 from negprobe.statements.pair import Extra, Span, StatementPair
-from negprobe.statements.readers.records import ParsedRows, Row, Table, cell_text, is_missing, parse_rows, stripped_text
+from negprobe.statements.readers.records import (
+    ParsedRows,
+    Row,
+    Table,
+    cell_text,
+    is_missing,
+    label_text,
+    parse_rows,
+    stripped_text,
+)
 
 REQUIRED = ("original", "counterfactual")
 OPTIONAL = (
-    "target", "foil", "control", "cue", "category", "source",
+    "target", "foil", "control", "cue", "category", "source", "cluster",
     "cue_start", "cue_end", "affected_start", "affected_end", "cue_spans", "affected_spans",
 )  # fmt: skip
 
@@ -55,6 +64,7 @@ def _pair(row: Row, source: str) -> StatementPair:
         affected_spans=_spans(row, "affected"),
         category=stripped_text(row, "category") or "",
         source=stripped_text(row, "source") or source,
+        cluster=label_text(row, "cluster"),
         extra=tuple(
             (name.removeprefix(EXTRA), _extra(value))
             for name, value in row.items()

@@ -222,6 +222,21 @@ def stripped_text(row: Row, name: str) -> str | None:
     return text.strip() if text else None
 
 
+def label_text(row: Row, name: str) -> str:
+    """The text of a cell that names a group of rows, such as a cluster; a number is accepted too. "" for an empty cell.
+
+    Raises:
+        StatementError: for any other value, and for text that is not valid UTF-8.
+    """
+    value = row.get(name)
+    if isinstance(value, float) and value.is_integer():
+        # pandas writes the whole numbers of a column with missing values as 3.0.
+        value = int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_missing(value):
+        return str(value)
+    return stripped_text(row, name) or ""
+
+
 def required_text(row: Row, name: str) -> str:
     """The text of a cell without white space at its ends.
 

@@ -30,7 +30,7 @@ from negprobe.views.figures.statistics import (
     effect_map,
     raw_against_norm,
 )
-from negprobe.views.labels import metric_name, short_name
+from negprobe.views.labels import metric_name, percent, short_name
 from negprobe.views.page.page import PageParts, PageTooLargeError, page_parts
 from negprobe.views.report.captions import study_pictures
 from negprobe.views.report.document import (
@@ -218,7 +218,11 @@ def study_report(results: StudyResults, figures: Mapping[str, bytes], manifest: 
     words, name = terms(summary), short_name(results.cfg.model_name)
     pictures = study_pictures(results, figures)
     sections = [
-        Section("data", "The model and the data", paragraph(data(results)) + bullets(left_out(summary))),
+        Section(
+            "data",
+            "The model and the data",
+            paragraph(data(results)) + bullets(left_out(summary)) + _controls(summary),
+        ),
         Section(
             "answer",
             "The answer",
@@ -252,17 +256,47 @@ def data(results: StudyResults) -> str:
     """A paragraph on the model and the pairs of a study."""
     cfg, summary = results.cfg, results.summary
     layers, heads, pairs = (summary.rows(name).iloc[0] for name in ("layers", "heads_per_layer", "pairs"))
-    answered, patched = summary.rows("answers").iloc[0], summary.row("patched")
-    words = terms(summary)
+    answered, controlled = (summary.rows(name).iloc[0] for name in ("answers", "with_control"))
+    patched, words = summary.row("patched"), terms(summary)
     objective = "" if results.objective == DEFAULT_OBJECTIVE else f", with the objective {results.objective}"
     return (
         f"{cfg.model_name} is a {cfg.family} model with {layers['estimate']:.0f} layers of {heads['estimate']:.0f} "
         f"heads and {_HEADS[cfg.head]}. It was run on {pairs['estimate']:.0f} pairs of statements from "
-        f"{results.source}: an original, its counterfactual with {words.change}, and, for some pairs, a control with a "
-        f"neutral word in place of {words.words}. {answered['hits']} pairs have an answer that can be measured; "
+        f"{results.source}: an original, its counterfactual with {words.change}, and, for {controlled['hits']} of "
+        f"{controlled['n']} pairs ({percent(controlled['estimate'])}), a control with neutral words of the same length "
+        f"in place of {words.words}. {answered['hits']} pairs have an answer that can be measured; "
         f"{0 if patched is None else patched['hits']} were patched{objective}."
     )
 
+
+def _controls(summary: StudySummary) -> str:
+    """A table of some controls beside their counterfactuals; empty without controls."""
+    examples = summary.rows("control_example")
+    if examples.empty:
+        return ""
+    rows = []
+    for cue, counterfactual, control in examples[["cue", "part", "note"]].itertuples(index=False):
+        letters = enumerate(zip(counterfactual, control, strict=False))
+        first = next((at for at, (ours, theirs) in letters if ours != theirs), 0)
+        start = max(0, first - _CONTEXT)
+        rows.append(
+            {"cue": cue, "counterfactual": _excerpt(counterfactual, start), "control": _excerpt(control, start)}
+        )
+    caption = (
+        f"Controls of pairs drawn at random. {terms(summary).effect.capitalize()} is measured relative to such texts, "
+        "so check that they are correct English and mean what the original means. pairs.parquet has all controls"
+    )
+    return table(pd.DataFrame(rows), caption, decimals=0)
+
+
+def _excerpt(text: str, start: int) -> str:
+    """The text from a character on, up to a length that fits a table."""
+    end = start + 3 * _CONTEXT
+    return f"{'…' if start else ''}{text[start:end]}{'…' if len(text) > end else ''}"
+
+
+_CONTEXT = 60
+"""The number of characters that are shown before the first difference of two texts."""
 
 BRACKETS = (
     "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals; all others are bootstrap intervals "

@@ -1,0 +1,413 @@
+"""The neutral words that can replace a negation cue at its place in an English sentence.
+
+The place is found by simple grammar: the auxiliary before the cue and the word after it. The words are listed in
+`languages/english_controls.toml`. Where no list fits, there are none, because an ungrammatical control would differ
+from the counterfactual by more than the negation.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+
+from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
+
+_BOUNDARY = re.compile(r"[.?!;:]+(?=\s|$)|\[SEP\]|\n")
+# Markdown's marks and quotation marks are left out, as they are no part of a sentence's grammar.
+_WORD = re.compile(rf"[{APOSTROPHES}]?[^\W_]+(?:[{APOSTROPHES}-][^\W_]+)*|[,;:.?!()\[\]-]")
+_CLITIC = re.compile(rf"[^\W_](?P<clitic>[{APOSTROPHES}](?:m|s|re|ve|ll|d))$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The lists of `english_controls.toml`.
+
+    Attributes:
+        neutral: The phrases by place.
+        contracted: The full auxiliaries of contractions that lose letters.
+        words: The words by the name of their list.
+        polarity: The phrases that need a negation.
+    """
+
+    neutral: Mapping[str, tuple[str, ...]]
+    contracted: Mapping[str, str]
+    words: Mapping[str, frozenset[str]]
+    polarity: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The words of a cue's sentence, in lower case, with punctuation marks as words.
+
+    Attributes:
+        before: The words before the cue; for "n't", also before its auxiliary.
+        after: The words after the cue.
+        stem: The auxiliary that the cue is attached to, as written ("ca" in "can't"); "" if there is none.
+        auxiliary: The same as a full word ("can").
+        question: Whether the sentence is a question.
+    """
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    stem: str
+    auxiliary: str
+    question: bool
+
+    @property
+    def previous(self) -> str:
+        """The word before; "" at the start of a clause."""
+        return self.before[-1] if self.before and _is_word(self.before[-1]) else ""
+
+    @property
+    def next(self) -> str:
+        """The word after; "" at the end of a clause."""
+        return self.after[0] if self.after and _is_word(self.after[0]) else ""
+
+    @property
+    def inverted(self) -> bool:
+        """Whether an auxiliary follows that changes places with its subject, as in "Never have I seen"."""
+        follows = len(self.after) > 1 and self.after[1] in _words("subject")
+        return _is_auxiliary(self.next) and (not self.previous or (self.previous in ("and", "but") and follows))
+
+
+def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
+    """The phrases that can replace a cue, best first; those for "n't" begin with its auxiliary.
+
+    Example:
+        >>> from negprobe.statements import find_cues
+        >>> from negprobe.statements.neutral_words import neutral_phrases
+        >>> for text in ("He does not smoke.", "Isn't it open?"):
+        ...     print(neutral_phrases(text, find_cues(text)[0])[:3])
+        ('really', 'indeed', 'also')
+        ()
+    """
+    find = _PLACES.get(cue.kind)
+    place = _place(text, cue)
+    name = None if find is None or _needs_negation(text, cue) else find(place)
+    if name is None:
+        return ()
+    nearby = {*place.before[-2:], *place.after[:2]}
+    sentence = {*place.before, *place.after}
+    phrases = [
+        phrase
+        for phrase in _table().neutral[name]
+        # "really really surprised", "is now open today".
+        if nearby.isdisjoint(phrase.split()) and not ("now" in phrase.split() and sentence & _words("not_now"))
+    ]
+    attached = cue.kind == "n't" and cue.span[0] > 0 and text[cue.span[0] - 1].isalpha()
+    return tuple(f"{place.auxiliary} {phrase}" if attached else phrase for phrase in phrases)
+
+
+def attached_start(text: str, cue: Cue) -> int:
+    """The first character of the word that a cue ends: of the auxiliary of "n't", otherwise of the cue."""
+    start = cue.span[0]
+    while cue.kind == "n't" and start > 0 and text[start - 1].isalpha():
+        start -= 1
+    return start
+
+
+@cache
+def _table() -> _Table:
+    path = files("negprobe.statements") / "languages" / "english_controls.toml"
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    return _Table(
+        {name: tuple(phrases) for name, phrases in found["neutral"].items()},
+        found["contracted"],
+        {name: frozenset(words) for name, words in found["words"].items()},
+        tuple(found["polarity"]["phrases"]),
+    )
+
+
+def _words(name: str) -> frozenset[str]:
+    return _table().words[name]
+
+
+def _is_word(word: str) -> bool:
+    return word[-1].isalnum()
+
+
+def _is_auxiliary(word: str) -> bool:
+    return any(word in _words(name) for name in ("be", "have", "do", "modal"))
+
+
+def _split(text: str) -> tuple[str, ...]:
+    apostrophes = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
+    return tuple(word.translate(apostrophes).lower() for word in _WORD.findall(text))
+
+
+def _place(text: str, cue: Cue) -> _Place:
+    """The words around a cue in its sentence."""
+    start = attached_start(text, cue)
+    left = _BOUNDARY.split(text[:start])[-1]
+    right, mark = text[cue.span[1] :], ""
+    if end := _BOUNDARY.search(right):
+        right, mark = right[: end.start()], end[0]
+    before = _split(left)
+    stem = text[start : cue.span[0]].lower()
+    if cue.kind == "n't" and not stem and before:
+        # "is n't": the auxiliary is a word of its own.
+        *rest, stem = before
+        before = tuple(rest)
+    return _Place(before, _split(right), stem, _full_auxiliary(stem, before), "?" in mark)
+
+
+def _full_auxiliary(stem: str, before: tuple[str, ...]) -> str:
+    if stem == "ai":
+        subject = before[-1] if before else ""
+        return "am" if subject == "i" else "are" if subject in ("you", "we", "they") or subject.endswith("s") else "is"
+    return _table().contracted.get(stem, stem)
+
+
+def _needs_negation(text: str, cue: Cue) -> bool:
+    """Whether a word of the cue's sentence is only possible after a negation: "has not eaten yet"."""
+    rest = text[cue.span[1] :]
+    if end := _BOUNDARY.search(rest):
+        rest = rest[: end.start()]
+    following = find_cues(rest)
+    if following and following[0].kind == "nor" and cue.kind not in ("neither", "nor"):
+        return True
+    # Behind a further cue, the word depends on that one.
+    words = _split(rest[: following[0].span[0]] if following else rest)
+    return any(_occurs(phrase.split(), words) for phrase in _table().polarity)
+
+
+def _occurs(phrase: list[str], words: tuple[str, ...]) -> bool:
+    """Whether a phrase, in the notation of the TOML file, is among the words."""
+    after_comma = phrase[0] != "!,"
+    at_end = phrase[-1] == "$"
+    wanted = tuple(word for word in phrase if word not in ("!,", "$"))
+    for at in range(len(words) - len(wanted) + 1):
+        end = at + len(wanted)
+        if words[at:end] != wanted or (not after_comma and at > 0 and words[at - 1] == ","):
+            continue
+        if not at_end or end == len(words) or not _is_word(words[end]):
+            return True
+    return False
+
+
+def _of_not(place: _Place) -> str | None:
+    if place.next in _words("negative_adverb"):
+        return None
+    auxiliary, subject_before = _auxiliary_before(place)
+    if auxiliary and not subject_before and place.question and place.before[:1] == (auxiliary,):
+        # "Is not the door open?"
+        return None
+    if not auxiliary:
+        return _of_bare_not(place)
+    if auxiliary == "do" and len(place.before) == 1 and not place.question:
+        return "request"
+    return _after_auxiliary(auxiliary, place)
+
+
+def _auxiliary_before(place: _Place) -> tuple[str, bool]:
+    """The auxiliary that "not" follows, "" for none, and whether its subject is between them: "Are they not"."""
+    before = place.before
+    if not place.previous:
+        return "", False
+    clitic = _CLITIC.search(before[-1])
+    if clitic:
+        return clitic["clitic"].lower(), False
+    if place.previous in _words("adverb") or place.previous.endswith("ly"):
+        before = before[:-1]
+    if before and (_is_auxiliary(before[-1]) or before[-1] in _words("negative_modal")):
+        return before[-1], False
+    if len(before) > 1 and before[-1] in _words("subject") and _is_auxiliary(before[-2]):
+        return before[-2], True
+    if place.question and before and _is_auxiliary(before[0]):
+        # "Is the door not open?"
+        return before[0], True
+    return "", False
+
+
+def _after_auxiliary(auxiliary: str, place: _Place) -> str | None:
+    if auxiliary in _words("negative_modal"):
+        return "infinitive" if place.next == "to" else None
+    if not place.next:
+        return "ellipsis"
+    if auxiliary in _words("be"):
+        return "be"
+    # "have not a clue"
+    if place.next in _words("determiner"):
+        return None
+    return next((name for name in ("have", "do", "modal") if auxiliary in _words(name)), None)
+
+
+def _of_bare_not(place: _Place) -> str | None:
+    """The place of a "not" that does not follow an auxiliary."""
+    previous, following = place.previous, place.next
+    if not following or previous in _words("clause_verb") or "but" in place.after:
+        # "not on Friday, but on Saturday" would lose its contrast.
+        return None
+    if any(_is_auxiliary(a) and b in _words("subject") for a, b in pairwise(place.after)) and not previous:
+        # "Not in that house did she sleep" has the order of a negative sentence.
+        return "manner" if following in _words("manner") else None
+    if place.before[-2:] == ("let", "us") or previous == "let's":
+        return "proposal"
+    if following == "to":
+        return "infinitive"
+    if following in _words("universal"):
+        return "universal"
+    if _is_participle(following):
+        return "participle"
+    if following in _words("adjunct") or previous in ("and", "but"):
+        return "adjunct"
+    if place.before[-1:] == (",",):
+        return "adjunct" if following in _words("determiner") else None
+    if following in _words("amount"):
+        return "amount"
+    if previous:
+        is_attribute = previous in _words("determiner") and following not in _words("intensifier")
+        return "manner" if is_attribute else None
+    return "manner" if following.endswith("ly") or following in _words("manner") else None
+
+
+def _is_participle(word: str) -> bool:
+    return word.endswith("ing") and len(word) > 4 and word not in _words("noun")
+
+
+def _of_contraction(place: _Place) -> str | None:
+    auxiliary, previous, following = place.auxiliary, place.previous, place.next
+    if (place.stem == "ai" and following in _words("perfect")) or following in _words("negative_adverb"):
+        return None
+    if following in _words("subject") or previous in _words("question"):
+        return None
+    asks = place.question and place.before[:1] and place.before[0] in _words("question") | _words("subject_question")
+    if asks and following in _words("determiner") | {"that"}:
+        # "What isn't the door made of?", "How long isn't that?"
+        return None
+    if not previous and place.question:
+        return None
+    if auxiliary == "do" and not previous:
+        return "request"
+    return _after_auxiliary(auxiliary, place)
+
+
+def _of_cannot(place: _Place) -> str | None:
+    return "cannot"
+
+
+def _of_never(place: _Place) -> str | None:
+    if place.inverted:
+        return "fronted_frequency"
+    if not place.next:
+        return None
+    if place.previous:
+        return "frequency"
+    stays = place.next in _words("adjunct") or place.next in _words("determiner") or place.next in ("again", "mind")
+    return None if stays else "initial_frequency"
+
+
+def _of_no_longer(place: _Place) -> str | None:
+    return None if place.inverted or not place.next else "duration"
+
+
+def _of_hardly(place: _Place) -> str | None:
+    if place.inverted or not place.next:
+        return None
+    if place.next in _words("determiner") or place.next[0].isdigit():
+        return "amount"
+    return "degree"
+
+
+def _of_no(place: _Place) -> str | None:
+    if place.after[:1] == ("-",) and place.after[1:2] == ("one",):
+        return "indefinite_one"
+    if not place.next:
+        return None
+    if place.next in _words("fixed_after_no"):
+        return None
+    existential = {"there", "there's"} & set(place.before[-4:])
+    if place.next == "one":
+        return "indefinite_one" if existential or place.after[1:2] == ("else",) else "one"
+    if existential or place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
+        return "indefinite"
+    return None if place.next in _words("comparison") else "determiner"
+
+
+def _of_none(place: _Place) -> str | None:
+    if place.next in ("too", "the", "so", "other"):
+        return None
+    if place.next == "of" and not _names_several(place):
+        return "none_mass"
+    return "none_singular" if _takes_singular(place) else "none_plural"
+
+
+def _takes_singular(place: _Place) -> bool:
+    """Whether the first auxiliary after the cue is singular."""
+    verbs = (word for word in place.after if word in _words("singular_verb") | _words("plural_verb"))
+    return next(verbs, "") in _words("singular_verb")
+
+
+def _names_several(place: _Place) -> bool:
+    """Whether the words between the cue and its verb are plural: "of us", "of the lights"."""
+    subject: list[str] = []
+    for word in place.after:
+        if _is_auxiliary(word):
+            break
+        subject.append(word)
+    return any(word in _words("several") or (word.endswith("s") and word != "this") for word in subject)
+
+
+def _of_nobody(place: _Place) -> str | None:
+    return "person"
+
+
+def _of_nothing(place: _Place) -> str | None:
+    return "thing"
+
+
+def _of_nowhere(place: _Place) -> str | None:
+    if place.inverted or place.next in _words("comparison"):
+        return None
+    return "location" if place.next else "final_location"
+
+
+def _of_neither(place: _Place) -> str | None:
+    if place.inverted:
+        return "so"
+    if not place.next:
+        return None
+    partner = next((word for word in place.after if word in ("nor", "and", "or")), "")
+    if place.next == "of":
+        return "either" if _takes_singular(place) else "both_of"
+    # "nor" is replaced before: "and" for "both", "or" for "either".
+    if partner in ("and", "or"):
+        return {"and": "both", "or": "either"}[partner]
+    # "Neither door is open", but not "neither red nor blue" with its "nor".
+    return None if partner else "either" if not place.previous else None
+
+
+def _of_nor(place: _Place) -> str | None:
+    if _is_auxiliary(place.next):
+        # "nor does he drink", and "Nor am I".
+        return "so" if not place.before else None
+    is_subject = place.before[:1] == ("neither",) and _takes_singular(place)
+    return "or" if is_subject else "and"
+
+
+def _of_without(place: _Place) -> str | None:
+    if not place.next or place.previous in _words("dispense"):
+        return None
+    return "while" if _is_participle(place.next) else "with"
+
+
+_PLACES: Mapping[str, Callable[[_Place], str | None]] = {
+    "not": _of_not,
+    "n't": _of_contraction,
+    "cannot": _of_cannot,
+    "never": _of_never,
+    "no longer": _of_no_longer,
+    **dict.fromkeys(("hardly", "barely", "scarcely"), _of_hardly),
+    "no": _of_no,
+    "none": _of_none,
+    "nobody": _of_nobody,
+    "nothing": _of_nothing,
+    "nowhere": _of_nowhere,
+    "neither": _of_neither,
+    "nor": _of_nor,
+    "without": _of_without,
+}
+"""Finds the place of each kind of cue by its name in `english_controls.toml`; None if none fits."""
