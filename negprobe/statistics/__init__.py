@@ -1,27 +1,34 @@
-"""Effects of negation over pairs: tests, corrections, intervals and replication."""
+"""Effects of negation over pairs or clusters of pairs: tests, corrections, intervals and replication."""
 
+from negprobe.statistics.cluster_tests import MIN_CLUSTERS
 from negprobe.statistics.effects import (
     ALPHA,
     MIN_PAIRS,
+    SMALLEST_EFFECT,
     Agreement,
     agreement,
     effect_tests,
     effects_table,
     negation_effects,
     rank_correlation,
-    replication,
+    responding,
     survivors,
 )
+from negprobe.statistics.groups import holds_for_new, replication
 
 __all__ = [
     "ALPHA",
+    "MIN_CLUSTERS",
     "MIN_PAIRS",
+    "SMALLEST_EFFECT",
     "Agreement",
     "agreement",
     "effect_tests",
     "effects_table",
+    "holds_for_new",
     "negation_effects",
     "rank_correlation",
     "replication",
+    "responding",
     "survivors",
 ]
