@@ -14,7 +14,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, StatementError
 from negprobe.base.texts import quoted
 from negprobe.statistics.cluster_tests import MIN_CLUSTERS, Columns, corrected, most_cautious, tests_of_block
-from negprobe.statistics.clusters import Clusters, cluster_codes
+from negprobe.statistics.clusters import Clusters, Labels, cluster_codes, intraclass_correlation
 from negprobe.statistics.effect_sizes import effect_size_intervals, effect_sizes
 from negprobe.statistics.resampling import intervals_of_means
 
@@ -144,7 +144,6 @@ def effect_tests(
     present = present_pairs(effects)
     # Numbered again without the pairs that have no value.
     factors = [pd.factorize(codes[present])[0] for codes in cluster_codes(clusters, effects.sizes["pair"])]
-    dims = ("metric", *(str(dim) for dim in _cells_of(effects).dims if dim != "pair"))
     described, tested = [], []
     for values in _blocks(effects, present, n_resamples):
         described.append(_described(values, factors, n_resamples, seed))
@@ -164,13 +163,42 @@ def effect_tests(
         "q_mean": false_discovery(tests["p_mean"]),
         "p_mean_max_t": tests["p_mean_max_t"],
     }
+    limits = _limits(columns, factors, n_resamples)
+    return _of_cells(effects, columns).assign_attrs(n_resamples=n_resamples, seed=seed, **limits)
+
+
+@checked
+def intraclass_correlations(effects: xr.Dataset, groups: Labels) -> xr.Dataset:
+    """How alike the effects of pairs in the same group are, for every head (see `clusters.intraclass_correlation`).
+
+    Args:
+        effects: As for `effect_tests`.
+        groups: The group of each pair, such as `effects["cue"]`; "" is a group of one pair.
+
+    Returns:
+        Variables [metric, layer, head]: `icc`, the one-way intraclass correlation ICC(1), NaN if no group has two
+        pairs; and `n_effective`, the number of independent pairs that would be as informative.
+
+    Raises:
+        InputError: if there is not one group for each pair, or as `effect_tests`.
+        StatementError: if no pair has a value.
+    """
+    codes = cluster_codes(groups, effects.sizes.get("pair", 0))[0]
+    present = present_pairs(effects)
+    found = [intraclass_correlation(values, pd.factorize(codes[present])[0]) for values in _blocks(effects, present, 1)]
+    icc, n_effective = map(np.concatenate, zip(*found, strict=True))
+    return _of_cells(effects, {"icc": icc, "n_effective": n_effective})
+
+
+def _of_cells(effects: xr.Dataset, columns: Columns) -> xr.Dataset:
+    """The values of all cells as variables with the dimensions of the effects, without pair."""
     whole = _cells_of(effects)
+    dims = ("metric", *(str(dim) for dim in whole.dims if dim != "pair"))
     shape = (len(effects.data_vars), *(whole.sizes[dim] for dim in dims[1:]))
     coords = {name: coord for name, coord in whole.coords.items() if "pair" not in coord.dims}
     return xr.Dataset(
         {name: (dims, column.reshape(shape)) for name, column in columns.items()},
         coords={"metric": list(effects.data_vars), **coords},
-        attrs={"n_resamples": n_resamples, "seed": seed, **_limits(columns, factors, n_resamples)},
     )
 
 
@@ -259,8 +287,7 @@ def responding(tests: xr.Dataset, smallest_effect: float = SMALLEST_EFFECT, *, a
     Raises:
         InputError: if `tests` is not a result of `effect_tests`, or `smallest_effect` is negative or not finite.
     """
-    if not 0 <= smallest_effect < np.inf:
-        raise InputError(f"smallest_effect must be a number of at least 0, got {quoted(smallest_effect)}.")
+    check_smallest_effect(smallest_effect)
     _check_tests(tests, "effect_size_low", "effect_size_high", "p_mean_max_t")
     found = survivors(tests, alpha)
     outside = (found["effect_size_low"] > smallest_effect) | (found["effect_size_high"] < -smallest_effect)
@@ -332,6 +359,12 @@ def rank_correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"
         return np.nan, np.nan
     correlation, p = stats.spearmanr(one, other)
     return float(correlation), float(p)
+
+
+def check_smallest_effect(smallest_effect: float) -> None:
+    """Raise an InputError unless the smallest effect of interest is a finite number of at least 0."""
+    if not 0 <= smallest_effect < np.inf:
+        raise InputError(f"smallest_effect must be a number of at least 0, got {quoted(smallest_effect)}.")
 
 
 def _check_tests(tests: xr.Dataset, *names: str) -> None:
