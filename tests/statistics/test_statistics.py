@@ -18,11 +18,16 @@ from negprobe.statistics import (
     effects_table,
     negation_effects,
     replication,
+    resampling,
+    responding,
     survivors,
 )
 from negprobe.statistics import effects as statistics
 
-TESTED = ["effect", "low", "high", "effect_size", "n", "p", "q", "p_max_t"]
+TESTED = [
+    *("effect", "low", "high", "effect_size", "effect_size_low", "effect_size_high", "n", "n_clusters", "icc"),
+    *("n_effective", "p", "q", "p_max_t", "p_mean", "q_mean", "p_mean_max_t"),
+]
 
 
 def dataset(**values):
@@ -208,7 +213,8 @@ def test_a_head_without_pairs_is_no_test_to_correct_for():
             rtol=1e-12,
         )
     assert heads(tests, "n")[3] == 0
-    assert all(np.isnan(heads(tests, name)[3]) for name in TESTED if name != "n")
+    assert heads(tests, "n_clusters")[3] == 0
+    assert all(np.isnan(heads(tests, name)[3]) for name in TESTED if name not in ("n", "n_clusters"))
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -292,6 +298,25 @@ def test_survivors_say_which_correction_they_pass():
     assert survivors(tests, alpha=0.001).empty
 
 
+# --- the smallest effect of interest
+
+
+def test_effects_whose_whole_interval_is_beyond_the_smallest_one_are_named():
+    values = 0.5 * noise(3, 300, 4)[:, [1, 1, 1, 1]] / noise(3, 300, 4)[:, 1].std()
+    values += np.array([1.0, 0.2, -1.0, 0.0]) - values.mean(axis=0)
+    tests = effect_tests(dataset(metric=values), n_resamples=999)
+    found = responding(tests)
+    # d_z is 2, 0.4, -2 and 0 by construction; its standard error is about 0.1 at 2 and 0.06 at 0.4.
+    assert found["head"].tolist() == [0, 2, 1]
+    assert found["beyond"].tolist() == [True, True, False]
+    assert responding(tests, 0.2)["beyond"].tolist() == [True] * 3
+    assert responding(tests, 2.0)["beyond"].tolist() == [False] * 3
+    found = found.drop(columns="beyond").sort_values("head", ignore_index=True)
+    assert found.equals(survivors(tests).sort_values("head", ignore_index=True))
+    with pytest.raises(InputError, match=r"smallest_effect must be a number of at least 0, got -0\.5"):
+        responding(tests, -0.5)
+
+
 # --- the interval
 
 
@@ -340,10 +365,11 @@ def test_pairs_without_any_value_do_not_keep_the_test_from_being_exact():
 def test_two_equal_runs_have_no_effect_and_p_one():
     values = np.concatenate([np.zeros((20, 1)), noise(0, 20, 1) + 2], axis=1)
     tests = effect_tests(dataset(metric=values), n_resamples=199)
-    first = {name: heads(tests, name)[0] for name in TESTED}
-    assert first == {
-        "effect": 0, "low": 0, "high": 0, "effect_size": 0, "n": 20, "p": 1, "q": 1, "p_max_t": 1
-    }  # fmt: skip
+    zeros = ("effect", "low", "high", "effect_size", "effect_size_low", "effect_size_high")
+    assert [heads(tests, name)[0] for name in zeros] == [0] * 6
+    assert [heads(tests, name)[0] for name in ("p", "q", "p_max_t", "p_mean", "q_mean", "p_mean_max_t")] == [1] * 6
+    assert [heads(tests, name)[0] for name in ("n", "n_clusters", "n_effective")] == [20] * 3
+    assert math.isnan(heads(tests, "icc")[0])
     assert heads(tests, "p")[1] < 0.05
 
 
@@ -404,7 +430,7 @@ def test_memory_limits_do_not_change_the_numbers(monkeypatch):
     effects = dataset(one=noise(0, 30, 7), other=noise(1, 30, 7))
     whole = effect_tests(effects, n_resamples=299)
     monkeypatch.setattr(statistics, "_NULL_SIZE", 600)
-    monkeypatch.setattr(statistics, "_BATCH_SIZE", 500)
+    monkeypatch.setattr(resampling, "_BATCH_SIZE", 500)
     xr.testing.assert_allclose(effect_tests(effects, n_resamples=299), whole, rtol=1e-12)
 
 

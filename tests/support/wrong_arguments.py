@@ -381,6 +381,7 @@ CASES: dict[str, list[Case]] = {
     "negation_effects": [lambda given=given: statistics.negation_effects(given) for given in (sweep, xr.Dataset())],
     "effect_tests": [
         *each(statistics.effect_tests, effects, n_resamples=[0, -1], seed=[-1]),
+        *each(statistics.effect_tests, effects, clusters=[[], ["a"], {}, {"noun": []}, pd.DataFrame()]),
         *(
             lambda given=given: statistics.effect_tests(given, n_resamples=9)
             for given in (
@@ -394,6 +395,16 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "effects_table": [lambda: statistics.effects_table(tests)],
+    "responding": each(statistics.responding, tests, smallest_effect=[NAN, INF, -1.0], alpha=[NAN, -1.0, 2.0]),
+    "intraclass_correlations": [
+        *(lambda groups=groups: statistics.intraclass_correlations(effects, groups) for groups in ([], ["a"])),
+        lambda: statistics.intraclass_correlations(effects * NAN, ["a"] * len(pairs)),
+    ],
+    "holds_for_new": [
+        *each(statistics.holds_for_new, effects, ["a"] * len(pairs), min_pairs=[0, -1]),
+        *(lambda groups=groups: statistics.holds_for_new(effects, groups) for groups in ([], ["a"])),
+        lambda: statistics.holds_for_new(effects * NAN, ["a"] * len(pairs)),
+    ],
     "survivors": each(statistics.survivors, tests, alpha=[NAN, -1.0, 2.0]),
     "replication": [
         *each(statistics.replication, effects, ["a"] * len(pairs), min_pairs=[0, -1, 99], at_least=[0, -1, 9]),
@@ -670,8 +681,17 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "read_predictions": (behaviour.read_predictions, {"path": HERE / "words.txt"}),
     "scored_sets": (behaviour.scored_sets, {"path": HERE / "pairs.csv"}),
     "negation_effects": (statistics.negation_effects, {"metrics": metrics}),
-    "effect_tests": (statistics.effect_tests, {"effects": effects, "n_resamples": 9, "seed": 0}),
+    "effect_tests": (statistics.effect_tests, {"effects": effects, "clusters": None, "n_resamples": 9, "seed": 0}),
     "effects_table": (statistics.effects_table, {"tests": tests}),
+    "responding": (statistics.responding, {"tests": tests, "smallest_effect": 0.5, "alpha": 0.05}),
+    "intraclass_correlations": (
+        statistics.intraclass_correlations,
+        {"effects": effects, "groups": ["a"] * len(pairs)},
+    ),
+    "holds_for_new": (
+        statistics.holds_for_new,
+        {"effects": effects, "groups": ["a"] * len(pairs), "min_pairs": 1},
+    ),
     "survivors": (statistics.survivors, {"tests": tests, "alpha": 0.05}),
     "statistics.agreement": (
         statistics.agreement,
@@ -679,15 +699,22 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "replication": (
         statistics.replication,
-        {"effects": effects, "groups": ["a"] * len(pairs), "min_pairs": 2, "at_least": 1, "alpha": 0.05}
-        | {"n_resamples": 9, "seed": 0},
+        {"effects": effects, "groups": ["a"] * len(pairs), "clusters": None, "min_pairs": 2, "at_least": 1}
+        | {"alpha": 0.05, "n_resamples": 9, "seed": 0},
     ),
     "rank_correlation": (statistics.rank_correlation, {"one": np.arange(3.0), "other": np.arange(3.0)}),
     "run_study": (
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
         | {"contribution_pairs": 0}
-        | {"circuit_effort": "fast", "objective": None, "seed": 0, "shards": None, "engine": None}
+        | {
+            "circuit_effort": "fast",
+            "objective": None,
+            "smallest_effect": 0.5,
+            "seed": 0,
+            "shards": None,
+            "engine": None,
+        }
         | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),
