@@ -5,17 +5,16 @@ few and can be listed.
 """
 
 import re
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from negprobe.statements.cues import APOSTROPHES, Cue
+from negprobe.statements.languages import word_lists
 from negprobe.statements.pair import Span
 from negprobe.statements.tokens import MASK, SEPARATOR
 from negprobe.statements.word_forms import is_irregular_form
 
-_DATA = tomllib.loads(Path(__file__).with_name("english_word_classes.toml").read_text(encoding="utf-8"))
+_DATA = word_lists("english_word_classes")
 _CLASSES = {name: frozenset(words.split()) for name, words in _DATA.items()}
 _AUXILIARIES = _CLASSES["auxiliaries"]
 _DETERMINERS = _CLASSES["determiners"] | _CLASSES["numerals"]

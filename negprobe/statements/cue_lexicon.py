@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.statements.cue_matcher import Matcher, form_words, is_affix, matcher
 from negprobe.statements.cue_phrases import APOSTROPHES
+from negprobe.statements.languages import word_lists
 
 FUNCTION = "function"
 """The class of cues that is always searched: "not", "never", "no", ..."""
@@ -182,8 +182,7 @@ def use_lexicon(lexicon: Lexicon | None) -> Lexicon:
 
 @cache
 def _english() -> Lexicon:
-    text = resources.files("negprobe.statements").joinpath("languages/english.toml").read_text(encoding="utf-8")
-    return _checked_entries(_parsed(tomllib.loads(text), "The English lexicon"), "The English lexicon")
+    return _checked_entries(_parsed(word_lists("english"), "The English lexicon"), "The English lexicon")
 
 
 def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:

@@ -6,14 +6,13 @@ from the counterfactual by more than the negation.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from itertools import pairwise
 
 from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
+from negprobe.statements.languages import word_lists
 
 _BOUNDARY = re.compile(r"[.?!;:]+(?=\s|$)|\[SEP\]|\n")
 # Markdown's marks and quotation marks are left out, as they are no part of a sentence's grammar.
@@ -111,8 +110,7 @@ def attached_start(text: str, cue: Cue) -> int:
 
 @cache
 def _table() -> _Table:
-    path = files("negprobe.statements") / "languages" / "english_controls.toml"
-    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    found = word_lists("english_controls")
     return _Table(
         {name: tuple(phrases) for name, phrases in found["neutral"].items()},
         found["contracted"],

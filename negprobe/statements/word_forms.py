@@ -5,12 +5,12 @@ pair put few words in each other's place, so that a few rules and a table of irr
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
-_DATA = tomllib.loads(Path(__file__).with_name("english_forms.toml").read_text(encoding="utf-8"))
+from negprobe.statements.languages import word_lists
+
+_DATA = word_lists("english_forms")
 _LEXEMES = [line.split() for line in _DATA["irregular"].splitlines() if line]
 _NOT_INFLECTED = frozenset(_DATA["not_inflected"].split())
 
