@@ -50,6 +50,11 @@ class _Word(NamedTuple):
     text: str
     span: Span
 
+    @property
+    def is_possessive(self) -> bool:
+        """Whether an "'s" was left out of a noun."""
+        return self.text not in _SKIPPED and len(self.text) < self.span[1] - self.span[0]
+
 
 def affected_word(text: str, cue: Cue) -> Span | None:
     """The span of the word that a cue acts on, the first content word of the phrase after it; None without one.
@@ -76,11 +81,11 @@ def affected_word(text: str, cue: Cue) -> Span | None:
     if kind == "no" and clause and clause[0].text == "one":
         kind, clause = "no one", clause[1:]
     is_question = next((word.text for word in after if word.text in _ENDS), "") == "?"
-    inverted = _is_inverted(kind, before, clause, is_question=is_question)
+    subject = _inverted_subject(kind, before, clause, is_question=is_question)
+    inverted = subject is not None
     begin = 0
-    if inverted:
-        begin = _after_noun_phrase(clause, int(kind in _FRONTED))
-        begin = _after_prepositional_phrases(clause, begin)
+    if subject is not None:
+        begin = _after_prepositional_phrases(clause, _after_noun_phrase(clause, subject))
     elif kind in _SUBJECTS and _begins_clause(before):
         begin = _after_prepositional_phrases(clause, 0)
     has_do = any(word.text in _DO for word in before[-3:])
@@ -117,17 +122,27 @@ def _clause(words: Sequence[_Word]) -> list[_Word]:
     return clause
 
 
-def _is_inverted(kind: str, before: Sequence[_Word], clause: Sequence[_Word], *, is_question: bool) -> bool:
-    """Whether the subject follows the cue: "Isn't the door open?", "Never have I seen it."."""
-    first, second = ([word.text for word in clause] + ["", ""])[:2]
-    if kind in _ATTACHED or kind == "not":
-        # "Don't open the door" begins with an auxiliary, too, but is no question.
-        follows = first in _DETERMINERS | _CLASSES["pronouns"] or (is_question and bool(first))
-        is_auxiliary = bool(before) and before[-1].text in _AUXILIARIES - ({"do", "be"} if kind == "not" else set())
-        return is_auxiliary and follows and _begins_clause(before[:-1])
-    # "Never do this" and "Never have doubts" are no inversions.
-    is_verb = first in {"be", "do", "have"} and second not in _CLASSES["subjects"]
-    return kind in _FRONTED and _begins_clause(before) and first in _AUXILIARIES and not is_verb
+def _inverted_subject(kind: str, before: Sequence[_Word], clause: Sequence[_Word], *, is_question: bool) -> int | None:
+    """Where the subject begins if it follows the auxiliary ("Isn't the door open?", "Never have I seen it."), or None.
+
+    "Don't open the door" and "Never do this" begin with an auxiliary or a cue, too, but have no subject.
+    """
+    if kind in _FRONTED:
+        at = 0
+        while at < len(clause) and _is_adverb(clause[at].text):
+            at += 1
+        at = _after_prepositional_phrases(clause, at)
+        first, second, *others = [*(word.text for word in clause[at:]), "", ""]
+        has_subject = second in _CLASSES["subjects"] or (first == "have" and any(map(_is_participle, others)))
+        inverted = first in _AUXILIARIES and (has_subject or first not in {"be", "do", "have"})
+        return at + 1 if inverted and _begins_clause(before) else None
+    if kind not in _ATTACHED and kind != "not":
+        return None
+    auxiliary = before[-1].text if before else ""
+    if auxiliary not in _AUXILIARIES or (kind == "not" and auxiliary in {"do", "be"}):
+        return None
+    has_subject = bool(clause) and (is_question or clause[0].text in _DETERMINERS | _CLASSES["pronouns"])
+    return 0 if has_subject and _begins_clause(before[:-1]) else None
 
 
 def _begins_clause(before: Sequence[_Word]) -> bool:
@@ -137,7 +152,7 @@ def _begins_clause(before: Sequence[_Word]) -> bool:
 def _after_noun_phrase(clause: Sequence[_Word], at: int) -> int:
     """The index after the noun phrase that begins at an index: "the old door", "John Smith", "she"."""
     start = at
-    while at < len(clause) and clause[at].text in _DETERMINERS:
+    while at < len(clause) and (clause[at].text in _DETERMINERS or clause[at].is_possessive):
         at += 1
     if at == start and at < len(clause) and clause[at].text in _SKIPPED:
         return at + 1
@@ -149,7 +164,10 @@ def _after_noun_phrase(clause: Sequence[_Word], at: int) -> int:
 
 def _after_prepositional_phrases(clause: Sequence[_Word], at: int) -> int:
     while at < len(clause) and clause[at].text in _CLASSES["prepositions"]:
-        at = _after_noun_phrase(clause, at + 1)
+        at += 1
+        # "Nobody inside was awake" has a preposition without a noun.
+        if at < len(clause) and clause[at].text not in _AUXILIARIES:
+            at = _after_noun_phrase(clause, at)
     return at
 
 
@@ -177,8 +195,11 @@ def _is_object(word: str) -> bool:
     """Whether a word after "have" makes that the main verb, and not the auxiliary of a participle."""
     if word in _SKIPPED or not word:
         return word in _CLASSES["objects"]
-    is_participle = word.endswith("ed") or is_irregular_form(word) or word in _CLASSES["unchanged_participles"]
-    return not is_participle
+    return not _is_participle(word)
+
+
+def _is_participle(word: str) -> bool:
+    return word.endswith("ed") or is_irregular_form(word) or word in _CLASSES["unchanged_participles"]
 
 
 def _is_adverb(word: str) -> bool:

@@ -14,9 +14,10 @@ _DATA = word_lists("english_forms")
 _LEXEMES = [line.split() for line in _DATA["irregular"].splitlines() if line]
 _NOT_INFLECTED = frozenset(_DATA["not_inflected"].split())
 
-_BASES: dict[str, frozenset[str]] = {
-    form: frozenset(lexeme[0] for lexeme in _LEXEMES if form in lexeme) for lexeme in _LEXEMES for form in lexeme
-}
+_BASES: dict[str, set[str]] = {}
+for _lexeme in _LEXEMES:
+    for _form in _lexeme:
+        _BASES.setdefault(_form, set()).add(_lexeme[0])
 
 _SIBILANT = re.compile(r"(?:s|x|z|ch|sh|o)$")
 _HAS_VOWEL = re.compile(r"[aeiouy]")
@@ -55,7 +56,7 @@ def bases(word: str) -> frozenset[str]:
 
 def is_irregular_form(word: str) -> bool:
     """Whether a lower-case English word is an irregular form of another one, such as "seen" of "see"."""
-    return bool(_BASES.get(word, frozenset()) - {word})
+    return bool(_BASES.get(word, set()) - {word})
 
 
 def _regular_bases(word: str) -> Iterator[str]:
