@@ -171,6 +171,14 @@ def study(
         _Effort, typer.Option(help="Circuit search: thorough evaluates several times as many sets of components.")
     ] = _Effort.FAST,
     objective: Objective = None,
+    smallest_effect: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Smallest effect of interest, in standard deviations of the pairs' effects (|d_z|): a head is named "
+            "if its whole interval is beyond it.",
+        ),
+    ] = 0.5,  # statistics.SMALLEST_EFFECT, which takes long to import
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -231,6 +239,7 @@ def study(
                 contribution_pairs=contribution_pairs,
                 circuit_effort=circuit.value,
                 objective=objective,
+                smallest_effect=smallest_effect,
                 seed=seed,
                 shards=shards,
                 engine=None

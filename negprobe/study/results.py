@@ -1,7 +1,7 @@
 """The results of a study, in one object that the report is written from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -14,6 +14,7 @@ from negprobe.models import HookedEncoderConfig
 from negprobe.patching import Direction, effect, mean_effect
 from negprobe.patching.circuits import Circuit
 from negprobe.statements import StatementPair
+from negprobe.statistics import SMALLEST_EFFECT
 from negprobe.study.summary_table import StudySummary
 
 
@@ -87,6 +88,10 @@ class StudyResults:
         seed: Seed of the bootstrap, the sign flips and the circuit's search.
         notes: Changes to the pairs, and unusual properties of them (see `statements.pair_notes`).
         same_labels: The pairs without labels for which the classifier predicts the same label twice.
+        new_cues: `statistics.holds_for_new` by kind of cue; None if the pairs with a control have fewer than three.
+        correlations: `statistics.intraclass_correlations` of the effects within each "cue", and within each "cluster"
+            if the pairs have clusters. Empty if no pair has a control.
+        smallest_effect: The smallest effect of interest, as |d_z| (see `statistics.responding`).
     """
 
     cfg: HookedEncoderConfig
@@ -114,6 +119,9 @@ class StudyResults:
     seed: int
     notes: tuple[str, ...] = ()
     same_labels: tuple[int, ...] = ()
+    new_cues: xr.Dataset | None = None
+    correlations: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    smallest_effect: float = SMALLEST_EFFECT
 
     @cached_property
     def summary(self) -> StudySummary:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from negprobe.attention import METRICS, AttentionProbe
+from negprobe.attention import AttentionProbe
 from negprobe.attention.affordable import compared_for_page
 from negprobe.attention.contribution_maps import contribution_work
 from negprobe.base.arguments import checked
@@ -33,7 +33,9 @@ from negprobe.statements import (
     pair_notes,
 )
 from negprobe.statements.unknown import unknown_words_reported
-from negprobe.statistics import MIN_PAIRS, effect_tests, negation_effects, replication
+from negprobe.statistics import SMALLEST_EFFECT, negation_effects
+from negprobe.statistics.effects import check_smallest_effect
+from negprobe.study.effect_tests import clustered_tests, study_tests
 from negprobe.study.engines import Engine, in_process, released
 from negprobe.study.folder import DEFAULT_OBJECTIVE, identity, key, noted_environments, options_of_study
 from negprobe.study.formats import FORMAT
@@ -43,9 +45,6 @@ from negprobe.study.shards import Sharding
 from negprobe.study.stages import ANSWERS, CUE_SHARES, HEAD_METRICS, STAGES, SWEEPS, SWEPT, Needs, Stage, with_objective
 
 _N_EXAMPLES = 8
-
-# Effects up to this size in bytes are read from the shards once and kept in memory; larger ones are read for each test.
-_IN_MEMORY = 2**28
 
 # Seeds are below this, because the tests are written as NetCDF 3, which has 32-bit integers.
 _SEEDS = 2**31
@@ -72,6 +71,7 @@ def run_study(
     contribution_pairs: int | None = None,
     circuit_effort: Effort = "fast",
     objective: str | None = None,
+    smallest_effect: float = SMALLEST_EFFECT,
     seed: int = 0,
     shards: str | Path | None = None,
     engine: Engine | None = None,
@@ -100,6 +100,8 @@ def run_study(
             `find_circuit`).
         objective: The objective of patching and of the circuit: a name of `OBJECTIVES`, or "cosine:SENTENCE" (see
             `objective_named`); by default `default_objective(model)`. Answers always use the default objective.
+        smallest_effect: The smallest effect of interest, as |d_z| (see `statistics.responding`). It does not change
+            what is measured.
         seed: Seed of the bootstrap, the sign flips and the circuit search.
         shards: A folder for the measured shards, from which a stopped study resumes (see `study_folder`); by default
             all results are held in memory.
@@ -115,6 +117,7 @@ def run_study(
         StatementError: if no pair can be measured.
     """
     _check_options(patch_pairs, circuit_pairs, contribution_pairs, seed, source)
+    check_smallest_effect(smallest_effect)
     if patch_pairs == 0 and circuit_pairs:
         raise PatchingError("A circuit search needs patched pairs; set patch_pairs above 0, or circuit_pairs to 0.")
     options = options_of_study(
@@ -177,7 +180,7 @@ def run_study(
 
     progress("testing every head", 0, 1)
     share_effects = negation_effects(shares["share"].to_dataset("measure").assign_attrs(shares.attrs))
-    tests, replications = _tested(metrics, seed)
+    tested = study_tests(metrics, seed)
     progress("testing every head", 1, 1)
 
     why_few = f"only {len(answerable_pairs.pairs)} pairs can be patched; add more pairs"
@@ -222,9 +225,9 @@ def run_study(
         unknown_words=readable.unknown_words,
         metrics=metrics,
         cue_shares=shares["share"].assign_attrs(shares.attrs),
-        cue_share_tests=effect_tests(share_effects, seed=seed) if _any_defined(share_effects) else None,
-        tests=tests,
-        replications=replications,
+        cue_share_tests=clustered_tests(share_effects, seed),
+        tests=tested.tests,
+        replications=tested.replications,
         answers=answers,
         own_labels=bool(answerable_pairs.own_labels),
         objective=str(options["objective"]),
@@ -239,6 +242,9 @@ def run_study(
         seed=seed,
         notes=notes,
         same_labels=answerable_pairs.same_labels,
+        new_cues=tested.new_cues,
+        correlations=tested.correlations,
+        smallest_effect=smallest_effect,
     )
 
 
@@ -254,27 +260,6 @@ def _check_options(
         raise InputError(f"seed must be a whole number from 0 to {_SEEDS - 1}, got {quoted(seed)}.")
     if not is_utf8(source):
         raise InputError(f"The source {quoted(source)} is not valid UTF-8 text; choose another name.")
-
-
-def _tested(metrics: xr.Dataset, seed: int) -> tuple[xr.Dataset | None, dict[str, xr.Dataset]]:
-    """The tests of every metric and head over the pairs with a control: for all pairs, and for each group of pairs."""
-    effects = negation_effects(metrics[list(METRICS)])
-    if effects.nbytes <= _IN_MEMORY:
-        # Otherwise the tests of each group would read the shards again.
-        effects = effects.load()
-    if not _any_defined(effects):
-        return None, {}
-    replications = {}
-    controlled = effects.isel(pair=effects[METRICS[0]].notnull().any(("layer", "head")).values)
-    for by in ("cue", "source"):
-        sizes = pd.Series(controlled[by].values).value_counts()
-        if (sizes >= MIN_PAIRS).sum() > 1:
-            replications[by] = replication(effects, effects[by], seed=seed)
-    return effect_tests(effects, seed=seed), replications
-
-
-def _any_defined(effects: xr.Dataset) -> bool:
-    return bool(effects.to_array().notnull().any())
 
 
 def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[str]:

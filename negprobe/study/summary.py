@@ -14,7 +14,15 @@ from negprobe.base.arguments import checked
 from negprobe.behaviour import share
 from negprobe.patching import averages
 from negprobe.patching.circuits import Circuit
-from negprobe.statistics import ALPHA, agreement, effects_table, rank_correlation, survivors
+from negprobe.statistics import (
+    ALPHA,
+    SMALLEST_EFFECT,
+    agreement,
+    effects_table,
+    rank_correlation,
+    responding,
+    survivors,
+)
 from negprobe.study.results import StudyResults
 from negprobe.study.stages import knock_out_patches
 from negprobe.study.summary_table import NO_CUE, Row, StudySummary, summary_of
@@ -135,7 +143,9 @@ def _effects(results: StudyResults) -> Iterator[Row]:
     tests = results.tests
     if tests is None:
         return
-    yield from effect_rows(tests)
+    yield from effect_rows(tests, results.smallest_effect)
+    yield from _units(results)
+    yield from _new_cues(results)
     if "resolution" in tests.attrs:
         yield {"statistic": "resolution", "note": tests.attrs["resolution"]}
     n_heads = tests.sizes["layer"] * tests.sizes["head"]
@@ -148,8 +158,11 @@ def _effects(results: StudyResults) -> Iterator[Row]:
         yield {"statistic": "opposite_sign", **both, "layer": row["layer"], "head": row["head"]}
 
 
-def effect_rows(tests: xr.Dataset) -> Iterator[Row]:
-    """The number of significant heads, and the heads with the largest effect sizes, each by its clearest metric."""
+def effect_rows(tests: xr.Dataset, smallest_effect: float = SMALLEST_EFFECT) -> Iterator[Row]:
+    """The number of significant heads, those beyond the smallest effect of interest, and the largest effect sizes.
+
+    Each head is named with its clearest metric. In the rows `beyond_effect`, the estimate is d_z, with its interval.
+    """
     n_heads = tests.sizes["layer"] * tests.sizes["head"]
     yield {"statistic": "tests", "hits": int((tests["n"] > 0).sum()), "n": int(tests["n"].max())}
     yield {"statistic": "tested_metrics", "estimate": tests.sizes["metric"]}
@@ -162,6 +175,48 @@ def effect_rows(tests: xr.Dataset) -> Iterator[Row]:
     passing = survivors(tests).drop_duplicates(["layer", "head"]).head(_N_NAMED)
     for row in passing.to_dict("records"):
         yield {"statistic": "strongest_effect", **_tested(row)}
+    beyond = _beyond(tests, smallest_effect)
+    yield {"statistic": "smallest_effect", "estimate": smallest_effect}
+    yield {"statistic": "beyond_heads", "hits": len(beyond), "n": n_heads}
+    for row in beyond.head(_N_NAMED).to_dict("records"):
+        size = {"estimate": row["effect_size"], "low": row["effect_size_low"], "high": row["effect_size_high"]}
+        yield {"statistic": "beyond_effect", **_tested(row), **size}
+
+
+def _beyond(tests: xr.Dataset, smallest_effect: float) -> pd.DataFrame:
+    """The heads whose effect is beyond the smallest one of interest, each with its clearest metric."""
+    found = responding(tests, smallest_effect)
+    return found[found["beyond"]].drop_duplicates(["layer", "head"])
+
+
+def _units(results: StudyResults) -> Iterator[Row]:
+    """The number of clusters, and how alike the effects within each are; medians over all metrics and heads."""
+    tests = results.tests
+    assert tests is not None
+    yield {"statistic": "clusters", "estimate": int(tests["n_clusters"].max()), "n": int(tests["n"].max())}
+    if "untestable_mean" in tests.attrs:
+        yield {"statistic": "untestable_mean", "note": tests.attrs["untestable_mean"]}
+    for by, found in results.correlations.items():
+        if bool(found["icc"].notnull().any()):
+            yield {"statistic": "intraclass_correlation", "group": by, "estimate": float(found["icc"].median())}
+            yield {"statistic": "effective_pairs", "group": by, "estimate": float(found["n_effective"].median())}
+
+
+def _new_cues(results: StudyResults) -> Iterator[Row]:
+    """How many of the heads beyond the smallest effect hold for new kinds of cue, and their intervals for one."""
+    found, tests = results.new_cues, results.tests
+    if found is None or tests is None:
+        return
+    beyond = _beyond(tests, results.smallest_effect)
+    cells = [found.sel(metric=row.metric, layer=row.layer, head=row.head) for row in beyond.itertuples()]
+    yield {"statistic": "cues", "estimate": int(found["n_groups"].max())}
+    holding = sum(bool(cell["holds"]) for cell in cells)
+    yield {"statistic": "holds_for_new_cues", "hits": holding, "n": len(cells)}
+    for cell in cells[:_N_NAMED]:
+        subject = {name: cell[name].item() for name in ("metric", "layer", "head")}
+        interval = {"estimate": cell["effect"], "low": cell["new_low"], "high": cell["new_high"], "n": cell["n_groups"]}
+        numbers = {name: value.item() for name, value in interval.items()}
+        yield {"statistic": "new_cue_effect", **subject, **numbers}
 
 
 def largest_effect_rows(tests: xr.Dataset) -> Iterator[Row]:

@@ -228,6 +228,7 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
         },
         "seed": results.seed,
         "objective": results.objective,
+        "smallest_effect": results.smallest_effect,
         "files": list(files),
         **versions(),
         "earlier_environments": [one for one in results.environments if one != versions()],

@@ -377,6 +377,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "effects_table": [lambda: statistics.effects_table(tests)],
     "responding": each(statistics.responding, tests, smallest_effect=[NAN, INF, -1.0], alpha=[NAN, -1.0, 2.0]),
+    "intraclass_correlations": [
+        *(lambda groups=groups: statistics.intraclass_correlations(effects, groups) for groups in ([], ["a"])),
+        lambda: statistics.intraclass_correlations(effects * NAN, ["a"] * len(pairs)),
+    ],
     "holds_for_new": [
         *each(statistics.holds_for_new, effects, ["a"] * len(pairs), min_pairs=[0, -1]),
         *(lambda groups=groups: statistics.holds_for_new(effects, groups) for groups in ([], ["a"])),
@@ -656,6 +660,10 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "effect_tests": (statistics.effect_tests, {"effects": effects, "clusters": None, "n_resamples": 9, "seed": 0}),
     "effects_table": (statistics.effects_table, {"tests": tests}),
     "responding": (statistics.responding, {"tests": tests, "smallest_effect": 0.5, "alpha": 0.05}),
+    "intraclass_correlations": (
+        statistics.intraclass_correlations,
+        {"effects": effects, "groups": ["a"] * len(pairs)},
+    ),
     "holds_for_new": (
         statistics.holds_for_new,
         {"effects": effects, "groups": ["a"] * len(pairs), "min_pairs": 1},
@@ -675,7 +683,14 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         run_study,
         {"model": model, "pairs": [silent], "source": "a", "dropped": ["a"], "patch_pairs": 0, "circuit_pairs": 0}
         | {"contribution_pairs": 0}
-        | {"circuit_effort": "fast", "objective": None, "seed": 0, "shards": None, "engine": None}
+        | {
+            "circuit_effort": "fast",
+            "objective": None,
+            "smallest_effect": 0.5,
+            "seed": 0,
+            "shards": None,
+            "engine": None,
+        }
         | {"progress": lambda step, done, total: None},
     ),
     "read_study": (read_study, {"folder": HERE / "study"}),

@@ -6,6 +6,7 @@ from negprobe.statistics import ALPHA
 from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import metric_name, percent
 from negprobe.views.report.circuit_story import ROLE_NAMES
+from negprobe.views.report.effect_findings import beyond_smallest, new_cues, units
 from negprobe.views.report.mechanism_findings import mechanism
 from negprobe.views.report.wording import (
     BOTH_RIGHT,
@@ -74,7 +75,7 @@ def _response(summary: StudySummary) -> list[str]:
     if tests is None or summary.row("untestable") is not None:
         return responding_heads(summary)
     top = summary.row("strongest_effect")
-    counts = sentence(heads_respond(summary))
+    counts = " ".join([*beyond_smallest(summary), sentence(heads_respond(summary))])
     if top is None:
         return [counts]
     return [
@@ -209,6 +210,9 @@ def responding_heads(summary: StudySummary) -> list[str]:
             f"{untestable['note']} Attention changes most (mean |ΔA|, under the cue and under its control) in {named}."
         ]
     return [
+        *beyond_smallest(summary),
+        *new_cues(summary),
+        *units(summary),
         _how_many_pass(summary),
         *_strongest(summary),
         _raw_and_norm(summary),
