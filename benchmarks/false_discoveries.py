@@ -26,7 +26,7 @@ from einops import rearrange
 from scipy import stats
 
 from negprobe.statistics import ALPHA, SMALLEST_EFFECT
-from negprobe.statistics.cluster_tests import corrected, most_cautious, tests_of_block
+from negprobe.statistics.cluster_tests import block_tests, corrected, most_cautious
 from negprobe.statistics.effect_sizes import effect_size_intervals
 
 HEADS, METRICS = 72, 4
@@ -108,7 +108,7 @@ def drawn(design: Design, rng: np.random.Generator) -> tuple[np.ndarray, list[np
 
 def discoveries(effects: np.ndarray, factors: list[np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """The significant cells, by test."""
-    by_pairs = corrected([tests_of_block(effects, np.arange(len(effects)), RESAMPLES, seed)], exact=False)
+    by_pairs = corrected(block_tests(effects, [np.arange(len(effects))], RESAMPLES, seed), exact=False)
     alone = len(factors) == 1 and factors[0].max() + 1 == len(effects)
     tests = by_pairs if alone else clustered(effects, factors, seed)
     low, high = effect_size_intervals(effects, factors)
@@ -123,10 +123,9 @@ def discoveries(effects: np.ndarray, factors: list[np.ndarray], seed: int) -> di
 
 def clustered(effects: np.ndarray, factors: list[np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """The corrected tests over clusters, as `effect_tests` computes them."""
-    by_factor = []
-    for codes in factors:
-        exact = 2 ** int(codes.max() + 1) <= RESAMPLES
-        by_factor.append(corrected([tests_of_block(effects, codes, RESAMPLES, seed)], exact=exact))
+    tests = block_tests(effects, factors, RESAMPLES, seed)
+    exact = [2 ** int(codes.max() + 1) <= RESAMPLES for codes in factors]
+    by_factor = [corrected([of_factor], exact=all_flips) for of_factor, all_flips in zip(tests, exact, strict=True)]
     return dict(most_cautious(by_factor))
 
 

@@ -79,6 +79,31 @@ def cluster_sums(
     return members @ filled, members @ known.astype(float)
 
 
+def robust_variances(
+    deviations: Float[np.ndarray, "pair cell"], factors: Sequence[Int[np.ndarray, " pair"]]
+) -> tuple[Float[np.ndarray, " cell"], list[Float[np.ndarray, " cell"]]]:
+    """The cluster-robust variance of the sum of the deviations over all factors together, and over each alone.
+
+    Over one factor it is the sum of the clusters' squared sums, times G / (G - 1) for G clusters. Over two crossed
+    factors it is V1 + V2 - V12, where V12 is over the pairs that share both (Cameron, Gelbach and Miller 2011, Journal
+    of Business and Economic Statistics 29), and at least the larger of V1 and V2.
+    """
+    alone = [_robust_variance(deviations, codes) for codes in factors]
+    largest = np.max(alone, axis=0)
+    if len(factors) == 1:
+        return largest, alone
+    both = np.unique(np.stack(factors, axis=1), axis=0, return_inverse=True)[1].ravel()
+    return np.maximum(largest, np.sum(alone, axis=0) - _robust_variance(deviations, both)), alone
+
+
+def _robust_variance(
+    deviations: Float[np.ndarray, "pair cell"], codes: Int[np.ndarray, " pair"]
+) -> Float[np.ndarray, " cell"]:
+    sums, sizes = cluster_sums(deviations, codes)
+    n_clusters = (sizes > 0).sum(axis=0)
+    return (sums**2).sum(axis=0) * n_clusters / np.maximum(n_clusters - 1, 1)
+
+
 def intraclass_correlation(
     values: Float[np.ndarray, "pair cell"], codes: Int[np.ndarray, " pair"]
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:

@@ -13,7 +13,7 @@ from scipy import stats
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError, StatementError
 from negprobe.base.texts import quoted
-from negprobe.statistics.cluster_tests import MIN_CLUSTERS, Columns, corrected, most_cautious, tests_of_block
+from negprobe.statistics.cluster_tests import MIN_CLUSTERS, Columns, block_tests, corrected, most_cautious
 from negprobe.statistics.clusters import Clusters, Labels, cluster_codes, intraclass_correlation
 from negprobe.statistics.effect_sizes import effect_size_intervals, effect_sizes
 from negprobe.statistics.resampling import intervals_of_means
@@ -97,9 +97,9 @@ def effect_tests(
     dependence: each statistic is compared with the largest one of all heads and metrics under the same flips (the
     single-step maxT of Westfall and Young 1993).
 
-    With two crossed factors, each factor is tested by itself, and p is twice the larger of the two (see
-    `cluster_tests.most_cautious`). A factor with few levels makes most heads untestable; whether effects hold beyond
-    these levels is the question of `holds_for_new`.
+    With two crossed factors, t has the standard error of both together (Cameron, Gelbach and Miller 2011), and p is the
+    larger of those of the two factors (see `cluster_tests.block_tests`). CROSSED A factor with few levels makes most
+    heads untestable; whether effects hold beyond these levels is the question of `holds_for_new`.
 
     The intervals are percentile bootstrap intervals over clusters. In 2,000 simulations with 20 pairs each, they
     covered the mean of normal, t(3) and log-normal effects in 92, 92 and 85% of cases, and BCa intervals in 92, 89 and
@@ -147,7 +147,7 @@ def effect_tests(
     described, tested = [], []
     for values in _blocks(effects, present, n_resamples):
         described.append(_described(values, factors, n_resamples, seed))
-        tested.append([tests_of_block(values, codes, n_resamples, seed) for codes in factors])
+        tested.append(block_tests(values, factors, n_resamples, seed))
     described_cells = {name: np.concatenate([block[name] for block in described]) for name in described[0]}
     tests = most_cautious(
         [
@@ -424,21 +424,20 @@ def false_discovery(p: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]
 def _limits(columns: Columns, factors: Sequence[Int[np.ndarray, " pair"]], n_resamples: int) -> dict[str, str]:
     """Attributes that explain which significance levels cannot be reached with so few clusters or resamples."""
     n, n_clusters = columns["n"], columns["n_clusters"]
-    unit, most, n_factors = "pair" if (n == n_clusters).all() else "cluster", int(n_clusters.max()), len(factors)
+    unit, most = "pair" if (n == n_clusters).all() else "cluster", int(n_clusters.max())
     counted = f"1 {unit}" if most == 1 else f"{most} {unit}s"
     limits = {}
     if most < MIN_CLUSTERS:
         limits["untestable_mean"] = f"With {counted} the mean is not tested; its test needs {MIN_CLUSTERS} {unit}s."
-    by_flips = n_factors * 2.0 ** (1 - most)
+    by_flips = 2.0 ** (1 - most)
     if by_flips > ALPHA:
-        doubled = ", and two crossed factors double p" if n_factors > 1 else ""
         limits["untestable"] = (
             f"With {counted} no head can have p < {by_flips:.4g}: at least 2 of the {2**most} sign flips are as "
-            f"extreme as the observed data{doubled}. Reaching {ALPHA} needs {MIN_PAIRS + n_factors - 1} {unit}s."
+            f"extreme as the observed data. Reaching {ALPHA} needs {MIN_PAIRS} {unit}s."
         )
         return limits
     exact = all(2 ** int(codes.max() + 1) <= n_resamples for codes in factors)
-    by_resamples = 0.0 if exact else n_factors / (n_resamples + 1)
+    by_resamples = 0.0 if exact else 1 / (n_resamples + 1)
     smallest, cells = max(by_flips, by_resamples), int((n > 0).sum())
     needed = int(np.ceil(round(smallest * cells / ALPHA, 9)))
     if needed > 1:

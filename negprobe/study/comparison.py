@@ -20,7 +20,7 @@ from negprobe.patching import averages
 from negprobe.patching.effects import MIN_GAP
 from negprobe.statements import ROLES
 from negprobe.statistics import negation_effects
-from negprobe.study.effect_tests import tests_over_clusters
+from negprobe.study.effect_tests import clustered_tests
 from negprobe.study.saved import SavedStudy, metrics_dataset, sweep
 from negprobe.study.stages import SWEEPS, Sweep
 from negprobe.study.summary import mean_row, share_row
@@ -108,8 +108,8 @@ def compare_studies(a: SavedStudy, b: SavedStudy) -> StudyComparison:
     effects = [_effects(study, common[side].tolist()) for study, side in ((a, "a"), (b, "b"))]
     change = None
     if same_shape and effects[0] is not None and effects[1] is not None:
-        change = tests_over_clusters(effects[1] - effects[0], a.seed)
-    tests = [None if effect is None else tests_over_clusters(effect, a.seed) for effect in effects]
+        change = clustered_tests(effects[1] - effects[0], a.seed)
+    tests = [None if effect is None else clustered_tests(effect, a.seed) for effect in effects]
     return StudyComparison(a, b, common, same_shape, answers, no_answers, swaps, patched, (tests[0], tests[1]), change)
 
 

@@ -26,7 +26,7 @@ _MIN_CUES = 3
 
 # Compared by identity: arrays have no single truth value.
 @dataclass(frozen=True, eq=False)
-class TestedEffects:
+class StudyTests:
     """The tests of every metric and head over the pairs with a control, as in `StudyResults`.
 
     Attributes:
@@ -36,15 +36,13 @@ class TestedEffects:
         correlations: How alike effects are within clusters and within kinds of cue.
     """
 
-    __test__ = False  # pytest collects classes with such names
-
     tests: xr.Dataset | None = None
     replications: dict[str, xr.Dataset] = field(default_factory=dict)
     new_cues: xr.Dataset | None = None
     correlations: dict[str, xr.Dataset] = field(default_factory=dict)
 
 
-def tested_effects(metrics: xr.Dataset, seed: int) -> TestedEffects:
+def study_tests(metrics: xr.Dataset, seed: int) -> StudyTests:
     """The tests of all metrics; empty if no pair has a control.
 
     The units are the clusters of the pairs, and not also the kinds of cue: a study has few of these, and few heads are
@@ -57,9 +55,9 @@ def tested_effects(metrics: xr.Dataset, seed: int) -> TestedEffects:
     if effects.nbytes <= _IN_MEMORY:
         # Otherwise each test would read the shards again.
         effects = effects.load()
-    tests = tests_over_clusters(effects, seed)
+    tests = clustered_tests(effects, seed)
     if tests is None:
-        return TestedEffects()
+        return StudyTests()
     controlled = effects.isel(pair=effects[METRICS[0]].notnull().any(("layer", "head")).values)
     clusters = clusters_of(controlled)
     units = pd.Series(cluster_codes(clusters, controlled.sizes["pair"])[0])
@@ -74,10 +72,10 @@ def tested_effects(metrics: xr.Dataset, seed: int) -> TestedEffects:
     of_cues = controlled.isel(pair=controlled["cue"].values != "")
     several = len(np.unique(of_cues["cue"])) >= _MIN_CUES
     new_cues = holds_for_new(of_cues, of_cues["cue"]) if several else None
-    return TestedEffects(tests, replications, new_cues, correlations)
+    return StudyTests(tests, replications, new_cues, correlations)
 
 
-def tests_over_clusters(effects: xr.Dataset, seed: int) -> xr.Dataset | None:
+def clustered_tests(effects: xr.Dataset, seed: int) -> xr.Dataset | None:
     """`statistics.effect_tests` over the clusters of the pairs; None if no pair has an effect."""
     if not bool(effects.to_array().notnull().any()):
         return None

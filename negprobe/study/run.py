@@ -39,7 +39,7 @@ from negprobe.statements.unknown import unknown_words_reported
 from negprobe.statistics import SMALLEST_EFFECT, negation_effects
 from negprobe.statistics.effects import check_smallest_effect
 from negprobe.study.alignments import alignment_table
-from negprobe.study.effect_tests import tested_effects, tests_over_clusters
+from negprobe.study.effect_tests import clustered_tests, study_tests
 from negprobe.study.engines import Engine, in_process, released
 from negprobe.study.folder import DEFAULT_OBJECTIVE, identity, key, noted_environments, options_of_study
 from negprobe.study.formats import FORMAT
@@ -196,7 +196,7 @@ def run_study(
 
     progress("testing every head", 0, 1)
     share_effects = negation_effects(shares["share"].to_dataset("measure").assign_attrs(shares.attrs))
-    tested = tested_effects(metrics, seed)
+    tested = study_tests(metrics, seed)
     progress("testing every head", 1, 1)
 
     why_few = f"only {len(answerable_pairs.pairs)} pairs can be patched; add more pairs"
@@ -242,7 +242,7 @@ def run_study(
         unknown_words=readable.unknown_words,
         metrics=metrics,
         cue_shares=shares["share"].assign_attrs(shares.attrs),
-        cue_share_tests=tests_over_clusters(share_effects, seed),
+        cue_share_tests=clustered_tests(share_effects, seed),
         tests=tested.tests,
         replications=tested.replications,
         answers=answers,

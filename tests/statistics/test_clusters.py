@@ -183,8 +183,8 @@ def test_too_few_clusters_are_untestable_however_many_pairs():
     tests = effect_tests(dataset(metric=values + 1), clusters=labels)
     assert "5 clusters" in tests.attrs["untestable"]
     assert (tests["p"] >= 0.0625).all()
-    crossed = {"noun": labels, "cue": [f"q{index % 6}" for index in range(200)]}
-    assert "needs 7 clusters" in effect_tests(dataset(metric=values + 1), clusters=crossed).attrs["untestable"]
+    crossed = {"noun": labels, "cue": [f"q{index % 40}" for index in range(200)]}
+    assert "5 clusters" in effect_tests(dataset(metric=values + 1), clusters=crossed).attrs["untestable"]
 
 
 # --- intraclass correlation
@@ -274,19 +274,51 @@ def crossed(seed, n_nouns, n_cues, n_heads, of_nouns, of_cues):
     return values, {"noun": nouns.astype(str), "cue": cues.astype(str)}
 
 
-def test_two_factors_have_twice_the_larger_p_and_the_smaller_number_of_units():
-    values, factors = crossed(0, 12, 9, 4, 0.2, 0.2)
-    effects = dataset(metric=values + np.linspace(0, 1, 4))
+def slow_p_crossed(column, factors):
+    """The larger p of both factors: the flips' t over clusters against the t with the two-way standard error."""
+    deviations = column - column.mean()
+
+    def variance(labels):
+        sums = pd.Series(deviations).groupby(labels).sum()
+        return (sums**2).sum() * len(sums) / (len(sums) - 1)
+
+    one, other = factors.values()
+    both = [f"{noun} {cue}" for noun, cue in zip(one, other, strict=True)]
+    together = max(variance(one), variance(other), variance(one) + variance(other) - variance(both))
+    p = []
+    for labels in (one, other):
+        sums = pd.Series(column).groupby(labels).sum().to_numpy()
+        flips = np.array(list(itertools.product([1, -1], repeat=len(sums))))
+        null = np.abs(stats.ttest_1samp(flips * sums, 0, axis=1).statistic)
+        p.append((null >= null[0] * math.sqrt(variance(labels) / together) - 1e-9).mean())
+    return max(p)
+
+
+def test_two_factors_have_the_standard_error_of_both_and_the_smaller_number_of_units():
+    values, factors = crossed(0, 9, 8, 4, 0.2, 0.2)
+    values += np.linspace(0, 1, 4)
+    effects = dataset(metric=values)
     both = effect_tests(effects, clusters=factors, n_resamples=999)
+    np.testing.assert_allclose(heads(both, "p"), [slow_p_crossed(column, factors) for column in values.T])
     alone = [effect_tests(effects, clusters=labels, n_resamples=999) for labels in factors.values()]
     for name in ("p", "p_max_t", "p_mean", "p_mean_max_t"):
-        larger = np.maximum(*(tests[name].values for tests in alone))
-        np.testing.assert_allclose(both[name], np.minimum(2 * larger, 1))
-    assert (both["n_clusters"] == 9).all()
+        assert (both[name] >= np.maximum(*(tests[name].values for tests in alone)) - 1e-12).all()
+    assert (both["p"] > np.maximum(*(tests["p"].values for tests in alone))).any()
+    assert (both["p_mean"] > np.maximum(*(tests["p_mean"].values for tests in alone))).any()
+    assert (both["n_clusters"] == 8).all()
     np.testing.assert_allclose(both["n_effective"], np.minimum(*(tests["n_effective"].values for tests in alone)))
     np.testing.assert_allclose(both["icc"], np.maximum(*(tests["icc"].values for tests in alone)))
     as_table = effect_tests(effects, clusters=pd.DataFrame(factors), n_resamples=999)
     xr.testing.assert_identical(as_table, both)
+
+
+def test_a_factor_given_twice_is_that_factor():
+    values, labels = clustered(4, 9, 4, 3, 0.3)
+    values[5, 1] = np.nan
+    one = effect_tests(dataset(metric=values + 0.3), clusters=labels, n_resamples=999)
+    twice = effect_tests(dataset(metric=values + 0.3), clusters={"a": labels, "b": labels}, n_resamples=999)
+    for name in (name for name in TESTED if name not in ("low", "high")):
+        np.testing.assert_allclose(twice[name], one[name], rtol=1e-9)
 
 
 def test_the_order_of_two_factors_does_not_change_p():
@@ -302,7 +334,7 @@ def test_the_order_of_two_factors_does_not_change_p():
 def test_crossed_factors_keep_the_error_rate_and_the_interval_covers():
     false, missed = 0, 0
     for seed in range(N_RUNS):
-        values, factors = crossed(seed, 10, 10, 12, 0.3, 0.3)
+        values, factors = crossed(seed, 14, 14, 12, 0.3, 0.3)
         tests = effect_tests(dataset(metric=values), clusters=factors, n_resamples=199)
         false += (heads(tests, "p_max_t") <= 0.05).any()
         missed += ((heads(tests, "low") > 0) | (heads(tests, "high") < 0)).mean()
