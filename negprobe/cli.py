@@ -382,6 +382,7 @@ def list_pairs(
     model: Annotated[str, typer.Option(help=f"The model with the tokenizer: {_MODEL_HELP}")] = "tiny-negation",
     revision: Revision = None,
     limit: Limit = None,
+    cues: Cues = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -389,11 +390,11 @@ def list_pairs(
         ),
     ] = None,
 ) -> None:
-    """List pairs with their cue, affected word, unmatched words and control, before anything is measured."""
+    """List pairs with their cue, affected word, alignment and control, before anything is measured."""
     from negprobe.pair_listing import pair_block, summary_tables, write_pairs
     from negprobe.statements import overview
 
-    with clear_errors():
+    with clear_errors(), _lexicon(cues):
         if out is not None:
             if out.suffix != ".jsonl":
                 raise NegprobeError(f"{out} is not a .jsonl file; choose another name with --out.")

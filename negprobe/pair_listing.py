@@ -39,6 +39,9 @@ def _lines(found: PairOverview) -> Iterator[tuple[str, Text]]:
     yield "cue", Text(shown(f"{pair.cue}: {cues}" if cues else "none found"))
     affected = ", ".join(repr(pair.counterfactual[start:end]) for start, end in pair.affected_spans)
     yield "affected", Text(shown(affected or "none found"))
+    linked = "; ".join(f"{one!r} with {other!r} ({kind})" for one, other, kind in found.linked)
+    if linked:
+        yield "aligned", Text(shown(linked))
     unmatched = [
         f"{', '.join(map(repr, words))} of the {side}"
         for side, words in (
@@ -77,6 +80,7 @@ def summary_tables(found: Sequence[PairOverview]) -> list[Table]:
         ("measurable", len(pairs)),
         ("with a cue", sum(bool(pair.cue_spans) for pair in pairs)),
         ("with an affected word", sum(bool(pair.affected_spans) for pair in pairs)),
+        ("with an affected word that is aligned", sum(bool(one.affected_is_aligned) for one in found)),
         ("with a control", sum(pair.control is not None for pair in pairs)),
     ):
         shares.add_row(name, str(count), f"{count / n:.1%}")

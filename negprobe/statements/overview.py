@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
-from negprobe.statements.alignment import align
+from negprobe.statements.alignment import Alignment, LinkKind, align
 from negprobe.statements.pair import StatementPair
 from negprobe.statements.prepared import prepare
 from negprobe.statements.tokens import TokenizedStatement, tokenize_all
@@ -21,6 +21,9 @@ class PairOverview:
         pair: The pair with its cues, affected words and control; unchanged if it cannot be measured.
         unmatched_original: The words of the original that correspond to no word of the counterfactual.
         unmatched_counterfactual: The words of the counterfactual that correspond to no word of the original.
+        linked: Words that correspond although they differ: of the original, of the counterfactual, and the kind of link
+            (see `alignment.LinkKind`).
+        affected_is_aligned: Whether the affected word has a partner in the original; None without an affected word.
         unmeasurable: Why the pair cannot be measured; empty if it can.
         invalid_control: Why the pair's own control is not valid; empty if it is, or if it has none.
     """
@@ -28,6 +31,8 @@ class PairOverview:
     pair: StatementPair
     unmatched_original: tuple[str, ...] = ()
     unmatched_counterfactual: tuple[str, ...] = ()
+    linked: tuple[tuple[str, str, LinkKind], ...] = ()
+    affected_is_aligned: bool | None = None
     unmeasurable: str = ""
     invalid_control: str = ""
 
@@ -66,9 +71,30 @@ def _overview(pair: StatementPair, tokenizer: PreTrainedTokenizerBase, n_ctx: in
         found = StatementPair(**{**vars(found), "control": None})
     return PairOverview(
         pair=found,
+        affected_is_aligned=prepared.affected_is_aligned,
+        linked=_linked_words(original, counterfactual, alignment),
         unmatched_original=_words_at(original, alignment.unmatched_original),
         unmatched_counterfactual=_words_at(counterfactual, alignment.unmatched_counterfactual),
         invalid_control=invalid_control,
+    )
+
+
+def _linked_words(
+    original: TokenizedStatement, counterfactual: TokenizedStatement, alignment: Alignment
+) -> tuple[tuple[str, str, LinkKind], ...]:
+    """The words of the links of each other kind than "same"; links that follow each other are one."""
+    links: list[tuple[list[int], list[int], LinkKind]] = []
+    for i, j, kind in zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True):
+        if kind == "same" or original.special[i]:
+            continue
+        if links and links[-1][2] == kind and (links[-1][0][-1], links[-1][1][-1]) == (i - 1, j - 1):
+            links[-1][0].append(i)
+            links[-1][1].append(j)
+        else:
+            links.append(([i], [j], kind))
+    return tuple(
+        (_words_at(original, of_original)[0], _words_at(counterfactual, of_counterfactual)[0], kind)
+        for of_original, of_counterfactual, kind in links
     )
 
 

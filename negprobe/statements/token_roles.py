@@ -85,9 +85,9 @@ def original_roles(
 def changed_positions(
     original: TokenizedStatement, counterfactual: TokenizedStatement, alignment: Alignment
 ) -> tuple[set[int], set[int]]:
-    """Positions of the words in each statement that were replaced, inserted or removed; special tokens are not."""
-    links = zip(alignment.original, alignment.counterfactual, strict=True)
-    replaced = [(i, j) for i, j in links if original.ids[i] != counterfactual.ids[j]]
+    """Positions of the words in each statement that were replaced, inflected, inserted or removed; not special ones."""
+    links = zip(alignment.original, alignment.counterfactual, alignment.kinds, strict=True)
+    replaced = [(i, j) for i, j, kind in links if kind in ("inflected", "replaced")]
     return (
         {i for i in (*(i for i, _ in replaced), *alignment.unmatched_original) if not original.special[i]},
         {j for j in (*(j for _, j in replaced), *alignment.unmatched_counterfactual) if not counterfactual.special[j]},

@@ -133,3 +133,19 @@ def test_limit_and_what_was_left_out(tmp_path):
 def test_another_kind_of_file_is_refused_before_anything_is_read(tmp_path):
     result = run("pairs", tmp_path / "missing.csv", "--out", tmp_path / "x.csv")
     assert result.exit_code == 1 and "is not a .jsonl file" in result.output
+
+
+def test_words_that_correspond_although_they_differ_are_shown(listed, tmp_path):
+    cues = tmp_path / "cues.toml"
+    cues.write_text('[cues.function]\nfar = ["far"]\n')
+    output = listed(
+        pair("The door opens.", "The door does not open."),
+        pair("The door is open.", "The window is open."),
+        pair("The door is open.", "The door is far open."),
+        cues=cues,
+    )
+    assert lines_of(output, 1)["aligned"] == "'opens' with 'open' (inflected)"
+    assert lines_of(output, 2)["aligned"] == "'door' with 'window' (replaced)"
+    assert lines_of(output, 3)["cue"] == "far: 'far'"
+    assert "aligned" not in lines_of(output, 3)
+    assert [line.split("│")[2].strip() for line in output.splitlines() if "that is aligned" in line] == ["2"]
