@@ -98,7 +98,7 @@ def test_metrics_are_the_probes_own(results, model):
 def test_tests_are_those_of_the_pairs_that_have_a_control(results):
     controlled = [index for index, pair in enumerate(results.pairs) if pair.control]
     effects = negation_effects(results.metrics[list(METRICS)]).isel(pair=controlled)
-    xr.testing.assert_identical(results.tests, effect_tests(effects, seed=1))
+    xr.testing.assert_identical(results.tests, effect_tests(effects, clusters=effects["cluster"], seed=1))
     assert set(results.tests["n"].sel(metric="mean_attention_diff").values.ravel()) == {len(controlled)}
     assert results.replications == {}
 
