@@ -12,7 +12,7 @@ design, effects have a mean of 0 everywhere, and the family-wise error is the sh
 
 Power is the share of planted effects that are found: d = 0.5 and d = 1 standard deviation, in 5 of the heads.
 
-    python benchmarks/false_discoveries.py               # about five minutes on one thread
+    python benchmarks/false_discoveries.py               # about two minutes on one thread
     python benchmarks/false_discoveries.py --runs 2000   # narrower intervals
 """
 

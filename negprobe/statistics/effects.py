@@ -98,8 +98,10 @@ def effect_tests(
     single-step maxT of Westfall and Young 1993).
 
     With two crossed factors, t has the standard error of both together (Cameron, Gelbach and Miller 2011), and p is the
-    larger of those of the two factors (see `cluster_tests.block_tests`). CROSSED A factor with few levels makes most
-    heads untestable; whether effects hold beyond these levels is the question of `holds_for_new`.
+    larger of those of the two factors (see `cluster_tests.block_tests`). In simulated studies of 280 pairs that cross
+    10 or 34 nouns with 8 to 34 cues, max-T has a false discovery in 0 to 5% of studies; with the larger p of two
+    one-way tests it had one in 10 to 12%. A crossed factor with few levels leaves little power; whether effects hold
+    beyond these levels is the question of `holds_for_new`.
 
     The intervals are percentile bootstrap intervals over clusters. In 2,000 simulations with 20 pairs each, they
     covered the mean of normal, t(3) and log-normal effects in 92, 92 and 85% of cases, and BCa intervals in 92, 89 and

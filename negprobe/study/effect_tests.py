@@ -47,7 +47,7 @@ def study_tests(metrics: xr.Dataset, seed: int) -> StudyTests:
 
     The units are the clusters of the pairs, and not also the kinds of cue: a study has few of these, and few heads are
     significant over a crossed factor with few levels. In simulated studies of 280 pairs in 10 clusters with an
-    intraclass correlation of 0.1, max-T finds 94% of effects of one standard deviation, and 42% if the clusters are
+    intraclass correlation of 0.1, max-T finds 94% of effects of one standard deviation, and 38% if the clusters are
     crossed with 8 cues (`benchmarks/false_discoveries.py`). Instead, the results have the intraclass correlation of
     the effects of one cue, and their interval for a new one.
     """

@@ -18,6 +18,7 @@ from negprobe.statistics import effect_tests, negation_effects, survivors
 from negprobe.study import run as study
 from negprobe.study import run_study, summarize
 from negprobe.study.comparison import compare_studies
+from negprobe.study.effect_tests import clusters_of
 from negprobe.study.saved import read_study
 from negprobe.study.tables import patching_table
 from negprobe.views import write_study
@@ -98,7 +99,7 @@ def test_metrics_are_the_probes_own(results, model):
 def test_tests_are_those_of_the_pairs_that_have_a_control(results):
     controlled = [index for index, pair in enumerate(results.pairs) if pair.control]
     effects = negation_effects(results.metrics[list(METRICS)]).isel(pair=controlled)
-    xr.testing.assert_identical(results.tests, effect_tests(effects, clusters=effects["cluster"], seed=1))
+    xr.testing.assert_identical(results.tests, effect_tests(effects, clusters=clusters_of(effects), seed=1))
     assert set(results.tests["n"].sel(metric="mean_attention_diff").values.ravel()) == {len(controlled)}
     assert results.replications == {}
 
