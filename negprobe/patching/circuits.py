@@ -45,7 +45,7 @@ from negprobe.patching.objectives import (
     Objective,
     default_objective,
 )
-from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs, run_names
+from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs, pair_coordinates
 from negprobe.statements import Swappable
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def find_circuit(
     seen, unseen = _split(pairs, held_out, seed)
     components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
     measure = objective or default_objective(model)
-    names = run_names(pairs, direction)
+    names = pair_coordinates(pairs, direction)
 
     def prepare(chosen: Sequence[Swappable], what: str) -> AblatablePairs:
         prepared = ablatable(

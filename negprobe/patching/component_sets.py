@@ -22,7 +22,7 @@ from negprobe.patching.objectives import Objective, Readout, readout_for
 from negprobe.patching.replacements import Replacement, RoleMeans, base_activations, replacement, role_means
 from negprobe.patching.runs import Direction, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
-from negprobe.statements import Swappable
+from negprobe.statements import Swap, Swappable
 
 Ablation = Literal["swap", "mean", "zero"]
 """The output of a component outside a circuit. swap: its output in the source run, at aligned tokens; mean: its mean
@@ -102,6 +102,7 @@ class AblatablePairs:
         full: The objective of each unpatched base run.
         ablated: The objective of each base run with all components ablated.
         source: The objective of each unpatched source run.
+        clusters: The label of each pair's cluster.
     """
 
     model: HookedEncoder
@@ -110,6 +111,7 @@ class AblatablePairs:
     full: Float[np.ndarray, " pair"]
     ablated: Float[np.ndarray, " pair"]
     source: Float[np.ndarray, " pair"]
+    clusters: tuple[str, ...]
 
     @property
     def near_zero_gap(self) -> list[int]:
@@ -157,7 +159,8 @@ def ablatable(
         source[indices] = batch.source.cpu().double().numpy()
         budget -= batch.base.run.tokens.numel() * model.cfg.n_layers * model.cfg.d_model * _KEPT_WIDTHS
         batches.append(partial(_itself, batch) if budget >= 0 else partial(prepare, indices))
-    return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source)
+    clusters = tuple((pair.pair if isinstance(pair, Swap) else pair).cluster for pair in pairs)
+    return AblatablePairs(model, tuple(components), tuple(batches), full, ablated, source, clusters)
 
 
 def _itself(batch: _Batch) -> _Batch:
@@ -225,7 +228,11 @@ def set_results(pairs: AblatablePairs, sets: Sequence[ComponentSet], tick: Tick 
     values = set_objectives(pairs, sets, tick)
     return xr.Dataset(
         {"patched": (("pair", "set"), values), "base": ("pair", pairs.ablated), "source": ("pair", pairs.full)},
-        coords={"pair": np.arange(len(values)), "set": np.arange(len(sets))},
+        coords={
+            "pair": np.arange(len(values)),
+            "set": np.arange(len(sets)),
+            "cluster": ("pair", list(pairs.clusters)),
+        },
     )
 
 

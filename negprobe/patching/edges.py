@@ -25,7 +25,7 @@ from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_runs, run_names
+from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_coordinates, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
@@ -121,7 +121,7 @@ def attribute_edges(
             "pair": np.arange(len(chosen)),
             "sender": senders,
             "receiver": receivers,
-            **run_names(chosen, direction),
+            **pair_coordinates(chosen, direction),
         },
         attrs={"site": "path", "how": "swap", "mlps": "frozen", "layer_norm": layer_norm, "estimate": "attribution"}
         | attributes(model, direction, objective),

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.base.files import read_bytes, whole_file
 from negprobe.base.texts import quoted
+from negprobe.statistics.clusters import cluster_codes, cluster_sums
 from negprobe.statistics.effects import MAX_RESAMPLES
+from negprobe.statistics.resampling import draw_counts
 
 RUN_NAMES = ("base_run", "source_run")
 """The coordinates that name which statement of each pair is in the base run and which in the source run."""
@@ -68,7 +71,8 @@ def mean_effect(results: xr.Dataset) -> xr.DataArray:
 def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> xr.Dataset:
     """`mean_effect` with its percentile bootstrap interval.
 
-    Pairs are resampled with replacement, and all cells use the same resamples.
+    Clusters of pairs are resampled with replacement, and all cells use the same resamples. The coordinate `cluster` has
+    the clusters; without it, and where it is "", each pair is its own.
 
     Args:
         results: A sweep's results.
@@ -78,7 +82,8 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
 
     Returns:
         `effect`, `low`, `high` and `n_pairs`, each in the dimensions of `mean_effect`, such as `[layer role]`; the
-        interval is NaN for a cell with fewer than two pairs. `.to_dataframe().reset_index()` has one row per cell.
+        interval is NaN for a cell with pairs of fewer than two clusters. `.to_dataframe().reset_index()` has a row for
+        each cell.
 
     Raises:
         PatchingError: if `results` is not a result of patching or has no pairs, or for a confidence outside (0, 1),
@@ -95,12 +100,12 @@ def averages(results: xr.Dataset, *, n_resamples: int = 1000, confidence: float 
     change, gap = _change_and_gap(results)
     cells = change.transpose("pair", ...).values.reshape(results.sizes["pair"], -1)
     present = ~np.isnan(cells)
-    drawn = np.random.default_rng(seed).integers(len(cells), size=(n_resamples, len(cells)))
-    # How often each pair was drawn: a resampled sum is a matrix product with the counts.
-    counts = np.stack([np.bincount(draw, minlength=len(cells)) for draw in drawn]).astype(float)
+    codes = clusters_of(results)
+    # A resampled sum is a matrix product with how often each pair was drawn.
+    counts = draw_counts(codes, n_resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = (counts @ np.nan_to_num(cells)) / (counts @ (present * gap.values[:, None]))
-    enough = present.sum(axis=0) > 1
+    enough = (cluster_sums(cells, codes)[1] > 0).sum(axis=0) > 1
     bounds = np.full((2, cells.shape[1]), np.nan)
     tail = (1 - confidence) / 2
     bounds[:, enough] = np.nanquantile(ratios[:, enough], [tail, 1 - tail], axis=0)
@@ -182,6 +187,11 @@ def _change_and_gap(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     gap = results["source"] - results["base"]
     change = (results["patched"] - results["base"]) * xr.where(gap < 0, -1, 1)
     return change.where(abs(gap) >= MIN_GAP), abs(gap)
+
+
+def clusters_of(results: xr.Dataset) -> Int[np.ndarray, " pair"]:
+    """The number of each pair's cluster."""
+    return cluster_codes(results["cluster"] if "cluster" in results.coords else None, results.sizes["pair"])[0]
 
 
 def one_name(names: ArrayLike) -> str:

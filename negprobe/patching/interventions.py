@@ -28,7 +28,7 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_coordinates, pair_runs
 from negprobe.patching.sites import SITES, site_for
 from negprobe.patching.sweep import attributes, unmatched_tokens
 from negprobe.statements import ROLES, Swappable
@@ -167,7 +167,7 @@ def patch(
             "pair": np.arange(len(chosen)),
             "patch": [" + ".join(map(str, members)) for members in sets],
             "unmatched": ("pair", unmatched.astype(str)),
-            **run_names(chosen, direction),
+            **pair_coordinates(chosen, direction),
         },
         attrs=attributes(model, direction, objective),
     )

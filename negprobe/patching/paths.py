@@ -23,7 +23,7 @@ from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names
+from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_coordinates, pair_runs
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
@@ -106,7 +106,7 @@ def path_patch(
         {"patched": (("pair", "sender", "receiver"), patched), "base": ("pair", base), "source": ("pair", source)},
         coords={
             "pair": np.arange(len(chosen)),
-            **run_names(chosen, direction),
+            **pair_coordinates(chosen, direction),
             "sender": [f"{layer}.{head}" for layer, head in senders],
             "receiver": [f"{layer}.{head} {site}" for layer, head, site in heads] or ["output"],
             "sender_layer": ("sender", [layer for layer, _ in senders]),

@@ -80,16 +80,16 @@ class PairRuns:
     role: Int[Tensor, "pair base_pos"]
 
 
-def run_names(pairs: Sequence[Swappable], direction: Direction) -> dict[str, tuple[str, list[str]]]:
-    """The coordinates `base_run` and `source_run` of a result: which statement of each pair is in each run.
+def pair_coordinates(pairs: Sequence[Swappable], direction: Direction) -> dict[str, tuple[str, list[str]]]:
+    """The coordinates of a result along `pair`: the statement in each run and the cluster of each pair.
 
-    For a pair made by `from_control`, "control" replaces "original".
+    For a pair made by `from_control`, "control" replaces "original" in `base_run` and `source_run`.
     """
     counterfactual = ("pair", ["counterfactual"] * len(pairs))
     plain = [pair.pair if isinstance(pair, Swap) else pair for pair in pairs]
     other = ("pair", ["control" if is_from_control(pair) else "original" for pair in plain])
     base, source = (other, counterfactual) if direction == "noising" else (counterfactual, other)
-    return {"base_run": base, "source_run": source}
+    return {"base_run": base, "source_run": source, "cluster": ("pair", [pair.cluster for pair in plain])}
 
 
 def chosen_pairs(pairs: Swappable | Iterable[Swappable]) -> list[Swappable]:

@@ -28,7 +28,15 @@ from negprobe.patching.replacements import (
     replacement,
     role_means,
 )
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_runs, run_names, site_widths
+from negprobe.patching.runs import (
+    Direction,
+    PairRuns,
+    chosen_pairs,
+    pair_batches,
+    pair_coordinates,
+    pair_runs,
+    site_widths,
+)
 from negprobe.patching.sites import Site, site_for
 from negprobe.statements import ROLES, StatementPair, Swappable
 
@@ -298,7 +306,7 @@ def sweep_dataset(
     coords |= {"head": np.arange(n_parts)} if "head" in by else {}
     coords |= {"role": list(ROLES)} if "role" in by else {}
     coords["unmatched"] = ("pair", unmatched.astype(str))
-    coords |= run_names([pairs[index] for index in range(n_pairs)], direction)
+    coords |= pair_coordinates([pairs[index] for index in range(n_pairs)], direction)
     if "position" in by:
         coords["position"] = np.arange(width)
         if n_pairs == 1:

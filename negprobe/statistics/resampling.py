@@ -172,6 +172,14 @@ def joint_tails(
     return np.minimum(2 * np.minimum(upper_tail(t, largest, False), upper_tail(-t, -smallest, False)), 1.0)
 
 
+def draw_counts(codes: Int[np.ndarray, " pair"], n_resamples: int, seed: int) -> Float[np.ndarray, "resample pair"]:
+    """How often each pair is in each bootstrap sample of whole clusters; `codes` are the numbers of the clusters."""
+    n_clusters = int(codes.max()) + 1
+    drawn = np.random.default_rng(seed).integers(n_clusters, size=(n_resamples, n_clusters))
+    counts = np.stack([np.bincount(draw, minlength=n_clusters) for draw in drawn])
+    return counts[:, codes].astype(float)
+
+
 def intervals_of_means(
     values: Float[np.ndarray, "pair cell"], factors: Sequence[Int[np.ndarray, " pair"]], n_resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:

@@ -17,9 +17,10 @@ from negprobe.base.errors import NegprobeError
 from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
 from negprobe.patching import averages
-from negprobe.patching.effects import MIN_GAP
+from negprobe.patching.effects import MIN_GAP, clusters_of
 from negprobe.statements import ROLES
 from negprobe.statistics import negation_effects
+from negprobe.statistics.clusters import cluster_sums
 from negprobe.study.effect_tests import clustered_tests
 from negprobe.study.saved import SavedStudy, metrics_dataset, sweep
 from negprobe.study.stages import SWEEPS, Sweep
@@ -217,7 +218,9 @@ def _swaps(a: SavedStudy, b: SavedStudy, common: pd.DataFrame, same_shape: bool)
         one, other = (_sweep(study, pairs, stage) for study, pairs in sides)
         tables.append(_compared(one, other, same_shape, a.seed).assign(site=stage.site, direction=stage.direction))
     sets = list(dict.fromkeys([*a.knock_out_sets["patch"], *b.knock_out_sets["patch"]]))
-    one, other = (sweep(study.knock_out_sets, pairs, {"patch": sets}) for study, pairs in sides)
+    one, other = (
+        _clustered(sweep(study.knock_out_sets, pairs, {"patch": sets}), study, pairs) for study, pairs in sides
+    )
     tables.append(_compared(one, other, same_shape, a.seed).assign(site="knock_out", direction="denoising"))
     table = pd.concat([table.rename(columns={"role": "part", "head": "part", "patch": "part"}) for table in tables])
     return table.reindex(columns=names).reset_index(drop=True), len(patched)
@@ -235,7 +238,13 @@ def _sweep(study: SavedStudy, pairs: Sequence[int], stage: Sweep) -> xr.Dataset:
     layers, heads = study.shape
     coords: dict[str, Sequence[Any]] = {"layer": range(layers)}
     coords |= {"head": [str(head) for head in range(heads)]} if stage.by == "head" else {"role": ROLES}
-    return sweep(rows.rename(columns={"part": stage.by}), pairs, coords)
+    return _clustered(sweep(rows.rename(columns={"part": stage.by}), pairs, coords), study, pairs)
+
+
+def _clustered(results: xr.Dataset, study: SavedStudy, pairs: Sequence[int]) -> xr.Dataset:
+    """The results with the cluster of each pair."""
+    labels = study.pairs.set_index("pair")["cluster"].fillna("").loc[list(pairs)]
+    return results.assign_coords(cluster=("pair", labels.to_numpy(dtype=str)))
 
 
 def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -> pd.DataFrame:
@@ -258,7 +267,11 @@ def _compared(one: xr.Dataset, other: xr.Dataset, same_shape: bool, seed: int) -
     data = [np.where(present, values, 0.0)[:, has_pairs] for pair in zip(moved, gaps, strict=True) for values in pair]
     effects = [data[i].sum(0) / data[i + 1].sum(0) for i in (0, 2)]
     n_pairs = present.sum(0)[has_pairs]
-    bounds = np.where(n_pairs > 1, _intervals(data, seed), np.nan)
+    # Pairs of one cluster are resampled together: a sum over a resample is a sum of the clusters' sums.
+    codes = clusters_of(one)
+    sums = [cluster_sums(values, codes)[0] for values in data]
+    n_clusters = (cluster_sums(np.where(present[:, has_pairs], 1.0, np.nan), codes)[1] > 0).sum(axis=0)
+    bounds = np.where(n_clusters > 1, _intervals(sums, seed), np.nan)
     named_bounds = {
         f"{name}{end}": bounds[i, j] for j, name in enumerate(("A_", "B_", "")) for i, end in enumerate(("low", "high"))
     }
@@ -278,18 +291,18 @@ def _moved_and_gap(
     return cells, np.broadcast_to(np.abs(gap.values)[:, None], cells.shape)
 
 
-def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Float[np.ndarray, "2 3 cell"]:
-    """95% bootstrap intervals of two ratios of means over the same pairs, and of their difference; NaN for one pair.
+def _intervals(data: Sequence[Float[np.ndarray, "cluster cell"]], seed: int) -> Float[np.ndarray, "2 3 cell"]:
+    """95% bootstrap intervals of two ratios of means, and of their difference; NaN for one cluster.
 
     Args:
-        data: The moved amounts and gaps of A, then those of B (see `_moved_and_gap`).
+        data: The moved amounts and gaps of A, then those of B (see `_moved_and_gap`), summed over each cluster.
         seed: Seed of the bootstrap.
 
     Returns:
         Low and high of A, B and B - A.
     """
-    n_pairs, n_cells = data[0].shape
-    if n_pairs < 2:
+    n_clusters, n_cells = data[0].shape
+    if n_clusters < 2:
         return np.full((2, 3, n_cells), np.nan)
 
     def effects(*drawn: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "3 ..."]:
@@ -307,7 +320,7 @@ def _intervals(data: Sequence[Float[np.ndarray, "pair cell"]], seed: int) -> Flo
             axis=0,
             method="percentile",
             n_resamples=_N_RESAMPLES,
-            batch=max(1, _BATCH // (n_pairs * n_cells)),
+            batch=max(1, _BATCH // (n_clusters * n_cells)),
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
     return np.nanquantile(distribution, [0.025, 0.975], axis=-1)

@@ -76,10 +76,18 @@ def study_tests(metrics: xr.Dataset, seed: int) -> StudyTests:
 
 
 def clustered_tests(effects: xr.Dataset, seed: int) -> xr.Dataset | None:
-    """`statistics.effect_tests` over the clusters of the pairs; None if no pair has an effect."""
+    """`statistics.effect_tests` over the clusters of the pairs; None if no pair has an effect.
+
+    A study names heads by the mean of their effects, so the attribute `untestable` is also present if there are too few
+    clusters for the test of the mean.
+    """
     if not bool(effects.to_array().notnull().any()):
         return None
-    return effect_tests(effects, clusters=clusters_of(effects), seed=seed)
+    tests = effect_tests(effects, clusters=clusters_of(effects), seed=seed)
+    too_few = tests.attrs.get("untestable_mean", "")
+    if too_few and "untestable" not in tests.attrs:
+        tests = tests.assign_attrs(untestable=f"There are too few units to test. {too_few}")
+    return tests
 
 
 def clusters_of(effects: xr.Dataset) -> xr.DataArray | None:

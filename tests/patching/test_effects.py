@@ -232,3 +232,28 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(tiny, name, tmp_path):
     data = patch_sweep(tiny, TINY_EQUAL.pair, "embed", by="role")
     with pytest.raises(PatchingError, match="cannot be written"):
         save_results(data, tmp_path / "no such folder" / name)
+
+
+def test_intervals_of_averages_are_over_clusters() -> None:
+    rng = np.random.default_rng(3)
+    data = xr.Dataset(
+        {
+            "patched": (("pair", "layer"), rng.normal(size=(9, 2))),
+            "base": ("pair", np.zeros(9)),
+            "source": ("pair", rng.uniform(1, 2, 9)),
+        },
+        coords={"cluster": ("pair", ["a", "a", "b", "", "b", "", "c", "c", "c"])},
+    )
+    alone = averages(data.drop_vars("cluster"), n_resamples=50, seed=2)
+    xr.testing.assert_equal(averages(data.assign_coords(cluster=("pair", [""] * 9)), n_resamples=50, seed=2), alone)
+    found = averages(data, n_resamples=50, seed=2)
+    xr.testing.assert_equal(found["effect"], alone["effect"])
+    members = [[0, 1], [2, 4], [3], [5], [6, 7, 8]]
+    ratios = []
+    for drawn in np.random.default_rng(2).integers(5, size=(50, 5)):
+        pairs = [pair for cluster in drawn for pair in members[cluster]]
+        ratios.append(data["patched"].values[pairs].sum(axis=0) / data["source"].values[pairs].sum())
+    np.testing.assert_allclose(found["low"], np.quantile(ratios, 0.025, axis=0))
+    np.testing.assert_allclose(found["high"], np.quantile(ratios, 0.975, axis=0))
+    one = averages(data.isel(pair=[0, 1]), n_resamples=50)
+    assert bool(one["effect"].notnull().all()) and bool(one["low"].isnull().all())

@@ -286,7 +286,7 @@ def test_the_findings_name_the_heads_the_tables_name(results):
     top = passing.iloc[0]
     assert f"{int(top['layer'])}.{int(top['head'])} by {metric_name(top['metric'])} {top['effect']:+.3g}" in sentences
     n_heads = len(passing[passing["passes_q"]].drop_duplicates(["layer", "head"]))
-    assert f"{n_heads} of 16 heads respond to the negation" in sentences
+    assert f"length is significant in {n_heads} of 16 heads on at least one metric" in sentences
     back = mean_effect(results.patching["z", "denoising"])
     layer, head = np.unravel_index(back.values.argmax(), back.shape)
     assert f"head {layer}.{head} restores {back.values.max():.0%}" in sentences

@@ -93,10 +93,13 @@ def test_shares_are_those_of_the_answers_with_wilsons_interval(results):
 
 
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
-def test_swaps_are_ratios_of_means_with_the_percentiles_of_drawn_pairs(results, summary, direction):
+def test_swaps_are_ratios_of_means_with_the_percentiles_of_drawn_clusters(results, summary, direction):
     patched = results.patching["z", direction]
     gap = (patched["source"] - patched["base"]).values
-    draws = np.random.default_rng(results.seed).integers(len(gap), size=(1000, len(gap)))
+    nouns = [results.pairs[index].cluster for index in results.patched]
+    members = [np.flatnonzero([noun == one for noun in nouns]) for one in dict.fromkeys(nouns)]
+    drawn = np.random.default_rng(results.seed).integers(len(members), size=(1000, len(members)))
+    draws = [np.concatenate([members[cluster] for cluster in draw]) for draw in drawn]
     for row in summary.rows("swap", site="z", direction=direction).to_dict("records"):
         moved = (patched["patched"].sel(layer=row["layer"], head=row["head"]) - patched["base"]).values * np.sign(gap)
         assert row["estimate"] == pytest.approx(moved.sum() / np.abs(gap).sum())

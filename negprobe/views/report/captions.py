@@ -160,7 +160,7 @@ def _patching_texts(results: StudyResults) -> dict[str, Texts]:
             "Curves over layers, one for each role: effect of swapping the residual stream. "
             f"{_largest_effect(summary.rows('swap', site='resid_pre', direction='denoising'))}",
             "Swapping the residual stream before each layer at the tokens of each role (denoising), with 95 % "
-            "bootstrap intervals over pairs.",
+            "bootstrap intervals over clusters of pairs.",
         )
     for way, cells in results.position_effects.items():
         top = summary.row("largest_position_swap", direction=way)

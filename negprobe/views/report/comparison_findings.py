@@ -23,7 +23,8 @@ from negprobe.views.report.wording import (
 
 BRACKETS = (
     "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals; all others are bootstrap intervals "
-    "over the common pairs, with the same draws for both models, or for circuits over each study's own held-out pairs."
+    "over the common pairs (for swaps and heads: over their clusters), with the same draws for both models, or for "
+    "circuits over each study's own held-out pairs."
 )
 
 

@@ -2,7 +2,7 @@
 
 from negprobe.study.summary_table import StudySummary
 from negprobe.views.labels import metric_name
-from negprobe.views.report.wording import head_name
+from negprobe.views.report.wording import head_name, terms
 
 
 def beyond_smallest(summary: StudySummary) -> list[str]:
@@ -15,7 +15,7 @@ def beyond_smallest(summary: StudySummary) -> list[str]:
     if untestable is not None:
         return [f"No head is named as responding by more than {threshold}. {untestable['note']}"]
     if not counted["hits"]:
-        return [f"In none of {counted['n']} heads is the effect of the negation certainly larger than {threshold}."]
+        return [f"In none of {counted['n']} heads is {terms(summary).effect} certainly larger than {threshold}."]
     named = "; ".join(
         f"head {head_name(row)} by {metric_name(row['metric'])} (d_z {row['estimate']:.2f} [{row['low']:.2f}, "
         f"{row['high']:.2f}])"
@@ -23,8 +23,8 @@ def beyond_smallest(summary: StudySummary) -> list[str]:
     )
     first = "the largest: " if counted["hits"] > len(summary.rows("beyond_effect")) else ""
     return [
-        f"In {counted['hits']} of {counted['n']} heads the effect of the negation is certainly larger than {threshold} "
-        f"on at least one metric (the whole 95 % interval, and significant by max-T): {first}{named}."
+        f"In {counted['hits']} of {counted['n']} heads {terms(summary).effect} is certainly larger than {threshold} "
+        f"on at least one metric (the whole 95 % interval, and a mean other than 0 by max-T): {first}{named}."
     ]
 
 
@@ -66,5 +66,6 @@ def new_cues(summary: StudySummary) -> list[str]:
     )
     return [
         f"Of the {holding['n']} heads with such an effect, {holding['hits']} can be expected to respond in the same "
-        f"direction to a new kind of cue (95 % prediction interval over {cues['estimate']:.0f} kinds of cue): {named}."
+        f"direction to a new kind of cue (95 % prediction interval over {cues['estimate']:.0f} kinds of cue). The "
+        f"intervals of the largest effects: {named}."
     ]

@@ -82,7 +82,7 @@ def _response(summary: StudySummary) -> list[str]:
     if tests is None or summary.row("untestable") is not None:
         return responding_heads(summary)
     top = summary.row("strongest_effect")
-    counts = " ".join([*beyond_smallest(summary), sentence(heads_respond(summary))])
+    counts = " ".join([*beyond_smallest(summary), *new_cues(summary), sentence(heads_respond(summary))])
     if top is None:
         return [counts]
     return [
@@ -237,9 +237,11 @@ def _how_many_pass(summary: StudySummary) -> str:
     resolution = summary.row("resolution")
     coarse = "" if resolution is None else f" {resolution['note']}"
     return (
-        f"Compared with a neutral word of the same length in {tests['n']} pairs, {by_q['hits']} of {by_q['n']} heads "
-        f"respond to {terms(summary).change} on at least one metric (Benjamini-Hochberg q ≤ {ALPHA:g} over "
-        f"{tests['hits']} tests of {metrics['estimate']:.0f} metrics); {by_max_t['hits']} by max-T.{coarse}"
+        f"Some difference, of any size, from a neutral word of the same length is significant in {by_q['hits']} of "
+        f"{by_q['n']} heads on at least one metric ({tests['n']} pairs, Benjamini-Hochberg q ≤ {ALPHA:g} over "
+        f"{tests['hits']} tests of {metrics['estimate']:.0f} metrics; {by_max_t['hits']} by max-T; the null hypothesis "
+        "is an effect symmetric around 0). A change of the residual stream reaches every later head, so this says "
+        f"little about what matters.{coarse}"
     )
 
 

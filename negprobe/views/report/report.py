@@ -299,8 +299,9 @@ _CONTEXT = 60
 """The number of characters that are shown before the first difference of two texts."""
 
 BRACKETS = (
-    "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals; all others are bootstrap intervals "
-    "over pairs."
+    "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals, those of d_z are of its standard "
+    "error; all others are bootstrap intervals. Effects of swaps and of heads are resampled by clusters of pairs that share "
+    "material, means of answers by pairs."
 )
 
 _VIEWS = (
@@ -445,8 +446,8 @@ def _swaps_tables(summary: StudySummary) -> str:
         cells = found.assign(swapped=swapped, cell=[with_interval(row, decimals=2) for _, row in found.iterrows()])
         (by_head if cells["head"].notna().any() else by_role).append(cells)
     captions = {
-        "role": "Effect of every swap by role of token, with its bootstrap interval over pairs",
-        "head": "Effect of swapping the output of every head, with its bootstrap interval over pairs",
+        "role": "Effect of every swap by role of token, with its bootstrap interval over clusters of pairs",
+        "head": "Effect of swapping the output of every head, with its bootstrap interval over clusters of pairs",
     }
     return "".join(
         table(_wide(pd.concat(found), by), captions[by], decimals=2)

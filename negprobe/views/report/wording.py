@@ -97,7 +97,7 @@ def with_interval(row: pd.Series, decimals: int) -> str:
 
 
 def heads_respond(summary: StudySummary) -> str:
-    """A clause on how many heads respond to the negation, without a full stop."""
+    """A clause on how many heads show any difference between the negation and a neutral word, without a full stop."""
     by_q, by_max_t = (summary.rows("responding_heads", part=part).iloc[0] for part in ("q", "p_max_t"))
     pairs = summary.rows("tests").iloc[0]["n"]
     corrected = f"q ≤ {ALPHA:g} after correction for every head and metric, {pairs} pairs"
@@ -105,8 +105,8 @@ def heads_respond(summary: StudySummary) -> str:
     if summary.row("strongest_effect") is None:
         return f"none of {by_q['n']} heads responds differently to {change} than to a neutral word ({corrected})"
     return (
-        f"{by_q['hits']} of {by_q['n']} heads respond differently to {change} than to a neutral word of the same "
-        f"length ({corrected}; {by_max_t['hits']} by max-T)"
+        f"some difference, of any size, between {change} and a neutral word of the same length is significant in "
+        f"{by_q['hits']} of {by_q['n']} heads ({corrected}; {by_max_t['hits']} by max-T)"
     )
 
 
