@@ -76,7 +76,7 @@ def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyCompariso
         of_any_size = (
             f"In {name}, some difference, of any size, between the negation and a neutral word of the same length"
         )
-        assert f"{of_any_size} is significant in {n_heads} of 16 heads" in responding
+        assert f"In {name}, {of_any_size} is significant in {n_heads} of 16 heads" in responding
     by_q, by_max_t = ((compared.change[name] <= 0.05).any("metric").sum().item() for name in ("q", "p_max_t"))
     assert (
         f"differs between the two in {by_q} of 16 heads (corrected in the same way; {by_max_t} by max-T)" in responding
