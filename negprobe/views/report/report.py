@@ -300,8 +300,8 @@ _CONTEXT = 60
 
 BRACKETS = (
     "In brackets: 95 % intervals. Those of shares of pairs are Wilson intervals, those of d_z are of its standard "
-    "error; all others are bootstrap intervals. Effects of swaps and of heads are resampled by clusters of pairs that share "
-    "material, means of answers by pairs."
+    "error; all others are bootstrap intervals. Effects of swaps and of heads are resampled by clusters of pairs that "
+    "share material, means of answers by pairs."
 )
 
 _VIEWS = (
