@@ -206,3 +206,10 @@ def test_the_lexicon_in_use_applies_to_every_search(written):
     assert lexicon_in_use() == english_lexicon()
     assert find_cues(pair.counterfactual) == ()
     assert complete(pair).cue_spans == ()
+
+
+def test_a_file_can_add_words_that_are_spelled_like_a_cue_and_their_contexts(write):
+    text = '[homographs]\nnt = ["we"]\n[contexts]\nphrases = ["you we nt"]'
+    added = read_lexicon(write("cues.toml", text))
+    assert [cue.span for cue in find_cues("if you went there", lexicon=added)] == [(9, 11)]
+    assert find_cues("she went there", lexicon=added) == ()
