@@ -17,7 +17,7 @@ from negprobe.statements.word_forms import is_irregular_form
 _DATA = word_lists("english_word_classes")
 _CLASSES = {name: frozenset(words.split()) for name, words in _DATA.items()}
 _AUXILIARIES = _CLASSES["auxiliaries"]
-_DETERMINERS = _CLASSES["determiners"] | _CLASSES["numerals"]
+_DETERMINERS = _CLASSES["determiners"] | _CLASSES["quantities"] | _CLASSES["numerals"]
 _SKIPPED = _AUXILIARIES | _DETERMINERS | _CLASSES["pronouns"] | _CLASSES["prepositions"] | _CLASSES["adverbs"]
 # A phrase of these words alone leaves something out: "He told me not to."
 _NEVER_AFFECTED = _AUXILIARIES | frozenset(["a", "an", "the", "every", "my", "your", "our", "their", "its", "to"])

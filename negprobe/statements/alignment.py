@@ -47,6 +47,7 @@ _FUNCTION_WORDS = _CLASSES["modals"] | _CLASSES["determiners"] | _CLASSES["prepo
 # and "must", "very" and "red".
 _IN_ANY_PLACE = (
     (_CLASSES["auxiliaries"] - _CLASSES["modals"]) | _CLASSES["pronouns"] | _CLASSES["adverbs"] | _CLASSES["numerals"]
+    | _CLASSES["quantities"]
     | _IN_PLACE_OF_NOT | {"cannot"}
 )  # fmt: skip
 

@@ -49,6 +49,7 @@ class Lexicon:
         words: The lists of words that phrases name.
         contexts: Phrases in which a word of `homographs` contains a cue.
         phrases: Phrases in which a cue does not negate.
+        neutral: For kinds of cues, words that can replace them in a control, besides those of `neutral_words`.
 
     Example:
         >>> from negprobe.statements import english_lexicon, find_cues
@@ -70,6 +71,7 @@ class Lexicon:
     words: Lists
     contexts: tuple[str, ...]
     phrases: tuple[str, ...]
+    neutral: Lists = ()
 
     __repr__ = short_repr
 
@@ -191,7 +193,9 @@ def _english() -> Lexicon:
     return _checked_entries(_parsed(word_lists("english"), "The English lexicon"), "The English lexicon")
 
 
-_TABLES = ("language", "classes", "cues", "auxiliaries", "homographs", "spelling", "words", "contexts", "idioms")
+_TABLES = (
+    "language", "classes", "cues", "auxiliaries", "homographs", "spelling", "words", "contexts", "idioms", "neutral",
+)  # fmt: skip
 
 
 def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:
@@ -219,6 +223,7 @@ def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:
         words=_lists(tables, "words", where),
         contexts=_texts(contexts.get("phrases", []), f"{where}, [contexts]", lower=False),
         phrases=_texts(idioms.get("phrases", []), f"{where}, phrases", lower=False),
+        neutral=_lists(tables, "neutral", where),
     )
 
 
@@ -261,9 +266,17 @@ def _checked_entries(lexicon: Lexicon, where: str) -> Lexicon:
             )
     # Phrases are checked when they are compiled.
     try:
-        _ = lexicon.matcher
+        cues_of = lexicon.matcher.cues
     except StatementError as error:
         raise StatementError(f"{where}: {error}") from error
+    for kind, phrases in lexicon.neutral:
+        if kind not in class_of:
+            raise StatementError(
+                f"{where}: {quoted(kind)} in neutral is not a kind of cue; the kinds are {', '.join(class_of)}."
+            )
+        for phrase in phrases:
+            if any(True for _ in cues_of(phrase)):
+                raise StatementError(f"{where}: {quoted(phrase)} in neutral contains a cue; give affirmative words.")
     return lexicon
 
 
@@ -285,6 +298,7 @@ def _added(base: Lexicon, more: Lexicon, where: str) -> Lexicon:
         words=_joined(base.words, more.words, where),
         contexts=_new(base.contexts, more.contexts, where),
         phrases=_new(base.phrases, more.phrases, where),
+        neutral=_joined(base.neutral, more.neutral, where),
     )
 
 

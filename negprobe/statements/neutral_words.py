@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, takewhile
 
+from negprobe.statements.cue_lexicon import lexicon_in_use
 from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
 from negprobe.statements.languages import word_lists
 from negprobe.statements.word_forms import is_irregular_form
@@ -84,21 +85,29 @@ def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
         ('really', 'indeed', 'also')
         ()
     """
-    find = _PLACES.get(cue.kind)
     place = _place(text, cue)
-    name = None if find is None or _needs_negation(text, cue) else find(place)
-    if name is None or (name not in _INVERTED and _is_fronted(place, cue.kind)):
-        return ()
+    candidates = () if _needs_negation(text, cue) else _candidates(place, cue.kind)
     nearby = {*place.before[-2:], *place.after[:2]} - {"in"}
     sentence = {*place.before, *place.after}
     phrases = [
         phrase
-        for phrase in _table().neutral[name]
+        for phrase in candidates
         # "really really surprised" and "is now open today", but "is in fact in the house".
         if nearby.isdisjoint(phrase.split()) and not ("now" in phrase.split() and sentence & _words("not_now"))
     ]
     attached = cue.kind == "n't" and cue.span[0] > 0 and text[cue.span[0] - 1].isalpha()
     return tuple(f"{place.auxiliary} {phrase}" if attached else phrase for phrase in phrases)
+
+
+def _candidates(place: _Place, kind: str) -> tuple[str, ...]:
+    """The phrases for a place, best first: those of the lexicon in use, and those of `english_controls.toml`."""
+    given = dict(lexicon_in_use().neutral).get(kind, ())
+    if kind not in _PLACES:
+        return given
+    name = _PLACES[kind](place)
+    if name is None or (name not in _INVERTED and _is_fronted(place, kind)):
+        return ()
+    return (*given, *_table().neutral[name])
 
 
 def attached_start(text: str, cue: Cue) -> int:

@@ -84,6 +84,7 @@ CONCLUSION = " So the door is [MASK]."
         ("The dog must eat.", "The dog big eat.", ["must"], ["big"], []),
         ("The dog was ill.", "The dog became ill.", [], [], [("was", "became")]),
         ("She left before noon.", "Tom left after noon.", [], [], [("she", "tom"), ("before", "after")]),
+        ("The young dog slept.", "The little dog slept.", [], [], [("young", "little")]),
         ("The door is open.", "The window is open.", [], [], [("door", "window")]),
         ("Every dog is in.", "No dog is out.", [], [], [("every", "no"), ("in", "out")]),
         # The neutral words of controls are in the place of "not".

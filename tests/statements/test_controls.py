@@ -10,9 +10,12 @@ from negprobe.statements import (
     Cue,
     StatementPair,
     complete,
+    english_lexicon,
     find_cues,
     length_matched_control,
+    read_lexicon,
     tokenize,
+    use_lexicon,
 )
 from negprobe.statements.neutral_words import _PLACES, _table
 
@@ -274,3 +277,30 @@ def test_every_kind_has_places_and_no_neutral_phrase_is_a_cue():
     assert set(_PLACES) == set(CUE_KINDS)
     phrases = [phrase for found in _table().neutral.values() for phrase in found]
     assert phrases and all(find_cues(phrase) == () for phrase in phrases)
+
+
+@pytest.fixture
+def neutral(tmp_path):
+    """Sets a lexicon with the cue "sans" and neutral words."""
+    file = tmp_path / "cues.toml"
+    file.write_text('[cues.function]\nsans = ["sans"]\n[neutral]\nsans = ["with"]\nnever = ["always"]')
+    before = use_lexicon(read_lexicon(file))
+    yield
+    use_lexicon(before)
+
+
+def test_the_neutral_words_of_the_lexicon_in_use_come_first(bert, neutral):
+    original = "She came with a key."
+    assert complete(StatementPair("She came.", "She came sans a key."), bert).control == original
+    assert complete(StatementPair("She ate.", "She never ate."), bert).control == "She always ate."
+    # Not where no words are grammatical or affirmative.
+    assert complete(StatementPair("She came.", "She came sans any key."), bert).control is None
+    assert complete(StatementPair("He came.", "Never in years did he come."), bert).control is None
+
+
+def test_a_cue_without_neutral_words_has_no_control(bert):
+    before = use_lexicon(english_lexicon().with_cue("sans"))
+    try:
+        assert complete(StatementPair("She came.", "She came sans a key."), bert).control is None
+    finally:
+        use_lexicon(before)
