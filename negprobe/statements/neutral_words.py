@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import dropwhile, pairwise, takewhile
 
 from negprobe.statements.cue_lexicon import lexicon_in_use
 from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
@@ -123,7 +123,8 @@ def _table() -> _Table:
     found, classes = word_lists("english_controls"), word_lists("english_word_classes")
     words = found["words"] | {
         "preposition": classes["prepositions"].split(),
-        "adjective": classes["adjectives"].split(),
+        "adjective": [*found["words"]["adjective"], *classes["adjectives"].split()],
+        "possessive": classes["possessives"].split(),
     }
     return _Table(
         {name: tuple(phrases) for name, phrases in found["neutral"].items()},
@@ -238,7 +239,7 @@ def _of_not(place: _Place) -> str | None:
         return None
     if not auxiliary:
         return _of_bare_not(place)
-    if auxiliary == "do" and len(place.before) == 1 and not place.question:
+    if place.before in (("do",), ("please", "do")) and not place.question:
         return "request"
     return _after_auxiliary(auxiliary, place)
 
@@ -267,6 +268,9 @@ def _after_auxiliary(auxiliary: str, place: _Place) -> str | None:
     if auxiliary in _words("negative_modal"):
         return "infinitive" if place.next == "to" else None
     if not place.next:
+        if auxiliary.startswith("'"):
+            # "I'm now." would end in a contraction.
+            return None
         return "do_ellipsis" if auxiliary in _words("do") else "ellipsis"
     if auxiliary in _words("be"):
         return "be"
@@ -358,6 +362,10 @@ def _of_no(place: _Place) -> str | None:
     if place.next == "one":
         return "indefinite_one"
     noun = _noun_phrase(place.after)[-1]
+    second = place.after[1] if len(place.after) > 1 else ""
+    if place.previous not in _words("clause_start") | {""} and _is_word(second or ".") and _ends_in_s(second):
+        # "has no known allergies", but not "No dog barks".
+        noun = second
     if {"there", "there's"} & set(place.before[-4:]) or _is_telegraphic(place):
         return "count" if noun in _words("count_noun") else "indefinite"
     if place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
@@ -449,10 +457,10 @@ def _of_nowhere(place: _Place) -> str | None:
 
 
 def _of_neither(place: _Place) -> str | None:
-    if place.inverted:
-        return "so"
     if not place.next:
         return None
+    if _is_auxiliary(place.next):
+        return _of_neither_before_auxiliary(place)
     partner = next((word for word in place.after if word in ("nor", "and", "or")), "")
     if place.next == "of":
         return "each_of" if _takes_singular(place) else "both_of"
@@ -463,10 +471,27 @@ def _of_neither(place: _Place) -> str | None:
     return None if partner else "either" if not place.previous else None
 
 
+def _of_neither_before_auxiliary(place: _Place) -> str | None:
+    """The place of "Neither does my sister", "Neither could swim"."""
+    subject = place.after[1] if len(place.after) > 1 else ""
+    if place.next in _words("do") or subject in _words("subject") | _words("possessive"):
+        return "so" if _is_elliptic(place) and place.previous in ("", "and", "but") else None
+    # "Neither is the door open" has its subject after the verb.
+    if place.previous or subject == "the":
+        return None
+    return "both_of" if place.next in _words("plural_verb") else "each_of"
+
+
+def _is_elliptic(place: _Place) -> bool:
+    """Whether a clause is only an auxiliary and its subject: "does my old sister", "am I"."""
+    subject = tuple(dropwhile(_words("determiner").__contains__, _clause(place.after)[1:]))
+    return 0 < len(subject) == len(_noun_phrase(subject))
+
+
 def _of_nor(place: _Place) -> str | None:
     if _is_auxiliary(place.next):
         # "nor does he drink", and "Nor am I".
-        return "so" if not place.before else None
+        return "so" if not place.before and _is_elliptic(place) else None
     is_subject = place.before[:1] == ("neither",) and _takes_singular(place)
     return "or" if is_subject else "and"
 

@@ -133,6 +133,12 @@ GRAMMATICAL = [
     ("None of my friends speaks English.", "One of my friends speaks English."),
     ("None of my friends speak English.", "Some of my friends speak English."),
     ("None of the tennis players smiled.", "Some of the tennis players smiled."),
+    ("Neither could swim.", "Each could swim."),
+    ("Neither were rich.", "Both were rich."),
+    ("Neither does my old sister.", "So does my old sister."),
+    ("He has no known allergies.", "He has some known allergies."),
+    ("No known allergies.", "Some known allergies."),
+    ("Please do not run.", "Please do also run."),
     # Ellipsis.
     ("I asked him, and he did not.", "I asked him, and he did indeed."),
     ("I asked him, and he didn't.", "I asked him, and he did so too."),
@@ -205,6 +211,12 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "Never once did she complain.",
         "Nothing did he say.",
         "No man is she afraid of.",
+        # "So has he seen it", "So did he call": only "So has he" is English.
+        "Neither has he seen it.",
+        "Nor did he call.",
+        "Neither is the door open.",
+        # "I'm now" ends in a contraction.
+        "I'm not.",
         # "the faster than mine", "Some-one", "Also to vote is a choice".
         "It is no faster than mine.",
         "It is no faster.",
