@@ -30,7 +30,7 @@ _MOST_CELLS = 2**20
 
 _PHRASES = word_lists("english_controls")["neutral"]
 _PLACES_OF_NOT = (
-    "be", "have", "modal", "do", "request", "proposal", "ellipsis", "do_ellipsis", "infinitive", "participle",
+    "be", "have", "modal", "do", "request", "proposal", "ellipsis", "do_ellipsis", "infinitive", "participle", "gerund",
     "adjunct", "universal", "amount", "manner",
 )  # fmt: skip
 # Words that are in the place of "not" in a control, or negate as well. Any other word is there by chance, as in "has

@@ -294,7 +294,7 @@ def _of_bare_not(place: _Place) -> str | None:
     if following in _words("universal"):
         return "universal"
     if _is_participle(following):
-        return "participle"
+        return "gerund" if previous in _words("preposition") else "participle"
     if following in _words("adjunct") or previous in ("and", "but"):
         return "adjunct"
     if place.before[-1:] == (",",):

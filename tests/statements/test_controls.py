@@ -139,6 +139,7 @@ GRAMMATICAL = [
     ("He has no known allergies.", "He has some known allergies."),
     ("No known allergies.", "Some known allergies."),
     ("Please do not run.", "Please do also run."),
+    ("They were fined for not reporting it.", "They were fined for also reporting it."),
     # Ellipsis.
     ("I asked him, and he did not.", "I asked him, and he did indeed."),
     ("I asked him, and he didn't.", "I asked him, and he did so too."),
