@@ -161,7 +161,9 @@ def _is_fronted(place: _Place, kind: str) -> bool:
 def _has_subject(phrase: Sequence[str]) -> bool:
     """Whether a noun phrase begins in a phrase, but not behind a preposition: "warning the dog", not "once in a"."""
     begins = _words("subject") | _words("determiner")
-    return any(word in begins and before not in _words("preposition") for before, word in pairwise(phrase))
+    # "in the last ten years"
+    goes_on = _words("preposition") | _words("determiner") | _words("adjective")
+    return any(word in begins and before not in goes_on for before, word in pairwise(phrase))
 
 
 def _precedes_subject(phrase: Sequence[str], at: int) -> bool:
@@ -366,7 +368,7 @@ def _of_no(place: _Place) -> str | None:
     if place.previous not in _words("clause_start") | {""} and _is_word(second or ".") and _ends_in_s(second):
         # "has no known allergies", but not "No dog barks".
         noun = second
-    if {"there", "there's"} & set(place.before[-4:]) or _is_telegraphic(place):
+    if _is_existential(place) or _is_telegraphic(place):
         return "count" if noun in _words("count_noun") else "indefinite"
     if place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
         return "indefinite"
@@ -377,8 +379,12 @@ def _of_no(place: _Place) -> str | None:
 
 def _is_compared(place: _Place) -> bool:
     """Whether an adjective that follows is a comparative: "no faster than mine", "is no faster", but not "no water"."""
-    ends = len(_clause(place.after)) == 1
-    return place.next.endswith("er") and ("than" in place.after[1:4] or (ends and place.previous in _words("be")))
+    is_predicate = len(_clause(place.after)) == 1 and place.previous in _words("be") and not _is_existential(place)
+    return place.next.endswith("er") and ("than" in place.after[1:4] or is_predicate)
+
+
+def _is_existential(place: _Place) -> bool:
+    return not {"there", "there's"}.isdisjoint(place.before[-4:])
 
 
 def _clause(words: Sequence[str]) -> tuple[str, ...]:

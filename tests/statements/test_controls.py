@@ -140,6 +140,8 @@ GRAMMATICAL = [
     ("No known allergies.", "Some known allergies."),
     ("Please do not run.", "Please do also run."),
     ("They were fined for not reporting it.", "They were fined for also reporting it."),
+    ("There is no water.", "There is some water."),
+    ("With no warning our dog was gone.", "With the warning our dog was gone."),
     # Ellipsis.
     ("I asked him, and he did not.", "I asked him, and he did indeed."),
     ("I asked him, and he didn't.", "I asked him, and he did so too."),
@@ -202,6 +204,7 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "At no point did she mention the money.",
         "He said that at no point did Tom see it.",
         "By no means is it certain.",
+        "At no point in the last ten years did the company grow.",
         "On no account should the children be left alone.",
         "At no time in history have people lived longer.",
         "Not once did ministers resign.",
