@@ -84,6 +84,12 @@ CONCLUSION = " So the door is [MASK]."
         ("The dog must eat.", "The dog big eat.", ["must"], ["big"], []),
         ("The dog was ill.", "The dog became ill.", [], [], [("was", "became")]),
         ("She left before noon.", "Tom left after noon.", [], [], [("she", "tom"), ("before", "after")]),
+        # Words that can be in either place.
+        ("They must open it.", "They have opened it.", [], [], [("must", "have"), ("open", "opened")]),
+        ("They must smoke.", "They never smoke.", [], [], [("must", "never")]),
+        ("That is open.", "She is open.", [], [], [("that", "she")]),
+        ("The dogs ran in.", "Two dogs ran here.", [], [], [("the", "two"), ("in", "here")]),
+        ("The money is in.", "Little money is quickly.", [], [], [("the", "little"), ("in", "quickly")]),
         ("The young dog slept.", "The little dog slept.", [], [], [("young", "little")]),
         ("The door is open.", "The window is open.", [], [], [("door", "window")]),
         ("Every dog is in.", "No dog is out.", [], [], [("every", "no"), ("in", "out")]),

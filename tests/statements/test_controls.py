@@ -141,6 +141,7 @@ GRAMMATICAL = [
     ("Please do not run.", "Please do also run."),
     ("They were fined for not reporting it.", "They were fined for also reporting it."),
     ("There is no water.", "There is some water."),
+    ("No dog will bark.", "The dog will bark."),
     ("With no warning our dog was gone.", "With the warning our dog was gone."),
     # Ellipsis.
     ("I asked him, and he did not.", "I asked him, and he did indeed."),
@@ -214,6 +215,7 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "Nowhere in the house did she find it.",
         "Never once did she complain.",
         "Nothing did he say.",
+        "No door can you open.",
         "No man is she afraid of.",
         # "So has he seen it", "So did he call": only "So has he" is English.
         "Neither has he seen it.",
@@ -226,6 +228,7 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "It is no faster.",
         "No-one came.",
         "Not to vote is a choice too.",
+        "Not to worry, he came.",
     ],
 )
 def test_there_is_no_control_where_none_is_grammatical(bert, text):
