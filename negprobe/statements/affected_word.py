@@ -17,16 +17,20 @@ from negprobe.statements.word_forms import is_irregular_form
 _DATA = word_lists("english_word_classes")
 _CLASSES = {name: frozenset(words.split()) for name, words in _DATA.items()}
 _AUXILIARIES = _CLASSES["auxiliaries"]
-_DETERMINERS = _CLASSES["determiners"] | _CLASSES["numerals"]
+_DETERMINERS = _CLASSES["determiners"] | _CLASSES["quantities"] | _CLASSES["numerals"]
 _SKIPPED = _AUXILIARIES | _DETERMINERS | _CLASSES["pronouns"] | _CLASSES["prepositions"] | _CLASSES["adverbs"]
 # A phrase of these words alone leaves something out: "He told me not to."
 _NEVER_AFFECTED = _AUXILIARIES | frozenset(["a", "an", "the", "every", "my", "your", "our", "their", "its", "to"])
 _ADJECTIVE_ENDINGS = tuple(_CLASSES["adjective_suffixes"])
 
+_NUMERALS = _CLASSES["numerals"]
 _DO = frozenset({"do", "does", "did"})
 _HAVE = frozenset({"have", "has", "had", "having"})
 # Subjects that a prepositional phrase may follow: "Nobody in the room laughed".
 _SUBJECTS = frozenset({"nobody", "nothing", "no one"})
+_YEARS_OLD = (["years", "old"], ["year", "old"], ["months", "old"])
+# Cues of clauses that leave out all but the subject: "and neither does my sister".
+_ELLIPTIC = frozenset({"neither", "nor"})
 # Cues that an inverted auxiliary follows at the beginning of a clause: "Never have I seen".
 _FRONTED = frozenset({"never", "nowhere", "nor", "hardly", "barely", "scarcely", "no longer"})
 _ATTACHED = frozenset({"n't", "nt"})
@@ -86,12 +90,14 @@ def affected_word(text: str, cue: Cue) -> Span | None:
     begin = 0
     if subject is not None:
         begin = _after_prepositional_phrases(clause, _after_noun_phrase(clause, subject))
-    elif kind in _SUBJECTS and _begins_clause(before):
+    elif kind in _SUBJECTS and (_begins_clause(before) or before[-1].text in _CLASSES["subordinators"]):
         begin = _after_prepositional_phrases(clause, 0)
     has_do = any(word.text in _DO for word in before[-3:])
     content = [at for at in range(len(clause)) if _is_content(clause, at, has_do=has_do, inverted=inverted)]
     stressed = [at for at in range(len(clause)) if _is_stressed(clause, at) and not inverted]
-    best = [at for at in content if at >= begin] or content or stressed
+    best = [at for at in content if at >= begin]
+    if not (inverted and kind in _ELLIPTIC):
+        best = best or content or stressed
     return clause[best[0]].span if best else None
 
 
@@ -134,8 +140,11 @@ def _inverted_subject(kind: str, before: Sequence[_Word], clause: Sequence[_Word
         at = _after_prepositional_phrases(clause, at)
         first, second, *others = [*(word.text for word in clause[at:]), "", ""]
         has_subject = second in _CLASSES["subjects"] or (first == "have" and any(map(_is_participle, others)))
+        has_subject = has_subject or (kind == "nor" and first in _DO and second in _DETERMINERS)
         inverted = first in _AUXILIARIES and (has_subject or first not in {"be", "do", "have"})
         return at + 1 if inverted and _begins_clause(before) else None
+    if kind == "neither":
+        return 1 if _begins_clause(before) and _is_elliptic(clause) else None
     if kind not in _ATTACHED and kind != "not":
         return None
     auxiliary = before[-1].text if before else ""
@@ -145,6 +154,12 @@ def _inverted_subject(kind: str, before: Sequence[_Word], clause: Sequence[_Word
     return 0 if has_subject and _begins_clause(before[:-1]) else None
 
 
+def _is_elliptic(clause: Sequence[_Word]) -> bool:
+    """Whether an auxiliary and then its subject follow "neither": "does my sister", "am I", but not "is rich"."""
+    first, second, *_ = [*(word.text for word in clause), "", ""]
+    return first in _AUXILIARIES and (first in _DO or second in _CLASSES["subjects"] | _CLASSES["possessives"])
+
+
 def _begins_clause(before: Sequence[_Word]) -> bool:
     return not before or before[-1].text == "," or before[-1].text in _CLASSES["questions"]
 
@@ -152,8 +167,13 @@ def _begins_clause(before: Sequence[_Word]) -> bool:
 def _after_noun_phrase(clause: Sequence[_Word], at: int) -> int:
     """The index after the noun phrase that begins at an index: "the old door", "John Smith", "she"."""
     start = at
-    while at < len(clause) and (clause[at].text in _DETERMINERS or clause[at].is_possessive):
+    while at < len(clause) and (
+        clause[at].text in _DETERMINERS or _is_number(clause[at].text) or clause[at].is_possessive
+    ):
         at += 1
+    if start < at < len(clause) and clause[at].text in _AUXILIARIES | _CLASSES["prepositions"]:
+        # "at all in", "any of the boxes".
+        return at
     if at == start and at < len(clause) and clause[at].text in _SKIPPED:
         return at + 1
     # An adjective before another content word: "the old door open", but not "the door open".
@@ -163,12 +183,30 @@ def _after_noun_phrase(clause: Sequence[_Word], at: int) -> int:
 
 
 def _after_prepositional_phrases(clause: Sequence[_Word], at: int) -> int:
-    while at < len(clause) and clause[at].text in _CLASSES["prepositions"]:
+    while at < len(clause) and (clause[at].text in _CLASSES["prepositions"] or _is_adverb(clause[at].text)):
         at += 1
+        if _is_adverb(clause[at - 1].text):
+            continue
+        if _is_bare_number(clause, at):
+            at += 1
         # "Nobody inside was awake" has a preposition without a noun.
-        if at < len(clause) and clause[at].text not in _AUXILIARIES:
+        elif at < len(clause) and clause[at].text not in _AUXILIARIES:
             at = _after_noun_phrase(clause, at)
+            if [word.text for word in clause[at - 1 : at + 1]] in _YEARS_OLD:
+                at += 1
     return at
+
+
+def _is_bare_number(clause: Sequence[_Word], at: int) -> bool:
+    """Whether a number without a noun is at an index, after a preposition: "under thirty", "the age of ten"."""
+    number, following, *_ = [*(word.text for word in clause[at : at + 2]), "", ""]
+    before = clause[at - 2 if clause[at - 1].text == "of" else at - 1].text
+    has_noun = following in _CLASSES["units"] or _is_number(following)
+    return _is_number(number) and before in _CLASSES["bounds"] and not has_noun
+
+
+def _is_number(word: str) -> bool:
+    return word in _NUMERALS or word[:1].isdigit()
 
 
 def _is_adjective(word: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
+from negprobe.statements.languages import word_lists
 from negprobe.statements.tokens import TokenizedStatement
 from negprobe.statements.word_forms import same_lexeme
 from negprobe.statements.words import NOT, Word, words_of
@@ -27,9 +28,28 @@ LINK_KINDS: tuple[LinkKind, ...] = get_args(LinkKind)
 # Most cells of the table of edit costs; a larger one takes seconds and hundreds of megabytes.
 _MOST_CELLS = 2**20
 
+_PHRASES = word_lists("english_controls")["neutral"]
+_PLACES_OF_NOT = (
+    "be", "have", "modal", "do", "request", "proposal", "ellipsis", "do_ellipsis", "infinitive", "participle", "gerund",
+    "adjunct", "universal", "amount", "manner",
+)  # fmt: skip
 # Words that are in the place of "not" in a control, or negate as well. Any other word is there by chance, as in "has
 # already eaten" and "has not eaten yet".
-_IN_PLACE_OF_NOT = NOT | {"now", "really", "also", "quite", "no", "never", "hardly", "barely", "scarcely"}
+_IN_PLACE_OF_NOT = (
+    NOT
+    | {"no", "never", "hardly", "barely", "scarcely"}
+    | {phrase for place in _PLACES_OF_NOT for phrase in _PHRASES[place] if " " not in phrase}
+)
+
+_CLASSES = {name: frozenset(words.split()) for name, words in word_lists("english_word_classes").items()}
+_FUNCTION_WORDS = _CLASSES["modals"] | _CLASSES["determiners"] | _CLASSES["prepositions"] | _CLASSES["conjunctions"]
+# Words that can be in the place of function words and of content words: "was" and "became", "she" and "Anna", "cannot"
+# and "must", "very" and "red".
+_IN_ANY_PLACE = (
+    (_CLASSES["auxiliaries"] - _CLASSES["modals"]) | _CLASSES["pronouns"] | _CLASSES["adverbs"] | _CLASSES["numerals"]
+    | _CLASSES["quantities"]
+    | _IN_PLACE_OF_NOT | {"cannot"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,9 @@ def align(
 
     The words between two aligned ones were replaced. If both statements have the same number of tokens there, these are
     aligned one by one ("now" with "not"), otherwise only those at the common beginning ("can" with "can ' t"), if any.
-    "not" is aligned only with a word that can be in its place in a control or another negation, and a punctuation mark
-    only with another one. Special tokens are aligned only with special tokens.
+    "not" is aligned only with a word that can be in its place in a control or another negation, a content word not with
+    a function word ("resigned" with "until"), and a punctuation mark only with another one. Special tokens are aligned
+    only with special tokens.
 
     Args:
         original: The original.
@@ -293,7 +314,15 @@ def _can_replace(a: Word, b: Word) -> bool:
     texts = {a.text.lower(), b.text.lower()}
     if texts & NOT and not texts <= _IN_PLACE_OF_NOT:
         return False
-    return _is_punctuation(a) == _is_punctuation(b)
+    return _is_punctuation(a) == _is_punctuation(b) and {_is_function_word(a), _is_function_word(b)} != {True, False}
+
+
+def _is_function_word(word: Word) -> bool | None:
+    """Whether a word is a function word, not a content word; None for one that can be in the place of either."""
+    text = word.text.lower()
+    if text in _IN_ANY_PLACE or text.endswith("ly") or not text.isalpha():
+        return None
+    return text in _FUNCTION_WORDS
 
 
 def _is_punctuation(word: Word) -> bool:

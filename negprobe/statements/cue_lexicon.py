@@ -42,11 +42,14 @@ class Lexicon:
         classes: The optional classes that are searched.
         cues: For each class, the forms of each kind of cue.
         auxiliaries: For each attached form of a cue ("n't"), the auxiliaries as written before it.
+        homographs: For each attached form, the auxiliaries that make another word with it ("cant").
         compounds: Hyphenated words of which the first part is a cue; they are found without the hyphen too.
         numbers: Forms of cues that abbreviate "number" too.
         derived: The endings of words that are derived from a word with an affix.
         words: The lists of words that phrases name.
+        contexts: Phrases in which a word of `homographs` contains a cue.
         phrases: Phrases in which a cue does not negate.
+        neutral: For kinds of cues, words that can replace them in a control, besides those of `neutral_words`.
 
     Example:
         >>> from negprobe.statements import english_lexicon, find_cues
@@ -61,11 +64,14 @@ class Lexicon:
     classes: tuple[str, ...]
     cues: tuple[tuple[str, Lists], ...]
     auxiliaries: Lists
+    homographs: Lists
     compounds: tuple[str, ...]
     numbers: tuple[str, ...]
     derived: tuple[str, ...]
     words: Lists
+    contexts: tuple[str, ...]
     phrases: tuple[str, ...]
+    neutral: Lists = ()
 
     __repr__ = short_repr
 
@@ -102,10 +108,12 @@ class Lexicon:
             {kind: forms for _, kinds in self.cues for kind, forms in kinds},
             self.searched,
             auxiliaries=dict(self.auxiliaries),
+            homographs=dict(self.homographs),
             compounds=self.compounds,
             numbers=self.numbers,
             derived=self.derived,
             words=dict(self.words),
+            contexts=self.contexts,
             phrases=self.phrases,
         )
 
@@ -185,26 +193,37 @@ def _english() -> Lexicon:
     return _checked_entries(_parsed(word_lists("english"), "The English lexicon"), "The English lexicon")
 
 
+_TABLES = (
+    "language", "classes", "cues", "auxiliaries", "homographs", "spelling", "words", "contexts", "idioms", "neutral",
+)  # fmt: skip
+
+
 def _parsed(tables: Mapping[str, Any], where: str) -> Lexicon:
     """The entries of a file, each of the right type; `_checked_entries` checks how they fit together."""
-    _check_keys(tables, ("language", "classes", "cues", "auxiliaries", "spelling", "words", "idioms"), where)
+    _check_keys(tables, _TABLES, where)
     language = tables.get("language", "")
     if not isinstance(language, str):
         raise StatementError(f"{where}: language must be a text, got {quoted(language)}.")
-    cues, spelling, idioms = (_table(tables, name, where) for name in ("cues", "spelling", "idioms"))
+    cues, spelling, contexts, idioms = (
+        _table(tables, name, where) for name in ("cues", "spelling", "contexts", "idioms")
+    )
     _check_keys(cues, (FUNCTION, *OPTIONAL_CLASSES), f"{where}, [cues]")
     _check_keys(spelling, ("compounds", "numbers", "derived"), f"{where}, [spelling]")
+    _check_keys(contexts, ("phrases",), f"{where}, [contexts]")
     _check_keys(idioms, ("phrases",), f"{where}, [idioms]")
     return Lexicon(
         language=language,
         classes=_known_classes(_texts(tables.get("classes", []), f"{where}, classes"), where),
         cues=tuple((name, _lists(cues, name, f"{where}, [cues]")) for name in cues),
         auxiliaries=_lists(tables, "auxiliaries", where),
+        homographs=_lists(tables, "homographs", where),
         compounds=_texts(spelling.get("compounds", []), f"{where}, compounds"),
         numbers=_texts(spelling.get("numbers", []), f"{where}, numbers"),
         derived=_texts(spelling.get("derived", []), f"{where}, derived"),
         words=_lists(tables, "words", where),
+        contexts=_texts(contexts.get("phrases", []), f"{where}, [contexts]", lower=False),
         phrases=_texts(idioms.get("phrases", []), f"{where}, phrases", lower=False),
+        neutral=_lists(tables, "neutral", where),
     )
 
 
@@ -232,7 +251,11 @@ def _checked_entries(lexicon: Lexicon, where: str) -> Lexicon:
                         f"{where}: {quoted(form)} is a cue of the kinds {other!r} (class {class_of[other]!r}) and "
                         f"{kind!r} (class {name!r}); a cue has one kind, which cannot be changed."
                     )
-    for entry, names in (("auxiliaries", dict(lexicon.auxiliaries)), ("numbers", lexicon.numbers)):
+    for entry, names in (
+        ("auxiliaries", dict(lexicon.auxiliaries)),
+        ("homographs", dict(lexicon.homographs)),
+        ("numbers", lexicon.numbers),
+    ):
         for form in names:
             if form not in kind_of:
                 raise StatementError(f"{where}: {quoted(form)} in {entry} is not a cue; add it to [cues.{FUNCTION}].")
@@ -243,9 +266,17 @@ def _checked_entries(lexicon: Lexicon, where: str) -> Lexicon:
             )
     # Phrases are checked when they are compiled.
     try:
-        _ = lexicon.matcher
+        cues_of = lexicon.matcher.cues
     except StatementError as error:
         raise StatementError(f"{where}: {error}") from error
+    for kind, phrases in lexicon.neutral:
+        if kind not in class_of:
+            raise StatementError(
+                f"{where}: {quoted(kind)} in neutral is not a kind of cue; the kinds are {', '.join(class_of)}."
+            )
+        for phrase in phrases:
+            if any(True for _ in cues_of(phrase)):
+                raise StatementError(f"{where}: {quoted(phrase)} in neutral contains a cue; give affirmative words.")
     return lexicon
 
 
@@ -260,11 +291,14 @@ def _added(base: Lexicon, more: Lexicon, where: str) -> Lexicon:
             for name in dict.fromkeys([*base_cues, *more_cues])
         ),
         auxiliaries=_joined(base.auxiliaries, more.auxiliaries, where),
+        homographs=_joined(base.homographs, more.homographs, where),
         compounds=_new(base.compounds, more.compounds, where),
         numbers=_new(base.numbers, more.numbers, where),
         derived=_new(base.derived, more.derived, where),
         words=_joined(base.words, more.words, where),
+        contexts=_new(base.contexts, more.contexts, where),
         phrases=_new(base.phrases, more.phrases, where),
+        neutral=_joined(base.neutral, more.neutral, where),
     )
 
 

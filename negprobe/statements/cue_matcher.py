@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from negprobe.base.errors import StatementError
 from negprobe.base.texts import quoted
-from negprobe.statements.cue_phrases import APOSTROPHES, Context, contexts, written
+from negprobe.statements.cue_phrases import APOSTROPHES, Context, phrase_contexts, written
 from negprobe.statements.pair import Span
 
 # Combining accents belong to the word that they follow.
@@ -31,11 +31,13 @@ class Matcher:
         candidates: Matches every form of a cue, whatever the words around it.
         kinds: The kind of each form.
         contexts: For each kind, the contexts in which it does not negate.
+        homographs: For each kind, the contexts in which a word that is spelled like it is a cue.
     """
 
     candidates: re.Pattern[str]
     kinds: Mapping[str, str]
     contexts: Mapping[str, Sequence[Context]]
+    homographs: Mapping[str, Sequence[Context]]
 
     def cues(self, text: str) -> Iterator[tuple[str, Span]]:
         """The kind and the characters of each cue of a text, from left to right."""
@@ -43,11 +45,14 @@ class Matcher:
             group = str(found.lastgroup)
             start, end = span = found.span(group)
             kind = self.kinds[_key(group, found[group])]
-            if not (
-                _is_quoted(text, start, end)
-                or any(context.fits(text, start, end) for context in self.contexts.get(kind, ()))
-            ):
+            if _is_quoted(text, start, end) or _fits_any(self.contexts.get(kind, ()), text, span):
+                continue
+            if not group.startswith("homograph") or _fits_any(self.homographs.get(kind, ()), text, span):
                 yield kind, span
+
+
+def _fits_any(contexts: Sequence[Context], text: str, span: Span) -> bool:
+    return any(context.fits(text, *span) for context in contexts)
 
 
 def matcher(
@@ -55,10 +60,12 @@ def matcher(
     searched: Collection[str],
     *,
     auxiliaries: Mapping[str, Sequence[str]],
+    homographs: Mapping[str, Sequence[str]],
     compounds: Sequence[str],
     numbers: Sequence[str],
     derived: Sequence[str],
     words: Mapping[str, Sequence[str]],
+    contexts: Sequence[str],
     phrases: Sequence[str],
 ) -> Matcher:
     """The compiled expressions of a lexicon's entries (see `cue_lexicon.Lexicon`), of which some kinds are searched.
@@ -89,6 +96,9 @@ def matcher(
             anywhere.append(rf"(?P<attached{number}> {written(attached)}) {_ATTACHED_END}")
         else:
             at_start.append(rf"(?:{before}) (?P<joined{number}> {re.escape(attached)}) {_END}")
+    for number, (attached, stems) in enumerate(homographs.items()):
+        before = "|".join(map(re.escape, stems))
+        at_start.append(rf"(?:{before}) (?P<homograph{number}> {written(attached)}) {_ATTACHED_END}")
     for number, (affix, stems) in enumerate(affixes.items()):
         letters = re.escape(affix.strip("-"))
         if affix.endswith("-"):
@@ -98,12 +108,21 @@ def matcher(
             endings = _derived([""], [ending for ending in derived if ">" not in ending])
             at_start.append(rf"(?:{_derived(stems, ())}) (?P<suffix{number}> {letters}) (?= (?:{endings}) {_END})")
     expression = " | ".join([rf"{_START} (?: {' | '.join(at_start)} )", *anywhere])
-    context_of: dict[str, list[Context]] = {}
-    for phrase in phrases:
-        for kind, context in contexts(phrase, kind_of, words):
-            context_of.setdefault(kind, []).append(context)
+    attached_forms = {*auxiliaries, *homographs}
+    negating, other = (_by_kind(listed, kind_of, words, attached_forms) for listed in (contexts, phrases))
     kind_of |= {affix: affix for affix in affixes}
-    return Matcher(re.compile(expression, re.IGNORECASE | re.VERBOSE), kind_of, context_of)
+    return Matcher(re.compile(expression, re.IGNORECASE | re.VERBOSE), kind_of, other, negating)
+
+
+def _by_kind(
+    phrases: Sequence[str], kinds: Mapping[str, str], words: Mapping[str, Sequence[str]], attached: Collection[str]
+) -> dict[str, list[Context]]:
+    """The contexts that some phrases describe, by the kind of their cue."""
+    found: dict[str, list[Context]] = {}
+    for phrase in phrases:
+        for kind, context in phrase_contexts(phrase, kinds, words, attached):
+            found.setdefault(kind, []).append(context)
+    return found
 
 
 def form_words(form: str) -> str:

@@ -4,7 +4,7 @@ The file `languages/english.toml` explains its symbols.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ _FINISH = rf"\s*(?:\Z|[^\w\s{APOSTROPHES}-]|[{APOSTROPHES}](?!\w)|--|\s-\s)"
 
 @dataclass(frozen=True)
 class Context:
-    """The words around a cue that does not negate.
+    """The words around a form of a cue, by which it negates or does not.
 
     Attributes:
         before: Matches the words before the cue; None for any words.
@@ -47,8 +47,8 @@ class Context:
         return bool(before and not (self.not_before and self.not_before.search(text, since, start)))
 
 
-def contexts(
-    phrase: str, kinds: Mapping[str, str], words: Mapping[str, Sequence[str]]
+def phrase_contexts(
+    phrase: str, kinds: Mapping[str, str], words: Mapping[str, Sequence[str]], attached: Collection[str]
 ) -> Iterator[tuple[str, Context]]:
     """The kind and the context of each cue of a phrase.
 
@@ -56,6 +56,7 @@ def contexts(
         phrase: The phrase.
         kinds: The kind of each form of a cue.
         words: The lists of words that a phrase can name.
+        attached: The forms that are attached to the word before them ("n't").
 
     Raises:
         StatementError: for a phrase without a cue, or with a symbol or name that has no meaning there.
@@ -74,8 +75,10 @@ def contexts(
                     "[cues], or remove it."
                 )
             context = Context(
-                before=_compiled(_before(before, phrase, words, glued="'" in form)) if before else None,
-                not_before=_compiled(_before([excluded[1:]], phrase, words)) if excluded else None,
+                before=_compiled(_before(before, phrase, words, glued=form in attached)) if before else None,
+                not_before=_compiled(_before([excluded[1:], *before], phrase, words, glued=form in attached))
+                if excluded
+                else None,
                 after=_compiled(_after(after, phrase, words)),
                 written=form if form.isupper() else None,
             )

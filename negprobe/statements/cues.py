@@ -38,7 +38,7 @@ def find_cues(text: str, *, lexicon: Lexicon | None = None) -> tuple[Cue, ...]:
 
     - "n't" is a cue of three characters ("can't" is "ca" + "n't"), with any of `APOSTROPHES`. Written with spaces, as
       some tokenizers do ("don ' t"), it extends from the "n" to the "t". Without an apostrophe ("dont"), it is "nt";
-      but "wont" and "cant" are words.
+      in "wont" and "cant", which are other words too, only after a subject or before a verb ("he wont answer").
     - "no longer" is one cue (but in "no longer than" only "no" is), "neither ... nor" are two, "can not" contains
       "not".
     - "no one" and "no-one" contain "no". Other hyphenated words contain no cue ("no-fly", "never-ending").

@@ -6,13 +6,15 @@ from the counterfactual by more than the negation.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import dropwhile, pairwise, takewhile
 
+from negprobe.statements.cue_lexicon import lexicon_in_use
 from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
 from negprobe.statements.languages import word_lists
+from negprobe.statements.word_forms import is_irregular_form
 
 _BOUNDARY = re.compile(r"[.?!;:]+(?=\s|$)|\[SEP\]|\n")
 # Markdown's marks and quotation marks are left out, as they are no part of a sentence's grammar.
@@ -83,21 +85,29 @@ def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
         ('really', 'indeed', 'also')
         ()
     """
-    find = _PLACES.get(cue.kind)
     place = _place(text, cue)
-    name = None if find is None or _needs_negation(text, cue) else find(place)
-    if name is None:
-        return ()
-    nearby = {*place.before[-2:], *place.after[:2]}
+    candidates = () if _needs_negation(text, cue) else _candidates(place, cue.kind)
+    nearby = {*place.before[-2:], *place.after[:2]} - {"in"}
     sentence = {*place.before, *place.after}
     phrases = [
         phrase
-        for phrase in _table().neutral[name]
-        # "really really surprised", "is now open today".
+        for phrase in candidates
+        # "really really surprised" and "is now open today", but "is in fact in the house".
         if nearby.isdisjoint(phrase.split()) and not ("now" in phrase.split() and sentence & _words("not_now"))
     ]
     attached = cue.kind == "n't" and cue.span[0] > 0 and text[cue.span[0] - 1].isalpha()
     return tuple(f"{place.auxiliary} {phrase}" if attached else phrase for phrase in phrases)
+
+
+def _candidates(place: _Place, kind: str) -> tuple[str, ...]:
+    """The phrases for a place, best first: those of the lexicon in use, and those of `english_controls.toml`."""
+    given = dict(lexicon_in_use().neutral).get(kind, ())
+    if kind not in _PLACES:
+        return given
+    name = _PLACES[kind](place)
+    if name is None or (name not in _INVERTED and _is_fronted(place, kind)):
+        return ()
+    return (*given, *_table().neutral[name])
 
 
 def attached_start(text: str, cue: Cue) -> int:
@@ -110,11 +120,16 @@ def attached_start(text: str, cue: Cue) -> int:
 
 @cache
 def _table() -> _Table:
-    found = word_lists("english_controls")
+    found, classes = word_lists("english_controls"), word_lists("english_word_classes")
+    words = found["words"] | {
+        "preposition": classes["prepositions"].split(),
+        "adjective": [*found["words"]["adjective"], *classes["adjectives"].split()],
+        "possessive": classes["possessives"].split(),
+    }
     return _Table(
         {name: tuple(phrases) for name, phrases in found["neutral"].items()},
         found["contracted"],
-        {name: frozenset(words) for name, words in found["words"].items()},
+        {name: frozenset(listed) for name, listed in words.items()},
         tuple(found["polarity"]["phrases"]),
     )
 
@@ -125,6 +140,37 @@ def _words(name: str) -> frozenset[str]:
 
 def _is_word(word: str) -> bool:
     return word[-1].isalnum()
+
+
+def _is_fronted(place: _Place, kind: str) -> bool:
+    """Whether the cue is in a phrase that an inverted auxiliary follows: "At no point did she", "Not once has it"."""
+    before, phrase = place.before, _clause(place.after)
+    preposed = bool(before) and before[-1] in _words("preposition")
+    start = before[:-1] if preposed else before
+    if kind in _ATTACHED or (start and _is_word(start[-1]) and start[-1] not in _words("clause_start")):
+        return False
+    at = next((at for at, word in enumerate(phrase) if _is_auxiliary(word)), None)
+    if at is None:
+        return False
+    is_adverbial = preposed or (
+        kind in _ADVERBS and phrase[0] in _words("preposition") | _words("fronted_adverb") and at > 0
+    )
+    return _precedes_subject(phrase, at) or (is_adverbial and not _has_subject(phrase[:at]))
+
+
+def _has_subject(phrase: Sequence[str]) -> bool:
+    """Whether a noun phrase begins in a phrase, but not behind a preposition: "warning the dog", not "once in a"."""
+    begins = _words("subject") | _words("determiner")
+    # "in the last ten years"
+    goes_on = _words("preposition") | _words("determiner") | _words("adjective")
+    return any(word in begins and before not in goes_on for before, word in pairwise(phrase))
+
+
+def _precedes_subject(phrase: Sequence[str], at: int) -> bool:
+    """Whether the auxiliary at an index has a pronoun behind it that must be its subject: "did she", "may you"."""
+    following = phrase[at + 1] if at + 1 < len(phrase) else ""
+    # "Nobody is there" and "Nobody did it", but "Nothing could it" is inverted.
+    return following in _words("nominative") or (phrase[at] in _words("modal") and following in _words("subject"))
 
 
 def _is_auxiliary(word: str) -> bool:
@@ -195,7 +241,7 @@ def _of_not(place: _Place) -> str | None:
         return None
     if not auxiliary:
         return _of_bare_not(place)
-    if auxiliary == "do" and len(place.before) == 1 and not place.question:
+    if place.before in (("do",), ("please", "do")) and not place.question:
         return "request"
     return _after_auxiliary(auxiliary, place)
 
@@ -224,7 +270,10 @@ def _after_auxiliary(auxiliary: str, place: _Place) -> str | None:
     if auxiliary in _words("negative_modal"):
         return "infinitive" if place.next == "to" else None
     if not place.next:
-        return "ellipsis"
+        if auxiliary.startswith("'"):
+            # "I'm now." would end in a contraction.
+            return None
+        return "do_ellipsis" if auxiliary in _words("do") else "ellipsis"
     if auxiliary in _words("be"):
         return "be"
     # "have not a clue"
@@ -239,17 +288,15 @@ def _of_bare_not(place: _Place) -> str | None:
     if not following or previous in _words("clause_verb") or "but" in place.after:
         # "not on Friday, but on Saturday" would lose its contrast.
         return None
-    if any(_is_auxiliary(a) and b in _words("subject") for a, b in pairwise(place.after)) and not previous:
-        # "Not in that house did she sleep" has the order of a negative sentence.
-        return "manner" if following in _words("manner") else None
     if place.before[-2:] == ("let", "us") or previous == "let's":
         return "proposal"
     if following == "to":
-        return "infinitive"
+        # "Not to vote is a choice" has the infinitive as its subject.
+        return "infinitive" if previous else None
     if following in _words("universal"):
         return "universal"
     if _is_participle(following):
-        return "participle"
+        return "gerund" if previous in _words("preposition") else "participle"
     if following in _words("adjunct") or previous in ("and", "but"):
         return "adjunct"
     if place.before[-1:] == (",",):
@@ -278,7 +325,7 @@ def _of_contraction(place: _Place) -> str | None:
         return None
     if not previous and place.question:
         return None
-    if auxiliary == "do" and not previous:
+    if auxiliary == "do" and previous in ("", "please"):
         return "request"
     return _after_auxiliary(auxiliary, place)
 
@@ -311,18 +358,67 @@ def _of_hardly(place: _Place) -> str | None:
 
 
 def _of_no(place: _Place) -> str | None:
-    if place.after[:1] == ("-",) and place.after[1:2] == ("one",):
-        return "indefinite_one"
-    if not place.next:
+    # "Some-one" is not English.
+    if not place.next or place.next in _words("fixed_after_no") or _is_compared(place):
         return None
-    if place.next in _words("fixed_after_no"):
-        return None
-    existential = {"there", "there's"} & set(place.before[-4:])
     if place.next == "one":
-        return "indefinite_one" if existential or place.after[1:2] == ("else",) else "one"
-    if existential or place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
+        return "indefinite_one"
+    noun = _noun_phrase(place.after)[-1]
+    second = place.after[1] if len(place.after) > 1 else ""
+    if place.previous not in _words("clause_start") | {""} and _is_word(second or ".") and _ends_in_s(second):
+        # "has no known allergies", but not "No dog barks".
+        noun = second
+    if _is_existential(place) or _is_telegraphic(place):
+        return "count" if noun in _words("count_noun") else "indefinite"
+    if place.previous in _words("indefinite_after") or place.next in _words("indefinite_before"):
         return "indefinite"
-    return None if place.next in _words("comparison") else "determiner"
+    if place.next in _words("comparison"):
+        return None
+    return "plural" if _is_plural(noun) else "determiner"
+
+
+def _is_compared(place: _Place) -> bool:
+    """Whether an adjective that follows is a comparative: "no faster than mine", "is no faster", but not "no water"."""
+    is_predicate = len(_clause(place.after)) == 1 and place.previous in _words("be") and not _is_existential(place)
+    return place.next.endswith("er") and ("than" in place.after[1:4] or is_predicate)
+
+
+def _is_existential(place: _Place) -> bool:
+    return not {"there", "there's"}.isdisjoint(place.before[-4:])
+
+
+def _clause(words: Sequence[str]) -> tuple[str, ...]:
+    """The words before the first punctuation mark."""
+    return tuple(takewhile(_is_word, words))
+
+
+def _noun_phrase(words: Sequence[str]) -> tuple[str, ...]:
+    """The adjectives at the beginning of some words, and the word after them, which is probably a noun."""
+    adjectives = tuple(takewhile(_words("adjective").__contains__, _clause(words)[:-1]))
+    return tuple(words[: len(adjectives) + 1])
+
+
+def _is_plural(noun: str) -> bool:
+    return noun in _words("several") or _ends_in_s(noun)
+
+
+def _ends_in_s(word: str) -> bool:
+    """Whether a word ends in the "s" of a plural or of a verb: "doors", "opens", but not "class" or "bus"."""
+    return word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s") and word not in _words("singular_s")
+
+
+def _is_telegraphic(place: _Place) -> bool:
+    """Whether the cue begins a note without a finite verb: "No fever or cough.", "Lungs clear, no wheezes heard."."""
+    following = _clause(place.after)
+    if place.previous not in _words("clause_start") | {""} or any(map(_is_auxiliary, following)):
+        return False
+    rest = following[len(_noun_phrase(place.after)) :]
+    return not any(map(_may_be_finite, rest)) or rest[0] in _words("note")
+
+
+def _may_be_finite(word: str) -> bool:
+    """Whether a word has the form of a verb with a singular subject: "opens", "smiled", "fell"."""
+    return word.endswith("ed") or _ends_in_s(word) or is_irregular_form(word)
 
 
 def _of_none(place: _Place) -> str | None:
@@ -334,9 +430,12 @@ def _of_none(place: _Place) -> str | None:
 
 
 def _takes_singular(place: _Place) -> bool:
-    """Whether the first auxiliary after the cue is singular."""
+    """Whether the verb after the cue is singular: "of them has", "of my friends speaks"."""
     verbs = (word for word in place.after if word in _words("singular_verb") | _words("plural_verb"))
-    return next(verbs, "") in _words("singular_verb")
+    if found := next(verbs, ""):
+        return found in _words("singular_verb")
+    words = [word for word in _clause(place.after) if not word.endswith("ly") and word not in _words("adverb")]
+    return any(_is_plural(noun) and _is_plural(verb) for noun, verb in pairwise(words))
 
 
 def _names_several(place: _Place) -> bool:
@@ -364,13 +463,13 @@ def _of_nowhere(place: _Place) -> str | None:
 
 
 def _of_neither(place: _Place) -> str | None:
-    if place.inverted:
-        return "so"
     if not place.next:
         return None
+    if _is_auxiliary(place.next):
+        return _of_neither_before_auxiliary(place)
     partner = next((word for word in place.after if word in ("nor", "and", "or")), "")
     if place.next == "of":
-        return "either" if _takes_singular(place) else "both_of"
+        return "each_of" if _takes_singular(place) else "both_of"
     # "nor" is replaced before: "and" for "both", "or" for "either".
     if partner in ("and", "or"):
         return {"and": "both", "or": "either"}[partner]
@@ -378,10 +477,27 @@ def _of_neither(place: _Place) -> str | None:
     return None if partner else "either" if not place.previous else None
 
 
+def _of_neither_before_auxiliary(place: _Place) -> str | None:
+    """The place of "Neither does my sister", "Neither could swim"."""
+    subject = place.after[1] if len(place.after) > 1 else ""
+    if place.next in _words("do") or subject in _words("subject") | _words("possessive"):
+        return "so" if _is_elliptic(place) and place.previous in ("", "and", "but") else None
+    # "Neither is the door open" has its subject after the verb.
+    if place.previous or subject == "the":
+        return None
+    return "both_of" if place.next in _words("plural_verb") else "each_of"
+
+
+def _is_elliptic(place: _Place) -> bool:
+    """Whether a clause is only an auxiliary and its subject: "does my old sister", "am I"."""
+    subject = tuple(dropwhile(_words("determiner").__contains__, _clause(place.after)[1:]))
+    return 0 < len(subject) == len(_noun_phrase(subject))
+
+
 def _of_nor(place: _Place) -> str | None:
     if _is_auxiliary(place.next):
         # "nor does he drink", and "Nor am I".
-        return "so" if not place.before else None
+        return "so" if not place.before and _is_elliptic(place) else None
     is_subject = place.before[:1] == ("neither",) and _takes_singular(place)
     return "or" if is_subject else "and"
 
@@ -391,6 +507,13 @@ def _of_without(place: _Place) -> str | None:
         return None
     return "while" if _is_participle(place.next) else "with"
 
+
+# Cues that follow an auxiliary, and those that can begin a fronted adverbial ("not in years has it").
+_ATTACHED = frozenset({"n't", "cannot"})
+_ADVERBS = frozenset({"not", "never", "nowhere", "hardly", "barely", "scarcely", "no longer"})
+
+# The places whose neutral words an inverted auxiliary can follow: "Often have I seen", "So am I", "Very often do we".
+_INVERTED = frozenset({"fronted_frequency", "so", "manner"})
 
 _PLACES: Mapping[str, Callable[[_Place], str | None]] = {
     "not": _of_not,

@@ -137,3 +137,58 @@ def test_it_is_a_word_after_the_cue_or_none(parts):
     for cue in find_cues(text):
         span = affected_word(text, cue)
         assert span is None or (span[0] >= cue.span[1] and text[slice(*span)].strip(" ,?.[]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("This is a film that no one under thirty remembers.", "remembers"),
+        ("Nobody under the age of ten swims.", "swims"),
+        ("Nobody under ten likes cheese.", "likes"),
+        ("Nobody over 60 smokes.", "smokes"),
+        ("Nobody over sixty years old came.", "came"),
+        ("Nobody with two dogs smiled.", "smiled"),
+        ("Nobody with 2 dogs smiled.", "smiled"),
+        ("No one in the back of the room laughed.", "laughed"),
+        ("Nothing in any of the boxes moved.", "moved"),
+        ("Nobody at all in the room laughed.", "laughed"),
+        ("No one else in town knows.", "knows"),
+        ("He said that no one in the room laughed.", "laughed"),
+        ("I think nobody in the room laughed.", "laughed"),
+        # The object of a verb has its own phrase.
+        ("She saw nobody in the room.", "room"),
+        ("There was nobody in the room.", "room"),
+    ],
+)
+def test_a_phrase_after_a_negative_subject_is_skipped_with_its_numbers_and_further_phrases(text, word):
+    assert found(text) == word
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My brother smokes, but neither does my sister.",
+        "Neither do I.",
+        "She is rich, and neither is he.",
+        "She is rich, and neither is her brother.",
+        "He came, nor did Tom.",
+        "They came, nor do the neighbours.",
+    ],
+)
+def test_a_clause_of_an_auxiliary_and_its_subject_has_no_affected_word(text):
+    assert found(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Neither have I seen it.", "seen"),
+        ("Neither has a car.", "has"),
+        ("Neither is rich.", "rich"),
+        ("Neither door is open.", "door"),
+        ("He came, nor does he smoke.", "smoke"),
+        ("Nor is the door open.", "open"),
+    ],
+)
+def test_a_full_clause_after_neither_and_nor_has_one(text, word):
+    assert found(text) == word

@@ -72,6 +72,32 @@ CONCLUSION = " So the door is [MASK]."
         ("It was said, then done.", "It was said not done.", [",", "then"], ["not"], []),
         ("It was red, blue.", "It was red or blue.", [","], ["or"], []),
         ("It's open.", "It isn't open.", ["'", "s"], ["isn", "'", "t"], []),
+        # A function word does not replace a content word, only by chance in the same number of tokens.
+        (
+            "Ministers resigned after the vote.",
+            "Not until after the vote did ministers resign.",
+            ["ministers", "resigned"],
+            ["not", "until", "did", "ministers", "resign"],
+            [],
+        ),
+        ("The dog slept.", "The dog in.", ["slept"], ["in"], []),
+        ("The dog must eat.", "The dog big eat.", ["must"], ["big"], []),
+        ("The dog was ill.", "The dog became ill.", [], [], [("was", "became")]),
+        ("She left before noon.", "Tom left after noon.", [], [], [("she", "tom"), ("before", "after")]),
+        # Words that can be in either place.
+        ("They must open it.", "They have opened it.", [], [], [("must", "have"), ("open", "opened")]),
+        ("They must smoke.", "They never smoke.", [], [], [("must", "never")]),
+        ("That is open.", "She is open.", [], [], [("that", "she")]),
+        ("The dogs ran in.", "Two dogs ran here.", [], [], [("the", "two"), ("in", "here")]),
+        ("The money is in.", "Little money is quickly.", [], [], [("the", "little"), ("in", "quickly")]),
+        ("The young dog slept.", "The little dog slept.", [], [], [("young", "little")]),
+        ("The door is open.", "The window is open.", [], [], [("door", "window")]),
+        ("Every dog is in.", "No dog is out.", [], [], [("every", "no"), ("in", "out")]),
+        # The neutral words of controls are in the place of "not".
+        ("Do please open the door.", "Do not open the door.", [], [], [("please", "not")]),
+        ("They did indeed.", "They did not.", [], [], [("indeed", "not")]),
+        ("Almost all doors are open.", "Not all doors are open.", [], [], [("almost", "not")]),
+        ("They did perhaps.", "They did not.", ["perhaps"], ["not"], []),
         ("John gave Mary it.", "Mary gave John it.", [], [], [("john", "mary"), ("mary", "john")]),
     ],
 )

@@ -10,9 +10,12 @@ from negprobe.statements import (
     Cue,
     StatementPair,
     complete,
+    english_lexicon,
     find_cues,
     length_matched_control,
+    read_lexicon,
     tokenize,
+    use_lexicon,
 )
 from negprobe.statements.neutral_words import _PLACES, _table
 
@@ -56,18 +59,18 @@ GRAMMATICAL = [
     ("NOT a single man", "JUST a single man"),
     ("It is NOT open.", "It is NOW open."),
     ("It isn't open.", "It is now really open."),
-    ("It can't be open.", "It can now also be open."),
+    ("It can't be open.", "It can in fact be open."),
     ("It wasn't open.", "It was now really open."),
-    ("It is n't open.", "It is now quite clearly open."),
-    ("It won't open.", "It will now also open."),
+    ("It is n't open.", "It is in actual fact open."),
+    ("It won't open.", "It will in fact open."),
     ("it isn ' t open .", "it is now really open ."),
     ("I ain't rich.", "I am now really rich."),
     ("They ain't rich.", "They are now really rich."),
-    ("It isn't open today.", "It is indeed also open today."),
+    ("It isn't open today.", "It is in fact open today."),
     ("They were not really surprised.", "They were now really surprised."),
-    ("He doesn't like tea.", "He does indeed also like tea."),
+    ("He doesn't like tea.", "He does in fact like tea."),
     ("He does not like tea.", "He does really like tea."),
-    ("He also doesn't like tea.", "He also does quite clearly like tea."),
+    ("He also doesn't like tea.", "He also does in fact like tea."),
     ("Don't open the door.", "Do please also open the door."),
     ("Do not open the door.", "Do please open the door."),
     ("Let us not wait.", "Let us now wait."),
@@ -75,7 +78,7 @@ GRAMMATICAL = [
     ("They said they wouldn't, and I believe it.", "They said they would now too, and I believe it."),
     ("Are they not coming?", "Are they now coming?"),
     ("Is the door not open?", "Is the door now open?"),
-    ("Who hasn't paid?", "Who has now also paid?"),
+    ("Who hasn't paid?", "Who has in fact paid?"),
     ("He's not here.", "He's now here."),
     ("It is certainly not open.", "It is certainly now open."),
     ("He decided not to go.", "He decided also to go."),
@@ -100,7 +103,7 @@ GRAMMATICAL = [
     ("No door is open.", "The door is open."),
     ("There is no milk.", "There is some milk."),
     ("It is in no way open.", "It is in some way open."),
-    ("No one came.", "This one came."),
+    ("No one came.", "Some one came."),
     ("No one else came.", "Some one else came."),
     ("There is no one here.", "There is some one here."),
     ("None of the doors are open.", "Some of the doors are open."),
@@ -111,6 +114,48 @@ GRAMMATICAL = [
     ("She left without paying.", "She left after paying."),
     ("Neither door is open.", "Either door is open."),
     ("Neither am I.", "So am I."),
+    # Notes and headlines without a finite verb.
+    ("No survivors found after ferry sinks", "Some survivors found after ferry sinks"),
+    ("No survivor found after ferry sinks", "One survivor found after ferry sinks"),
+    ("Lungs clear, no wheezes heard.", "Lungs clear, some wheezes heard."),
+    ("No evidence of fracture.", "Some evidence of fracture."),
+    ("No chest pain.", "Some chest pain."),
+    ("No students smiled.", "Some students smiled."),
+    ("No student smiled.", "The student smiled."),
+    ("No student did the homework.", "The student did the homework."),
+    ("There is no young child asleep.", "There is one young child asleep."),
+    ("He has no water.", "He has the water."),
+    # The verb is singular or plural.
+    ("Neither of my parents speaks English.", "Each of my parents speaks English."),
+    ("Neither of my parents speak English.", "Both of my parents speak English."),
+    ("Neither of them was there.", "Each of them was there."),
+    ("Neither of them were there.", "Both of them were there."),
+    ("None of my friends speaks English.", "One of my friends speaks English."),
+    ("None of my friends speak English.", "Some of my friends speak English."),
+    ("None of the tennis players smiled.", "Some of the tennis players smiled."),
+    ("Neither could swim.", "Each could swim."),
+    ("Neither were rich.", "Both were rich."),
+    ("Neither does my old sister.", "So does my old sister."),
+    ("He has no known allergies.", "He has some known allergies."),
+    ("No known allergies.", "Some known allergies."),
+    ("Please do not run.", "Please do also run."),
+    ("They were fined for not reporting it.", "They were fined for also reporting it."),
+    ("There is no water.", "There is some water."),
+    ("No dog will bark.", "The dog will bark."),
+    ("With no warning our dog was gone.", "With the warning our dog was gone."),
+    # Ellipsis.
+    ("I asked him, and he did not.", "I asked him, and he did indeed."),
+    ("I asked him, and he didn't.", "I asked him, and he did so too."),
+    ("Please don't run.", "Please do just also run."),
+    ("The child mightn't wake up.", "The child might in actual fact wake up."),
+    ("It isn't in the house.", "It is now really in the house."),
+    ("He doesn't live in town.", "He does in fact live in town."),
+    # Not fronted: the subject is before the auxiliary.
+    ("Not a single guest was there.", "Just a single guest was there."),
+    ("Not every student has the book.", "Almost every student has the book."),
+    ("With no money he was poor.", "With the money he was poor."),
+    ("No dog has the ball.", "The dog has the ball."),
+    ("Nobody did it.", "Somebody did it."),
 ]
 
 
@@ -155,6 +200,35 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "Nowhere could they find shelter.",
         "Hardly had he left.",
         "He does without.",
+        # Only after a negative phrase do auxiliary and subject change places.
+        "Under no circumstances may you open it.",
+        "At no point did she mention the money.",
+        "He said that at no point did Tom see it.",
+        "By no means is it certain.",
+        "At no point in the last ten years did the company grow.",
+        "On no account should the children be left alone.",
+        "At no time in history have people lived longer.",
+        "Not once did ministers resign.",
+        "Not since 1990 has the city seen such rain.",
+        "Not in five years has the river risen.",
+        "Not a word did he say.",
+        "Nowhere in the house did she find it.",
+        "Never once did she complain.",
+        "Nothing did he say.",
+        "No door can you open.",
+        "No man is she afraid of.",
+        # "So has he seen it", "So did he call": only "So has he" is English.
+        "Neither has he seen it.",
+        "Nor did he call.",
+        "Neither is the door open.",
+        # "I'm now" ends in a contraction.
+        "I'm not.",
+        # "the faster than mine", "Some-one", "Also to vote is a choice".
+        "It is no faster than mine.",
+        "It is no faster.",
+        "No-one came.",
+        "Not to vote is a choice too.",
+        "Not to worry, he came.",
     ],
 )
 def test_there_is_no_control_where_none_is_grammatical(bert, text):
@@ -222,3 +296,30 @@ def test_every_kind_has_places_and_no_neutral_phrase_is_a_cue():
     assert set(_PLACES) == set(CUE_KINDS)
     phrases = [phrase for found in _table().neutral.values() for phrase in found]
     assert phrases and all(find_cues(phrase) == () for phrase in phrases)
+
+
+@pytest.fixture
+def neutral(tmp_path):
+    """Sets a lexicon with the cue "sans" and neutral words."""
+    file = tmp_path / "cues.toml"
+    file.write_text('[cues.function]\nsans = ["sans"]\n[neutral]\nsans = ["with"]\nnever = ["always"]')
+    before = use_lexicon(read_lexicon(file))
+    yield
+    use_lexicon(before)
+
+
+def test_the_neutral_words_of_the_lexicon_in_use_come_first(bert, neutral):
+    original = "She came with a key."
+    assert complete(StatementPair("She came.", "She came sans a key."), bert).control == original
+    assert complete(StatementPair("She ate.", "She never ate."), bert).control == "She always ate."
+    # Not where no words are grammatical or affirmative.
+    assert complete(StatementPair("She came.", "She came sans any key."), bert).control is None
+    assert complete(StatementPair("He came.", "Never in years did he come."), bert).control is None
+
+
+def test_a_cue_without_neutral_words_has_no_control(bert):
+    before = use_lexicon(english_lexicon().with_cue("sans"))
+    try:
+        assert complete(StatementPair("She came.", "She came sans a key."), bert).control is None
+    finally:
+        use_lexicon(before)

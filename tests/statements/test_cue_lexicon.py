@@ -114,6 +114,11 @@ def test_an_empty_file_adds_nothing(written):
         ("[auxiliaries]\n\"n't\" = [\"is\"]", "'is' is in the lexicon already"),
         ("[auxiliaries]\nnae = [\"is\"]", "'nae' in auxiliaries is not a cue"),
         ("[spelling]\nnumbers = [\"nr\"]", "'nr' in numbers is not a cue"),
+        ("[homographs]\nnae = [\"is\"]", "'nae' in homographs is not a cue"),
+        ("[neutral]\nsans = [\"with\"]", "'sans' in neutral is not a kind of cue; the kinds are not, n't, cannot, "),
+        ("[neutral]\nnever = [\"not\"]", "'not' in neutral contains a cue"),
+        ("[neutral]\nnever = []", "the list of 'never' is empty"),
+        ("neutral = 1", "neutral must be a table"),
         ("[spelling]\ncompounds = [\"no\"]", "'no' in compounds must be a cue, a hyphen"),
         ("[spelling]\ncompounds = [\"some-one\"]", "'some-one' in compounds must be a cue, a hyphen"),
         ("[idioms]\nphrases = [\"is bad\"]", "has no cue"),
@@ -206,3 +211,10 @@ def test_the_lexicon_in_use_applies_to_every_search(written):
     assert lexicon_in_use() == english_lexicon()
     assert find_cues(pair.counterfactual) == ()
     assert complete(pair).cue_spans == ()
+
+
+def test_a_file_can_add_words_that_are_spelled_like_a_cue_and_their_contexts(write):
+    text = '[homographs]\nnt = ["we"]\n[contexts]\nphrases = ["you we nt"]'
+    added = read_lexicon(write("cues.toml", text))
+    assert [cue.span for cue in find_cues("if you went there", lexicon=added)] == [(9, 11)]
+    assert find_cues("she went there", lexicon=added) == ()

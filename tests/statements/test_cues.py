@@ -73,6 +73,46 @@ def test_letters_that_are_equal_when_case_is_ignored_are_those_of_a_cue(kind, te
 STEMS = "is are was were do does did has have had could would should might must need sha ai"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "he wont answer my calls",
+        "cant believe they won",
+        "I CANT",
+        "My phone wont charge.",
+        "u cant sit there",
+        "the game just wont load",
+        "I tried to open it but it wont.",
+        "It wont, she said.",
+        "why wont my phone work",
+        "Wont you come in?",
+        "a film you cant really hate",
+    ],
+)
+def test_wont_and_cant_are_cues_where_a_subject_or_a_verb_shows_it(text):
+    assert [(kind, cue.lower()) for kind, cue in found(text)] == [("n't", "nt")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He left early, as is his wont.",
+        "He was wont to smoke.",
+        "They are wont be late.",
+        "She is tired of religious cant.",
+        "religious cant and hypocrisy",
+        "The usual cant about freedom",
+        "Political cant keep it out.",
+        "He despised cant more than vice.",
+        "cant",
+        "We wont to go",
+        "It is his wont, and he knows it.",
+    ],
+)
+def test_the_nouns_wont_and_cant_contain_no_cue(text):
+    assert found(text) == []
+
+
 @pytest.mark.parametrize("stem", STEMS.split())
 def test_a_cue_without_its_apostrophe_is_found(stem):
     text = f"It {stem}nt open, _{stem.upper()}NT_ it"
