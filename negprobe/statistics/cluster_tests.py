@@ -12,7 +12,7 @@ from negprobe.statistics.resampling import bootstrap_t, joint_tails, sign_flips,
 MIN_CLUSTERS = 8
 """The smallest number of clusters for which the mean is tested."""
 
-Columns = Mapping[str, Float[np.ndarray, " cell"]]
+Columns = Mapping[str, Float[np.ndarray, " cell"] | Int[np.ndarray, " cell"]]
 
 
 class BlockTests(NamedTuple):

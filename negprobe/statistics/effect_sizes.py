@@ -57,7 +57,7 @@ def effect_size_intervals(
 
 def _moments(
     values: Float[np.ndarray, "pair cell"],
-) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
     """Mean and standard deviation of each cell's values, and their number; NaN without enough values."""
     present = np.isfinite(values)
     n = present.sum(axis=0)
