@@ -167,5 +167,6 @@ def test_statements_too_long_to_compare_and_too_many_cues_are_refused_at_once(mo
             function()
     with pytest.raises(StatementError, match="adds 10000 negations"):
         complete(StatementPair("The door.", cues), model.tokenizer)
-    assert time.perf_counter() - start < 5
+    # Two seconds, or six if annotations are checked; an alignment or search that is quadratic takes minutes.
+    assert time.perf_counter() - start < 20
     assert len(added_cues(long, f"{long} not open")) == 1

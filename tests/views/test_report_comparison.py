@@ -73,9 +73,7 @@ def test_the_answer_tells_the_numbers_of_the_comparison(compared: StudyCompariso
         assert sentence.endswith(f"{effect(top, 'A')} in A and {effect(top, 'B')} in B, {points(top)}.")
     for name, tests in zip("AB", compared.tests, strict=True):
         n_heads = (tests["q"] <= 0.05).any("metric").sum().item()
-        of_any_size = (
-            f"In {name}, some difference, of any size, between the negation and a neutral word of the same length"
-        )
+        of_any_size = "some difference, of any size, between the negation and a neutral word of the same length"
         assert f"In {name}, {of_any_size} is significant in {n_heads} of 16 heads" in responding
     by_q, by_max_t = ((compared.change[name] <= 0.05).any("metric").sum().item() for name in ("q", "p_max_t"))
     assert (
