@@ -92,7 +92,9 @@ def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
         ()
     """
     place = _place(text, cue)
-    candidates = () if _needs_negation(text, cue) else _candidates(place, cue.kind)
+    # The formula NO, of a pair that marks its cues, and the "no" of "no doubt" do not negate.
+    negates = cue.kind != "no" or any(found.span == cue.span for found in find_cues(text))
+    candidates = _candidates(place, cue.kind) if negates and not _needs_negation(text, cue) else ()
     nearby = {*place.before[-2:], *place.after[:2]} - {"in"}
     sentence = {*place.before, *place.after}
     phrases = [

@@ -17,6 +17,7 @@ from negprobe.statements import (
     tokenize,
     use_lexicon,
 )
+from negprobe.statements.cues import APOSTROPHES
 from negprobe.statements.neutral_words import _PLACES, _table
 
 SENTENCES = {
@@ -248,6 +249,18 @@ def test_there_is_no_control_where_none_is_grammatical(bert, text):
 
 def test_the_answer_no_has_no_control(bert):
     assert length_matched_control("No, it is open.", Cue("No", "no", (0, 2)), bert) is None
+
+
+@pytest.mark.parametrize("apostrophe", APOSTROPHES)
+def test_the_formula_no_is_not_replaced(bert, apostrophe):
+    text = f"Inhaled NO hasn{apostrophe}t lowered it."
+    (cue,) = find_cues(text)
+    control = length_matched_control(text, cue, bert)
+    assert control is None or control.startswith("Inhaled NO has ")
+    at = text.index("NO")
+    assert length_matched_control(text, Cue("NO", "no", (at, at + 2)), bert) is None
+    emphatic = "They had NO money."
+    assert length_matched_control(emphatic, find_cues(emphatic)[0], bert) == "They had THE money."
 
 
 def test_the_controls_of_neither_and_nor_go_together(bert):
