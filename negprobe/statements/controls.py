@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
 from negprobe.statements.cues import Cue
-from negprobe.statements.neutral_words import attached_start, neutral_phrases
+from negprobe.statements.neutral_words import neutral_phrases, replaced_span
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.tokens import TokenizedStatement, tokenize
 
@@ -20,8 +20,8 @@ def length_matched_control(counterfactual: str, cue: Cue, tokenizer: PreTrainedT
     """The counterfactual with its cue replaced by neutral words of the same number of tokens; None if none fit.
 
     The words are those that keep the sentence grammatical and affirm what the cue denies (see `neutral_words`); "Isn't
-    it open?" and "It is not open yet" have none. Outside the cue (for "n't", outside the whole word that it ends) the
-    tokens of control and counterfactual are equal.
+    it open?" and "It is not open yet" have none. Outside the cue (for "n't", outside the whole word that it ends; for
+    "no", outside the whole of "no one") the tokens of control and counterfactual are equal.
 
     Example:
         >>> from negprobe import HookedEncoder
@@ -58,7 +58,7 @@ def length_matched_controls(counterfactual: str, cue: Cue, tokenizer: PreTrained
     if not phrases:
         return
     statement = tokenize(counterfactual, tokenizer)
-    start, end = attached_start(counterfactual, cue), cue.span[1]
+    start, end = replaced_span(counterfactual, cue)
     for phrase in phrases:
         neutral = _cased_like(counterfactual[start:end], phrase)
         text = counterfactual[:start] + neutral + counterfactual[end:]

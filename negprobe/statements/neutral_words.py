@@ -14,11 +14,13 @@ from itertools import dropwhile, pairwise, takewhile
 from negprobe.statements.cue_lexicon import lexicon_in_use
 from negprobe.statements.cues import APOSTROPHES, Cue, find_cues
 from negprobe.statements.languages import word_lists
+from negprobe.statements.pair import Span
 from negprobe.statements.word_forms import is_irregular_form
 
 _BOUNDARY = re.compile(r"[.?!;:]+(?=\s|$)|\[SEP\]|\n")
 # Markdown's marks and quotation marks are left out, as they are no part of a sentence's grammar.
 _WORD = re.compile(rf"[{APOSTROPHES}]?[^\W_]+(?:[{APOSTROPHES}-][^\W_]+)*|[,;:.?!()\[\]-]")
+_ONE = re.compile(r"(?:\s+|-?)one\b(?!-\w)", re.IGNORECASE)
 _CLITIC = re.compile(rf"[^\W_](?P<clitic>[{APOSTROPHES}](?:m|s|re|ve|ll|d))$", re.IGNORECASE)
 
 
@@ -49,6 +51,7 @@ class _Place:
         stem: The auxiliary that the cue is attached to, as written ("ca" in "can't"); "" if there is none.
         auxiliary: The same as a full word ("can").
         question: Whether the sentence is a question.
+        with_one: Whether the cue is the "no" of "no one", "no-one" or "noone", of which "one" is not in `after`.
     """
 
     before: tuple[str, ...]
@@ -56,6 +59,7 @@ class _Place:
     stem: str
     auxiliary: str
     question: bool
+    with_one: bool
 
     @property
     def previous(self) -> str:
@@ -77,6 +81,8 @@ class _Place:
 def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
     """The phrases that can replace a cue, best first; those for "n't" begin with its auxiliary.
 
+    Those for the "no" of "no one" replace both words.
+
     Example:
         >>> from negprobe.statements import find_cues
         >>> from negprobe.statements.neutral_words import neutral_phrases
@@ -86,7 +92,9 @@ def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
         ()
     """
     place = _place(text, cue)
-    candidates = () if _needs_negation(text, cue) else _candidates(place, cue.kind)
+    # The formula NO, of a pair that marks its cues, and the "no" of "no doubt" do not negate.
+    negates = cue.kind != "no" or any(found.span == cue.span for found in find_cues(text))
+    candidates = _candidates(place, cue.kind) if negates and not _needs_negation(text, cue) else ()
     nearby = {*place.before[-2:], *place.after[:2]} - {"in"}
     sentence = {*place.before, *place.after}
     phrases = [
@@ -101,7 +109,7 @@ def neutral_phrases(text: str, cue: Cue) -> tuple[str, ...]:
 
 def _candidates(place: _Place, kind: str) -> tuple[str, ...]:
     """The phrases for a place, best first: those of the lexicon in use, and those of `english_controls.toml`."""
-    given = dict(lexicon_in_use().neutral).get(kind, ())
+    given = () if place.with_one else dict(lexicon_in_use().neutral).get(kind, ())
     if kind not in _PLACES:
         return given
     name = _PLACES[kind](place)
@@ -110,12 +118,18 @@ def _candidates(place: _Place, kind: str) -> tuple[str, ...]:
     return (*given, *_table().neutral[name])
 
 
-def attached_start(text: str, cue: Cue) -> int:
-    """The first character of the word that a cue ends: of the auxiliary of "n't", otherwise of the cue."""
-    start = cue.span[0]
+def replaced_span(text: str, cue: Cue) -> Span:
+    """The characters that neutral words replace: the cue, with the auxiliary of "n't" and the "one" of "no one"."""
+    start, end = cue.span
     while cue.kind == "n't" and start > 0 and text[start - 1].isalpha():
         start -= 1
-    return start
+    return (start, end_with_one(text, cue.span)) if cue.kind == "no" else (start, end)
+
+
+def end_with_one(text: str, span: Span) -> int:
+    """The end of "no one", "no-one" or "noone" if the characters of a span are its "no"; else that of the span."""
+    one = _ONE.match(text, span[1]) if text[slice(*span)].lower() == "no" else None
+    return one.end() if one else span[1]
 
 
 @cache
@@ -184,9 +198,9 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _place(text: str, cue: Cue) -> _Place:
     """The words around a cue in its sentence."""
-    start = attached_start(text, cue)
+    start, end_of_cue = replaced_span(text, cue)
     left = _BOUNDARY.split(text[:start])[-1]
-    right, mark = text[cue.span[1] :], ""
+    right, mark = text[end_of_cue:], ""
     if end := _BOUNDARY.search(right):
         right, mark = right[: end.start()], end[0]
     before = _split(left)
@@ -195,7 +209,8 @@ def _place(text: str, cue: Cue) -> _Place:
         # "is n't": the auxiliary is a word of its own.
         *rest, stem = before
         before = tuple(rest)
-    return _Place(before, _split(right), stem, _full_auxiliary(stem, before), "?" in mark)
+    with_one = cue.kind == "no" and end_of_cue > cue.span[1]
+    return _Place(before, _split(right), stem, _full_auxiliary(stem, before), "?" in mark, with_one)
 
 
 def _full_auxiliary(stem: str, before: tuple[str, ...]) -> str:
@@ -358,11 +373,10 @@ def _of_hardly(place: _Place) -> str | None:
 
 
 def _of_no(place: _Place) -> str | None:
-    # "Some-one" is not English.
+    if place.with_one:
+        return _of_no_one(place)
     if not place.next or place.next in _words("fixed_after_no") or _is_compared(place):
         return None
-    if place.next == "one":
-        return "indefinite_one"
     noun = _noun_phrase(place.after)[-1]
     second = place.after[1] if len(place.after) > 1 else ""
     if place.previous not in _words("clause_start") | {""} and _is_word(second or ".") and _ends_in_s(second):
@@ -375,6 +389,13 @@ def _of_no(place: _Place) -> str | None:
     if place.next in _words("comparison"):
         return None
     return "plural" if _is_plural(noun) else "determiner"
+
+
+def _of_no_one(place: _Place) -> str | None:
+    # "no one door", "no one else", "no one but him", "She is no one".
+    is_predicate = place.previous in _words("be") and not _is_existential(place)
+    fits = not is_predicate and place.next not in _words("count_noun") | _words("after_no_one")
+    return "person_one" if fits else None
 
 
 def _is_compared(place: _Place) -> bool:

@@ -11,6 +11,7 @@ from negprobe.statements.alignment import Alignment, align, align_by_position, a
 from negprobe.statements.completion import complete
 from negprobe.statements.controls import from_control, is_from_control
 from negprobe.statements.gap_tokens import gap_token
+from negprobe.statements.neutral_words import end_with_one
 from negprobe.statements.pair import Span, StatementPair
 from negprobe.statements.token_roles import changed_positions, original_roles, roles, with_changed
 from negprobe.statements.tokens import TokenizedStatement, tokenize_all
@@ -234,8 +235,11 @@ def control_problem(pair: StatementPair, counterfactual: TokenizedStatement, con
 
 
 def _whole_words(text: str, span: Span) -> Span:
-    """The span extended to the spaces around it, because the control of "isn't" is "is now really"."""
-    start, end = span
+    """The span extended to the spaces around it, because the control of "isn't" is "is now really".
+
+    "no one" counts as one word, of which "no" is the cue.
+    """
+    start, end = span[0], end_with_one(text, span)
     while start > 0 and not text[start - 1].isspace():
         start -= 1
     while end < len(text) and not text[end].isspace():

@@ -17,6 +17,7 @@ from negprobe.statements import (
     tokenize,
     use_lexicon,
 )
+from negprobe.statements.cues import APOSTROPHES
 from negprobe.statements.neutral_words import _PLACES, _table
 
 SENTENCES = {
@@ -103,9 +104,16 @@ GRAMMATICAL = [
     ("No door is open.", "The door is open."),
     ("There is no milk.", "There is some milk."),
     ("It is in no way open.", "It is in some way open."),
-    ("No one came.", "Some one came."),
-    ("No one else came.", "Some one else came."),
-    ("There is no one here.", "There is some one here."),
+    ("No one came.", "One person came."),
+    ("No one left early.", "One person left early."),
+    ("NO ONE came.", "ONE PERSON came."),
+    ("No one in the room was awake.", "One person in the room was awake."),
+    ("No one's phone rang.", "One person's phone rang."),
+    ("He saw no one.", "He saw one person."),
+    ("There is no one here.", "There is one person here."),
+    ("No-one came.", "Just one person came."),
+    ("Noone came.", "One person came."),
+    ("No one-way street is open.", "The one-way street is open."),
     ("None of the doors are open.", "Some of the doors are open."),
     ("None of them was open.", "One of them was open."),
     ("None of the milk is cold.", "Some of the milk is cold."),
@@ -223,10 +231,14 @@ def test_a_control_is_grammatical_and_affirms_what_the_cue_denies(bert, text, co
         "Neither is the door open.",
         # "I'm now" ends in a contraction.
         "I'm not.",
-        # "the faster than mine", "Some-one", "Also to vote is a choice".
+        # "One person else came", "One person but him", "One person door", "She is one person".
+        "No one else came.",
+        "No one but him came.",
+        "No one door is open.",
+        "She is no one.",
+        # "the faster than mine", "Also to vote is a choice".
         "It is no faster than mine.",
         "It is no faster.",
-        "No-one came.",
         "Not to vote is a choice too.",
         "Not to worry, he came.",
     ],
@@ -237,6 +249,18 @@ def test_there_is_no_control_where_none_is_grammatical(bert, text):
 
 def test_the_answer_no_has_no_control(bert):
     assert length_matched_control("No, it is open.", Cue("No", "no", (0, 2)), bert) is None
+
+
+@pytest.mark.parametrize("apostrophe", APOSTROPHES)
+def test_the_formula_no_is_not_replaced(bert, apostrophe):
+    text = f"Inhaled NO hasn{apostrophe}t lowered it."
+    (cue,) = find_cues(text)
+    control = length_matched_control(text, cue, bert)
+    assert control is None or control.startswith("Inhaled NO has ")
+    at = text.index("NO")
+    assert length_matched_control(text, Cue("NO", "no", (at, at + 2)), bert) is None
+    emphatic = "They had NO money."
+    assert length_matched_control(emphatic, find_cues(emphatic)[0], bert) == "They had THE money."
 
 
 def test_the_controls_of_neither_and_nor_go_together(bert):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from negprobe.statements import CUE_KINDS, added_cues, english_lexicon, find_cues
+from negprobe.statements.cues import APOSTROPHES
 
 
 def found(text):
@@ -219,6 +220,23 @@ def test_a_cue_that_does_not_negate_its_clause_is_not_found(text, near, kinds):
     expected = ["not"] if text == "No sooner had it not opened than it closed" else []
     assert [cue.kind for cue in find_cues(text)] == expected
     assert [cue.kind for cue in find_cues(near)] == kinds
+
+
+@pytest.mark.parametrize("apostrophe", APOSTROPHES)
+def test_the_formula_no_is_no_cue_before_a_contraction(apostrophe):
+    for text in ("Inhaled NO hasn't lowered it", "NO isn't toxic", "NO wasn't detected", "We saw that NO won't bind"):
+        assert [cue.kind for cue in find_cues(text.replace("'", apostrophe))] == ["n't"], text
+    for near in ("Inhaling no hasn't lowered it", "NO DOOR ISN'T OPEN", "NO ISN'T TOXIC", "NO hasty man isn't late"):
+        assert [cue.kind for cue in find_cues(near.replace("'", apostrophe))] == ["no", "n't"], near
+
+
+@pytest.mark.parametrize(
+    ("verb", "cue"),
+    [("hasnt", "nt"), ("has n ' t", "n ' t"), ("never", "never"), ("cannot", "cannot"), ("had hardly", "hardly")],
+)
+def test_the_formula_no_is_no_cue_before_another_negation(verb, cue):
+    assert [found.text for found in find_cues(f"Inhaled NO {verb} lowered it")] == [cue]
+    assert [found.text for found in find_cues(f"There is NO will; he {verb} lowered it")] == ["NO", cue]
 
 
 def test_every_phrase_of_the_lexicon_is_needed_by_a_text():

@@ -17,6 +17,17 @@ def test_a_longer_control_is_aligned_by_its_words(bert):
     assert (alignment.unmatched_original, alignment.unmatched_counterfactual) == ((3, 4), (3,))
 
 
+def test_the_control_of_no_one_may_replace_both_words(bert):
+    for original, counterfactual, control, is_valid in (
+        ("Everyone came.", "No one came.", "One person came.", True),
+        ("Everyone came.", "Noone came.", "One person came.", True),
+        ("Everyone came.", "No one came.", "One person left.", False),
+        ("A boy came.", "No boy came.", "One person came.", False),
+    ):
+        _, problem = prepare(StatementPair(original, counterfactual, control=control), bert, n_ctx=64)
+        assert (not problem) is is_valid, problem
+
+
 def test_a_pair_says_whether_its_affected_word_is_aligned(bert):
     aligned = {
         "He does not like tea.": True,
