@@ -233,17 +233,17 @@ def test_a_wrong_input_is_one_line_and_exit_code_1(arguments, message, tmp_path)
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_study_takes_several_data_sets_and_says_what_replicates(tmp_path):
-    states = ("open", "closed", "clean", "dirty", "full", "empty")
+    states = ("open", "closed", "clean", "dirty", "wide", "narrow", "old", "new", "heavy", "light")
     lines = [{"original": f"The door is {w}.", "counterfactual": f"The door is not {w}."} for w in states]
     file = tmp_path / "doors.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = run(
-        "study", "--pairs", "builtin", "--pairs", file, "--limit", 6, "--patch-pairs", 2, "--out", tmp_path / "out"
+        "study", "--pairs", "builtin", "--pairs", file, "--limit", 20, "--patch-pairs", 2, "--out", tmp_path / "out"
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "Tested separately in each of 2 data sets" in said
-    assert "Of 6 pairs, 2 were patched" in said
+    assert "Of 20 pairs, 2 were patched" in said
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["data"]["source"] == f"the built-in pairs and {file}"
 
