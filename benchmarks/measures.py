@@ -26,15 +26,15 @@ from transformers import BertConfig, BertModel
 
 from negprobe import HookedEncoder
 from negprobe.attention.layer_measures import (
-    FrozenLayerNorm,
+    FrozenNorm,
     all_heads_norm,
     mixing_ratio,
     residual_norm,
     value_zeroing,
 )
 from negprobe.attention.rollout import globenc, rollout
-from negprobe.models.layer_norm import LayerNorm
-from negprobe.models.layers import Block
+from negprobe.models.block import Block
+from negprobe.models.norms import LayerNorm
 
 
 class LiveBytes(TorchDispatchMode):
@@ -70,10 +70,10 @@ class Layer:
     resid_post: Tensor
     output: Tensor
 
-    def layer_norms(self, both: bool) -> list[FrozenLayerNorm]:
+    def layer_norms(self, both: bool) -> list[FrozenNorm]:
         """The first LayerNorm, or both, frozen at their inputs in this layer."""
-        first = FrozenLayerNorm.at(self.block.ln1, self.resid_mid)
-        return [first, FrozenLayerNorm.at(self.block.ln2, self.resid_post)] if both else [first]
+        first = FrozenNorm.at(self.block.ln1, self.resid_mid)
+        return [first, FrozenNorm.at(self.block.ln2, self.resid_post)] if both else [first]
 
 
 def naive_summed(layer: Layer) -> Tensor:

@@ -35,7 +35,7 @@ from negprobe.attention import AttentionProbe, Comparison
 from negprobe.base.errors import ModelError
 from negprobe.base.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
-from negprobe.models.convert import FAMILIES
+from negprobe.models.families import FAMILIES
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects

@@ -12,8 +12,9 @@ from negprobe.attention.rollout import globenc, rollout
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.models.layer_norm import FrozenLayerNorm
-from negprobe.models.layers import Block, is_hooked
+from negprobe.models.block import Block
+from negprobe.models.hooked import is_hooked
+from negprobe.models.norms import FrozenNorm, Norm
 
 # What each measure reads of a block.
 _ACTIVATIONS = {
@@ -142,8 +143,8 @@ def _layer_map(
     W_O, b_V = block.attn.W_O, block.attn.b_V
     if measure == "all_heads_norm":
         return all_heads_norm(pattern, v, W_O, b_V, mask=mask, include_bias=include_bias)
-    layer_norms = [FrozenLayerNorm.at(block.ln1, activations["hook_resid_mid"])]
+    layer_norms = [FrozenNorm.at(cast(Norm, block.ln1), activations["hook_resid_mid"])]
     if measure == "globenc":
-        layer_norms.append(FrozenLayerNorm.at(block.ln2, activations["hook_resid_post"]))
+        layer_norms.append(FrozenNorm.at(cast(Norm, block.ln2), activations["hook_resid_post"]))
     x = activations["hook_resid_pre"]
     return residual_norm(pattern, v, W_O, x, layer_norms, b_V, mask=mask, include_bias=include_bias)

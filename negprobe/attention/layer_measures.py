@@ -8,6 +8,7 @@ A mask is 1 for tokens and 0 for padding; what has to do with padding is exactly
 """
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from negprobe.attention.measures import counted_values
 from negprobe.base.errors import InputError
-from negprobe.models.layer_norm import FrozenLayerNorm
-from negprobe.models.layers import Block
+from negprobe.models.block import Block
+from negprobe.models.norms import FrozenNorm, LayerNorm
 
 # The most floats the widest tensor of value zeroing may take, but for the result: 8 MB in float32.
 _CHUNK_BUDGET = 2**21
@@ -51,7 +52,7 @@ def residual_norm(
     v: Float[Tensor, "*batch key head d_head"],
     W_O: Float[Tensor, "head d_head d_model"],
     x: Float[Tensor, "*batch query d_model"],
-    layer_norms: Sequence[FrozenLayerNorm],
+    layer_norms: Sequence[FrozenNorm],
     b_V: Float[Tensor, "head d_head"] | None = None,
     *,
     mask: Int[Tensor, "*batch key"] | None = None,
@@ -83,7 +84,7 @@ def residual_norm(
     own = torch.linalg.vector_norm(_own(pattern, v, W_O) + x, dim=-1)
     norms = torch.diagonal_scatter(_summed_norms(pattern, v, W_O), own, dim1=-2, dim2=-1)
     for layer_norm in layer_norms:
-        norms = norms / rearrange(layer_norm.std, "... query -> ... query 1")
+        norms = norms / rearrange(layer_norm.scale, "... query -> ... query 1")
     return without_padding(norms, mask)
 
 
@@ -92,7 +93,7 @@ def mixing_ratio(
     v: Float[Tensor, "*batch key head d_head"],
     W_O: Float[Tensor, "head d_head d_model"],
     x: Float[Tensor, "*batch query d_model"],
-    layer_norms: Sequence[FrozenLayerNorm],
+    layer_norms: Sequence[FrozenNorm],
     b_V: Float[Tensor, "head d_head"] | None = None,
     *,
     mask: Int[Tensor, "*batch query"] | None = None,
@@ -143,7 +144,7 @@ def value_zeroing(
     if not block.architecture.linear_norm_to_mlp:
         raise InputError(
             "Value zeroing is computed in closed form, which needs a post-LayerNorm block with a plain MLP; got "
-            f"norms={block.architecture.norms!r}, mlp={block.architecture.mlp!r}. Use all_heads_norm."
+            f"norms={block.architecture.norms!r}, gated_mlp={block.architecture.gated_mlp}. Use all_heads_norm."
         )
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)
@@ -166,7 +167,7 @@ def without_padding(
 
 
 def _through(
-    layer_norms: Sequence[FrozenLayerNorm], vectors: Float[Tensor, "*any d_model"]
+    layer_norms: Sequence[FrozenNorm], vectors: Float[Tensor, "*any d_model"]
 ) -> Float[Tensor, "*any d_model"]:
     # A LayerNorm's deviation is one number a token, so all of them can be divided by at the end.
     for layer_norm in layer_norms:
@@ -214,17 +215,18 @@ def _text_zeroing(
     resid_mid: Float[Tensor, "query d_model"],
     block: Block,
 ) -> Float[Tensor, "query key"]:
-    W_O, W_in, ln1 = block.attn.W_O, block.mlp.W_in, FrozenLayerNorm.at(block.ln1, resid_mid)
-    h1 = block.ln1.normalized(resid_mid)
+    W_O, W_in, norm = block.attn.W_O, block.mlp.W_in, cast(LayerNorm, block.ln1)
+    ln1 = FrozenNorm.at(norm, resid_mid)
+    h1 = norm.normalized(resid_mid)
     h = _output_direction(h1, block.mlp.read(h1), block)
     # LN1, but for its deviation, and W_in are linear: they act on what each head writes, once, not on every pair's h1.
     resid_in = ln1.scaled(resid_mid) @ W_in
-    b_in = block.ln1.b @ W_in + block.mlp.b_in
+    b_in = norm.b @ W_in + block.mlp.b_in
     distances = resid_mid.new_empty(pattern.shape[1:])
     for queries, keys in _chunks(len(v), max(1, _CHUNK_BUDGET // max(W_in.shape))):
         weights = rearrange(pattern[:, queries, keys], "head query key -> key query head")
         f = einsum(v[keys], W_O, "key head e, head e m -> key head m")
-        h1, inverse_std = block.ln1.normalized_and_inverse_std(resid_mid[queries] - weights @ f)
+        h1, inverse_std = norm.normalized_and_inverse_std(resid_mid[queries] - weights @ f)
         pre = (resid_in[queries] - weights @ (ln1.scaled(f) @ W_in)) * inverse_std + b_in
         # Half the squared distance of unit vectors is 1 - cos, without its loss of digits where cos is near 1.
         turned = _output_direction(h1, pre, block) - h[queries]

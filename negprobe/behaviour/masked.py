@@ -10,7 +10,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.models.layers import has_own_hooks
+from negprobe.models.hooked import has_own_hooks
 from negprobe.statements import TokenizedStatement, tokenize, unknown_words
 from negprobe.statements.gap_tokens import gap_token
 

@@ -1,18 +1,8 @@
 """`Architecture`: the kinds of parts that a model's blocks are built from, and the shortcuts that they allow."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from negprobe.models.config import HookedEncoderConfig
-
-Norms = Literal["post", "pre"]
-"""post: a LayerNorm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
-
-Positions = Literal["absolute", "rotary"]
-"""absolute: position embeddings are added to the token embeddings; rotary: queries and keys are rotated."""
-
-MLPKind = Literal["plain", "gated"]
-"""plain: two linear maps around an activation function; gated: a third linear map multiplies the activations."""
+from negprobe.models.config import HookedEncoderConfig, NormPlacement, PositionScheme
 
 
 @dataclass(frozen=True)
@@ -21,14 +11,20 @@ class Architecture:
 
     Attributes:
         d_model: Width of the residual stream.
+        n_layers: Number of blocks.
         n_heads: Number of heads.
         d_head: Width of a head.
         d_mlp: Width of the MLP's hidden layer.
         act_fn: Name of the MLP's activation function.
-        eps: Epsilon of the LayerNorms.
-        norms: Whether the LayerNorms follow attention and the MLP ("post") or precede them ("pre").
-        positions: How a token's position enters the model.
-        mlp: Kind of MLP.
+        eps: Epsilon of the norms.
+        norm: Kind of the norms: "LN" or "RMS".
+        norms: Whether the norms follow attention and the MLP ("post") or precede them ("pre").
+        first_norm: Whether the first block of a "pre" model has a norm before attention.
+        positions: How relative positions enter attention.
+        rotary_bases: The base of each block's rotary angles; empty if `positions` is not "rotary".
+        windows: How many tokens each block's queries can see on either side, None for all of them.
+        gated_mlp: Whether a third linear map multiplies the MLP's activations.
+        attn_scale: What the product of queries and keys is divided by.
 
     Example:
         >>> from negprobe import HookedEncoder
@@ -37,36 +33,49 @@ class Architecture:
     """
 
     d_model: int
+    n_layers: int
     n_heads: int
     d_head: int
     d_mlp: int
     act_fn: str
     eps: float
-    norms: Norms = "post"
-    positions: Positions = "absolute"
-    mlp: MLPKind = "plain"
+    norm: str
+    norms: NormPlacement
+    first_norm: bool
+    positions: PositionScheme
+    rotary_bases: tuple[float, ...]
+    windows: tuple[int | None, ...]
+    gated_mlp: bool
+    attn_scale: float
 
     @classmethod
     def of(cls, cfg: HookedEncoderConfig) -> "Architecture":
-        """The description that a configuration implies; all supported families are post-LayerNorm."""
-        assert cfg.d_mlp is not None and cfg.act_fn is not None
+        """The description that a configuration implies."""
+        assert cfg.d_mlp is not None and cfg.act_fn is not None and cfg.normalization_type is not None
         return cls(
-            cfg.d_model,
-            cfg.n_heads,
-            cfg.d_head,
-            cfg.d_mlp,
-            cfg.act_fn,
-            cfg.eps,
-            positions="rotary" if cfg.positional_embedding_type == "rotary" else "absolute",
-            mlp="gated" if cfg.gated_mlp else "plain",
+            d_model=cfg.d_model,
+            n_layers=cfg.n_layers,
+            n_heads=cfg.n_heads,
+            d_head=cfg.d_head,
+            d_mlp=cfg.d_mlp,
+            act_fn=cfg.act_fn,
+            eps=cfg.eps,
+            norm=cfg.normalization_type,
+            norms=cfg.norms,
+            first_norm=cfg.first_norm,
+            positions=cfg.positions,
+            rotary_bases=cfg.rotary_bases,
+            windows=cfg.windows or (None,) * cfg.n_layers,
+            gated_mlp=cfg.gated_mlp,
+            attn_scale=cfg.d_head**0.5,
         )
 
     @property
     def linear_keys(self) -> bool:
-        """Whether keys are one linear map of the block's input, so that `W_K` can be folded into the queries."""
-        return self.norms == "post" and self.positions == "absolute"
+        """Whether keys are one linear map of attention's input, so that `W_K` can be folded into the queries."""
+        return self.positions in ("absolute", "relative")
 
     @property
     def linear_norm_to_mlp(self) -> bool:
-        """Whether attention's output affects the MLP's pre-activations linearly once LN1's deviation is frozen."""
-        return self.norms == "post" and self.mlp == "plain"
+        """Whether attention's output affects the MLP's pre-activations linearly once LN1's scale is frozen."""
+        return self.norms == "post" and not self.gated_mlp

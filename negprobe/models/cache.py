@@ -23,7 +23,7 @@ from transformer_lens.utilities import Slice
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.base.texts import quoted
-from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
+from negprobe.models.norms import FrozenNorm, Norm
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]
@@ -423,8 +423,7 @@ class _Decomposition:
         return _sliced(_floating(self._cache.activation(name)), self._positions, dim=dim)
 
     def _embedding_names(self) -> list[str]:
-        has_types = bool(self._cache.model.cfg.n_token_types)
-        return [f"embed.hook_{name}" for name in ("embed", *(["token_type_embed"] if has_types else []), "pos_embed")]
+        return [f"embed.hook_{name}" for name in self._cache.model.embed.summand_names]
 
     def _add_embeddings(self) -> None:
         embed, project = self._cache.model.embed, self._cache.model.embed_project
@@ -463,10 +462,11 @@ class _Decomposition:
         self._stacks.append(([f"L{layer}N{neuron}" for neuron in indices.tolist()], terms.movedim(-2, 0)))
         self._bias = self._bias + mlp.b_out.detach().to(self._bias)
 
-    def _apply_norm(self, norm: LayerNorm, y: Tensor) -> None:
+    def _apply_norm(self, norm: Norm, y: Tensor) -> None:
         """Carry every term through a LayerNorm whose input in this run is `y`."""
         norm = norm.like(y)
-        self._apply_affine(FrozenLayerNorm.at(norm, y).carried, norm.b)
+        bias = torch.zeros_like(norm.w) if norm.bias is None else norm.bias
+        self._apply_affine(FrozenNorm.at(norm, y).carried, bias)
 
     def _apply_affine(self, linear: Callable[[Tensor], Tensor], bias: Tensor) -> None:
         self._stacks = [(labels, linear(stack)) for labels, stack in self._stacks]

@@ -11,6 +11,13 @@ from negprobe.base.errors import ModelError
 Head = Literal["masked_lm", "classification", "none"]
 Pooling = Literal["mean", "cls"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+NormPlacement = Literal["post", "pre"]
+"""post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
+
+PositionScheme = Literal["absolute", "rotary", "relative"]
+"""absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
+are rotated; relative: a bias is added to the scores."""
+
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 
 
@@ -21,12 +28,23 @@ class HookedEncoderConfig(TransformerLensConfig):
     Attributes:
         model_name: The name or folder the model came from.
         revision: The commit of a hub model; otherwise empty.
-        family: The architecture: "bert", "distilbert", "roberta" or "electra".
+        family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
+        embeds_positions: Whether position embeddings are added to the token embeddings.
+        embed_norm: Whether the sum of the embeddings is normalised.
         pad_token_id: The token that is masked wherever it stands.
         first_position: Index of the first position embedding (RoBERTa counts from `pad_token_id + 1`).
+        norms: Whether a block's norms follow attention and the MLP ("post") or precede them ("pre"). A "pre" model has
+            a last norm after its blocks.
+        first_norm: Whether the first block of a "pre" model has a norm before attention (ModernBERT's has none).
+        positions: How relative positions enter attention.
+        rotary_bases: The base of each block's rotary angles; empty if `positions` is not "rotary".
+        relative_buckets: Number of buckets of a relative bias.
+        relative_max_distance: The distance from which on all distances share the last bucket.
+        windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
+            has a window.
         head_act: Activation inside the head.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
@@ -44,8 +62,17 @@ class HookedEncoderConfig(TransformerLensConfig):
     head: Head = "none"
     d_embed: int = 0
     n_token_types: int = 0
+    embeds_positions: bool = True
+    embed_norm: bool = True
     pad_token_id: int = 0
     first_position: int = 0
+    norms: NormPlacement = "post"
+    first_norm: bool = True
+    positions: PositionScheme = "absolute"
+    rotary_bases: tuple[float, ...] = ()
+    relative_buckets: int = 0
+    relative_max_distance: int = 0
+    windows: tuple[int | None, ...] = ()
     head_act: str = "gelu"
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
@@ -62,7 +89,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         super().__post_init__()
         for name in ("n_heads", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
-        for name in ("n_token_types", "pad_token_id", "first_position"):
+        for name in ("n_token_types", "pad_token_id", "first_position", "relative_buckets", "relative_max_distance"):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -76,19 +103,28 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError(f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own.")
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
+        expected = {"rotary_bases": self.n_layers if self.positions == "rotary" else 0}
+        for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
+            if len(getattr(self, name)) != length:
+                raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
+            raise ModelError(
+                f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
+                "give at least 8 buckets, and a distance of more than a quarter of them."
+            )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
 
 
-# Settings with a fixed set of values, most of them TransformerLens's with only one for a post-LayerNorm encoder.
+# Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
-    "family": ("bert", "distilbert", "roberta", "electra"),
     "head": get_args(Head),
     "pooling": get_args(Pooling),
-    "normalization_type": ("LN",),
+    "norms": get_args(NormPlacement),
+    "positions": get_args(PositionScheme),
+    "normalization_type": ("LN", "RMS"),
     "positional_embedding_type": ("standard",),
     "attn_only": (False,),
-    "gated_mlp": (False,),
     "uses_rms_norm": (False,),
     "final_rms": (False,),
     "layer_norm_folding": (False,),

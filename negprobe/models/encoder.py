@@ -21,16 +21,20 @@ from negprobe.base.errors import InputError, ModelError
 from negprobe.base.memory import explaining_out_of_memory
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models.architecture import Architecture
+from negprobe.models.attention import AttentionContext, key_mask
+from negprobe.models.block import Block
 from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
+from negprobe.models.embed import Embed
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
+from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import predicted_labels
-from negprobe.models.layer_norm import LayerNorm
-from negprobe.models.layers import Block, Embed, is_hooked, key_mask
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
+from negprobe.models.norms import AnyNorm, norm_of
+from negprobe.models.positions import RelativeBias
 from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
 from negprobe.models.tokenizing import encode
 
@@ -92,7 +96,10 @@ class HookedEncoder(HookedRootModule):
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
         self.architecture = Architecture.of(cfg)
-        self.blocks = nn.ModuleList([Block(self.architecture) for _ in range(cfg.n_layers)])
+        if cfg.positions == "relative":
+            self.position_bias = RelativeBias(cfg)
+        self.blocks = nn.ModuleList([Block(self.architecture, layer) for layer in range(cfg.n_layers)])
+        self.ln_final = norm_of(cfg.normalization_type, cfg.d_model, cfg.eps, exists=cfg.norms == "pre")
         if cfg.head == "masked_lm":
             self.mlm_head = MaskedLMHead(cfg)
             self.unembed = Unembed(cfg)
@@ -256,9 +263,9 @@ class HookedEncoder(HookedRootModule):
             resid = self.embed_tokens(tokens, token_type_ids)
         else:
             tokens, resid, mask = None, *self._residual(input, one_zero_attention_mask)
-        keys = key_mask(mask)
+        context = self.attention_context(mask)
         for block in self.blocks[start_at_layer:stop_at_layer]:
-            resid = block(resid, keys)
+            resid = block(resid, context)
         if stop_at_layer is not None:
             return resid
         if return_type is None:
@@ -278,13 +285,19 @@ class HookedEncoder(HookedRootModule):
         """The first block's input: the sum of the embeddings after LayerNorm (and ELECTRA's projection)."""
         return self.hook_full_embed(self.embed_project(self.embed(tokens, token_type_ids)))
 
+    def attention_context(self, mask: Int[Tensor, "batch pos"]) -> AttentionContext:
+        """What attention depends on besides queries, keys and values, for texts with this 1/0 mask."""
+        bias = self.position_bias(mask.shape[1]) if self.cfg.positions == "relative" else None
+        return AttentionContext(key_mask(mask), bias)
+
     @checked
     def head_output(
         self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch *output"]:
-        """The head's output for the last hidden states: vocabulary logits, label logits, or the pooled embedding."""
+        """The head's output for the last block's output: vocabulary logits, label logits, or the pooled embedding."""
         if self.cfg.head == "masked_lm":
-            return self.unembed(self.mlm_head(resid))
+            return self.vocabulary_logits(resid)
+        resid = self.ln_final(resid)
         if self.cfg.head == "classification":
             return self.classifier(resid)
         return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
@@ -308,9 +321,13 @@ class HookedEncoder(HookedRootModule):
                 raise InputError(
                     f"row or pos must be from 0 to {axis - 1}, got {int(index.min())} to {int(index.max())}."
                 )
-        if is_hooked(self._unembed, self.mlm_head):
-            return self.unembed(self.mlm_head(resid))[row, pos]
-        return self.unembed(self.mlm_head(resid[row, pos]))
+        if is_hooked(self._unembed, self.mlm_head, self.ln_final):
+            return self.vocabulary_logits(resid)[row, pos]
+        return self.vocabulary_logits(resid[row, pos])
+
+    def vocabulary_logits(self, resid: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_vocab"]:
+        """A masked LM's vocabulary logits for rows of the last block's output."""
+        return self.unembed(self.mlm_head(self.ln_final(resid)))
 
     @overload
     def run_with_cache(
@@ -502,7 +519,7 @@ class HookedEncoder(HookedRootModule):
         return self.embed.W_E.dtype
 
     @property
-    def ln_embed(self) -> LayerNorm:
+    def ln_embed(self) -> AnyNorm:
         """The LayerNorm after the sum of the embeddings, `embed.ln`."""
         return self.embed.ln
 

@@ -1,7 +1,6 @@
 """Reading untrusted model folders: links, pipes, sizes and types are checked before they are used."""
 
 import json
-import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,13 +10,14 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from negprobe.base.errors import ModelError
 from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import quoted
-from negprobe.models.convert import CLASSES, FAMILY_OF, check_supported, checked_problem_type, head_of
+from negprobe.models.config_fields import Field, activation, bad_field, number, switch, whole
+from negprobe.models.convert import check_supported, checked_problem_type, head_of
+from negprobe.models.families import FAMILY_OF, Family
 
 _READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """The suffixes of all files that negprobe or transformers' tokenizers open."""
@@ -27,22 +27,24 @@ _LARGEST_JSON = 2**28
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
-_LARGEST = {
-    "vocab_size": 10**7,
-    "max_position_embeddings": 10**7,
-    "type_vocab_size": 10**6,
-    "num_labels": 10**5,
-    **dict.fromkeys(("hidden_size", "dim", "intermediate_size", "hidden_dim", "embedding_size"), 10**6),
-    **dict.fromkeys(("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads"), 10**3),
-}
-"""Upper limits of the sizes in a configuration, far above those of any encoder."""
+_LARGEST_VOCABULARY, _MOST_LABELS = 10**7, 10**5
 
-_CLASS_PREFIXES = {
-    "bert": ("Bert",),
-    "distilbert": ("DistilBert",),
-    "roberta": ("Roberta", "XLMRoberta", "Camembert"),
-    "electra": ("Electra",),
+COMMON_FIELDS: dict[str, Field] = {
+    "vocab_size": whole(1, _LARGEST_VOCABULARY),
+    "max_position_embeddings": whole(1, 10**7),
+    "type_vocab_size": whole(1, 10**6),
+    "num_labels": whole(1, _MOST_LABELS),
+    **dict.fromkeys(("hidden_size", "dim", "intermediate_size", "hidden_dim", "embedding_size"), whole(1, 10**6)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads"), whole(1, 10**3)),
+    "pad_token_id": whole(0, _LARGEST_VOCABULARY - 1),
+    "hidden_act": activation,
+    "activation": activation,
+    "layer_norm_eps": number(0, 1),
+    "tie_word_embeddings": switch,
 }
+"""The fields of a configuration that all families read, with their checks. The upper limits of sizes are far above
+those of any encoder."""
+
 _INDEX = "model.safetensors.index.json"
 
 MERGE_ADAPTER = "Load it with peft, call merge_and_unload() and save_pretrained(), and give that folder."
@@ -181,32 +183,27 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
         ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
             activations and for broken labels.
     """
-    kept: dict[str, Any] = {key: _whole(raw[key], key, 1, most, name) for key, most in _LARGEST.items() if key in raw}
+    family = FAMILY_OF[raw["model_type"]]
+    checks = {**COMMON_FIELDS, **family.fields}
+    kept: dict[str, Any] = {key: check(raw[key], key, name) for key, check in checks.items() if key in raw}
     for key, other in hf_class.config_class.attribute_map.items():
         if key in kept and kept.get(other, kept[key]) != kept[key]:
-            raise _bad(key, kept[key], f"equal to {other} = {kept[other]}, its synonym", name)
-    if "pad_token_id" in raw:
-        kept["pad_token_id"] = _whole(raw["pad_token_id"], "pad_token_id", 0, _LARGEST["vocab_size"] - 1, name)
-    kept |= {key: _activation(raw[key], key, name) for key in ("hidden_act", "activation") if key in raw}
-    if "layer_norm_eps" in raw:
-        kept["layer_norm_eps"] = _small(raw["layer_norm_eps"], "layer_norm_eps", name)
-    tied = raw.get("tie_word_embeddings", True)
-    if not isinstance(tied, bool):
-        raise _bad("tie_word_embeddings", tied, "true or false", name)
-    kept["tie_word_embeddings"] = tied
+            raise bad_field(key, kept[key], f"equal to {other} = {kept[other]}, its synonym", name)
     if head_of(hf_class.__name__) == "classification":
         if raw.get("id2label") is not None:
             kept["id2label"] = _labels(raw["id2label"], name)
             n_labels = kept.setdefault("num_labels", len(kept["id2label"]))
             if n_labels != len(kept["id2label"]):
-                raise _bad("num_labels", n_labels, f"the number of labels in id2label, {len(kept['id2label'])}", name)
+                raise bad_field(
+                    "num_labels", n_labels, f"the number of labels in id2label, {len(kept['id2label'])}", name
+                )
         n_labels = kept.get("num_labels", 2)
         kept["problem_type"] = checked_problem_type(raw.get("problem_type"), n_labels, name)
     if raw.get("tokenizer_class") is not None:
         # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
     config = hf_class.config_class(**kept)
-    _check_sizes(config, FAMILY_OF[raw["model_type"]], name)
+    _check_sizes(config, family, name)
     return config
 
 
@@ -233,7 +230,7 @@ def _architecture(raw: dict[str, Any], name: str) -> str:
     architectures = raw.get("architectures")
     architectures = [] if architectures is None else architectures
     if not isinstance(architectures, list) or not all(isinstance(architecture, str) for architecture in architectures):
-        raise _bad("architectures", architectures, 'a list of one name, such as ["BertForMaskedLM"]', name)
+        raise bad_field("architectures", architectures, 'a list of one name, such as ["BertForMaskedLM"]', name)
     if len(architectures) != 1:
         raise ModelError(
             f"The config.json of {name!r} names {len(architectures)} architectures; negprobe needs exactly one, such "
@@ -249,9 +246,9 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
     # The class is looked up in transformers by name, so names of anything else must be rejected.
-    if not architecture.startswith(_CLASS_PREFIXES[family]) or not hasattr(transformers, architecture):
+    if not architecture.startswith(family.prefixes) or not hasattr(transformers, architecture):
         raise ModelError(
-            f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(CLASSES[family])}."
+            f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(family.classes)}."
         )
     head_of(architecture)
 
@@ -263,53 +260,29 @@ class _Raw:
         self.__dict__ = raw
 
 
-def _bad(field: str, value: object, expected: str, name: str) -> ModelError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
-    return ModelError(f"The configuration of {name!r} has {field} = {shown}, which is not {expected}.")
-
-
-def _whole(value: object, field: str, least: int, most: int, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _bad(field, value, f"a whole number from {least} to {most}", name)
-    return value
-
-
-def _small(value: object, field: str, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1 or not math.isfinite(value):
-        raise _bad(field, value, "a number from 0 to 1", name)
-    return float(value)
-
-
-def _activation(value: object, field: str, name: str) -> str:
-    if not isinstance(value, str) or value not in ACT2FN:
-        raise _bad(field, value, "an activation function of transformers, such as 'gelu'", name)
-    return value
-
-
 def _labels(value: object, name: str) -> dict[int, str]:
     expected = "a table of label names numbered from 0, such as {'0': 'no', '1': 'yes'}"
-    if not isinstance(value, dict) or not 0 < len(value) <= _LARGEST["num_labels"]:
-        raise _bad("id2label", value, expected, name)
+    if not isinstance(value, dict) or not 0 < len(value) <= _MOST_LABELS:
+        raise bad_field("id2label", value, expected, name)
     if set(value) != {str(i) for i in range(len(value))}:
-        raise _bad("id2label", value, expected, name)
+        raise bad_field("id2label", value, expected, name)
     for label in value.values():
         # JSON strings can contain half a surrogate pair, which cannot be written to a file.
         if not isinstance(label, (str, int)) or any("\ud800" <= character <= "\udfff" for character in str(label)):
-            raise _bad("id2label", value, expected, name)
+            raise bad_field("id2label", value, expected, name)
     return {int(i): str(label) for i, label in value.items()}
 
 
-def _check_sizes(config: PreTrainedConfig, family: str, name: str) -> None:
+def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
     if config.hidden_size % config.num_attention_heads:
         raise ModelError(
             f"The configuration of {name!r} has hidden_size = {config.hidden_size}, which is not divisible by "
             f"num_attention_heads = {config.num_attention_heads}."
         )
     if config.pad_token_id >= config.vocab_size:
-        raise _bad("pad_token_id", config.pad_token_id, f"an id in a vocabulary of size {config.vocab_size}", name)
-    if family == "roberta" and config.max_position_embeddings <= config.pad_token_id + 1:
-        raise _bad(
+        raise bad_field("pad_token_id", config.pad_token_id, f"an id in a vocabulary of size {config.vocab_size}", name)
+    if family.counts_from_padding and config.max_position_embeddings <= config.pad_token_id + 1:
+        raise bad_field(
             "max_position_embeddings",
             config.max_position_embeddings,
             f"more than the {config.pad_token_id + 1} positions that {type(config).__name__} reserves for padding",
@@ -503,7 +476,7 @@ def padding_id(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, nam
     Raises:
         ModelError: if the ids differ and the model counts positions from the configuration's.
     """
-    if FAMILY_OF[config.model_type] == "roberta" and tokenizer.pad_token_id != config.pad_token_id:
+    if FAMILY_OF[config.model_type].counts_from_padding and tokenizer.pad_token_id != config.pad_token_id:
         raise ModelError(
             f"The tokenizer of {name!r} pads with {tokenizer.pad_token!r} (id {tokenizer.pad_token_id}), but the model "
             f"counts positions from its pad_token_id, {config.pad_token_id}. Give the tokenizer of this model, or "

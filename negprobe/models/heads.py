@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from negprobe.models.config import HookedEncoderConfig, Pooling
-from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.norms import LayerNorm
 
 
 class MaskedLMHead(nn.Module):

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from negprobe.base.errors import ModelError
-from negprobe.models.convert import CLASSES, check_supported, head_of
+from negprobe.models.convert import check_supported, head_of
+from negprobe.models.families import FAMILIES
 from negprobe.models.folder import config_of
 
 _UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
@@ -100,7 +101,7 @@ def _class_of(hf_model: PreTrainedModel, architecture: str | None) -> type[PreTr
         return requested
     if getattr(transformers, own.__name__, None) is own:
         return own
-    readable = {hf_class for classes in CLASSES.values() for hf_class in classes}
+    readable = {hf_class for family in FAMILIES.values() for hf_class in family.classes}
     bases = [base.__name__ for base in own.__mro__ if getattr(transformers, base.__name__, None) is base]
     base = next((base for base in bases if base in readable), None)
     if base is None:

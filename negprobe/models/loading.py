@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.base.errors import ModelError
+from negprobe.models.families import FAMILY_OF
 from negprobe.models.folder import (
     MERGE_ADAPTER,
     check_files,
@@ -133,7 +134,8 @@ def read_checkpoint(
     weights, non_float_types = read_weights(folder, config, name)
     _check_duplicates(weights, hf_class.base_model_prefix, name)
     architecture = hf_class.__name__
-    options: dict[str, Any] = {"add_pooling_layer": False} if architecture in _HAS_UNUSED_POOLER else {}
+    has_unused_pooler = architecture in FAMILY_OF[config.model_type].unused_poolers
+    options: dict[str, Any] = {"add_pooling_layer": False} if has_unused_pooler else {}
     with _quiet_transformers():
         # transformers gets no folder, so it cannot open an adapter, code or any file that was not checked.
         hf_model, info = hf_class.from_pretrained(
@@ -242,9 +244,6 @@ def check_given_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrained
         if isinstance(error, ModelError) or not is_failure(error):
             raise
         raise ModelError(f"The tokenizer given for {name!r} fails: {error}. Give a different one.") from error
-
-
-_HAS_UNUSED_POOLER = {"BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel"}
 
 
 @contextmanager

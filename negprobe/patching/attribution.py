@@ -27,7 +27,18 @@ from negprobe.patching.objectives import (
     readout_for,
 )
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, Run, cached, chosen_pairs, keep_in, pair_batches, pair_runs
+from negprobe.patching.runs import (
+    Direction,
+    PairRuns,
+    Run,
+    cached,
+    check_site,
+    chosen_pairs,
+    has_site,
+    keep_in,
+    pair_batches,
+    pair_runs,
+)
 from negprobe.patching.sites import SITES, Site, site_for
 from negprobe.patching.sweep import (
     By,
@@ -113,7 +124,7 @@ def attribute(
             f"Gradients are averaged over at least one step, not {quoted(steps)}, and over {_MAX_STEPS} at most; None "
             "takes the base run's."
         )
-    sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(sites, by)]
+    sweeps = [checked_sweep(name, by, "swap", None, False, direction) for name in _site_names(model, sites, by)]
     objective = objective or default_objective(model)
     if objective is kl_divergence and steps is None:
         raise PatchingError(
@@ -138,16 +149,18 @@ def attribute(
     }
 
 
-def _site_names(sites: Sequence[str] | None, by: str | Sequence[str]) -> Sequence[str]:
+def _site_names(model: HookedEncoder, sites: Sequence[str] | None, by: str | Sequence[str]) -> Sequence[str]:
     if sites is None:
         heads = "head" in by
-        return [name for name in ATTRIBUTION_SITES if not SITES[name].is_map and (SITES[name].has_heads or not heads)]
+        existing = [SITES[name] for name in ATTRIBUTION_SITES if has_site(model, SITES[name])]
+        return [site.name for site in existing if not site.is_map and (site.has_heads or not heads)]
     names = [sites] if isinstance(sites, str) else list(sites)
     if not names:
         raise PatchingError(f"There are no sites to attribute to; choose from {', '.join(ATTRIBUTION_SITES)}.")
     for name in names:
         if site_for(name).name not in ATTRIBUTION_SITES:
             raise PatchingError(f"Swaps at {name!r} cannot be estimated; choose from {', '.join(ATTRIBUTION_SITES)}.")
+        check_site(model, SITES[name])
     return names
 
 

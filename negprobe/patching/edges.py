@@ -1,7 +1,7 @@
 """Edge attribution: direct effects between all pairs of components, estimated from one gradient.
 
-Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with a
-LayerNorm after each addition to the residual stream.
+Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with norms after or
+before attention and the MLP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,22 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
-from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
-from negprobe.models.layers import Block
+from negprobe.models.block import Block
+from negprobe.models.norms import AnyNorm, FrozenNorm, Norm
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_coordinates, pair_runs
+from negprobe.patching.runs import (
+    Direction,
+    PairRuns,
+    cached,
+    chosen_pairs,
+    has_site,
+    pair_batches,
+    pair_coordinates,
+    pair_runs,
+)
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
@@ -38,6 +47,9 @@ _WIDTHS = 30
 
 # Limit on the floats of the components' changes that are propagated together.
 _CARRIED_BUDGET = 2**26
+
+# The sites at which an MLP reads its input, in the order of `MLP.reading_weights`.
+_MLP_READS = ("mlp_pre", "mlp_pre_linear")
 
 _Activations = Mapping[tuple[str, int], Tensor]
 """Activations by site and layer."""
@@ -86,18 +98,13 @@ def attribute_edges(
 
     Raises:
         PatchingError: for an objective that the model or a pair does not have or that is not differentiable, for
-            `kl_divergence`, for a model with hooks or without post-LayerNorm blocks, and for an empty list of pairs.
+            `kl_divergence`, for a model with hooks, and for an empty list of pairs.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
     if has_hooks(model):
         raise PatchingError(
             "The model has hooks, which edge attribution would bypass; remove them first with model.reset_hooks()."
-        )
-    if model.architecture.norms != "post":
-        raise PatchingError(
-            "attribute_edges supports only models with post-LayerNorm blocks, but this model has "
-            f"norms={model.architecture.norms!r}; use path_patch or attribute."
         )
     objective = objective or default_objective(model)
     if objective is kl_divergence:
@@ -144,9 +151,15 @@ def _edge_batch(
     """The estimated objective of all edges of a batch of pairs, and the objective of its unpatched runs."""
     layers = range(model.cfg.n_layers)
     written = [("full_embed", 0), *((site, layer) for site in ("z", "mlp_out") for layer in layers)]
-    others = [(site, layer) for site in ("q", "k", "v", "mlp_pre", "resid_mid", "resid_post") for layer in layers]
+    # What receivers read, the inputs of the norms, and the last block's output.
+    post_norm = model.architecture.norms == "post"
+    norm_inputs = ("resid_mid", "resid_post") if post_norm else ("resid_pre", "resid_mid")
+    others = [(site, layer) for site in ("q", "k", "v", *_MLP_READS, *norm_inputs) for layer in layers]
+    output = ("normalized_resid_post" if post_norm else "resid_post", layers[-1])
     hooks = {
-        at: SITES[at[0]].hook.format(layer=at[1]) for at in [*written, *others, ("normalized_resid_post", layers[-1])]
+        at: SITES[at[0]].hook.format(layer=at[1])
+        for at in dict.fromkeys([*written, *others, output])
+        if has_site(model, SITES[at[0]])
     }
     all_pairs = torch.arange(len(runs.pairs), device=model.device)
     final, source = cached(model, runs.source, [hooks[at] for at in written])
@@ -198,28 +211,37 @@ def _edges(
     carried = change["full_embed", 0][:, :, None]
     for layer in range(model.cfg.n_layers):
         block = cast(Block, model.blocks[layer])
-        attn, mlp = block.attn, block.mlp
+        attn, mlp, is_pre = block.attn, block.mlp, block.is_pre_norm
         input_gradients = [
             einsum(gradient[site, layer], W, "pair pos head d_head, head d_model d_head -> pair pos head d_model")
             for site, W in (("q", attn.W_Q), ("k", attn.W_K), ("v", attn.W_V))
         ]
-        add_edges(carried, rearrange(input_gradients, "input pair pos head d_model -> pair pos (head input) d_model"))
+        read = _through_norm(block.ln1, base["resid_pre", layer], carried, frozen) if is_pre else carried
+        add_edges(read, rearrange(input_gradients, "input pair pos head d_model -> pair pos (head input) d_model"))
         carried = torch.cat([carried, attn.result(change["z", layer])], dim=2)
-        carried = _through_layer_norm(block.ln1, base["resid_mid", layer], carried, frozen)
-        add_edges(carried, (gradient["mlp_pre", layer] @ mlp.W_in.T)[:, :, None])
+        mid = base["resid_mid", layer]
+        if is_pre:
+            read = _through_norm(block.ln2, mid, carried, frozen)
+        else:
+            read = carried = _through_norm(block.ln1, mid, carried, frozen)
+        reads = zip(_MLP_READS, mlp.reading_weights, strict=False)
+        mlp_gradients = torch.stack([gradient[site, layer] @ W.T for site, W in reads])
+        add_edges(read, mlp_gradients.sum(dim=0)[:, :, None])
         carried = torch.cat([carried, change["mlp_out", layer][:, :, None]], dim=2)
-        carried = _through_layer_norm(block.ln2, base["resid_post", layer], carried, frozen)
-    add_edges(carried, gradient["normalized_resid_post", model.cfg.n_layers - 1][:, :, None])
+        if not is_pre:
+            carried = _through_norm(block.ln2, base["resid_post", layer], carried, frozen)
+    output = "resid_post" if model.architecture.norms == "pre" else "normalized_resid_post"
+    add_edges(carried, gradient[output, model.cfg.n_layers - 1][:, :, None])
     return torch.cat(columns, dim=2)
 
 
-def _through_layer_norm(
-    layer_norm: LayerNorm,
+def _through_norm(
+    norm: AnyNorm,
     y: Float[Tensor, "pair pos d_model"],
     change: Float[Tensor, "pair pos sender d_model"],
     frozen: bool,
 ) -> Float[Tensor, "pair pos sender d_model"]:
-    """The first-order change of a LayerNorm's output for changes of its input `y`: `J Δ` in `attribute_edges`."""
-    if frozen:
-        return FrozenLayerNorm.at(layer_norm, y[:, :, None]).carried(change)
-    return layer_norm.jacobian(y, change)
+    """The first-order change of a norm's output for changes of its input `y`: `J Δ` in `attribute_edges`."""
+    if frozen and isinstance(norm, Norm):
+        return FrozenNorm.at(norm, y[:, :, None]).carried(change)
+    return norm.jacobian(y, change)

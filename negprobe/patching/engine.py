@@ -20,7 +20,9 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block, is_hooked, key_mask
+from negprobe.models.attention import AttentionContext
+from negprobe.models.block import Block
+from negprobe.models.hooked import is_hooked
 from negprobe.patching.edits import Edit, replaced, replaced_queries, replaced_rows, touched
 from negprobe.patching.objectives import Readout
 from negprobe.patching.runs import Run, cached
@@ -31,6 +33,9 @@ _HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
 _PATTERN_BUDGET = 2**27
 
 _INPUTS = ("q", "k", "v")
+# The sites between attention's input and z, by how an edit there changes z: at the same token, or at all queries.
+_MAPS = tuple(name for name, site in SITES.items() if site.is_map)
+_QUERY_SITES, _KEY_SITES = ("q", "rot_q", *_MAPS), ("k", "rot_k", "v")
 _KEPT = ("resid_pre", *_INPUTS, "z")
 
 
@@ -84,14 +89,15 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
         names = {kind: [SITES[kind].hook.format(layer=layer) for layer in layers] for kind in _KEPT}
         x, cache = cached(model, run, [name for names_of_kind in names.values() for name in names_of_kind])
         return BaseRun(run, *_with_final({kind: [cache[name] for name in names[kind]] for kind in _KEPT}, x))
-    mask = key_mask(run.mask)
+    context = model.attention_context(run.mask)
     # The model computes its own embeddings, so that it checks the tokens as in any other run.
     x = model(run.tokens, token_type_ids=run.token_types, one_zero_attention_mask=run.mask, stop_at_layer=0)
     kept: dict[str, list[Tensor]] = {kind: [] for kind in _KEPT}
     for layer in layers:
         block = _block_of(model, layer)
-        q, k, v = (block.project(site, x) for site in _INPUTS)
-        z = block.attn.mix(q, k, v, mask)
+        attn_in = block.attn_in(x)
+        q, k, v = (block.attn.project(site, attn_in) for site in _INPUTS)
+        z = block.attn.mix(block.attn.placed("q", q), block.attn.placed("k", k), v, context)
         for kind, activation in zip(_KEPT, (x, q, k, v, z), strict=True):
             kept[kind].append(activation)
         # Patched runs compute rows, so the same shapes are used here to round in the same way.
@@ -154,7 +160,7 @@ def run_edited(
     first = min((edit.layer for edit in edits), default=model.cfg.n_layers)
     last = model.cfg.n_layers - 1
     real = base.run.mask[pair]
-    keys = key_mask(real)
+    context = model.attention_context(real)
     read_positions = None if readout.positions is None else readout.positions[pair]
     rows = _embedded(model, base, pair, edits, real.bool())
     for layer in range(first, model.cfg.n_layers):
@@ -171,7 +177,7 @@ def run_edited(
             layer_edits,
             rows,
             real.bool(),
-            keys,
+            context,
             read_positions if layer == last else None,
         )
     if read_positions is None:
@@ -252,7 +258,7 @@ def _block(
     layer_edits: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
     real: Bool[Tensor, "run pos"],
-    mask: Bool[Tensor, "run 1 1 key"] | None,
+    context: AttentionContext,
     read_positions: Int[Tensor, "run query"] | None,
 ) -> _Rows | None:
     """The rows of a block's output that can differ from the unpatched run: all, or those at `read_positions`."""
@@ -262,19 +268,19 @@ def _block(
     edits = [edit for site_edits in layer_edits.values() for edit in site_edits]
     if rows is None and not edits:
         return None
-    attention_changes = rows is not None or layer_edits["k"] or layer_edits["v"]
+    attention_changes = rows is not None or any(layer_edits[site] for site in _KEY_SITES)
     if attention_changes and read_positions is not None:
         # A changed key can change the output at every query, so every position that is needed is computed.
         run = torch.arange(len(pair), device=pair.device).repeat_interleave(read_positions.shape[1])
         pos = read_positions.flatten()
-        z = _mixed(block, layer, base, pair, layer_edits, rows, mask, read_positions).flatten(0, 1)
+        z = _mixed(block, layer, base, pair, layer_edits, rows, context, read_positions).flatten(0, 1)
     else:
         changed = real if attention_changes else touched(edits, real) & real
         if read_positions is not None:
             changed = changed & torch.zeros_like(real).scatter(1, read_positions, True)
         run, pos = changed.nonzero(as_tuple=True)
-        if attention_changes or layer_edits["q"] or layer_edits["attn_scores"] or layer_edits["pattern"]:
-            z = _at(_mixed(block, layer, base, pair, layer_edits, rows, mask, None), run, pos)
+        if attention_changes or any(layer_edits[site] for site in _QUERY_SITES):
+            z = _at(_mixed(block, layer, base, pair, layer_edits, rows, context, None), run, pos)
         else:
             z = base.z[layer][pair[run], pos]
     if rows is None:
@@ -328,33 +334,41 @@ def _mixed(
     pair: Int[Tensor, " run"],
     layer_edits: Mapping[str, Sequence[Edit]],
     rows: _Rows | None,
-    mask: Bool[Tensor, "run 1 1 key"] | None,
+    context: AttentionContext,
     queries: Int[Tensor, "run query"] | None,
 ) -> Float[Tensor, "run query head d_head"]:
     """The heads' outputs z before edits of z, at the given queries or at all."""
     n_pos = base.resid[layer].shape[1]
     whole = rows is not None and len(rows.values) == len(pair) * n_pos
-    maps = bool(layer_edits["attn_scores"] or layer_edits["pattern"])
-    folds = block.architecture.linear_keys and not maps and not any(layer_edits[site] for site in _INPUTS)
+    maps = any(layer_edits[site] for site in _MAPS)
+    folds = block.architecture.linear_keys and not any(layer_edits[site] for site in (*_QUERY_SITES, *_KEY_SITES))
     if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
         assert rows is not None
-        return block.attn.mix_of_few(rows.values.unflatten(0, (len(pair), n_pos)), queries, mask)
+        attn_in = block.attn_in(rows.values).unflatten(0, (len(pair), n_pos))
+        return block.attn.mix_of_few(attn_in, queries, context)
+
+    def edit(site: str, activation: Tensor) -> Tensor:
+        for site_edit in layer_edits[site]:
+            activation = replaced(activation, site_edit)
+        return activation
+
+    attn_in_rows = None if rows is None else block.attn_in(rows.values)
 
     def projected(site: str) -> Float[Tensor, "run pos head d_head"]:
         unpatched = getattr(base, site)[layer]
-        activation = unpatched[pair] if rows is None else rows.onto(unpatched, pair, block.project(site, rows.values))
-        for edit in layer_edits[site]:
-            activation = replaced(activation, edit)
-        return activation
+        if rows is None or attn_in_rows is None:
+            return edit(site, unpatched[pair])
+        return edit(site, rows.onto(unpatched, pair, block.attn.project(site, attn_in_rows)))
 
     q, k, v = map(projected, _INPUTS)
+    q, k = block.attn.placed("q", q, edit), block.attn.placed("k", k, edit)
     rows_of_maps = torch.arange(n_pos, device=pair.device).expand(len(pair), -1) if queries is None else queries
     if queries is not None:
         q = torch.take_along_dim(q, rearrange(queries, "run query -> run query 1 1"), dim=1)
 
     def edit_map(site: str, attention: Tensor) -> Tensor:
-        for edit in layer_edits[site]:
-            attention = replaced_queries(attention, edit, rows_of_maps)
+        for site_edit in layer_edits[site]:
+            attention = replaced_queries(attention, site_edit, rows_of_maps)
         return attention
 
-    return block.attn.mix(q, k, v, mask, edit_map if maps else None)
+    return block.attn.mix(q, k, v, context, edit_map if maps else None, queries)

@@ -18,8 +18,8 @@ from negprobe.base.errors import PatchingError
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.heads import pool
+from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
-from negprobe.models.layers import is_hooked
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, TokenizedStatement
 from negprobe.statements.gap_tokens import gap_token
@@ -98,14 +98,14 @@ def logit_difference(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout
     """
     at = _mask_positions(model, side)
     target, foil = _word_ids(model, runs, side, "target"), _word_ids(model, runs, side, "foil")
-    if is_hooked(model.mlm_head, model.unembed):
+    if is_hooked(model.ln_final, model.mlm_head, model.unembed):
         return _answer_difference(model, side, target, foil)
     # Only two words are compared, so the difference of their unembedding vectors suffices.
     direction = model.W_U[:, target].T - model.W_U[:, foil].T
     bias = model.b_U[target] - model.b_U[foil]
 
     def evaluate(masked: Float[Tensor, "run 1 d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        return einsum(model.mlm_head(masked[:, 0]), direction[pair], "run d, run d -> run") + bias[pair]
+        return einsum(model.mlm_head(model.ln_final(masked[:, 0])), direction[pair], "run d, run d -> run") + bias[pair]
 
     return Readout(at, evaluate)
 
@@ -372,14 +372,14 @@ def _answer_logits(
     If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
     """
     if model.cfg.head == "classification":
-        positions = None if is_hooked(model.classifier) else _first_positions(side)
-        return positions, lambda states, pair: model.classifier(states)
+        positions = None if is_hooked(model.ln_final, model.classifier) else _first_positions(side)
+        return positions, lambda states, pair: model.classifier(model.ln_final(states))
     at = _mask_positions(model, side)
-    if is_hooked(model.mlm_head, model.unembed):
-        return None, lambda states, pair: model.unembed(model.mlm_head(states))[
+    if is_hooked(model.ln_final, model.mlm_head, model.unembed):
+        return None, lambda states, pair: model.vocabulary_logits(states)[
             torch.arange(len(states), device=states.device), at[pair, 0]
         ]
-    return at, lambda states, pair: model.unembed(model.mlm_head(states[:, 0]))
+    return at, lambda states, pair: model.vocabulary_logits(states[:, 0])
 
 
 def _answer_difference(
@@ -437,7 +437,7 @@ def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "te
             f"{default_objective(model).__name__}."
         )
     run = tokenized_run(model, texts)
-    return pool(last_hidden_states(model, run), run.mask, model.cfg.pooling, normalize=False)
+    return pool(model.ln_final(last_hidden_states(model, run)), run.mask, model.cfg.pooling, normalize=False)
 
 
 def _embedding_readout(
@@ -450,6 +450,6 @@ def _embedding_readout(
     def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         # With CLS pooling the states have one position, so the mask is cut to it.
         mask = side.mask[pair][:, : states.shape[1]]
-        return function(pool(states, mask, model.cfg.pooling, normalize=False), pair)
+        return function(pool(model.ln_final(states), mask, model.cfg.pooling, normalize=False), pair)
 
     return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, evaluate)

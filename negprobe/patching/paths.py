@@ -18,7 +18,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
-from negprobe.models.layers import Block
+from negprobe.models.block import Block
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for

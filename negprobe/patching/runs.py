@@ -15,8 +15,8 @@ from negprobe.base.errors import InputError, PatchingError
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches, pad_token_types, pad_tokens
-from negprobe.models.layers import has_own_hooks
-from negprobe.patching.sites import Site
+from negprobe.models.hooked import has_own_hooks
+from negprobe.patching.sites import SITES, Site
 from negprobe.statements import (
     ROLES,
     StatementPair,
@@ -249,16 +249,32 @@ def cached(
     return final, cache
 
 
+def has_site(model: HookedEncoder, site: Site) -> bool:
+    """Whether a model computes the activation of a site."""
+    module, _, hook = site.hook.format(layer=0).rpartition(".")
+    return hasattr(model.get_submodule(module), hook)
+
+
+def check_site(model: HookedEncoder, site: Site) -> None:
+    """Check that a model computes the activation of a site.
+
+    Raises:
+        PatchingError: if it does not.
+    """
+    if not has_site(model, site):
+        existing = ", ".join(name for name, other in SITES.items() if has_site(model, other))
+        raise PatchingError(f"{model.cfg.model_name!r} has no {site.name!r}; its sites are {existing}.")
+
+
 def site_activations(
     model: HookedEncoder, run: Run, site: Site
 ) -> tuple[Float[Tensor, "pair pos d_model"], list[Float[Tensor, "pair ..."]]]:
     """The last hidden states of an unpatched run, and a site's activation in each layer (one entry for the embeddings).
 
     Raises:
-        PatchingError: for an embedding that the model does not have.
+        PatchingError: for a site that the model does not have.
     """
-    if site.name == "token_type_embed" and not model.cfg.n_token_types:
-        raise PatchingError(f"{model.cfg.model_name!r} has no token types, so there is no 'token_type_embed'.")
+    check_site(model, site)
     names = [site.hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
     found: dict[str, Tensor] = {}
     # A cache omits `hook_result` unless it was requested at loading; a forward hook on it always works.

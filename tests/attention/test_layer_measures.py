@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from negprobe.attention import layer_measures
 from negprobe.attention.layer_measures import (
-    FrozenLayerNorm,
+    FrozenNorm,
     all_heads_norm,
     mixing_ratio,
     residual_norm,
@@ -20,7 +20,7 @@ from negprobe.attention.layer_measures import (
 )
 from negprobe.attention.measures import norm_weighted
 from negprobe.base.errors import InputError
-from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.norms import LayerNorm
 from tests.support.slow_contributions import parts, slow_layers, slow_mixing_ratio
 from tests.support.tiny_models import pair, token_batch
 
@@ -104,7 +104,7 @@ def test_heads_that_cancel_contribute_nothing():
 def test_the_decomposition_and_the_biases_are_the_first_layer_norms_output(slow):
     for layer in slow:
         b_O = layer.module.attention.output.dense.bias.detach()
-        frozen = FrozenLayerNorm(
+        frozen = FrozenNorm(
             layer.ln1.weight.detach(), torch.sqrt(layer.resid_mid.var(-1, correction=0) + layer.ln1.eps)
         )
         bias = frozen.scaled(b_O) / frozen.std[:, None] + layer.ln1.bias
@@ -113,7 +113,7 @@ def test_the_decomposition_and_the_biases_are_the_first_layer_norms_output(slow)
 
 def test_a_frozen_layer_norm_takes_its_summands_apart():
     layer_norm, summands = random_layer_norm(), torch.randn(4, 2, 5, 7).double()
-    frozen = FrozenLayerNorm.at(layer_norm, summands.sum(dim=0))
+    frozen = FrozenNorm.at(layer_norm, summands.sum(dim=0))
     apart = sum(frozen.scaled(summand) / frozen.std[..., None] for summand in summands)
     torch.testing.assert_close(apart + layer_norm.b, layer_norm(summands.sum(dim=0)), atol=1e-12, rtol=0)
 
@@ -124,7 +124,7 @@ def test_residual_norm_is_the_norm_of_every_part(n_layer_norms):
     frozen, vectors = [], naive_T(pattern, v, W_O) + torch.diag_embed(x.mT).permute(0, 2, 3, 1)
     for seed in range(n_layer_norms):
         layer_norm, whole = random_layer_norm(seed), random_layer(seed + 1)[-1]
-        frozen.append(FrozenLayerNorm.at(layer_norm, whole))
+        frozen.append(FrozenNorm.at(layer_norm, whole))
         deviation = torch.sqrt(whole.var(dim=-1, correction=0) + layer_norm.eps)[:, :, None, None]
         vectors = (vectors - vectors.mean(dim=-1, keepdim=True)) / deviation * layer_norm.w
     torch.testing.assert_close(residual_norm(pattern, v, W_O, x, frozen), vectors.norm(dim=-1), atol=1e-10, rtol=0)
@@ -137,9 +137,9 @@ def test_residual_norm_is_the_norm_of_every_part(n_layer_norms):
 def test_mixing_ratio_is_hugging_faces(slow, probe, both):
     _, cache = probe.model.run_with_cache(TEXT)
     for index, (layer, block) in enumerate(zip(slow, probe.model.blocks, strict=True)):
-        layer_norms = [FrozenLayerNorm.at(block.ln1, cache["resid_mid", index])]
+        layer_norms = [FrozenNorm.at(block.ln1, cache["resid_mid", index])]
         if both:
-            layer_norms.append(FrozenLayerNorm.at(block.ln2, cache["resid_post", index]))
+            layer_norms.append(FrozenNorm.at(block.ln2, cache["resid_post", index]))
         fast = mixing_ratio(
             cache["pattern", index], cache["v", index], block.attn.W_O, cache["resid_pre", index], layer_norms
         )
@@ -153,7 +153,7 @@ def test_a_token_alone_mixes_nothing_in():
 
 def test_without_bias_the_value_bias_is_taken_from_every_vector():
     pattern, v, b_V, W_O, x = random_layer()
-    ln = [FrozenLayerNorm.at(random_layer_norm(), x)]
+    ln = [FrozenNorm.at(random_layer_norm(), x)]
     for with_bias, without, bare in (
         (
             all_heads_norm(pattern, v, W_O, b_V),
@@ -284,7 +284,7 @@ D_MODEL, D_MLP = 24, 40
 
 def test_no_vector_for_every_two_tokens_is_made():
     pattern, v, _, W_O, x = random_layer(tokens=TOKENS, heads=HEADS, d_head=D_HEAD, d_model=D_MODEL, batch=BATCH)
-    ln = [FrozenLayerNorm.at(random_layer_norm(seed, D_MODEL), x) for seed in range(2)]
+    ln = [FrozenNorm.at(random_layer_norm(seed, D_MODEL), x) for seed in range(2)]
     for measure in (
         lambda: all_heads_norm(pattern, v, W_O),
         lambda: residual_norm(pattern, v, W_O, x, ln),

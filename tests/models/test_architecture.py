@@ -12,7 +12,8 @@ from negprobe.attention.contribution_maps import contributions
 from negprobe.attention.layer_measures import value_zeroing
 from negprobe.base.errors import InputError, ModelError, NegprobeError, PatchingError
 from negprobe.models.architecture import Architecture
-from negprobe.models.layers import Attention, Block
+from negprobe.models.attention import Attention
+from negprobe.models.block import Block
 from negprobe.patching.edges import attribute_edges
 
 PAIR = StatementPair("The door is really open, so it is [MASK].", "The door is not open, so it is [MASK].")

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
-from negprobe.models.layer_norm import LayerNorm
+from negprobe.models.norms import LayerNorm
 from tests.support import tiny_models
 from tests.support.tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 

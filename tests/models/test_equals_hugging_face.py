@@ -44,7 +44,9 @@ def assert_same(
         at_real = (got[real], wanted[real]) if head == "masked_lm" else (got, wanted)
         assert largest_difference(*at_real) < tolerance
 
-    states = [cache["hook_full_embed"], *(cache["normalized_resid_post", i] for i in range(ours.cfg.n_layers))]
+    states = [cache["hook_full_embed"], *tiny_models.block_outputs(cache, ours.cfg.n_layers)]
+    # Hugging Face's last state is the one after the last norm.
+    states[-1] = ours.ln_final.normalized(states[-1])
     assert len(expected.hidden_states) == len(states)
     for mine, hidden in zip(states, expected.hidden_states, strict=True):
         assert largest_difference(mine[real], hidden[real]) < tolerance

@@ -18,30 +18,36 @@ from negprobe.base.errors import InputError
 from tests.support import tiny_models
 from tests.support.tiny_models import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, N_HEADS, N_LAYERS, largest_difference
 
-EMBEDDING_HOOKS = ("embed.hook_embed", "embed.hook_token_type_embed", "embed.hook_pos_embed", "hook_full_embed")
-BLOCK_HOOKS = (
-    "hook_resid_pre",
-    "attn.hook_q",
-    "attn.hook_k",
-    "attn.hook_v",
-    "attn.hook_attn_scores",
-    "attn.hook_pattern",
-    "attn.hook_z",
-    "attn.hook_result",
-    "hook_attn_out",
-    "hook_resid_mid",
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "hook_mlp_out",
-    "hook_resid_post",
-    "hook_normalized_resid_post",
-)
 
-
-def hook_names(family: str) -> list[str]:
-    """The design's table written out for one family."""
-    embedding = [name for name in EMBEDDING_HOOKS if family != "distilbert" or "token_type" not in name]
-    return embedding + [f"blocks.{layer}.{name}" for layer in range(N_LAYERS) for name in BLOCK_HOOKS]
+def hook_names(ours: HookedEncoder) -> list[str]:
+    """The design's table written out for one model, in the order in which the hooks fire."""
+    cfg = ours.cfg
+    norm = ["hook_scale", "hook_normalized"]
+    is_rotary, is_pre = cfg.positions == "rotary", cfg.norms == "pre"
+    names = ["embed.hook_embed"]
+    names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
+    names += ["embed.hook_pos_embed"] if cfg.embeds_positions else []
+    names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
+    names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
+    for layer in range(cfg.n_layers):
+        ln1 = [f"ln1.{name}" for name in norm]
+        ln2 = [f"ln2.{name}" for name in norm]
+        block = [
+            "hook_resid_pre",
+            *(ln1 if is_pre and (layer or cfg.first_norm) else []),
+            *("attn.hook_q", "attn.hook_k", "attn.hook_v"),
+            *(("attn.hook_rot_q", "attn.hook_rot_k") if is_rotary else ()),
+            *("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result"),
+            *("hook_attn_out", "hook_resid_mid"),
+            *(ln2 if is_pre else ln1),
+            "mlp.hook_pre",
+            *(("mlp.hook_pre_linear",) if cfg.gated_mlp else ()),
+            *("mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
+            *([] if is_pre else [*ln2, "hook_normalized_resid_post"]),
+        ]
+        names += [f"blocks.{layer}.{name}" for name in block]
+    names += [f"ln_final.{name}" for name in norm] if is_pre else []
+    return names + ([f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" else [])
 
 
 def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
@@ -49,13 +55,17 @@ def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
     short = name.rsplit(".", 1)[-1]
     if short in ("hook_attn_scores", "hook_pattern"):
         return batch, N_HEADS, pos, pos
-    if short in ("hook_q", "hook_k", "hook_v", "hook_z"):
+    if short in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z"):
         return batch, pos, N_HEADS, D_HEAD
     if short == "hook_result":
         return batch, pos, N_HEADS, D_MODEL
-    if short in ("hook_pre", "hook_post"):
+    if short == "hook_bias":
+        return 1, N_HEADS, pos, pos
+    if short in ("hook_pre", "hook_pre_linear", "hook_post"):
         return batch, pos, D_MLP
-    return batch, pos, d_embed if name.startswith("embed.") else D_MODEL
+    if short == "hook_scale":
+        return batch, pos, 1
+    return batch, pos, d_embed if name.startswith(("embed.", "mlm_head.")) else D_MODEL
 
 
 @dataclass(frozen=True)
@@ -104,13 +114,13 @@ def zeroed(tensor: Tensor, hook: HookPoint) -> Tensor:
 
 @pytest.mark.sampled(4)
 def test_the_hooks_are_those_of_the_table(case: Case) -> None:
-    assert set(case.ours.hook_dict) == set(hook_names(case.family))
+    assert set(case.ours.hook_dict) == set(hook_names(case.ours))
 
 
 def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> None:
     with torch.no_grad():
         _, cache = case.ours.run_with_cache(case.tokens)
-    assert list(cache.keys()) == hook_names(case.family)
+    assert list(cache.keys()) == hook_names(case.ours)
     batch, pos = case.tokens.shape
     for name, activation in cache.items():
         assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed), name
@@ -120,7 +130,7 @@ def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> No
 @torch.no_grad()
 def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
     before = case.output()
-    for name in hook_names(case.family):
+    for name in hook_names(case.ours):
         after = case.output([(name, zeroed)])
         moved = (after - before).abs().amax(dim=-1)
         if name.endswith(f"{N_LAYERS - 1}.hook_normalized_resid_post") and case.head == "none":
@@ -156,7 +166,7 @@ def test_finite_gradients_reach_every_hook(case: Case) -> None:
 
     out = case.output([(lambda name: True, keep)])
     (out * torch.linspace(-1, 1, out.shape[-1])).sum().backward()
-    assert set(kept) == set(hook_names(case.family))
+    assert set(kept) == set(hook_names(case.ours))
     for name, tensor in kept.items():
         assert tensor.grad is not None and tensor.grad.isfinite().all(), name
         assert tensor.grad.abs().max() > 1e-4, name
@@ -192,55 +202,17 @@ def test_gradients_equal_hugging_faces(case: Case) -> None:
         assert largest_difference(mine[1].transpose(1, 2)[real], theirs[1].transpose(1, 2)[real]) < 1e-10
 
 
-# Where Hugging Face computes what a hook holds: a module of the block (or of the embeddings) and one of its two ends.
-BERT_PLACES = {
-    "hook_resid_pre": ("", "input"),
-    "attn.hook_q": ("attention.self.query", "output"),
-    "attn.hook_k": ("attention.self.key", "output"),
-    "attn.hook_v": ("attention.self.value", "output"),
-    "attn.hook_z": ("attention.output.dense", "input"),
-    "hook_attn_out": ("attention.output.dense", "output"),
-    "hook_resid_mid": ("attention.output.LayerNorm", "input"),
-    "mlp.hook_pre": ("intermediate.dense", "output"),
-    "mlp.hook_post": ("output.dense", "input"),
-    "hook_mlp_out": ("output.dense", "output"),
-    "hook_resid_post": ("output.LayerNorm", "input"),
-    "hook_normalized_resid_post": ("output.LayerNorm", "output"),
-}
-DISTILBERT_PLACES = {
-    "hook_resid_pre": ("", "input"),
-    "attn.hook_q": ("attention.q_lin", "output"),
-    "attn.hook_k": ("attention.k_lin", "output"),
-    "attn.hook_v": ("attention.v_lin", "output"),
-    "attn.hook_z": ("attention.out_lin", "input"),
-    "hook_attn_out": ("attention.out_lin", "output"),
-    "hook_resid_mid": ("sa_layer_norm", "input"),
-    "mlp.hook_pre": ("ffn.lin1", "output"),
-    "mlp.hook_post": ("ffn.lin2", "input"),
-    "hook_mlp_out": ("ffn.lin2", "output"),
-    "hook_resid_post": ("output_layer_norm", "input"),
-    "hook_normalized_resid_post": ("output_layer_norm", "output"),
-}
-EMBEDDING_PLACES = {
-    "embed.hook_embed": ("word_embeddings", "output"),
-    "embed.hook_token_type_embed": ("token_type_embeddings", "output"),
-    "embed.hook_pos_embed": ("position_embeddings", "output"),
-    "hook_full_embed": ("LayerNorm", "output"),
-}
-
-
 @contextmanager
 def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Give `change` what the hook holds (heads flattened) inside Hugging Face's model, and use what it returns."""
+    family = FAMILIES[case.family]
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
-        path, side = (DISTILBERT_PLACES if case.family == "distilbert" else BERT_PLACES)[short]
+        path, side = family.places[short]
         module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(path)
     else:
-        path, side = EMBEDDING_PLACES[name]
-        projects = name == "hook_full_embed" and case.family == "electra-narrow"
-        base = case.theirs.base_model
-        module = base.embeddings_project if projects else base.embeddings.get_submodule(path)
+        path, side = family.embeddings[name]
+        module = case.theirs.base_model.get_submodule(path)
 
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         changed = change(args[0])
@@ -256,9 +228,14 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
         handle.remove()
 
 
-def places(family: str) -> list[str]:
-    block = [f"blocks.{layer}.{name}" for layer in range(N_LAYERS) for name in BERT_PLACES]
-    return [name for name in hook_names(family) if name in block or not name.startswith("blocks.")]
+def places(case: Case) -> list[str]:
+    """The hooks whose activation Hugging Face's model computes in a module of its own."""
+    family = FAMILIES[case.family]
+    return [
+        name
+        for name in hook_names(case.ours)
+        if (name.split(".", 2)[2] in family.places if name.startswith("blocks.") else name in family.embeddings)
+    ]
 
 
 @pytest.mark.sampled(2)
@@ -266,7 +243,7 @@ def places(family: str) -> list[str]:
 def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
     _, cache = case.ours.run_with_cache(case.tokens)
     batch, pos = case.tokens.shape
-    for name in places(case.family):
+    for name in places(case):
         seen: list[Tensor] = []
         with at_hugging_face(case, name, seen.append):
             case.hf_output()
@@ -279,7 +256,7 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
 @pytest.mark.sampled(4)
 @torch.no_grad()
 def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: Case) -> None:
-    for name in places(case.family):
+    for name in places(case):
         with at_hugging_face(case, name, lambda tensor: 0.5 * tensor - 0.1):
             expected = case.hf_output()
         mine = case.output([(name, lambda tensor, hook: 0.5 * tensor - 0.1)])
@@ -477,7 +454,7 @@ def test_the_cache_is_transformer_lenss(bert: Case) -> None:
     filtered = bert.ours.run_with_cache(bert.tokens, names_filter=lambda name: name.endswith("hook_z"))[1]
     assert list(filtered.keys()) == [f"blocks.{layer}.attn.hook_z" for layer in range(N_LAYERS)]
     _, as_dict = bert.ours.run_with_cache(bert.tokens, return_cache_object=False)
-    assert type(as_dict) is dict and set(as_dict) == set(hook_names("bert"))
+    assert type(as_dict) is dict and set(as_dict) == set(hook_names(bert.ours))
 
 
 @torch.no_grad()

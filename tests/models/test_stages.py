@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import negprobe
-from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
-from negprobe.models.layers import key_mask
+from negprobe.models.attention import key_mask
+from negprobe.models.norms import FrozenNorm, LayerNorm
 from tests.support import tiny_models
 from tests.support.tiny_models import N_LAYERS
 
@@ -84,10 +84,10 @@ def test_the_linear_views_of_a_layer_norm_are_its_derivative_and_its_terms() -> 
             for i in range(5):
                 _, moved = torch.func.jvp(norm.normalized, (y[row, at],), (change[row, at, i],))
                 torch.testing.assert_close(norm.jacobian(y, change)[row, at, i], moved)
-    torch.testing.assert_close(FrozenLayerNorm.at(norm, y).carried(y) + norm.b, norm(y))
+    torch.testing.assert_close(FrozenNorm.at(norm, y).carried(y) + norm.b, norm(y))
     output, inverse_std = norm.normalized_and_inverse_std(y)
     torch.testing.assert_close(output, norm(y))
-    torch.testing.assert_close(1 / inverse_std[..., 0], FrozenLayerNorm.at(norm, y).std)
+    torch.testing.assert_close(1 / inverse_std[..., 0], FrozenNorm.at(norm, y).std)
 
 
 @cache

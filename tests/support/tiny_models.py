@@ -1,13 +1,14 @@
 """Small Hugging Face models made on the spot: every weight random, so that every path through them matters."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import transformers
 from jaxtyping import Float, Int
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+from transformer_lens import ActivationCache
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
@@ -36,12 +37,78 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
+Place = tuple[str, str]
+"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+
+BERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.self.query", "output"),
+    "attn.hook_k": ("attention.self.key", "output"),
+    "attn.hook_v": ("attention.self.value", "output"),
+    "attn.hook_z": ("attention.output.dense", "input"),
+    "hook_attn_out": ("attention.output.dense", "output"),
+    "hook_resid_mid": ("attention.output.LayerNorm", "input"),
+    "ln1.hook_normalized": ("attention.output.LayerNorm", "output"),
+    "mlp.hook_pre": ("intermediate.dense", "output"),
+    "mlp.hook_post": ("output.dense", "input"),
+    "hook_mlp_out": ("output.dense", "output"),
+    "hook_resid_post": ("output.LayerNorm", "input"),
+    "ln2.hook_normalized": ("output.LayerNorm", "output"),
+    "hook_normalized_resid_post": ("output.LayerNorm", "output"),
+}
+"""Where BERT computes what a block's hook holds: a module inside the block."""
+
+_DISTILBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.q_lin", "output"),
+    "attn.hook_k": ("attention.k_lin", "output"),
+    "attn.hook_v": ("attention.v_lin", "output"),
+    "attn.hook_z": ("attention.out_lin", "input"),
+    "hook_attn_out": ("attention.out_lin", "output"),
+    "hook_resid_mid": ("sa_layer_norm", "input"),
+    "ln1.hook_normalized": ("sa_layer_norm", "output"),
+    "mlp.hook_pre": ("ffn.lin1", "output"),
+    "mlp.hook_post": ("ffn.lin2", "input"),
+    "hook_mlp_out": ("ffn.lin2", "output"),
+    "hook_resid_post": ("output_layer_norm", "input"),
+    "ln2.hook_normalized": ("output_layer_norm", "output"),
+    "hook_normalized_resid_post": ("output_layer_norm", "output"),
+}
+
+_MPNET_PLACES = BERT_PLACES | {
+    "attn.hook_q": ("attention.attn.q", "output"),
+    "attn.hook_k": ("attention.attn.k", "output"),
+    "attn.hook_v": ("attention.attn.v", "output"),
+    "attn.hook_z": ("attention.attn.o", "input"),
+    "hook_attn_out": ("attention.attn.o", "output"),
+    "hook_resid_mid": ("attention.LayerNorm", "input"),
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+}
+
+BERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embeddings.word_embeddings", "output"),
+    "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
+    "embed.hook_pos_embed": ("embeddings.position_embeddings", "output"),
+    "embed.ln.hook_normalized": ("embeddings.LayerNorm", "output"),
+    "hook_full_embed": ("embeddings.LayerNorm", "output"),
+}
+"""Where BERT computes what the other hooks hold: a module inside the base model."""
+
+_WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
+
+
 @dataclass(frozen=True)
 class FamilyCase:
-    """How to make one family's models, and the names its classes and activations have at Hugging Face."""
+    """How to make one family's models, and where they compute what our hooks hold.
+
+    `places` are modules inside a block and `embeddings` modules inside the base model; `blocks` is where its blocks are.
+    """
 
     prefix: str
     config: Callable[[], transformers.PreTrainedConfig]
+    places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
+    embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
+    blocks: str = "encoder.layer"
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
@@ -74,12 +141,17 @@ def _distilbert() -> transformers.PreTrainedConfig:
 _ROBERTA = {"max_position_embeddings": N_CTX + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}
 FAMILIES = {
     "bert": FamilyCase("Bert", _bert_like("Bert")),
-    "distilbert": FamilyCase("DistilBert", _distilbert),
+    "distilbert": FamilyCase("DistilBert", _distilbert, _DISTILBERT_PLACES, _WITHOUT_TYPES, "transformer.layer"),
     "roberta": FamilyCase("Roberta", _bert_like("Roberta", type_vocab_size=1, **_ROBERTA)),
     "xlm-roberta": FamilyCase("XLMRoberta", _bert_like("XLMRoberta", type_vocab_size=1, **_ROBERTA)),
     "camembert": FamilyCase("Camembert", _bert_like("Camembert", type_vocab_size=1, **_ROBERTA)),
     "electra": FamilyCase("Electra", _bert_like("Electra", embedding_size=D_MODEL)),
-    "electra-narrow": FamilyCase("Electra", _bert_like("Electra", embedding_size=16)),
+    "electra-narrow": FamilyCase(
+        "Electra",
+        _bert_like("Electra", embedding_size=16),
+        embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
+    ),
+    "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
 }
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
@@ -101,7 +173,7 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin"))
+            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
             width = 0.5 if is_query_or_key else 0.2
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
@@ -140,10 +212,22 @@ def hf_output(theirs: PreTrainedModel, head: str, inputs: dict[str, Tensor]) -> 
     return mean_over_real(out.last_hidden_state, inputs["attention_mask"]) if head == "none" else out.logits
 
 
+def family_of(theirs: PreTrainedModel) -> FamilyCase:
+    """The family of a Hugging Face model."""
+    return next(case for case in FAMILIES.values() if case.config().model_type == theirs.config.model_type)
+
+
 def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
     """Hugging Face's blocks."""
-    base = theirs.base_model
-    return base.transformer.layer if theirs.config.model_type == "distilbert" else base.encoder.layer
+    return theirs.base_model.get_submodule(family_of(theirs).blocks)
+
+
+def block_outputs(cache: ActivationCache, n_layers: int) -> list[Tensor]:
+    """The output of each block in our model's cache."""
+    outputs = [f"blocks.{layer}.hook_resid_pre" for layer in range(1, n_layers)]
+    last = f"blocks.{n_layers - 1}.hook_normalized_resid_post"
+    last = last if last in cache else f"blocks.{n_layers - 1}.hook_resid_post"
+    return [cache[name] for name in (*outputs, last)]
 
 
 def tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
