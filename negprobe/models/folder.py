@@ -181,7 +181,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
 
     Raises:
         ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
-            activations and for broken labels.
+            activations, for broken labels, and for what transformers' own class refuses.
     """
     family = FAMILY_OF[raw["model_type"]]
     checks = {**COMMON_FIELDS, **family.fields}
@@ -202,7 +202,14 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     if raw.get("tokenizer_class") is not None:
         # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
-    config = hf_class.config_class(**kept)
+    try:
+        config = hf_class.config_class(**kept)
+    except Exception as error:  # of many types, by the version of transformers
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. Correct "
+            "its config.json."
+        ) from error
     _check_sizes(config, family, name)
     return config
 
@@ -380,7 +387,8 @@ def _min_weights(config: PreTrainedConfig) -> int:
     embedding = getattr(config, "embedding_size", width)
     inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
     types = getattr(config, "type_vocab_size", 0)
-    rows = config.vocab_size + config.max_position_embeddings + types
+    positions = config.max_position_embeddings if FAMILY_OF[config.model_type].embeds_positions else 0
+    rows = config.vocab_size + positions + types
     return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
 
 
