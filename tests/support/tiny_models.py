@@ -208,8 +208,8 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "Wqkv"))
-            width = 0.5 if is_query_or_key else case.width
+            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
+            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 
