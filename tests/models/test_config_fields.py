@@ -23,6 +23,8 @@ SIZES = {
     **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
     **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
 }
+# Sizes of one family alone.
+OTHER_SIZES = {"mpnet": {"num_attention_heads": 2}}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
@@ -95,7 +97,7 @@ def having(values: dict[str, Any]) -> list[Any]:
         pytest.param(f, field, id=f"{f}-{field}")
         for f in FAMILIES
         for field in values
-        if field in fields(f) and field not in FIXED.get(f, {})
+        if field in fields(f) and field not in FIXED.get(f, {}) | OTHER_SIZES.get(f, {})
     ]
 
 
@@ -113,9 +115,11 @@ def test_a_field_with_one_supported_value_is_named(tmp_path: Path, family: str, 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("family, field", having(SIZES))
+@pytest.mark.parametrize(
+    "family, field", [*having(SIZES), *((f, field) for f, sizes in OTHER_SIZES.items() for field in sizes)]
+)
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
-    folder = saved(tmp_path, family, "masked_lm", **{field: SIZES[field]})
+    folder = saved(tmp_path, family, "masked_lm", **{field: (SIZES | OTHER_SIZES.get(family, {}))[field]})
     said = r"have the wrong shape|which the \w+ described by its config\.json does not have"
     with pytest.raises(ModelError, match=said):
         HookedEncoder.from_pretrained(folder, device="cpu")

@@ -81,11 +81,12 @@ class Chance:
     def edits(self, kind):
         """A set of edits of one kind."""
         n = int(self.numbers.integers(1, 4))
+        embedding = (str(self.numbers.choice(self.embeddings)), 0)
         chosen = {
             "one": self.sites(1, range(LAST + 1)),
             "last layer": self.sites(n, [LAST]),
             "layers apart": [*self.sites(1, [0]), *self.sites(n, [LAST])],
-            "embeddings": [(str(self.numbers.choice(self.embeddings)), 0)],
+            "embeddings": [embedding],
             "embeddings and later": [
                 (str(self.numbers.choice(self.embeddings)), 0),
                 *self.sites(n, range(1, LAST + 1)),
