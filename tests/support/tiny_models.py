@@ -40,8 +40,8 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
-Place = tuple[str, str]
-"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+Place = tuple[str, str] | tuple[str, str, slice]
+"""A module of Hugging Face's model, one of its two ends, "input" or "output", and which columns there, if not all."""
 
 BERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -100,11 +100,16 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 _MODERNBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
     "ln1.hook_normalized": ("attn_norm", "output"),
+    "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
+    "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
+    "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
     "attn.hook_z": ("attn.Wo", "input"),
     "hook_attn_out": ("attn.Wo", "output"),
     "hook_resid_mid": ("mlp_norm", "input"),
     "ln2.hook_normalized": ("mlp_norm", "output"),
-    "mlp.hook_pre": ("mlp.act", "input"),
+    "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
+    "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
+    "mlp.hook_post": ("mlp.Wo", "input"),
     "hook_mlp_out": ("mlp.Wo", "output"),
     "hook_resid_post": ("", "output"),
 }
@@ -122,8 +127,9 @@ _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "tok
 class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
-    `places` are modules inside a block and `embeddings` modules inside the base model; `blocks` is where its blocks are.
-    `width` is the standard deviation of most weights.
+    `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
+    `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
+    deviation of most weights.
     """
 
     prefix: str
@@ -131,6 +137,7 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    read_only: tuple[str, ...] = ()
     width: float = 0.2
 
 
@@ -164,7 +171,7 @@ def _modernbert(**extra: object) -> FamilyCase:
     special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
     config = _bert_like("ModernBert", local_attention=4, **special, **extra)
     # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
-    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", width=0.12)
+    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12)
 
 
 _BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
