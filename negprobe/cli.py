@@ -235,6 +235,7 @@ def study(
             circuit_effort=circuit.value,
             seed=seed,
             objective=objective,
+            pairs=chosen,
         )
         # The fingerprint has the device but not the backend, so that a study can be resumed with another backend.
         options["measured on"] = workers or encoder.device.type
@@ -559,8 +560,8 @@ def _patch_one_pair(
     from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
-    patched_objective = objective_named(encoder, objective)
     pair = StatementPair(*texts)
+    patched_objective = objective_named(encoder, objective, [pair])
     if pair.control is not None and (problem := readable_pairs(encoder, [pair]).invalid_controls.get(0)):
         raise PatchingError(f"This control cannot be used: {problem}. Give another, or leave it out.")
     swaps = patchable_pairs(encoder, [pair], with_control=not no_control).swaps
@@ -618,7 +619,7 @@ def _patch_data_sets(
     )
     from negprobe.views import patching_map, save_figure
 
-    patched_objective = objective_named(encoder, objective)
+    patched_objective = objective_named(encoder, objective, pairs)
     ready = patchable_pairs(encoder, pairs, with_control=not no_control)
     _print_notes(*(f"left out {reason}" for reason in ready.left_out))
     averages, agreements, worst = [], [], []
@@ -704,8 +705,9 @@ def search_circuit(
             raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
         encoder = _encoder(model, revision, device, dtype)
-        searched_objective = objective_named(encoder, objective)
-        ready = patchable_pairs(encoder, _loaded(pairs, limit), with_control=not no_control)
+        loaded = _loaded(pairs, limit)
+        searched_objective = objective_named(encoder, objective, loaded)
+        ready = patchable_pairs(encoder, loaded, with_control=not no_control)
         _print_notes(*(f"left out {reason}" for reason in ready.left_out))
         swaps = list((ready if sample is None else ready.sample(sample, seed=seed)).swaps.values())
         with progress_on(console) as progress:

@@ -23,6 +23,7 @@ from negprobe.models.layer_norm import FrozenLayerNorm, LayerNorm
 from negprobe.models.layers import Block
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import Direction, PairRuns, cached, chosen_pairs, pair_batches, pair_coordinates, pair_runs
@@ -44,6 +45,7 @@ _Activations = Mapping[tuple[str, int], Tensor]
 
 
 @checked
+@with_margins
 def attribute_edges(
     model: HookedEncoder,
     pairs: Swappable | Sequence[Swappable],
@@ -76,7 +78,7 @@ def attribute_edges(
         model: The model, without hooks.
         pairs: One pair, or several of any length.
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
-        objective: A differentiable objective; by default `default_objective(model)`.
+        objective: A differentiable objective; by default `default_objective(model, pairs)`.
         layer_norm: "differentiated" or "frozen".
         progress: Called after each batch of pairs.
 

@@ -96,6 +96,7 @@ def options_of_study(
     circuit_effort: Effort,
     seed: int,
     objective: str | None,
+    pairs: Sequence[StatementPair] = (),
 ) -> dict[str, object]:
     """The arguments of `run_study` that its numbers depend on, and the cues in use, by their names in a fingerprint.
 
@@ -105,7 +106,8 @@ def options_of_study(
     """
     if objective is not None and not is_utf8(objective):
         raise InputError(f"The objective {quoted(objective)} is not valid UTF-8 text; correct it.")
-    is_default = objective_named(model, objective) is default_objective(model)
+    patched = objective_named(model, objective, pairs)
+    is_default = patched is default_objective(model)
     lexicon = lexicon_in_use()
     return {
         "patched pairs": patch_pairs,
@@ -113,7 +115,7 @@ def options_of_study(
         "pairs of contributions": contribution_pairs,
         "effort of the circuit's search": circuit_effort,
         "seed": seed,
-        "objective": DEFAULT_OBJECTIVE if is_default else objective,
+        "objective": DEFAULT_OBJECTIVE if is_default else objective or patched.__name__,
         "cues": DEFAULT_CUES if lexicon == english_lexicon() else lexicon.fingerprint,
     }
 
