@@ -106,7 +106,6 @@ def test_the_margin_of_each_query_equals_hugging_faces(reranker, side):
     assert np.ptp(expected) > 1e-2
 
 
-@pytest.mark.slow
 def test_scores_and_margins_equal_those_of_sentence_transformers(tmp_path):
     library = pytest.importorskip("sentence_transformers", reason="needs: pip install sentence-transformers")
     tiny_models.hf_model("bert", "classification", num_labels=1).save_pretrained(tmp_path / "classifier")
@@ -153,7 +152,7 @@ def test_roles_are_patched_in_both_runs(model):
 @pytest.mark.parametrize("pair", [PAIRS[0], PAIRS[-1]], ids=["longer foil", "shorter foil"])
 def test_a_position_in_the_query_is_patched_in_both_runs_and_one_after_it_in_the_targets(model, pair):
     found = patch_sweep(model, pair, "resid_pre", by="position", direction="noising", objective=score_margin)
-    query, document = texts_of(pair, "original", pair.target)
+    query, _ = texts_of(pair, "original", pair.target)
     n_query = len(tiny_models.tokenizer()(query).input_ids)
     for position in range(found.sizes["position"]):
         expected = slow_margin(
@@ -169,6 +168,12 @@ def test_chosen_patches_paths_and_estimates_are_those_of_the_target_minus_those_
     chosen = [Patch("z", 1, 2), Patch("mlp_out", 0, role="sep")]
     calls = {
         "patch": lambda pairs, objective: patch(model, pairs, chosen, together=False, objective=objective),
+        "mean": lambda pairs, objective: patch_sweep(
+            model, pairs, "z", by="role", how="mean", reference=pairs[1:], objective=objective
+        ),
+        "resample": lambda pairs, objective: patch_sweep(
+            model, pairs, "z", by="role", how="resample", seed=3, objective=objective
+        ),
         "path": lambda pairs, objective: path_patch(model, pairs, receivers=[(2, 1, "k")], objective=objective),
         "edges": lambda pairs, objective: attribute_edges(model, pairs, objective=objective),
         "gradients": lambda pairs, objective: attribute(
