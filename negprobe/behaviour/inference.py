@@ -42,7 +42,8 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
     if None in index_of.values():
         raise InputError(
             f"{part.name} has the labels {', '.join(labels)}, but those of {model.cfg.model_name!r} are "
-            f"{', '.join(model.cfg.labels)}. Name the model's labels in its config.json, under id2label."
+            f"{', '.join(model.cfg.labels)}. Name the model's labels when it is loaded (from_pretrained's "
+            "labels), or in its config.json, under id2label."
         )
     kept: list[Inference] = []
     statements: list[TokenizedStatement] = []

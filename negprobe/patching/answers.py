@@ -151,7 +151,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
         indices = {label: label_index(model.cfg.labels, label) for label in (pair.target, pair.foil)}
         unknown = [label for label, index in indices.items() if index is None]
         if unknown:
-            return f"{quoted(sorted(unknown)[0])} is not a label of the model"
+            return f"{quoted(sorted(unknown)[0])} is not a label of the model ({quoted(', '.join(model.cfg.labels))})"
         return _same(pair) if len(set(indices.values())) == 1 else ""
     for text in (pair.original, pair.counterfactual, pair.control):
         if text is None:

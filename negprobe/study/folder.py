@@ -75,8 +75,13 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
     # The revision is left out: different commits may have the same weights, and the weights themselves are hashed.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
+    # Named, so that the error about another study shows them; other configurations keep the digest that they had.
+    labels = {"labels": json.dumps(model.cfg.labels, ensure_ascii=False)} if model.cfg.labels else {}
+    for name in labels:
+        del cfg[name]
     return {
         "model": cfg.pop("model_name"),
+        **labels,
         "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
         "tokenizer": _digest(_tokenizer_text(model.tokenizer)),

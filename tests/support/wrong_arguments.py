@@ -564,7 +564,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "HookedEncoder.from_pretrained": (
         HookedEncoder.from_pretrained,
-        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32},
+        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "labels": None},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
