@@ -20,6 +20,7 @@ from negprobe.patching import (
     patch_sweep,
     patchable_pairs,
     path_patch,
+    readable_pairs,
     score_margin,
     single_logit,
 )
@@ -196,10 +197,11 @@ def test_an_effect_of_one_is_the_source_querys_margin(model):
     assert found["base_run"].item() == "control"
 
 
-def test_a_circuit_is_searched_by_the_margin(model):
+@pytest.mark.parametrize("ranking", ["exact", "integrated_gradients"])
+def test_a_circuit_is_searched_by_the_margin(model, ranking):
     more = [document_pair(f"so {one}", A, counterfactual_query=f"so {two}", other_document=B) for one, two in QUERIES]
     pairs = [*PAIRS, *more]
-    circuit = find_circuit(model, pairs, threshold=0.5, ablation="swap")
+    circuit = find_circuit(model, pairs, threshold=0.5, ablation="swap", ranking=ranking)
     assert circuit.objective == "score_margin"
     ran = circuit.run(pairs)
     values = objective_values(model, pairs, score_margin)
@@ -246,3 +248,35 @@ def test_a_foil_that_is_too_long_is_left_out(model):
     long = document_pair("a door", A, counterfactual_query="not a door", other_document="door " * 20)
     assert answerable(model, [PAIRS[0], long]).unanswerable == {1: "26 tokens, more than the 16 the model reads"}
     assert list(patchable_pairs(model, [PAIRS[0], long]).swaps) == [0]
+
+
+def test_each_other_document_is_an_observation(model):
+    more = [
+        document_pair("a door", A, counterfactual_query="not a door", other_document=other) for other in (B, "it .")
+    ]
+    assert list(patchable_pairs(model, [*more, more[0]]).swaps) == [0, 1]
+    _, three = tiny_models.pair("bert", "classification")
+    assert list(readable_pairs(three, more).pairs) == [0]
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_a_pair_that_differs_in_the_document_is_patched_by_the_score(reranker, direction):
+    model = reranker[1]
+    documents = ("it is open .", "it is not open .")
+    pair = document_pair("the house", documents[0], counterfactual_document=documents[1])
+    found = patch_sweep(model, pair, "mlp_out", by="position", direction=direction)
+    base, source = [("the house", document) for document in documents][:: 1 if direction == "noising" else -1]
+    assert found.attrs["objective"] == "single_logit"
+    assert found["base"].item() == pytest.approx(theirs_of(reranker, *base), abs=1e-10)
+    _, cache = model.run_with_cache(source)
+    aligned = {4: 4, 5: 5, 6: 7, 7: 8} if direction == "noising" else {4: 4, 5: 5, 7: 6, 8: 7}
+    for here, there in aligned.items():
+
+        def write(activation, hook, here=here, there=there):
+            activation = activation.clone()
+            activation[0, here] = cache[hook.name][0, there]
+            return activation
+
+        with torch.no_grad():
+            expected = model.run_with_hooks(base, fwd_hooks=[("blocks.1.hook_mlp_out", write)]).item()
+        assert found["patched"][0, 1, here].item() == pytest.approx(expected, abs=1e-10)
