@@ -234,7 +234,7 @@ def study(
         loaded = load_pairs(*names, limit=limit)
         chosen = loaded.pairs if cluster_by is None else clustered_by(loaded.pairs, cluster_by)
         workers = cluster_device(device) if engine == "ray" else None
-        encoder = _encoder(model, revision, device, dtype, labels)
+        encoder = _encoder(model, revision, device, dtype, labels=labels)
         options = options_of_study(
             encoder,
             patch_pairs=patch_pairs,
@@ -268,7 +268,7 @@ def study(
                 shards=shards,
                 engine=None
                 if workers is None
-                else on_ray(partial(_encoder, *_same_model(encoder, model), workers, dtype, labels), workers),
+                else on_ray(partial(_encoder, *_same_model(encoder, model), workers, dtype, labels=labels), workers),
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -320,7 +320,7 @@ def compare(
     from negprobe.views.page.page import PageTooLargeError
 
     with clear_errors(), _lexicon(cues):
-        encoder = _encoder(model, revision, device, dtype, labels)
+        encoder = _encoder(model, revision, device, dtype, labels=labels)
         probe = AttentionProbe(encoder)
         with printed_warnings():
             comparison = probe.compare(original, counterfactual, zeroing=True)
@@ -372,7 +372,7 @@ def view(
         loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
         chosen = loaded.pairs
         _print_notes(*(f"left out {reason}" for reason in loaded.dropped), *pair_notes(chosen))
-        encoder = _encoder(model, revision, device, dtype, labels)
+        encoder = _encoder(model, revision, device, dtype, labels=labels)
         with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
             probe = AttentionProbe(encoder)
             try:
@@ -541,7 +541,7 @@ def patch_pairs(
             renormalize=renormalize,
         )
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype, labels)
+        encoder = _encoder(model, revision, device, dtype, labels=labels)
         if original is not None and counterfactual is not None:
             _patch_one_pair(
                 encoder, (original, counterfactual, target, foil, control), no_control, sweeps, objective, seed, out
@@ -716,7 +716,7 @@ def search_circuit(
         if not 0 < threshold <= 1:
             raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype, labels)
+        encoder = _encoder(model, revision, device, dtype, labels=labels)
         loaded = _loaded(pairs, limit)
         searched_objective = objective_named(encoder, objective, loaded)
         ready = patchable_pairs(encoder, loaded, with_control=not no_control)
@@ -785,7 +785,7 @@ def evaluate_model(
         for option, value in (("--revision", revision), ("--labels", labels)):
             if name is None and value is not None:
                 raise NegprobeError(f"{option} applies only to --model; give --model, or leave out {option}.")
-        encoder = _encoder(name, revision, device, dtype, labels) if name is not None else None
+        encoder = _encoder(name, revision, device, dtype, labels=labels) if name is not None else None
         with progress_on(console) as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
@@ -892,7 +892,7 @@ class _StoppedError(BaseException):
 
 
 def _encoder(
-    model: str, revision: str | None, device: str | None, dtype: _Dtype, labels: str | None = None
+    model: str, revision: str | None, device: str | None, dtype: _Dtype, *, labels: str | None = None
 ) -> "HookedEncoder":
     import torch
 
