@@ -51,10 +51,11 @@ def document_pair(
             "A pair differs either in the query or in the document; give exactly one of counterfactual_query and "
             "counterfactual_document."
         )
-    if counterfactual_query is None or counterfactual_document is not None:
+    if counterfactual_document is not None:
         if extra := [name for name in ("other_document", "control_query") if name in texts]:
             raise StatementError(f"{extra[0]} needs a counterfactual_query; give one, or leave out {extra[0]}.")
-        return StatementPair(joined(query, document), joined(query, str(counterfactual_document)))
+        return StatementPair(joined(query, document), joined(query, counterfactual_document))
+    assert counterfactual_query is not None
     return StatementPair(
         joined(query, document),
         joined(counterfactual_query, document),
