@@ -31,7 +31,7 @@ OTHER_SIZES = {
     "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
 }
 # Sizes that no weight of a family has.
-NO_SIZES = dict.fromkeys(("modernbert", "modernbert-biased"), {"max_position_embeddings"})
+NO_SIZES = {family: {"max_position_embeddings"} for family in ("modernbert", "modernbert-biased")}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
@@ -119,7 +119,15 @@ def having(values: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_is_known_here(family: str) -> None:
     """A new one has to be looked at, and put into one of the tables above."""
-    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *FIXED.get(family, {}), *OTHER_SIZES.get(family, {})}
+    assert fields(family) <= {
+        *SIZES,
+        *HONOURED,
+        *HARMLESS,
+        *OF_PYTHON,
+        *REFUSED,
+        *FIXED.get(family, {}),
+        *OTHER_SIZES.get(family, {}),
+    }
 
 
 @pytest.mark.parametrize(("family", "field"), [(family, field) for family in FIXED for field in FIXED[family]])
