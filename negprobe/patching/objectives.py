@@ -408,10 +408,9 @@ def _answer_logits(
     """
     if model.cfg.head == "classification":
         reads_first = model.cfg.classifier_pooling == "cls" and not is_hooked(model.ln_final, model.classifier)
-        return _first_positions(side) if reads_first else None, lambda states, pair: model.classifier(
-            # If the states have one position, the mask is cut to it.
-            model.ln_final(states),
-            side.mask[pair][:, : states.shape[1]],
+        # If the states have one position, the mask is cut to it.
+        return _first_positions(side) if reads_first else None, lambda states, pair: model.head_output(
+            states, side.mask[pair][:, : states.shape[1]]
         )
     at = _mask_positions(model, side)
     if is_hooked(model.ln_final, model.mlm_head, model.unembed):

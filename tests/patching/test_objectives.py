@@ -600,3 +600,43 @@ def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(to
         (logits[1] - logits[2]).item(), abs=1e-5
     )
     assert "'YES' is not a label" in answerable(model, pairs).unanswerable[1]
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_a_prediction_head_of_the_first_or_the_mean_state_is_read_as_hugging_face_reads_it(family, hooked):
+    """In a padded batch, whose texts Hugging Face reads one by one."""
+    theirs, model = tiny_models.pair(family, "classification", torch.float64)
+    assert (model.cfg.classifier_pooling == "mean") == (family == "modernbert-biased")
+    pairs = [answering(of, *model.cfg.labels[:2]).pair for of in TINY]
+    if hooked:
+        model.add_hook("classifier.ln.hook_normalized", lambda activation, hook: activation.clone())
+    found = {
+        objective: objective_values(model, pairs, objective)
+        for objective in (class_logit_difference, target_probability, kl_divergence)
+    }
+    for index, pair in enumerate(pairs):
+        with torch.no_grad():
+            logits = {
+                side: theirs(torch.tensor([model.tokenizer(getattr(pair, side))["input_ids"]])).logits[0]
+                for side in ("original", "counterfactual")
+            }
+        base = logits["original"].softmax(dim=-1)
+        for side, answer in logits.items():
+            probability = answer.softmax(dim=-1)
+            expected = {
+                class_logit_difference: answer[0] - answer[1],
+                target_probability: probability[0],
+                kl_divergence: rel_entr(base.numpy(), probability.numpy()).sum(),
+            }
+            for objective, value in expected.items():
+                assert found[objective][side].values[index] == pytest.approx(float(value), abs=1e-10)
+    chosen = answerable(model, [replace(pair, target=None, foil=None) for pair in pairs])
+    for index, pair in enumerate(pairs):
+        with torch.no_grad():
+            ids = [torch.tensor([model.tokenizer(text)["input_ids"]]) for text in (pair.original, pair.counterfactual)]
+            predicted = [model.cfg.labels[int(theirs(one).logits.argmax())] for one in ids]
+        if index in chosen.own_labels:
+            assert [chosen.pairs[index].target, chosen.pairs[index].foil] == predicted
+        else:
+            assert index in chosen.same_labels and len(set(predicted)) == 1
