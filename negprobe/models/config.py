@@ -144,18 +144,24 @@ class HookedEncoderConfig(TransformerLensConfig):
 
     def _check_steps(self) -> None:
         """Check that each step fits the output of the one before it."""
+        if self.embedding_steps and self.head != "none":
+            raise ModelError(f"embedding_steps need a model without a head, but head is {self.head!r}.")
         width = len(self.poolings) * self.d_model
         for step in self.embedding_steps:
-            needed = {DenseStep: "d_in", LayerNormStep: "width"}.get(type(step))
-            if needed is not None and getattr(step, needed) != width:
+            if not isinstance(step, EmbeddingStep):
+                raise ModelError(f"embedding_steps has {step!r}; give DenseStep, LayerNormStep or NormalizeStep.")
+            if isinstance(step, NormalizeStep):
+                continue
+            d_in = step.d_in if isinstance(step, DenseStep) else step.width
+            if d_in != width:
                 raise ModelError(
-                    f"{step} (in_features or dimension) does not fit the embedding of {self.model_name!r} before it, "
-                    f"which has width {width}."
+                    f"embedding_steps of {self.model_name!r} has {step} (in_features or dimension), which does not fit "
+                    f"the embedding before it, of width {width}."
                 )
             if isinstance(step, DenseStep):
                 width = step.d_out
                 if step.act_fn not in ACTIVATIONS:
-                    raise ModelError(f"act_fn is {step.act_fn!r}; choose one of {', '.join(ACTIVATIONS)}.")
+                    raise ModelError(f"act_fn of {step} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
 
 # Settings with a fixed set of values, most of them TransformerLens's with only one for a post-LayerNorm encoder.

@@ -118,9 +118,9 @@ def _read_pooling(folder: Path, path: str, name: str) -> tuple[Pooling | tuple[P
     file = str(Path(path, _CONFIG))
     settings = read_json(folder, file, dict, name)
     check(settings, _POOLING_KEYS, file, name)
-    # Older folders have a switch for each mode; newer ones list the names of the modes.
+    # Older folders have a switch for each mode; newer ones list the names of the modes. Without any, it is the mean.
     switched = [mode for switch, mode in _SWITCHES.items() if settings.get(switch, False)]
-    given = settings.get("pooling_mode", switched or "mean")
+    given = settings.get("pooling_mode", switched or ("mean" if settings else None))
     modes = given if isinstance(given, list) else [given]
     if not modes or not all(isinstance(mode, str) and mode in get_args(Pooling) for mode in modes):
         raise ModelError(

@@ -770,3 +770,29 @@ def test_real_encoder_with_settings(minilm_path: Path, tmp_path: Path) -> None:
     for honoured in ({"do_lower_case": True, "max_seq_length": 256}, {"do_lower_case": False, "max_seq_length": 20}):
         change(folder / ENCODER, **honoured)
         assert largest_difference(embed(folder, texts), embed_by_library(folder, texts)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("mode", [*POOLINGS, ("mean", "max")], ids=str)
+def test_real_encoder_with_a_prompt_and_modules_after_the_pooling(
+    minilm_path: Path, tmp_path: Path, mode: Any, include: bool
+) -> None:
+    pooling = modules.Pooling(384, pooling_mode=mode, include_prompt=include)
+    torch.manual_seed(0)
+    parts = [dense(pooling.pooling_output_dimension, 64), modules.LayerNorm(64), modules.Normalize()]
+    theirs = library.SentenceTransformer(
+        modules=[modules.Transformer(str(minilm_path)), pooling, *parts],
+        prompts={"query": "Represent the sentence, not the query: "},
+        default_prompt_name="query",
+        device="cpu",
+    )
+    theirs.save_pretrained(str(tmp_path))
+    texts = ["The Door is NOT open.", "now", "the door is not open and " * 200]
+    for length in (1, 3):
+        expected = theirs.encode(texts, batch_size=length, convert_to_tensor=True, show_progress_bar=False)
+        assert largest_difference(embed(tmp_path, texts), expected) < 1e-5
+    tokens = [len(tokenize(text, load(tmp_path).tokenizer)) for text in texts[:2]]
+    assert tokens == [
+        theirs.preprocess([text], prompt=theirs.prompts["query"])["input_ids"].shape[1] for text in texts[:2]
+    ]
