@@ -637,7 +637,7 @@ class HookedEncoder(HookedRootModule):
                 f"[batch, pos, {self.cfg.d_model}]; got {shape}."
             )
         if mask is None:
-            return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
+            mask = torch.ones(resid.shape[:2], dtype=torch.long)
         mask = _with_shape("attention mask", mask, resid.shape[:2]).to(resid.device)
         _check_rows(mask, self.cfg.pool_from)
         return resid, mask

@@ -367,6 +367,8 @@ def test_token_ids_without_the_prompt_are_refused_where_it_is_not_pooled(folder:
     assert largest_difference(model(tokens), model(["it", "it is red"])) == 0
     with pytest.raises(InputError, match=r"no token to pool: the model pools from position 5.*must include the prompt"):
         model(torch.full((1, 5), 7))
+    with pytest.raises(InputError, match=r"no token to pool"):
+        model(torch.zeros(1, 5, D_MODEL), start_at_layer=1)
 
 
 @pytest.mark.parametrize("default", ["empty", "unset", None])
@@ -469,7 +471,6 @@ def test_pooling_of_another_width_is_refused(folder: Path, widths: dict[str, int
 POOLINGS = modules.Pooling.POOLING_MODES
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("prompt_length", [0, 2])
 @pytest.mark.parametrize("mode", [*POOLINGS, ("lasttoken", "mean", "cls"), tuple(POOLINGS)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
