@@ -132,8 +132,9 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
-        unknown = [mode for mode in self.poolings if mode not in get_args(Pooling)]
-        if unknown or not self.poolings:
+        # Not `self.poolings`, whose type says that all of them are known.
+        poolings = self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+        if not poolings or any(mode not in get_args(Pooling) for mode in poolings):
             raise ModelError(f"pooling is {self.pooling!r}; choose one or several of {', '.join(get_args(Pooling))}.")
         self._check_steps()
 
