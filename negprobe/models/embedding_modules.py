@@ -98,10 +98,7 @@ def read_embedding_modules(folder: Path, modules: Sequence[tuple[str, str]], nam
             in safetensors, or do not fit their module's settings.
     """
     pooling, width, include_prompt = _read_pooling(folder, modules[0][1], name)
-    read = [_read_step(folder, kind, path, name) for kind, path in modules[1:] if kind != "Dropout"]
-    for kind, path in modules[1:]:
-        if kind == "Dropout":
-            _settings(folder, kind, path, name)
+    read = [step for kind, path in modules[1:] if (step := _read_step(folder, kind, path, name)) is not None]
     normalize = bool(read) and isinstance(read[-1][0], NormalizeStep)
     if normalize:
         read.pop()
@@ -148,9 +145,11 @@ def _settings(folder: Path, kind: str, path: str, name: str) -> dict[str, Any]:
     return settings
 
 
-def _read_step(folder: Path, kind: str, path: str, name: str) -> tuple[EmbeddingStep, dict[str, Tensor]]:
-    """A module after the Pooling, and its parameters by the names that they have in `heads`."""
+def _read_step(folder: Path, kind: str, path: str, name: str) -> tuple[EmbeddingStep, dict[str, Tensor]] | None:
+    """A module after the Pooling, and its parameters by the names that they have in `heads`; None for a Dropout."""
     settings = _settings(folder, kind, path, name)
+    if kind == "Dropout":
+        return None
     if kind == "Normalize":
         return NormalizeStep(), {}
     if kind == "LayerNorm":
