@@ -109,7 +109,7 @@ YARN = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 5.0}
         ("rope_parameters", [5.0], "rope_parameters"),
         ("layer_types", ["chunked_attention"] * 3, "layer_types"),
         ("layer_types", "full_attention", "layer_types"),
-        ("layer_types", ["full_attention", "sliding_attention"], "layer_types"),
+        ("layer_types", ["full_attention", "sliding_attention"], "layer_type"),
         ("global_attn_every_n_layers", 0, "global_attn_every_n_layers"),
         ("global_rope_theta", None, "global_rope_theta"),
         ("local_attention", -2, "local_attention"),
