@@ -46,6 +46,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
         head_act: Activation inside the head.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads.
+        classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
             (see `labels.label_function`).
@@ -74,6 +76,8 @@ class HookedEncoderConfig(TransformerLensConfig):
     relative_max_distance: int = 0
     windows: tuple[int | None, ...] = ()
     head_act: str = "gelu"
+    classifier_pooling: Pooling = "cls"
+    classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
     pooling: Pooling = "mean"
@@ -107,6 +111,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
             if len(getattr(self, name)) != length:
                 raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ModelError(f"d_head is {self.d_head}; rotary positions turn pairs of entries, so it must be even.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
             raise ModelError(
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
@@ -120,6 +126,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 _CHOICES = {
     "head": get_args(Head),
     "pooling": get_args(Pooling),
+    "classifier_pooling": get_args(Pooling),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

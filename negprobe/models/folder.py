@@ -167,6 +167,7 @@ def read_config(
     else:
         architecture = _architecture(raw, name)
     hf_class = getattr(transformers, architecture)
+    _check_renamed(raw, architecture, name)
     _check_refused(raw, name)
     return config_of(raw, hf_class, name), hf_class
 
@@ -181,7 +182,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
 
     Raises:
         ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
-            activations and for broken labels.
+            activations, for broken labels, and for what transformers' own class refuses.
     """
     family = FAMILY_OF[raw["model_type"]]
     checks = {**COMMON_FIELDS, **family.fields}
@@ -202,7 +203,14 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     if raw.get("tokenizer_class") is not None:
         # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
-    config = hf_class.config_class(**kept)
+    try:
+        config = hf_class.config_class(**kept)
+    except Exception as error:  # of many types, by the version of transformers
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. Correct "
+            "its config.json."
+        ) from error
     _check_sizes(config, family, name)
     return config
 
@@ -215,6 +223,18 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
                 f"The configuration of {name!r} has {field} = {quoted(raw[field], 60)}, which negprobe does not "
                 f"implement. {advice}"
             )
+
+
+def _check_renamed(raw: dict[str, Any], architecture: str, name: str) -> None:
+    """Refuse a configuration with fields of the model's original code, unless transformers' fields agree with them."""
+    renamed = FAMILY_OF[raw["model_type"]].renamed
+    wrong = {old: new for old, new in renamed.items() if old in raw and raw.get(new) != raw[old]}
+    if wrong:
+        raise ModelError(
+            f"The configuration of {name!r} is one of the model's original code, which negprobe never runs: "
+            f"transformers' {architecture} does not read {', '.join(wrong)}. Write the same values under the names that "
+            f"it reads ({', '.join(f'{new} for {old}' for old, new in wrong.items())}) and remove auto_map."
+        )
 
 
 def _base_architecture(raw: dict[str, Any]) -> str:
@@ -274,7 +294,7 @@ def _labels(value: object, name: str) -> dict[int, str]:
 
 
 def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
-    if config.hidden_size % config.num_attention_heads:
+    if getattr(config, "head_dim", None) is None and config.hidden_size % config.num_attention_heads:
         raise ModelError(
             f"The configuration of {name!r} has hidden_size = {config.hidden_size}, which is not divisible by "
             f"num_attention_heads = {config.num_attention_heads}."
@@ -380,7 +400,8 @@ def _min_weights(config: PreTrainedConfig) -> int:
     embedding = getattr(config, "embedding_size", width)
     inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
     types = getattr(config, "type_vocab_size", 0)
-    rows = config.vocab_size + config.max_position_embeddings + types
+    positions = config.max_position_embeddings if FAMILY_OF[config.model_type].embeds_positions else 0
+    rows = config.vocab_size + positions + types
     return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
 
 

@@ -12,6 +12,9 @@ from transformer_lens import ActivationCache
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
+from tests.support import float64_of_hugging_face
+
+float64_of_hugging_face.remove_casts()
 
 HEADS = ("masked_lm", "classification", "none")
 
@@ -94,6 +97,24 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
 
+_MODERNBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "ln1.hook_normalized": ("attn_norm", "output"),
+    "attn.hook_z": ("attn.Wo", "input"),
+    "hook_attn_out": ("attn.Wo", "output"),
+    "hook_resid_mid": ("mlp_norm", "input"),
+    "ln2.hook_normalized": ("mlp_norm", "output"),
+    "mlp.hook_pre": ("mlp.act", "input"),
+    "hook_mlp_out": ("mlp.Wo", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_MODERNBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embeddings.tok_embeddings", "output"),
+    "embed.ln.hook_normalized": ("embeddings.norm", "output"),
+    "hook_full_embed": ("embeddings", "output"),
+    "ln_final.hook_normalized": ("final_norm", "output"),
+}
+
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
 
@@ -102,6 +123,7 @@ class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
+    `width` is the standard deviation of most weights.
     """
 
     prefix: str
@@ -109,6 +131,7 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    width: float = 0.2
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
@@ -137,6 +160,16 @@ def _distilbert() -> transformers.PreTrainedConfig:
     )
 
 
+def _modernbert(**extra: object) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
+    config = _bert_like("ModernBert", local_attention=4, **special, **extra)
+    # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
+    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", width=0.12)
+
+
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+
+
 # RoBERTa's family keeps the first positions for padding, so its table is longer than its context.
 _ROBERTA = {"max_position_embeddings": N_CTX + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}
 FAMILIES = {
@@ -152,6 +185,8 @@ FAMILIES = {
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "modernbert": _modernbert(),
+    "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
@@ -173,8 +208,8 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
-            width = 0.5 if is_query_or_key else 0.2
+            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "Wqkv"))
+            width = 0.5 if is_query_or_key else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 

@@ -1,9 +1,10 @@
-"""What the families derived from BERT share: one module per projection, with a bias, and similar heads."""
+"""What the families derived from BERT share: one module per projection, norms after the sums, and similar heads."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from einops import rearrange
+from torch import Tensor
 
 from negprobe.models.config import Head, HookedEncoderConfig
 from negprobe.models.families.family import Weights
@@ -15,7 +16,7 @@ class Names:
 
     `prefix` is the base model's name. `blocks` is relative to the base model, `attention_q` to `ln2` are relative to
     one block, and the modules of the heads (`lm_...`, `class_...`) are relative to the whole model. `lm_act=None` means
-    that the head uses the same activation function as the model's MLPs.
+    that the head uses the same activation function as the model's MLPs, and `mlp_gate=None` that these are not gated.
     """
 
     prefix: str
@@ -32,6 +33,7 @@ class Names:
     attention_v: str = "attention.self.value"
     attention_out: str = "attention.output.dense"
     ln1: str = "attention.output.LayerNorm"
+    mlp_gate: str | None = None
     mlp_in: str = "intermediate.dense"
     mlp_out: str = "output.dense"
     ln2: str = "output.LayerNorm"
@@ -46,6 +48,7 @@ def settings_of(names: Names, hf_config: Any, head: Head) -> dict[str, Any]:
         "n_token_types": getattr(hf_config, "type_vocab_size", 0),
         "eps": float(hf_config.layer_norm_eps),
         "act_fn": act_fn,
+        "gated_mlp": names.mlp_gate is not None,
         "head_act": {"masked_lm": names.lm_act or act_fn, "classification": names.class_act, "none": act_fn}[head],
     }
 
@@ -90,11 +93,13 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
     embeddings = f"{prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        # A sentence encoder may be limited to fewer tokens than it has position embeddings.
-        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"][: cfg.first_position + cfg.n_ctx],
         "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
         "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],
     }
+    if cfg.embeds_positions:
+        # A sentence encoder may be limited to fewer tokens than it has position embeddings.
+        n_positions = cfg.first_position + cfg.n_ctx
+        weights["embed.W_pos"] = source[f"{embeddings}.position_embeddings.weight"][:n_positions]
     if cfg.n_token_types:
         weights["embed.W_token_type"] = source[f"{embeddings}.token_type_embeddings.weight"]
     return weights
@@ -102,24 +107,32 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
 
 def block_weights(source: Weights, block: str, names: Names, cfg: HookedEncoderConfig) -> Weights:
     """The weights of the block with this name."""
+    W_in, b_in = linear(source, f"{block}.{names.mlp_in}")
+    W_out, b_out = linear(source, f"{block}.{names.mlp_out}")
+    W_O, b_O = linear(source, f"{block}.{names.attention_out}")
     weights = {
         "ln1.w": source[f"{block}.{names.ln1}.weight"],
         "ln1.b": source[f"{block}.{names.ln1}.bias"],
-        "mlp.W_in": source[f"{block}.{names.mlp_in}.weight"].T,
-        "mlp.b_in": source[f"{block}.{names.mlp_in}.bias"],
-        "mlp.W_out": source[f"{block}.{names.mlp_out}.weight"].T,
-        "mlp.b_out": source[f"{block}.{names.mlp_out}.bias"],
+        "mlp.W_in": W_in.T,
+        "mlp.b_in": b_in,
+        "mlp.W_out": W_out.T,
+        "mlp.b_out": b_out,
         "ln2.w": source[f"{block}.{names.ln2}.weight"],
         "ln2.b": source[f"{block}.{names.ln2}.bias"],
-        "attn.b_O": source[f"{block}.{names.attention_out}.bias"],
-        "attn.W_O": rearrange(
-            source[f"{block}.{names.attention_out}.weight"],
-            "d_model (head d_head) -> head d_head d_model",
-            head=cfg.n_heads,
-        ),
+        "attn.W_O": rearrange(W_O, "d_model (head d_head) -> head d_head d_model", head=cfg.n_heads),
+        "attn.b_O": b_O,
     }
+    if names.mlp_gate is not None:
+        W_gate, weights["mlp.b_gate"] = linear(source, f"{block}.{names.mlp_gate}")
+        weights["mlp.W_gate"] = W_gate.T
     for name, module in (("Q", names.attention_q), ("K", names.attention_k), ("V", names.attention_v)):
-        W, b = source[f"{block}.{module}.weight"], source[f"{block}.{module}.bias"]
+        W, b = linear(source, f"{block}.{module}")
         weights[f"attn.W_{name}"] = rearrange(W, "(head d_head) d_model -> head d_model d_head", head=cfg.n_heads)
         weights[f"attn.b_{name}"] = rearrange(b, "(head d_head) -> head d_head", head=cfg.n_heads)
     return weights
+
+
+def linear(source: Weights, module: str) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a linear map; a bias that the class does not have is 0."""
+    weight = source[f"{module}.weight"]
+    return weight, source.get(f"{module}.bias", weight.new_zeros(len(weight)))
