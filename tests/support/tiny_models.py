@@ -88,6 +88,29 @@ _MPNET_PLACES = BERT_PLACES | {
     "ln1.hook_normalized": ("attention.LayerNorm", "output"),
 }
 
+_POST_NORM_ROTARY_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("self_attn.q_proj", "output"),
+    "attn.hook_k": ("self_attn.k_proj", "output"),
+    "attn.hook_v": ("self_attn.v_proj", "output"),
+    "attn.hook_z": ("self_attn.o_proj", "input"),
+    "hook_attn_out": ("self_attn.o_proj", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln1.hook_normalized": ("post_attention_layernorm", "output"),
+    "mlp.hook_pre": ("mlp.gate_proj", "output"),
+    "mlp.hook_pre_linear": ("mlp.up_proj", "output"),
+    "mlp.hook_post": ("mlp.down_proj", "input"),
+    "hook_mlp_out": ("mlp.down_proj", "output"),
+    "hook_resid_post": ("post_mlp_layernorm", "input"),
+    "ln2.hook_normalized": ("post_mlp_layernorm", "output"),
+    "hook_normalized_resid_post": ("post_mlp_layernorm", "output"),
+}
+_JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if name != "mlp.hook_pre_linear"} | {
+    "mlp.hook_pre": ("mlp.fc1", "output"),
+    "mlp.hook_post": ("mlp.fc2", "input"),
+    "hook_mlp_out": ("mlp.fc2", "output"),
+}
+
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
@@ -138,11 +161,10 @@ def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrain
     def make() -> transformers.PreTrainedConfig:
         return getattr(transformers, f"{name}Config")(
             vocab_size=D_VOCAB,
-            hidden_size=D_MODEL,
             num_hidden_layers=N_LAYERS,
             num_attention_heads=N_HEADS,
             intermediate_size=D_MLP,
-            **{"max_position_embeddings": N_CTX, "num_labels": 3} | extra,
+            **{"hidden_size": D_MODEL, "max_position_embeddings": N_CTX, "num_labels": 3} | extra,
         )
 
     return make
@@ -158,6 +180,17 @@ def _distilbert() -> transformers.PreTrainedConfig:
         max_position_embeddings=N_CTX,
         num_labels=3,
     )
+
+
+def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
+    places = _JINA_PLACES if prefix.startswith("Jina") else _POST_NORM_ROTARY_PLACES
+    embeddings = {
+        name: place
+        for name, place in BERT_EMBEDDINGS.items()
+        if "pos_embed" not in name and not ("token_type" in name and extra.get("type_vocab_size") == 0)
+    }
+    # A product of two activations grows with the square of the weights.
+    return FamilyCase(prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15)
 
 
 def _modernbert(**extra: object) -> FamilyCase:
@@ -185,6 +218,12 @@ FAMILIES = {
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "nomic": _post_norm_rotary("NomicBert"),
+    # Heads of another width than d_model / n_heads.
+    "nomic-narrow": _post_norm_rotary("NomicBert", hidden_size=20, head_dim=6, rope_theta=50.0),
+    "gte": _post_norm_rotary("Gte", type_vocab_size=0),
+    "gte-types": _post_norm_rotary("Gte", type_vocab_size=2),
+    "jina": _post_norm_rotary("JinaEmbeddingsV3", type_vocab_size=2),
     "modernbert": _modernbert(),
     "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
@@ -208,7 +247,7 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "Wqkv"))
+            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "Wqkv", "q_proj", "k_proj"))
             width = 0.5 if is_query_or_key else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
