@@ -167,9 +167,10 @@ def read_config(
     else:
         architecture = _architecture(raw, name)
     hf_class = getattr(transformers, architecture)
-    _check_renamed(raw, architecture, name)
+    config = config_of(raw, hf_class, name)
+    _check_renamed(raw, config, name)
     _check_refused(raw, name)
-    return config_of(raw, hf_class, name), hf_class
+    return config, hf_class
 
 
 def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
@@ -225,15 +226,17 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
             )
 
 
-def _check_renamed(raw: dict[str, Any], architecture: str, name: str) -> None:
-    """Refuse a configuration with fields of the model's original code, unless transformers' fields agree with them."""
-    renamed = FAMILY_OF[raw["model_type"]].renamed
-    wrong = {old: new for old, new in renamed.items() if old in raw and raw.get(new) != raw[old]}
+def _check_renamed(raw: dict[str, Any], config: PreTrainedConfig, name: str) -> None:
+    """Refuse values of the model's original code under names that transformers' class, with other values, ignores."""
+    used = {**config.to_dict(), **(getattr(config, "rope_parameters", None) or {})}
+    renamed = FAMILY_OF[config.model_type].renamed
+    wrong = {old: new for old, new in renamed.items() if old in raw and raw[old] != used[new]}
     if wrong:
+        values = ", ".join(f"{new} = {quoted(raw[old], 20)}" for old, new in wrong.items())
         raise ModelError(
-            f"The configuration of {name!r} is one of the model's original code, which negprobe never runs: "
-            f"transformers' {architecture} does not read {', '.join(wrong)}. Write the same values under the names that "
-            f"it reads ({', '.join(f'{new} for {old}' for old, new in wrong.items())}) and remove auto_map."
+            f"The config.json of {name!r} is for the model's original code, which negprobe never runs: it has "
+            f"{', '.join(wrong)}, which transformers' {type(config).__name__} does not read. Add {values} and remove "
+            "auto_map, or give the model in transformers' own format."
         )
 
 

@@ -40,8 +40,8 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
-Place = tuple[str, str]
-"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+Place = tuple[str, str] | tuple[str, str, slice]
+"""A module of Hugging Face's model, one of its two ends, "input" or "output", and which columns there, if not all."""
 
 BERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -111,6 +111,20 @@ _JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() 
     "hook_mlp_out": ("mlp.fc2", "output"),
 }
 
+_EUROBERT_PLACES: dict[str, Place] = {
+    name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if "normalized" not in name
+} | {
+    "ln1.hook_normalized": ("input_layernorm", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln2.hook_normalized": ("post_attention_layernorm", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_EUROBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embed_tokens", "output"),
+    "hook_full_embed": ("embed_tokens", "output"),
+    "ln_final.hook_normalized": ("norm", "output"),
+}
+
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
@@ -123,11 +137,16 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 _MODERNBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
     "ln1.hook_normalized": ("attn_norm", "output"),
+    "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
+    "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
+    "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
     "attn.hook_z": ("attn.Wo", "input"),
     "hook_attn_out": ("attn.Wo", "output"),
     "hook_resid_mid": ("mlp_norm", "input"),
     "ln2.hook_normalized": ("mlp_norm", "output"),
-    "mlp.hook_pre": ("mlp.act", "input"),
+    "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
+    "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
+    "mlp.hook_post": ("mlp.Wo", "input"),
     "hook_mlp_out": ("mlp.Wo", "output"),
     "hook_resid_post": ("", "output"),
 }
@@ -146,7 +165,8 @@ class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
-    `width` is the standard deviation of most weights.
+    `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
+    deviation of most weights.
     """
 
     prefix: str
@@ -154,6 +174,7 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    read_only: tuple[str, ...] = ()
     width: float = 0.2
 
 
@@ -193,11 +214,19 @@ def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
     return FamilyCase(prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15)
 
 
+def _eurobert(**extra: object) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "mask"))}
+    config = _bert_like("EuroBert", **special, **extra)
+    return FamilyCase("EuroBert", config, _EUROBERT_PLACES, _EUROBERT_EMBEDDINGS, "layers", width=0.12)
+
+
 def _modernbert(**extra: object) -> FamilyCase:
     special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
     config = _bert_like("ModernBert", local_attention=4, **special, **extra)
     # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
-    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", width=0.12)
+    return FamilyCase(
+        "ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12
+    )
 
 
 _BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
@@ -219,14 +248,16 @@ FAMILIES = {
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
     "nomic": _post_norm_rotary("NomicBert"),
-    # Heads of another width than d_model / n_heads.
-    "nomic-narrow": _post_norm_rotary("NomicBert", hidden_size=20, head_dim=6, rope_theta=50.0),
     "gte": _post_norm_rotary("Gte", type_vocab_size=0),
     "gte-types": _post_norm_rotary("Gte", type_vocab_size=2),
     "jina": _post_norm_rotary("JinaEmbeddingsV3", type_vocab_size=2),
+    "eurobert": _eurobert(num_key_value_heads=2),
+    "eurobert-biased": _eurobert(attention_bias=True, mlp_bias=True, classifier_pooling="mean"),
     "modernbert": _modernbert(),
     "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
+# Parts of the names of the weights from which scores are computed.
+_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "q_proj", "k_proj")
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
 
@@ -247,8 +278,8 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "Wqkv", "q_proj", "k_proj"))
-            width = 0.5 if is_query_or_key else case.width
+            is_query_or_key = any(part in name for part in _QUERIES_AND_KEYS)
+            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 

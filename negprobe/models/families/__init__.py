@@ -3,6 +3,7 @@
 from negprobe.models.families.bert import BERT
 from negprobe.models.families.distilbert import DISTILBERT
 from negprobe.models.families.electra import ELECTRA
+from negprobe.models.families.eurobert import EUROBERT
 from negprobe.models.families.family import Family, Weights
 from negprobe.models.families.gte import GTE
 from negprobe.models.families.jina_v3 import JINA_V3
@@ -11,7 +12,7 @@ from negprobe.models.families.mpnet import MPNET
 from negprobe.models.families.nomic_bert import NOMIC_BERT
 from negprobe.models.families.roberta import ROBERTA
 
-_ALL = (BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, MODERNBERT, NOMIC_BERT, GTE, JINA_V3)
+_ALL = (BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, MODERNBERT, NOMIC_BERT, GTE, JINA_V3, EUROBERT)
 
 FAMILIES = {family.name: family for family in _ALL}
 """The families by name."""

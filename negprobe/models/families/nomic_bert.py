@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from negprobe.models.config import Head
-from negprobe.models.config_fields import one_of
+from negprobe.models.config_fields import one_of, optional, whole
 from negprobe.models.families.bert_like import Names, settings_of, weights_of
 from negprobe.models.families.family import Family
 from negprobe.models.families.rotary import ROTARY_FIELDS, rotary_settings
@@ -45,6 +45,7 @@ NOMIC_BERT = Family(
     weights=partial(weights_of, _NAMES),
     fields={
         **ROTARY_FIELDS,
+        "head_dim": optional(whole(1, 10**6)),
         # Settings of the original code; transformers' class computes only these values.
         **dict.fromkeys(("causal", "prenorm", "use_rms_norm", "parallel_block"), one_of(False)),
         **{"activation_function": one_of("swiglu"), "rotary_emb_fraction": one_of(1, 1.0)},
