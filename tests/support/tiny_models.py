@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import transformers
@@ -166,7 +167,7 @@ class FamilyCase:
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
     `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
-    deviation of most weights.
+    deviation of most weights. `heads_per_group` heads share their keys and values.
     """
 
     prefix: str
@@ -176,6 +177,7 @@ class FamilyCase:
     blocks: str = "encoder.layer"
     read_only: tuple[str, ...] = ()
     width: float = 0.2
+    heads_per_group: int = 1
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
@@ -214,10 +216,18 @@ def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
     return FamilyCase(prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15)
 
 
-def _eurobert(**extra: object) -> FamilyCase:
+def _eurobert(**extra: Any) -> FamilyCase:
     special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "mask"))}
-    config = _bert_like("EuroBert", **special, **extra)
-    return FamilyCase("EuroBert", config, _EUROBERT_PLACES, _EUROBERT_EMBEDDINGS, "layers", width=0.12)
+    return FamilyCase(
+        "EuroBert",
+        _bert_like("EuroBert", **special, **extra),
+        _EUROBERT_PLACES,
+        _EUROBERT_EMBEDDINGS,
+        "layers",
+        read_only=("hook_resid_mid",),
+        width=0.12,
+        heads_per_group=N_HEADS // extra.get("num_key_value_heads", N_HEADS),
+    )
 
 
 def _modernbert(**extra: object) -> FamilyCase:
@@ -257,7 +267,8 @@ FAMILIES = {
     "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
 # Parts of the names of the weights from which scores are computed.
-_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "q_proj", "k_proj")
+_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.")
+_OF_ROTARY_MODELS = ("Wqkv", "q_proj", "k_proj")
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
 
@@ -279,7 +290,8 @@ def hf_model(
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             is_query_or_key = any(part in name for part in _QUERIES_AND_KEYS)
-            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
+            is_rotated = any(part in name for part in _OF_ROTARY_MODELS)
+            width = 0.5 if is_query_or_key else 0.3 if is_rotated else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 
