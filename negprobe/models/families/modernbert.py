@@ -29,18 +29,16 @@ def _rope_parameters(value: object, field: str, name: str) -> dict[str, Any] | N
     if not isinstance(value, dict) or not value.keys() <= {_FULL, _SLIDING}:
         raise bad_field(field, value, f"null or a table with the entries {_FULL!r} and {_SLIDING!r}", name)
     for kind, given in value.items():
-        if given is None:
-            continue
         where = f"{field}.{kind}"
         if not isinstance(given, dict):
-            raise bad_field(where, given, "null or a table", name)
+            raise bad_field(where, given, "a table", name)
         for key in ("rope_type", "type"):
             if key in given:
                 one_of("default")(given[key], f"{where}.{key}", name)
         if "rope_theta" in given:
             _BASE(given["rope_theta"], f"{where}.rope_theta", name)
     # transformers changes the tables that it is given.
-    return {kind: None if given is None else dict(given) for kind, given in value.items()}
+    return {kind: dict(given) for kind, given in value.items()}
 
 
 _BASE = number(1e-3, 1e30)
