@@ -206,14 +206,17 @@ def _distilbert() -> transformers.PreTrainedConfig:
 
 
 def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
-    places = _JINA_PLACES if prefix.startswith("Jina") else _POST_NORM_ROTARY_PLACES
+    is_gated = not prefix.startswith("Jina")
     embeddings = {
         name: place
         for name, place in BERT_EMBEDDINGS.items()
         if "pos_embed" not in name and not ("token_type" in name and extra.get("type_vocab_size") == 0)
     }
+    places = _POST_NORM_ROTARY_PLACES if is_gated else _JINA_PLACES
     # A product of two activations grows with the square of the weights.
-    return FamilyCase(prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15)
+    return FamilyCase(
+        prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15 if is_gated else 0.2
+    )
 
 
 def _eurobert(**extra: Any) -> FamilyCase:
