@@ -9,11 +9,14 @@ from negprobe.patching import patch_sweep
 from tests.support import slow_patching
 from tests.support.sample_pairs import TINY, answering, whole
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "nomic", "gte", "jina", "eurobert")
+FAMILIES = (
+    *("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "nomic", "gte", "jina", "eurobert"),
+    *("modernbert", "modernbert-biased"),
+)
 HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}
 SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized_resid_post")
 # Families whose blocks have parts that BERT's have not; every site of theirs is tested.
-OTHER_PARTS = ("mpnet", "nomic", "gte", "jina", "eurobert", "eurobert-biased")
+OTHER_PARTS = ("mpnet", "nomic", "gte", "jina", "eurobert", "eurobert-biased", "modernbert")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -38,7 +41,7 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
         expected = slow_patching.swaps(model, pairs[index], site, ("role",), direction)
         found = together["patched"].values[index]
         np.testing.assert_allclose(found, expected, atol=TOLERANCE[dtype], rtol=0, err_msg=f"{site} {direction}")
-        # Without position embeddings, aligned tokens with the same word have the same embedding.
+        # Without position embeddings, aligned tokens that are the same have the same embeddings.
         if site != "full_embed" or model.cfg.embeds_positions:
             moved.append(np.nanmax(abs(found - together["base"].values[index])) > 1e-3)
         if site == "z" and dtype == torch.float64:
