@@ -94,9 +94,7 @@ def test_heads_and_the_remainder_add_up_to_the_input_of_every_layer(cache: Encod
     n_layers, n_heads = cache.model.cfg.n_layers, cache.model.cfg.n_heads
     for layer in range(n_layers + 1):
         for apply_ln in readable(cache.model)[::-1]:
-            heads, labels = cache.stack_head_results(
-                layer, return_labels=True, incl_remainder=True, apply_ln=apply_ln
-            )
+            heads, labels = cache.stack_head_results(layer, return_labels=True, incl_remainder=True, apply_ln=apply_ln)
             assert labels == [f"L{at}H{head}" for at in range(layer) for head in range(n_heads)] + ["remainder"]
             assert largest_difference(heads.sum(dim=0), state(cache, layer, apply_ln=apply_ln)) < TOLERANCE
         components, names = cache.decompose_resid(layer, return_labels=True)

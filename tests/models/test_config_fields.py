@@ -139,7 +139,15 @@ def having(values: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_is_known_here(family: str) -> None:
     """A new one has to be looked at, and put into one of the tables above."""
-    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *FIXED.get(family, {}), *OTHER_SIZES.get(family, {})}
+    assert fields(family) <= {
+        *SIZES,
+        *HONOURED,
+        *HARMLESS,
+        *OF_PYTHON,
+        *REFUSED,
+        *FIXED.get(family, {}),
+        *OTHER_SIZES.get(family, {}),
+    }
 
 
 @pytest.mark.parametrize(("family", "field"), [(family, field) for family in FIXED for field in FIXED[family]])
@@ -226,7 +234,11 @@ def test_output_embeddings_of_their_own_are_read_as_hugging_face_reads_them(
     folder = saved(tmp_path, family, "masked_lm", tie_word_embeddings=tied)
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     decoder = DECODERS[family]
-    embeddings = next(key for key in weights if key.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")))
+    embeddings = next(
+        key
+        for key in weights
+        if key.endswith(("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight"))
+    )
     weights[decoder] = weights[embeddings].flip(0).contiguous()
     if family != "eurobert":
         weights[decoder.replace("weight", "bias")] = torch.linspace(-1, 1, tiny_models.D_VOCAB)
