@@ -33,7 +33,8 @@ from negprobe.patching.engine import base_runs
 from negprobe.patching.runs import pair_runs
 from negprobe.statements import StatementPair, align, tokenize
 from tests.support.planted_models import planted_models, planted_pairs
-from tests.support.sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
+from tests.support.sample_pairs import EQUAL, INSERTED, LONGER, PAIRS, TINY
+from tests.support.slow_patching import tiny_model
 
 NOUNS = {"door": "open", "window": "closed", "soup": "hot", "cat": "awake", "room": "dark", "man": "happy"}
 # Of equal length, so that a swap of everything leaves only the cue's embedding behind.
@@ -168,6 +169,24 @@ def test_many_sets_on_many_pairs_equal_one_hooked_run_each(masked_lm, ablation, 
         for column, members in enumerate(sets):
             expected = hooked(model, pair, members, direction, ablation, means)
             np.testing.assert_allclose(values[row, column], expected, atol=1e-9)
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
+@pytest.mark.parametrize("family", ["nomic", "gte", "jina", "eurobert"])
+def test_sets_of_other_families_equal_one_hooked_run_each(family, ablation):
+    model = tiny_model(family, "masked_lm")
+    pairs = [of.pair for of in TINY]
+    prepared = ready(model, pairs, "noising", ablation)
+    sets = random_sets(prepared.components, 4)
+    values = set_objectives(prepared, sets)
+    means = means_by_role(model, pairs)
+    for row, pair in enumerate(pairs):
+        for column, members in enumerate(sets):
+            expected = hooked(model, pair, members, "noising", ablation, means)
+            np.testing.assert_allclose(values[row, column], expected, atol=1e-9)
+    circuit = find_circuit(model, pairs, threshold=0.5, ablation=ablation)
+    assert circuit.search_faithfulness >= 0.5 and set(circuit.components) <= set(prepared.components)
 
 
 def test_without_mlps_they_are_never_ablated(masked_lm):
