@@ -41,8 +41,8 @@ class EncoderCache(ActivationCache):
     the block's first norm; in a pre-norm model, the norm before attention, the norm before the MLP (`mlp_input`), or
     after the last block the last norm.
 
-    Methods that decompose a state return terms that add up to it. The term "bias" collects everything that belongs to no
-    other term, such as the norms' biases. Methods that are not defined for encoders raise `InputError`.
+    Methods that decompose a state return terms that add up to it. The term "bias" collects everything that belongs to
+    no other term, such as the norms' biases. Methods that are not defined for encoders raise `InputError`.
 
     In half precision the terms are computed in float32.
     """

@@ -40,10 +40,8 @@ OTHER_SIZES = {
     },
 }
 # Sizes that no weight of a family has.
-NO_SIZES = dict.fromkeys(
-    ("modernbert", "modernbert-biased", "nomic", "gte", "gte-types", "jina", "eurobert", "eurobert-biased"),
-    {"max_position_embeddings"},
-)
+_ROTARY = ("modernbert", "modernbert-biased", "nomic", "gte", "gte-types", "jina", "eurobert", "eurobert-biased")
+NO_SIZES = {family: {"max_position_embeddings"} for family in _ROTARY}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},

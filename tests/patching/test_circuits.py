@@ -185,6 +185,10 @@ def test_sets_of_other_families_equal_one_hooked_run_each(family, ablation):
         for column, members in enumerate(sets):
             expected = hooked(model, pair, members, "noising", ablation, means)
             np.testing.assert_allclose(values[row, column], expected, atol=1e-9)
+    pairs += [
+        StatementPair(f"The {noun} is now [MASK].", f"The {noun} is not [MASK].", "open", "closed")
+        for noun in ("door", "dog", "house")
+    ]
     circuit = find_circuit(model, pairs, threshold=0.5, ablation=ablation)
     assert circuit.search_faithfulness >= 0.5 and set(circuit.components) <= set(prepared.components)
 
