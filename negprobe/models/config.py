@@ -14,6 +14,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
+ClassifierPooling = Literal["cls", "mean", "late"]
 PositionScheme = Literal["absolute", "rotary", "relative"]
 """absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
 are rotated; relative: a bias is added to the scores."""
@@ -75,6 +76,9 @@ class HookedEncoderConfig(TransformerLensConfig):
         revision: The commit of a hub model; otherwise empty.
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
+        n_key_value_groups: In how many groups the heads share keys and values in the original model (grouped-query
+            attention); by default `n_heads`. In a `HookedEncoder` each head has a copy of its group's. TransformerLens's
+            `n_key_value_heads` is None, because its functions would take it for the number of heads of `hook_k`.
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
@@ -91,7 +95,9 @@ class HookedEncoderConfig(TransformerLensConfig):
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
         head_act: Activation inside the head.
-        classifier_pooling: How the last hidden states become the one vector that a classifier reads.
+        head_transform: Whether a masked LM's head transforms the last hidden states before the unembedding.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads; "late" means that
+            it reads each token's, and that the logits are averaged.
         classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
@@ -113,6 +119,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     revision: str = ""
     family: str = "bert"
     head: Head = "none"
+    n_key_value_groups: int = 0
     d_embed: int = 0
     n_token_types: int = 0
     embeds_positions: bool = True
@@ -127,7 +134,8 @@ class HookedEncoderConfig(TransformerLensConfig):
     relative_max_distance: int = 0
     windows: tuple[int | None, ...] = ()
     head_act: str = "gelu"
-    classifier_pooling: Pooling = "cls"
+    head_transform: bool = True
+    classifier_pooling: ClassifierPooling = "cls"
     classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
@@ -145,7 +153,8 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError(f"d_model {self.d_model} is not a multiple of d_head {self.d_head}; give n_heads.")
         self.d_embed = self.d_embed or self.d_model
         super().__post_init__()
-        for name in ("n_heads", "d_mlp", "d_embed"):
+        self.n_key_value_groups = self.n_key_value_groups or self.n_heads
+        for name in ("n_heads", "n_key_value_groups", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
         for name in (
             "n_token_types",
@@ -165,7 +174,14 @@ class HookedEncoderConfig(TransformerLensConfig):
             if getattr(self, name) not in ACT2FN:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
-            raise ModelError(f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own.")
+            raise ModelError(
+                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values here; "
+                "give n_key_value_groups."
+            )
+        if self.n_heads % self.n_key_value_groups:
+            raise ModelError(
+                f"n_heads {self.n_heads} is not a multiple of n_key_value_groups {self.n_key_value_groups}."
+            )
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
         expected = {"rotary_bases": self.n_layers if self.positions == "rotary" else 0}
@@ -217,7 +233,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
     "head": get_args(Head),
-    "classifier_pooling": get_args(Pooling),
+    "classifier_pooling": ("cls", "mean", "late"),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

@@ -103,7 +103,7 @@ class HookedEncoder(HookedRootModule):
         self.blocks = nn.ModuleList([Block(self.architecture, layer) for layer in range(cfg.n_layers)])
         self.ln_final = norm_of(cfg.normalization_type, cfg.d_model, cfg.eps, exists=cfg.norms == "pre")
         if cfg.head == "masked_lm":
-            self.mlm_head = MaskedLMHead(cfg)
+            self.mlm_head = MaskedLMHead(cfg) if cfg.head_transform else nn.Identity()
             self.unembed = Unembed(cfg)
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)

@@ -168,8 +168,10 @@ def read_config(
     else:
         architecture = _architecture(raw, name)
     hf_class = getattr(transformers, architecture)
+    config = config_of(raw, hf_class, name)
+    _check_renamed(raw, config, name)
     _check_refused(raw, name)
-    return config_of(raw, hf_class, name), hf_class
+    return config, hf_class
 
 
 def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
@@ -223,6 +225,20 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
                 f"The configuration of {name!r} has {field} = {quoted(raw[field], 60)}, which negprobe does not "
                 f"implement. {advice}"
             )
+
+
+def _check_renamed(raw: dict[str, Any], config: PreTrainedConfig, name: str) -> None:
+    """Refuse values of the model's original code under names that transformers' class, with other values, ignores."""
+    used = {**config.to_dict(), **(getattr(config, "rope_parameters", None) or {})}
+    renamed = FAMILY_OF[config.model_type].renamed
+    wrong = {old: new for old, new in renamed.items() if old in raw and raw[old] != used[new]}
+    if wrong:
+        values = ", ".join(f"{new} = {quoted(raw[old], 20)}" for old, new in wrong.items())
+        raise ModelError(
+            f"The config.json of {name!r} is for the model's original code, which negprobe never runs: it has "
+            f"{', '.join(wrong)}, which transformers' {type(config).__name__} does not read. Add {values} and remove "
+            "auto_map, or give the model in transformers' own format."
+        )
 
 
 def _base_architecture(raw: dict[str, Any]) -> str:
@@ -282,7 +298,7 @@ def _labels(value: object, name: str) -> dict[int, str]:
 
 
 def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
-    if config.hidden_size % config.num_attention_heads:
+    if getattr(config, "head_dim", None) is None and config.hidden_size % config.num_attention_heads:
         raise ModelError(
             f"The configuration of {name!r} has hidden_size = {config.hidden_size}, which is not divisible by "
             f"num_attention_heads = {config.num_attention_heads}."
