@@ -31,6 +31,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
+        projects_embedding: Whether the embeddings are projected; always True if `d_embed` is not `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
         embed_norm: Whether the sum of the embeddings is normalised.
@@ -45,6 +46,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         relative_max_distance: The distance from which on all distances share the last bucket.
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
+        tied_to: The first of the blocks that have the same weights as each block (ALBERT); empty if every block has
+            its own.
         head_act: Activation inside the head.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
@@ -61,6 +64,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     family: str = "bert"
     head: Head = "none"
     d_embed: int = 0
+    projects_embedding: bool = False
     n_token_types: int = 0
     embeds_positions: bool = True
     embed_norm: bool = True
@@ -73,6 +77,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     relative_buckets: int = 0
     relative_max_distance: int = 0
     windows: tuple[int | None, ...] = ()
+    tied_to: tuple[int, ...] = ()
     head_act: str = "gelu"
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
@@ -86,6 +91,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         if self.n_heads == -1 and self.d_model % self.d_head:
             raise ModelError(f"d_model {self.d_model} is not a multiple of d_head {self.d_head}; give n_heads.")
         self.d_embed = self.d_embed or self.d_model
+        self.projects_embedding = self.projects_embedding or self.d_embed != self.d_model
         super().__post_init__()
         for name in ("n_heads", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
@@ -104,9 +110,14 @@ class HookedEncoderConfig(TransformerLensConfig):
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
         expected = {"rotary_bases": self.n_layers if self.positions == "rotary" else 0}
-        for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
+        per_layer = {name: self.n_layers if getattr(self, name) else 0 for name in ("windows", "tied_to")}
+        for name, length in {**expected, **per_layer}.items():
             if len(getattr(self, name)) != length:
                 raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if any(first > layer or self.tied_to[first] != first for layer, first in enumerate(self.tied_to)):
+            raise ModelError(f"tied_to is {self.tied_to}; give the index of the first block with each block's weights.")
+        if self.tied_to and not self.first_norm:
+            raise ModelError("first_norm is False, so the first block has other weights; leave tied_to empty.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
             raise ModelError(
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
@@ -114,6 +125,11 @@ class HookedEncoderConfig(TransformerLensConfig):
             )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
+
+    @property
+    def weight_layers(self) -> list[int]:
+        """The blocks that have weights of their own: all of them, or the first of those with the same weights."""
+        return sorted(set(self.tied_to or range(self.n_layers)))
 
 
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.

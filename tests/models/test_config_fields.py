@@ -22,7 +22,7 @@ from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 # Fields that say how large the model is: another value does not fit the weights.
 SIZES = {
     **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
-    **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
+    **{"max_position_embeddings": 9, "type_vocab_size": 3, "inner_group_num": 2, "n_layers": 2, "dim": 12, "hidden_dim": 20},
 }
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
@@ -32,7 +32,7 @@ HONOURED = {
 # Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
 HARMLESS = {
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"), 0.7),
-    **dict.fromkeys(("attention_dropout", "qa_dropout", "seq_classif_dropout", "summary_last_dropout"), 0.7),
+    **dict.fromkeys(("attention_dropout", "qa_dropout", "seq_classif_dropout", "summary_last_dropout", "classifier_dropout_prob"), 0.7),
     **{
         "initializer_range": 5.0,
         "use_cache": False,

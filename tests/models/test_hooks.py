@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 import torch
@@ -209,19 +210,27 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
         path, side = family.places[short]
-        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(path)
+        blocks = list(tiny_models.blocks_of(case.theirs))
+        block = blocks[int(layer)]
+        module = block.get_submodule(path)
+        # A module that several layers share is called once for each of them.
+        earlier = blocks[: int(layer)].count(block)
     else:
         path, side = family.embeddings[name]
-        module = case.theirs.base_model.get_submodule(path)
+        module, earlier = case.theirs.base_model.get_submodule(path), 0
+    calls = count()
 
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        changed = change(args[0])
+        changed = change(args[0]) if next(calls) == earlier else None
         return None if changed is None else (changed, *args[1:])
+
+    def on_output(_: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        return change(output) if next(calls) == earlier else None
 
     if side == "input":
         handle = module.register_forward_pre_hook(on_input)
     else:
-        handle = module.register_forward_hook(lambda _, args, output: change(output))
+        handle = module.register_forward_hook(on_output)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Small Hugging Face models made on the spot: every weight random, so that every path through them matters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -85,6 +85,23 @@ _MPNET_PLACES = BERT_PLACES | {
     "ln1.hook_normalized": ("attention.LayerNorm", "output"),
 }
 
+_ALBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.query", "output"),
+    "attn.hook_k": ("attention.key", "output"),
+    "attn.hook_v": ("attention.value", "output"),
+    "attn.hook_z": ("attention.dense", "input"),
+    "hook_attn_out": ("attention.dense", "output"),
+    "hook_resid_mid": ("attention.LayerNorm", "input"),
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "mlp.hook_pre": ("ffn", "output"),
+    "mlp.hook_post": ("ffn_output", "input"),
+    "hook_mlp_out": ("ffn_output", "output"),
+    "hook_resid_post": ("full_layer_layer_norm", "input"),
+    "ln2.hook_normalized": ("full_layer_layer_norm", "output"),
+    "hook_normalized_resid_post": ("full_layer_layer_norm", "output"),
+}
+
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
@@ -93,6 +110,8 @@ BERT_EMBEDDINGS: dict[str, Place] = {
     "hook_full_embed": ("embeddings.LayerNorm", "output"),
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
+
+_ALBERT_EMBEDDINGS = BERT_EMBEDDINGS | {"hook_full_embed": ("encoder.embedding_hidden_mapping_in", "output")}
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
@@ -150,6 +169,17 @@ FAMILIES = {
         "Electra",
         _bert_like("Electra", embedding_size=16),
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
+    ),
+    # One group of layers, and two of which the second has a single layer.
+    "albert": FamilyCase(
+        "Albert", _bert_like("Albert", embedding_size=16), _ALBERT_PLACES, _ALBERT_EMBEDDINGS, blocks="encoder"
+    ),
+    "albert-groups": FamilyCase(
+        "Albert",
+        _bert_like("Albert", embedding_size=D_MODEL, num_hidden_groups=2),
+        _ALBERT_PLACES,
+        _ALBERT_EMBEDDINGS,
+        blocks="encoder",
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
 }
@@ -217,9 +247,13 @@ def family_of(theirs: PreTrainedModel) -> FamilyCase:
     return next(case for case in FAMILIES.values() if case.config().model_type == theirs.config.model_type)
 
 
-def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
-    """Hugging Face's blocks."""
-    return theirs.base_model.get_submodule(family_of(theirs).blocks)
+def blocks_of(theirs: PreTrainedModel) -> Sequence[nn.Module]:
+    """Hugging Face's blocks; one that several of ALBERT's layers share is there once for each of them."""
+    blocks = theirs.base_model.get_submodule(family_of(theirs).blocks)
+    if theirs.config.model_type != "albert":
+        return blocks
+    layers, groups = theirs.config.num_hidden_layers, blocks.albert_layer_groups
+    return [block for layer in range(layers) for block in groups[layer * len(groups) // layers].albert_layers]
 
 
 def block_outputs(cache: ActivationCache, n_layers: int) -> list[Tensor]:
