@@ -1,7 +1,7 @@
 """Edge attribution: direct effects between all pairs of components, estimated from one gradient.
 
-Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with norms after or
-before attention and the MLP.
+Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with
+norms after or before attention and the MLP.
 """
 
 from collections.abc import Mapping, Sequence

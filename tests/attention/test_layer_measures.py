@@ -107,14 +107,14 @@ def test_the_decomposition_and_the_biases_are_the_first_layer_norms_output(slow)
         frozen = FrozenNorm(
             layer.ln1.weight.detach(), torch.sqrt(layer.resid_mid.var(-1, correction=0) + layer.ln1.eps)
         )
-        bias = frozen.scaled(b_O) / frozen.std[:, None] + layer.ln1.bias
+        bias = frozen.scaled(b_O) / frozen.scale[:, None] + layer.ln1.bias
         torch.testing.assert_close(parts(layer).sum(dim=1) + bias, layer.ln1(layer.resid_mid), atol=1e-10, rtol=0)
 
 
 def test_a_frozen_layer_norm_takes_its_summands_apart():
     layer_norm, summands = random_layer_norm(), torch.randn(4, 2, 5, 7).double()
     frozen = FrozenNorm.at(layer_norm, summands.sum(dim=0))
-    apart = sum(frozen.scaled(summand) / frozen.std[..., None] for summand in summands)
+    apart = sum(frozen.scaled(summand) / frozen.scale[..., None] for summand in summands)
     torch.testing.assert_close(apart + layer_norm.b, layer_norm(summands.sum(dim=0)), atol=1e-12, rtol=0)
 
 

@@ -10,11 +10,9 @@ import xarray as xr
 from negprobe import HookedEncoder, StatementPair, patch_sweep
 from negprobe.attention.contribution_maps import contributions
 from negprobe.attention.layer_measures import value_zeroing
-from negprobe.base.errors import InputError, ModelError, NegprobeError, PatchingError
-from negprobe.models.architecture import Architecture
+from negprobe.base.errors import InputError, NegprobeError
 from negprobe.models.attention import Attention
-from negprobe.models.block import Block
-from negprobe.patching.edges import attribute_edges
+from negprobe.models.norms import NoNorm, RMSNorm
 
 PAIR = StatementPair("The door is really open, so it is [MASK].", "The door is not open, so it is [MASK].")
 
@@ -29,12 +27,6 @@ def test_the_description_has_the_sizes_of_the_configuration(model: HookedEncoder
     assert (one.d_model, one.n_heads, one.d_head, one.d_mlp) == (cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_mlp)
     assert (one.act_fn, one.eps) == (cfg.act_fn, cfg.eps)
     assert all(block.architecture is one for block in model.blocks)
-
-
-@pytest.mark.parametrize("other", [{"norms": "pre"}, {"positions": "rotary"}, {"mlp": "gated"}], ids=str)
-def test_a_block_refuses_parts_that_it_does_not_compute(model: HookedEncoder, other: dict) -> None:
-    with pytest.raises(ModelError, match=next(iter(other.values()))):
-        Block(replace(model.architecture, **other))
 
 
 def test_keys_are_folded_into_queries_only_where_they_are_linear(
@@ -79,9 +71,8 @@ def decompose(model: HookedEncoder) -> object:
         ),
         (zero, InputError),
         (decompose, InputError),
-        (lambda model: attribute_edges(model, replace(PAIR, target="open", foil="closed")), PatchingError),
     ],
-    ids=["residual", "zeroing", "globenc", "value_zeroing", "decompose_resid", "attribute_edges"],
+    ids=["residual", "zeroing", "globenc", "value_zeroing", "decompose_resid"],
 )
 def test_what_needs_post_layer_norm_blocks_says_so_for_others(
     model: HookedEncoder, call: Callable[[HookedEncoder], object], error: type[NegprobeError]
@@ -93,12 +84,17 @@ def test_what_needs_post_layer_norm_blocks_says_so_for_others(
 
 
 def test_value_zeroing_refuses_a_gated_mlp(model: HookedEncoder) -> None:
-    model.architecture = replace(model.architecture, mlp="gated")
-    with pytest.raises(InputError, match="mlp='gated'"):
+    model.architecture = replace(model.architecture, gated_mlp=True)
+    with pytest.raises(InputError, match="gated_mlp=True"):
         zero(model)
 
 
 def test_the_configuration_decides_the_kinds_of_parts(model: HookedEncoder) -> None:
-    cfg = replace(model.cfg)
-    cfg.positional_embedding_type, cfg.gated_mlp = "rotary", True
-    assert (Architecture.of(cfg).positions, Architecture.of(cfg).mlp) == ("rotary", "gated")
+    rotary = {"positions": "rotary", "rotary_bases": (1e4,) * model.cfg.n_layers}
+    cfg = replace(model.cfg, norms="pre", gated_mlp=True, normalization_type="RMS", embeds_positions=False, **rotary)
+    other = HookedEncoder(cfg)
+    block = other.blocks[0]
+    assert (other.architecture.norms, other.architecture.positions, other.architecture.norm) == ("pre", "rotary", "RMS")
+    assert block.is_pre_norm and block.mlp.is_gated and isinstance(block.ln1, RMSNorm)
+    assert isinstance(other.ln_final, RMSNorm) and isinstance(model.ln_final, NoNorm)
+    assert not hasattr(other.embed, "W_pos") and hasattr(model.embed, "W_pos")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedModel
@@ -113,6 +113,17 @@ def zeroed(tensor: Tensor, hook: HookPoint) -> Tensor:
     return torch.zeros_like(tensor)
 
 
+def spoiled(tensor: Tensor, hook: HookPoint) -> Tensor:
+    """Zeros, but for what is divided by."""
+    assert hook.name is not None
+    return 2 * tensor if hook.name.endswith("hook_scale") else torch.zeros_like(tensor)
+
+
+def part(family: str, block: nn.Module, hook: str) -> nn.Module:
+    """The module of a block of Hugging Face's that computes or reads what one of our hooks holds."""
+    return block.get_submodule(FAMILIES[family].places[hook][0])
+
+
 @pytest.mark.sampled(4)
 def test_the_hooks_are_those_of_the_table(case: Case) -> None:
     assert set(case.ours.hook_dict) == set(hook_names(case.ours))
@@ -132,9 +143,14 @@ def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> No
 def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
     before = case.output()
     for name in hook_names(case.ours):
-        after = case.output([(name, zeroed)])
+        after = case.output([(name, spoiled)])
         moved = (after - before).abs().amax(dim=-1)
-        if name.endswith(f"{N_LAYERS - 1}.hook_normalized_resid_post") and case.head == "none":
+        ends = (
+            f"{N_LAYERS - 1}.hook_normalized_resid_post",
+            f"{N_LAYERS - 1}.ln2.hook_normalized",
+            "ln_final.hook_norm",
+        )
+        if name.endswith(ends) and case.head == "none":
             moved = after.norm(dim=-1) < 1e-9  # nothing is left to pool
         assert (moved > 1e-3).all(), name
     assert largest_difference(case.output(), before) == 0  # and the hooks are gone
@@ -145,13 +161,14 @@ def test_zeroing_any_hook_at_one_position_moves_the_output() -> None:
     for family in FAMILIES:
         case = make_case(family, "masked_lm")
         before = case.output()
-        for name in hook_names(family):
+        for name in hook_names(case.ours):
             for position in (0, 2):
-                axis = 2 if name.endswith(("scores", "pattern")) else 1
+                axis = 2 if name.endswith(("scores", "pattern", "bias")) else 1
 
                 def at_position(tensor: Tensor, hook: HookPoint, axis: int = axis, position: int = position) -> Tensor:
                     tensor = tensor.clone()
-                    tensor.select(axis, position).zero_()
+                    part = tensor.select(axis, position)
+                    part.copy_(spoiled(part, hook))
                     return tensor
 
                 assert largest_difference(case.output([(name, at_position)]), before) > 1e-3, (family, name)
@@ -306,15 +323,17 @@ def test_writing_scores_and_pattern_does_what_their_meaning_says(case: Case) -> 
 def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
     _, cache = case.ours.run_with_cache(case.tokens)
     for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
-        q, k, v = cache["q", layer], cache["k", layer], cache["v", layer]
+        rot = "rot_" if case.ours.cfg.positions == "rotary" else ""
+        q, k, v = cache[f"{rot}q", layer], cache[f"{rot}k", layer], cache["v", layer]
         scores = einsum(q, k, "b query head d, b key head d -> b head query key") / D_HEAD**0.5
+        scores = scores + cache["position_bias.hook_bias"] if case.ours.cfg.positions == "relative" else scores
         assert largest_difference(cache["attn_scores", layer], scores) < 1e-12
         exponentials = scores.exp() * case.mask[:, None, None, :]
         pattern = exponentials / exponentials.sum(dim=-1, keepdim=True)
         assert largest_difference(cache["pattern", layer], pattern) < 1e-12
         z = einsum(pattern, v, "b head query key, b key head d -> b query head d")
         assert largest_difference(cache["z", layer], z) < 1e-12
-        dense = block.attention.out_lin if case.family == "distilbert" else block.attention.output.dense
+        dense = part(case.family, block, "hook_attn_out")
         for head in range(N_HEADS):
             columns = dense.weight[:, head * D_HEAD : (head + 1) * D_HEAD]
             assert largest_difference(cache["result", layer][:, :, head], z[:, :, head] @ columns.T) < 1e-12
@@ -332,9 +351,7 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
 
     assert largest_difference(cache["resid_pre", 0], cache["hook_full_embed"]) == 0
     for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
-        distil = case.family == "distilbert"
-        ln1 = block.sa_layer_norm if distil else block.attention.output.LayerNorm
-        ln2 = block.output_layer_norm if distil else block.output.LayerNorm
+        ln1, ln2 = (part(case.family, block, f"{name}.hook_normalized") for name in ("ln1", "ln2"))
         assert ln1.eps == ln2.eps == case.ours.cfg.eps
         assert largest_difference(cache["resid_mid", layer], cache["resid_pre", layer] + cache["attn_out", layer]) == 0
         between = normalised(cache["resid_mid", layer], ln1.weight, ln1.bias)
@@ -495,19 +512,14 @@ def test_hooks_added_for_good_stay_until_they_are_reset(bert: Case) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_per_head_are_hugging_faces(family: str) -> None:
     theirs, ours = tiny_models.pair(family, "masked_lm", torch.float64)
-    distil = family == "distilbert"
     x = torch.randn(5, D_MODEL, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert ours.W_Q.shape == ours.W_K.shape == ours.W_V.shape == (N_LAYERS, N_HEADS, D_MODEL, D_HEAD)
     assert ours.W_O.shape == (N_LAYERS, N_HEADS, D_HEAD, D_MODEL)
     assert ours.QK.shape == ours.OV.shape == (N_LAYERS, N_HEADS, D_MODEL, D_MODEL)
     for layer, block in enumerate(tiny_models.blocks_of(theirs)):
-        attention = block.attention if distil else block.attention.self
-        query, key, value, out = (
-            (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin)
-            if distil
-            else (attention.query, attention.key, attention.value, block.attention.output.dense)
-        )
-        lin1, lin2 = (block.ffn.lin1, block.ffn.lin2) if distil else (block.intermediate.dense, block.output.dense)
+        query, key, value = (part(family, block, f"attn.hook_{name}") for name in "qkv")
+        out, lin1 = part(family, block, "hook_attn_out"), part(family, block, "mlp.hook_pre")
+        lin2 = part(family, block, "hook_mlp_out")
         for head in range(N_HEADS):
             rows = slice(head * D_HEAD, (head + 1) * D_HEAD)
             for module, W, b in (

@@ -272,7 +272,8 @@ def test_a_head_in_the_weights_of_a_sentence_encoder_is_left_out(folder: Path) -
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_every_family_as_a_sentence_encoder(folder: Path, family: str) -> None:
-    tiny_models.hf_model(family, "masked_lm", pad_token_id=0).save_pretrained(folder)
+    changes = {} if family == "mpnet" else {"pad_token_id": 0}
+    tiny_models.hf_model(family, "masked_lm", **changes).save_pretrained(folder)
     change(folder / ENCODER, max_seq_length=9, do_lower_case=True)
     assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
 

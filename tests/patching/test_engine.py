@@ -14,9 +14,8 @@ from tests.support import slow_patching, tiny_models
 from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
 KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet")
 LAST = tiny_models.N_LAYERS - 1
-EMBEDDINGS, OF_LAYERS = list(slow_patching.EMBEDDINGS), sorted(SITES.keys() - slow_patching.EMBEDDINGS.keys())
 
 
 def runs_of(model, direction="denoising", pairs=None):
@@ -30,6 +29,9 @@ class Chance:
 
     def __init__(self, model, base, seed):
         self.model, self.base = model, base
+        sites = slow_patching.sites_of(model)
+        self.embeddings = [site for site in sites if site in slow_patching.EMBEDDINGS]
+        self.of_layers = [site for site in sites if site not in slow_patching.EMBEDDINGS]
         self.numbers = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         # Now and then only the longest statement, whose runs have no padding.
@@ -70,23 +72,26 @@ class Chance:
             return n_pos, cfg.n_heads, cfg.d_model if site == "result" else cfg.d_head
         if site in slow_patching.EMBEDDINGS:
             return n_pos, cfg.d_model if site == "full_embed" else cfg.d_embed
-        return n_pos, cfg.d_mlp if site in ("mlp_pre", "mlp_post") else cfg.d_model
+        return n_pos, cfg.d_mlp if site.startswith(("mlp_pre", "mlp_post")) else cfg.d_model
 
     def sites(self, n, layers):
         """Sites of some layers that this family has."""
-        return [(str(self.numbers.choice(OF_LAYERS)), int(self.numbers.choice(layers))) for _ in range(n)]
+        return [(str(self.numbers.choice(self.of_layers)), int(self.numbers.choice(layers))) for _ in range(n)]
 
     def edits(self, kind):
         """A set of edits of one kind."""
         n = int(self.numbers.integers(1, 4))
-        embeddings = [site for site in EMBEDDINGS if site != "token_type_embed" or self.model.cfg.n_token_types]
+        embedding = (str(self.numbers.choice(self.embeddings)), 0)
         chosen = {
             "one": self.sites(1, range(LAST + 1)),
             "last layer": self.sites(n, [LAST]),
             "layers apart": [*self.sites(1, [0]), *self.sites(n, [LAST])],
-            "embeddings": [(str(self.numbers.choice(embeddings)), 0)],
-            "embeddings and later": [(str(self.numbers.choice(embeddings)), 0), *self.sites(n, range(1, LAST + 1))],
-            "anything": [(str(site), 0) for site in self.numbers.permutation(embeddings)[:2]]
+            "embeddings": [embedding],
+            "embeddings and later": [
+                (str(self.numbers.choice(self.embeddings)), 0),
+                *self.sites(n, range(1, LAST + 1)),
+            ],
+            "anything": [(str(site), 0) for site in self.numbers.permutation(self.embeddings)[:2]]
             + self.sites(n + 2, range(LAST + 1)),
         }[kind]
         return [self.edit(site, layer) for site, layer in chosen]

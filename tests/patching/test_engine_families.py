@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from negprobe.base.errors import PatchingError
 from negprobe.patching import patch_sweep
 from tests.support import slow_patching
 from tests.support.sample_pairs import TINY, answering, whole
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet")
 HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}
 SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized_resid_post")
+# Families whose blocks have parts that BERT's have not; every site of theirs is tested.
+OTHER_PARTS = ("mpnet",)
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -40,6 +43,25 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
             for name in ("patched", "base", "source"):
                 np.testing.assert_allclose(together[name].values[index], alone[name], atol=1e-12)
     assert np.mean(moved) > 0.8, "the patches hardly change anything"
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+@pytest.mark.parametrize("site", slow_patching.SITES)
+@pytest.mark.parametrize("family", OTHER_PARTS)
+def test_every_site_of_a_family_with_other_parts_equals_whole_forward_passes(family, site, direction):
+    model = slow_patching.tiny_model(family, "masked_lm")
+    if site not in slow_patching.sites_of(model):
+        with pytest.raises(PatchingError, match=f"has no '{site}'; its sites are"):
+            patch_sweep(model, TINY[0].pair, site, by="position", direction=direction)
+        return
+    by = slow_patching.parts_of(site)[0]
+    result = patch_sweep(model, [of.pair for of in TINY], site, by=by, direction=direction)
+    for index, of in enumerate(TINY):
+        expected = slow_patching.swaps(model, of, site, by, direction)
+        found = result["patched"].values[index][..., : expected.shape[-1]]
+        np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
+        assert np.nanmax(abs(expected - result["base"].values[index])) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

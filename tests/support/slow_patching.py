@@ -22,13 +22,15 @@ EMBEDDINGS = {
     "token_type_embed": "embed.hook_token_type_embed",
     "full_embed": "hook_full_embed",
 }
-HEADS = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "z", "result")}
+HEADS = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "rot_q", "rot_k", "z", "result")}
 MAPS = {name: f"attn.hook_{name}" for name in ("attn_scores", "pattern")}
 VECTORS = {
     name: f"hook_{name}"
     for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "normalized_resid_post")
-} | {"mlp_pre": "mlp.hook_pre", "mlp_post": "mlp.hook_post"}
+} | {f"mlp_{name}": f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")}
 SITES = [*EMBEDDINGS, *HEADS, *MAPS, *VECTORS]
+# Those of a model without rotary positions and with a plain MLP.
+BERT_SITES = [site for site in SITES if site not in ("rot_q", "rot_k", "mlp_pre_linear")]
 
 Write = Callable[[Tensor], None]
 """Changes the activation of one run in place: [pos ...], or [head query key] of a map."""
@@ -40,6 +42,12 @@ Cell = tuple[tuple[int, ...], list[int], list[int]]
 
 def hook_name(site: str, layer: int) -> str:
     return EMBEDDINGS[site] if site in EMBEDDINGS else f"blocks.{layer}.{(HEADS | MAPS | VECTORS)[site]}"
+
+
+def sites_of(model: HookedEncoder) -> list[str]:
+    """The sites that a model has."""
+    names = {name for name, _ in model.named_modules()}
+    return [site for site in SITES if hook_name(site, 0) in names]
 
 
 def n_layers(model: HookedEncoder, site: str) -> int:

@@ -120,7 +120,7 @@ _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "tok
 class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
-    `places` are modules inside a block and `embeddings` modules inside the base model; `blocks` is where its blocks are.
+    `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
     """
 
     prefix: str
