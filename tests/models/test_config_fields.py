@@ -21,15 +21,22 @@ from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 # Fields that say how large the model is: another value does not fit the weights.
 SIZES = {
     **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
-    **{"max_position_embeddings": 9, "type_vocab_size": 3, "inner_group_num": 2, "n_layers": 2, "dim": 12, "hidden_dim": 20},
+    **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
+    "inner_group_num": 2,
 }
 # Sizes of one family alone.
-OTHER_SIZES = {"mpnet": {"num_attention_heads": 2}}
+OTHER_SIZES = {
+    "mpnet": {"num_attention_heads": 2},
+    "albert": {"num_hidden_groups": 2},
+    "albert-groups": {"num_hidden_groups": 3},
+}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
     **{"pad_token_id": 0, "tie_word_embeddings": True, "id2label": {"0": "a", "1": "b", "2": "c"}},
 }
+# Sizes that are no sizes of the weights of one family: any number of layers can share them.
+OTHER_HONOURED = dict.fromkeys(("albert", "albert-groups"), {"num_hidden_layers": 4})
 # Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
 HARMLESS = {
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"), 0.7),
@@ -97,14 +104,24 @@ def having(values: dict[str, Any]) -> list[Any]:
         pytest.param(f, field, id=f"{f}-{field}")
         for f in FAMILIES
         for field in values
-        if field in fields(f) and field not in FIXED.get(f, {}) | OTHER_SIZES.get(f, {})
+        if field in fields(f) and field not in of_one_family(f)
     ]
+
+
+def of_one_family(family: str) -> set[str]:
+    """The fields that the tables of single families name for this one."""
+    return {field for table in (FIXED, OTHER_SIZES, OTHER_HONOURED) for field in table.get(family, {})}
+
+
+def and_of_one_family(values: dict[str, Any], others: dict[str, dict[str, Any]]) -> list[Any]:
+    """Each field with each family that has it, and those of single families."""
+    return [*having(values), *(pytest.param(f, field, id=f"{f}-{field}") for f in others for field in others[f])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_is_known_here(family: str) -> None:
     """A new one has to be looked at, and put into one of the tables above."""
-    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *FIXED.get(family, {})}
+    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *of_one_family(family)}
 
 
 @pytest.mark.parametrize(("family", "field"), [(family, field) for family in FIXED for field in FIXED[family]])
@@ -115,9 +132,7 @@ def test_a_field_with_one_supported_value_is_named(tmp_path: Path, family: str, 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize(
-    "family, field", [*having(SIZES), *((f, field) for f, sizes in OTHER_SIZES.items() for field in sizes)]
-)
+@pytest.mark.parametrize("family, field", and_of_one_family(SIZES, OTHER_SIZES))
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
     folder = saved(tmp_path, family, "masked_lm", **{field: (SIZES | OTHER_SIZES.get(family, {}))[field]})
     said = r"have the wrong shape|which the \w+ described by its config\.json does not have"
@@ -126,10 +141,10 @@ def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("family, field", having(HONOURED))
+@pytest.mark.parametrize("family, field", and_of_one_family(HONOURED, OTHER_HONOURED))
 def test_a_field_that_is_honoured_gives_what_hugging_face_gives(tmp_path: Path, family: str, field: str) -> None:
     for head in HEADS:
-        folder = saved(tmp_path / head, family, head, **{field: HONOURED[field]})
+        folder = saved(tmp_path / head, family, head, **{field: (HONOURED | OTHER_HONOURED.get(family, {}))[field]})
         theirs, ours = both(folder, family, head)
         assert largest_difference(ours, theirs) < 1e-5
 
@@ -175,6 +190,7 @@ DECODERS = {
     "roberta": "lm_head.decoder.weight",
     "electra-narrow": "generator_lm_head.weight",
     "mpnet": "lm_head.decoder.weight",
+    "albert": "predictions.decoder.weight",
 }
 
 
