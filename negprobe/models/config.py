@@ -33,6 +33,7 @@ class HookedEncoderConfig(TransformerLensConfig):
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         projects_embedding: Whether the embeddings are projected; always True if `d_embed` is not `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
+        n_task_types: Number of task embeddings (ERNIE), of which the first is added to every token; 0 for none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
         embed_norm: Whether the sum of the embeddings is normalised.
         pad_token_id: The token that is masked wherever it stands.
@@ -66,6 +67,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     d_embed: int = 0
     projects_embedding: bool = False
     n_token_types: int = 0
+    n_task_types: int = 0
     embeds_positions: bool = True
     embed_norm: bool = True
     pad_token_id: int = 0
@@ -95,7 +97,9 @@ class HookedEncoderConfig(TransformerLensConfig):
         super().__post_init__()
         for name in ("n_heads", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
-        for name in ("n_token_types", "pad_token_id", "first_position", "relative_buckets", "relative_max_distance"):
+        for name in ("n_token_types", "n_task_types", "pad_token_id", "first_position"):
+            _check_size(name, getattr(self, name), at_least=0)
+        for name in ("relative_buckets", "relative_max_distance"):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

@@ -381,7 +381,7 @@ def _min_weights(cfg: HookedEncoderConfig) -> int:
     """A lower bound on the number of a model's weights: its matrices, without biases and heads."""
     assert cfg.d_mlp is not None
     positions = cfg.first_position + cfg.n_ctx if cfg.embeds_positions else 0
-    embedding = (cfg.d_vocab + positions + cfg.n_token_types) * cfg.d_embed
+    embedding = (cfg.d_vocab + positions + cfg.n_token_types + cfg.n_task_types) * cfg.d_embed
     attention = 4 * cfg.d_model * cfg.n_heads * cfg.d_head
     mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
     return embedding + len(cfg.weight_layers) * (attention + mlp)

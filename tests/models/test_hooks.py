@@ -28,6 +28,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
     names += ["embed.hook_pos_embed"] if cfg.embeds_positions else []
+    names += ["embed.hook_task_type_embed"] if cfg.n_task_types else []
     names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
     names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
     for layer in range(cfg.n_layers):

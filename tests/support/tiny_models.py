@@ -85,6 +85,25 @@ _MPNET_PLACES = BERT_PLACES | {
     "ln1.hook_normalized": ("attention.LayerNorm", "output"),
 }
 
+_PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
+    "hook_resid_post": ("", "output"),
+}
+_MEGATRON_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.ln", "output"),
+    "hook_resid_mid": ("ln", "input"),
+    "ln2.hook_normalized": ("ln", "output"),
+}
+_ROBERTA_PRELAYERNORM_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "hook_resid_mid": ("intermediate.LayerNorm", "input"),
+    "ln2.hook_normalized": ("intermediate.LayerNorm", "output"),
+}
+_XLM_ROBERTA_XL_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.self_attn_layer_norm", "output"),
+    "hook_resid_mid": ("LayerNorm", "input"),
+    "ln2.hook_normalized": ("LayerNorm", "output"),
+}
+
 _ALBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
     "attn.hook_q": ("attention.query", "output"),
@@ -112,6 +131,12 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 """Where BERT computes what the other hooks hold: a module inside the base model."""
 
 _ALBERT_EMBEDDINGS = BERT_EMBEDDINGS | {"hook_full_embed": ("encoder.embedding_hidden_mapping_in", "output")}
+
+_ERNIE_EMBEDDINGS = BERT_EMBEDDINGS | {"embed.hook_task_type_embed": ("embeddings.task_type_embeddings", "output")}
+_WITHOUT_NORM: dict[str, Place] = {
+    **{name: place for name, place in BERT_EMBEDDINGS.items() if "normalized" not in name},
+    "hook_full_embed": ("embeddings", "output"),
+}
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
@@ -181,6 +206,27 @@ FAMILIES = {
         _ALBERT_EMBEDDINGS,
         blocks="encoder",
     ),
+    "ernie": FamilyCase("Ernie", _bert_like("Ernie")),
+    "ernie-tasks": FamilyCase("Ernie", _bert_like("Ernie", use_task_id=True), embeddings=_ERNIE_EMBEDDINGS),
+    "data2vec-text": FamilyCase("Data2VecText", _bert_like("Data2VecText", **_ROBERTA)),
+    "megatron-bert": FamilyCase(
+        "MegatronBert",
+        _bert_like("MegatronBert"),
+        _MEGATRON_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.ln", "output")},
+    ),
+    "roberta-prelayernorm": FamilyCase(
+        "RobertaPreLayerNorm",
+        _bert_like("RobertaPreLayerNorm", **_ROBERTA),
+        _ROBERTA_PRELAYERNORM_PLACES,
+        BERT_EMBEDDINGS | {"ln_final.hook_normalized": ("LayerNorm", "output")},
+    ),
+    "xlm-roberta-xl": FamilyCase(
+        "XLMRobertaXL",
+        _bert_like("XLMRobertaXL", **_ROBERTA),
+        _XLM_ROBERTA_XL_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.LayerNorm", "output")},
+    ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
 }
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
@@ -200,7 +246,8 @@ def hf_model(
     generator = torch.Generator().manual_seed(len(family) + 7 * HEADS.index(head))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            is_gain = "norm" in name.lower() and name.endswith("weight")
+            module = name.split(".")[-2].lower()
+            is_gain = name.endswith("weight") and ("norm" in module or module == "ln")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
