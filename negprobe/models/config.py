@@ -50,6 +50,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         tied_to: The first of the blocks that have the same weights as each block (ALBERT); empty if every block has
             its own.
         head_act: Activation inside the head.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads.
+        classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
             (see `labels.label_function`).
@@ -81,6 +83,8 @@ class HookedEncoderConfig(TransformerLensConfig):
     windows: tuple[int | None, ...] = ()
     tied_to: tuple[int, ...] = ()
     head_act: str = "gelu"
+    classifier_pooling: Pooling = "cls"
+    classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
     pooling: Pooling = "mean"
@@ -122,6 +126,8 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError(f"tied_to is {self.tied_to}; give the index of the first block with each block's weights.")
         if self.tied_to and not self.first_norm:
             raise ModelError("first_norm is False, so the first block has other weights; leave tied_to empty.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ModelError(f"d_head is {self.d_head}; rotary positions turn pairs of entries, so it must be even.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
             raise ModelError(
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
@@ -140,6 +146,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 _CHOICES = {
     "head": get_args(Head),
     "pooling": get_args(Pooling),
+    "classifier_pooling": get_args(Pooling),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

@@ -308,7 +308,7 @@ class HookedEncoder(HookedRootModule):
             return self.vocabulary_logits(resid)
         resid = self.ln_final(resid)
         if self.cfg.head == "classification":
-            return self.classifier(resid)
+            return self.classifier(resid, mask)
         return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
 
     @checked

@@ -182,7 +182,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
 
     Raises:
         ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
-            activations and for broken labels.
+            activations, for broken labels, and for what transformers' own class refuses.
     """
     family = FAMILY_OF[raw["model_type"]]
     checks = {**COMMON_FIELDS, **family.fields}
@@ -203,7 +203,14 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     if raw.get("tokenizer_class") is not None:
         # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
-    config = hf_class.config_class(**kept)
+    try:
+        config = hf_class.config_class(**kept)
+    except Exception as error:  # of many types, by the version of transformers
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. Correct "
+            "its config.json."
+        ) from error
     _check_sizes(config, family, name)
     return config
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from negprobe.models.config import HookedEncoderConfig, Pooling
-from negprobe.models.norms import LayerNorm
+from negprobe.models.norms import LayerNorm, norm_of
 
 
 class MaskedLMHead(nn.Module):
@@ -42,7 +42,7 @@ class Unembed(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Linear map and activation on the first token, then one logit a label."""
+    """Linear map, activation and, if it has one, LayerNorm on the pooled states, then one logit a label."""
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
         """Make `W_pool [d_model, d_model]` and `W_label [d_model, label]` with their biases."""
@@ -52,11 +52,16 @@ class Classifier(nn.Module):
         self.W_label = nn.Parameter(torch.empty(cfg.d_model, len(cfg.labels)))
         self.b_label = nn.Parameter(torch.empty(len(cfg.labels)))
         self.act_fn = ACT2FN[cfg.head_act]
+        self.ln = norm_of("LN", cfg.d_model, cfg.eps, exists=cfg.classifier_norm)
+        self.pooling = cfg.classifier_pooling
 
-    def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch label"]:
-        """Logits of the labels."""
-        pooled = self.act_fn(F.linear(resid[:, 0], self.W_pool.T, self.b_pool))
-        return F.linear(pooled, self.W_label.T, self.b_label)
+    def forward(
+        self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "batch label"]:
+        """Logits of the labels, for texts with this 1/0 mask."""
+        pooled = pool(resid, mask, self.pooling, normalize=False)
+        hidden = self.ln(self.act_fn(F.linear(pooled, self.W_pool.T, self.b_pool)))
+        return F.linear(hidden, self.W_label.T, self.b_label)
 
 
 def pool(

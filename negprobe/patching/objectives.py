@@ -407,8 +407,12 @@ def _answer_logits(
     If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
     """
     if model.cfg.head == "classification":
-        positions = None if is_hooked(model.ln_final, model.classifier) else _first_positions(side)
-        return positions, lambda states, pair: model.classifier(model.ln_final(states))
+        reads_first = model.cfg.classifier_pooling == "cls" and not is_hooked(model.ln_final, model.classifier)
+        return _first_positions(side) if reads_first else None, lambda states, pair: model.classifier(
+            # If the states have one position, the mask is cut to it.
+            model.ln_final(states),
+            side.mask[pair][:, : states.shape[1]],
+        )
     at = _mask_positions(model, side)
     if is_hooked(model.ln_final, model.mlm_head, model.unembed):
         return None, lambda states, pair: model.vocabulary_logits(states)[

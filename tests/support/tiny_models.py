@@ -12,6 +12,9 @@ from transformer_lens import ActivationCache
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
+from tests.support import float64_of_hugging_face
+
+float64_of_hugging_face.remove_casts()
 
 HEADS = ("masked_lm", "classification", "none")
 
@@ -37,8 +40,8 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
-Place = tuple[str, str]
-"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+Place = tuple[str, str] | tuple[str, str, slice]
+"""A module of Hugging Face's model, one of its two ends, "input" or "output", and which columns there, if not all."""
 
 BERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -86,21 +89,19 @@ _MPNET_PLACES = BERT_PLACES | {
 }
 
 _PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
-    "hook_resid_post": ("", "output"),
+    "hook_resid_mid": ("attention.output", "output"),
+    "hook_resid_post": ("output", "output"),
 }
 _MEGATRON_PLACES = _PRE_NORM_PLACES | {
     "ln1.hook_normalized": ("attention.ln", "output"),
-    "hook_resid_mid": ("ln", "input"),
     "ln2.hook_normalized": ("ln", "output"),
 }
 _ROBERTA_PRELAYERNORM_PLACES = _PRE_NORM_PLACES | {
     "ln1.hook_normalized": ("attention.LayerNorm", "output"),
-    "hook_resid_mid": ("intermediate.LayerNorm", "input"),
     "ln2.hook_normalized": ("intermediate.LayerNorm", "output"),
 }
 _XLM_ROBERTA_XL_PLACES = _PRE_NORM_PLACES | {
     "ln1.hook_normalized": ("attention.self_attn_layer_norm", "output"),
-    "hook_resid_mid": ("LayerNorm", "input"),
     "ln2.hook_normalized": ("LayerNorm", "output"),
 }
 
@@ -138,6 +139,29 @@ _WITHOUT_NORM: dict[str, Place] = {
     "hook_full_embed": ("embeddings", "output"),
 }
 
+_MODERNBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "ln1.hook_normalized": ("attn_norm", "output"),
+    "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
+    "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
+    "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
+    "attn.hook_z": ("attn.Wo", "input"),
+    "hook_attn_out": ("attn.Wo", "output"),
+    "hook_resid_mid": ("mlp_norm", "input"),
+    "ln2.hook_normalized": ("mlp_norm", "output"),
+    "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
+    "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
+    "mlp.hook_post": ("mlp.Wo", "input"),
+    "hook_mlp_out": ("mlp.Wo", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_MODERNBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embeddings.tok_embeddings", "output"),
+    "embed.ln.hook_normalized": ("embeddings.norm", "output"),
+    "hook_full_embed": ("embeddings", "output"),
+    "ln_final.hook_normalized": ("final_norm", "output"),
+}
+
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
 
@@ -146,6 +170,8 @@ class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
+    `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
+    deviation of most weights.
     """
 
     prefix: str
@@ -153,6 +179,8 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    read_only: tuple[str, ...] = ()
+    width: float = 0.2
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
@@ -179,6 +207,16 @@ def _distilbert() -> transformers.PreTrainedConfig:
         max_position_embeddings=N_CTX,
         num_labels=3,
     )
+
+
+def _modernbert(**extra: object) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
+    config = _bert_like("ModernBert", local_attention=4, **special, **extra)
+    # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
+    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12)
+
+
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
 
 
 # RoBERTa's family keeps the first positions for padding, so its table is longer than its context.
@@ -228,6 +266,8 @@ FAMILIES = {
         _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.LayerNorm", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "modernbert": _modernbert(),
+    "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
@@ -251,7 +291,7 @@ def hf_model(
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
-            width = 0.5 if is_query_or_key else 0.2
+            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 

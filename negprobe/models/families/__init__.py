@@ -8,12 +8,13 @@ from negprobe.models.families.electra import ELECTRA
 from negprobe.models.families.ernie import ERNIE
 from negprobe.models.families.family import Family, Weights
 from negprobe.models.families.megatron_bert import MEGATRON_BERT
+from negprobe.models.families.modernbert import MODERNBERT
 from negprobe.models.families.mpnet import MPNET
 from negprobe.models.families.pre_norm_roberta import PRE_NORM_ROBERTA, XLM_ROBERTA_XL
 from negprobe.models.families.roberta import ROBERTA
 
 _ALL = (
-    *(BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET),
+    *(BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, MODERNBERT),
     *(ALBERT, ERNIE, DATA2VEC, MEGATRON_BERT, PRE_NORM_ROBERTA, XLM_ROBERTA_XL),
 )
 
