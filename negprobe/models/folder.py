@@ -208,8 +208,8 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     except Exception as error:  # of many types, by the version of transformers
         reason = " ".join(str(error).split()).rstrip(".")
         raise ModelError(
-            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. Correct "
-            "its config.json."
+            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. "
+            "Correct it."
         ) from error
     _check_sizes(config, family, name)
     return config

@@ -20,7 +20,7 @@ from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 # Fields that say how large the model is: another value does not fit the weights.
 SIZES = {
-    **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
+    **{"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
     **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
     "inner_group_num": 2,
 }
@@ -36,7 +36,7 @@ OTHER_SIZES = {
     "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
 }
 # Sizes that no weight of a family has.
-NO_SIZES = dict.fromkeys(("modernbert", "modernbert-biased"), {"max_position_embeddings"})
+NO_SIZES = {family: {"max_position_embeddings"} for family in ("modernbert", "modernbert-biased")}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},

@@ -330,7 +330,9 @@ def test_writing_scores_and_pattern_does_what_their_meaning_says(case: Case) -> 
         # Scores of zero look at all visible tokens alike: z is their mean value. Padding stays out.
         seen = visible_keys(case, layer).double()
         weights = seen / seen.sum(dim=-1, keepdim=True)
-        mean_value = einsum(cache["v", layer], weights, "batch key head d_head, batch query key -> batch query head d_head")
+        mean_value = einsum(
+            cache["v", layer], weights, "batch key head d_head, batch query key -> batch query head d_head"
+        )
         flat = rearrange(mean_value, "batch query head d_head -> batch query (head d_head)")
         with at_hugging_face(case, z, lambda tensor, flat=flat: flat):
             expected = case.hf_output()
@@ -560,7 +562,9 @@ def test_parameters_per_head_are_hugging_faces(family: str) -> None:
     for layer, block in enumerate(tiny_models.blocks_of(theirs)):
         query, key, value = (linear_of(family, block, f"attn.hook_{name}") for name in "qkv")
         out, lin2 = (linear_of(family, block, name) for name in ("hook_attn_out", "hook_mlp_out"))
-        reads = {"mlp.hook_pre": "in"} if not ours.cfg.gated_mlp else {"mlp.hook_pre": "gate", "mlp.hook_pre_linear": "in"}
+        reads = (
+            {"mlp.hook_pre": "in"} if not ours.cfg.gated_mlp else {"mlp.hook_pre": "gate", "mlp.hook_pre_linear": "in"}
+        )
         for head in range(N_HEADS):
             rows = slice(head * D_HEAD, (head + 1) * D_HEAD)
             for (weight, bias), W, b in (

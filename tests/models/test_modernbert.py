@@ -127,7 +127,7 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(
 
 
 def test_heads_of_an_odd_width_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="d_head is 3; .*even"):
+    with pytest.raises(ModelError, match=r"d_head is 3; .*even"):
         load(saved(tmp_path, num_attention_heads=8))
 
 

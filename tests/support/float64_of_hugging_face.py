@@ -1,4 +1,4 @@
-"""Hugging Face's eager models in float64 throughout: some compute rotations and softmaxes in float32 whatever the model is.
+"""Hugging Face's eager models in float64 throughout: some round rotations and softmaxes to float32.
 
 In other dtypes the models compute what they always do.
 """

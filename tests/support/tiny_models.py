@@ -213,7 +213,9 @@ def _modernbert(**extra: object) -> FamilyCase:
     special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
     config = _bert_like("ModernBert", local_attention=4, **special, **extra)
     # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
-    return FamilyCase("ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12)
+    return FamilyCase(
+        "ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12
+    )
 
 
 _BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")

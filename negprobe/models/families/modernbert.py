@@ -17,7 +17,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 def _layer_types(value: object, field: str, name: str) -> list[str] | None:
     """The kind of attention of each block, or None."""
-    if value is None or isinstance(value, list) and all(kind in (_FULL, _SLIDING) for kind in value):
+    if value is None or (isinstance(value, list) and all(kind in (_FULL, _SLIDING) for kind in value)):
         return value
     raise bad_field(field, value, f"null or a list of {_FULL!r} and {_SLIDING!r}", name)
 
@@ -49,8 +49,8 @@ def _settings(hf_config: Any, head: Head) -> dict[str, Any]:
     d_head = hf_config.hidden_size // hf_config.num_attention_heads
     if getattr(hf_config, "head_dim", d_head) != d_head:
         raise ModelError(
-            f"The configuration has head_dim = {hf_config.head_dim}, but hidden_size / num_attention_heads is {d_head}; "
-            "ModernBERT's heads have this width. Correct or remove head_dim."
+            f"The configuration has head_dim = {hf_config.head_dim}, but ModernBERT's heads have the width hidden_size / "
+            f"num_attention_heads = {d_head}. Correct or remove head_dim."
         )
     return {
         "d_mlp": hf_config.intermediate_size,
