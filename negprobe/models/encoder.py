@@ -48,9 +48,10 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or
-    no head, in which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model
-    in evaluation mode; there is no dropout. `transformer_lens.patching` works on it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and ModernBERT (Ettin, mmBERT), with a masked-LM
+    head, a sequence classifier, or no head, in which case the output is the pooled sentence embedding. The output
+    equals that of Hugging Face's model in evaluation mode; there is no dropout. `transformer_lens.patching` works on
+    it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
@@ -60,17 +61,24 @@ class HookedEncoder(HookedRootModule):
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
+    | `blocks.L.attn.hook_rot_q`, `hook_rot_k` | batch pos head d_head | rotated by their positions; only if rotary |
     | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
     | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
     | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
     | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
     | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
+    | `blocks.L.mlp.hook_pre_linear` | batch pos d_mlp | what multiplies the activations; only if gated |
     | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
     | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
     | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
+
+    Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
+    `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT) LN1 and LN2 come before attention and
+    the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
+    `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
