@@ -17,7 +17,7 @@ from negprobe.base.errors import ModelError
 from tests.support import ROOT, tiny_models
 from tests.support.tiny_models import largest_difference
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "nomic", "eurobert")
 
 
 def attention_output(block: torch.nn.Module) -> torch.nn.Module:
