@@ -246,8 +246,10 @@ def _base_architecture(raw: dict[str, Any]) -> str:
     """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
     known = isinstance(model_type, str) and model_type in FAMILY_OF
-    architecture = MODEL_MAPPING_NAMES[model_type] if known else f"{model_type}Model"
+    prefix = FAMILY_OF[model_type].prefixes[0] if known else model_type
+    architecture = MODEL_MAPPING_NAMES.get(model_type, f"{prefix}Model") if known else f"{prefix}Model"
     check_supported(_Raw(raw), architecture)
+    _check_installed(architecture, FAMILY_OF[model_type])
     return architecture
 
 
@@ -270,6 +272,7 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
     """Check that negprobe supports a class for the model type; `problem` is the start of the error message."""
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
+    _check_installed(architecture, family)
     others = [other for other in FAMILIES.values() if other is not family]
     # The class is looked up in transformers by name, so names of anything else must be rejected.
     is_other = any(architecture in other.classes for other in others)
@@ -278,6 +281,14 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
             f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(family.classes)}."
         )
     head_of(architecture)
+
+
+def _check_installed(architecture: str, family: Family) -> None:
+    """Check that the installed version of transformers has a class of a supported family."""
+    if architecture in family.classes and not hasattr(transformers, architecture):
+        raise ModelError(
+            f"transformers {transformers.__version__} has no {architecture}. Install a newer version of transformers."
+        )
 
 
 class _Raw:

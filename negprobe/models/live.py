@@ -90,6 +90,7 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
         plain = hf_class(config)
     _check_modules(hf_model, plain)
     _check_weights(hf_model, plain)
+    _check_rotations(hf_model, config)
     return config, hf_class.__name__
 
 
@@ -185,6 +186,18 @@ def _check_weights(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
     for path in _used_parts(given, plain):
         if path not in expected and path.rpartition(".")[0] in dict(plain.named_modules()):
             raise _mismatch(path, "is a weight that its class and configuration do not define", None)
+
+
+def _check_rotations(hf_model: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """Check that the frequencies of rotary positions, which are not saved, are those of the configuration."""
+    for path, module in hf_model.named_modules():
+        given = {name: value for name, value in module.named_buffers(recurse=False) if name.endswith("inv_freq")}
+        # The class has been compared with that of transformers' own model.
+        expected = dict(type(module)(config).named_buffers()) if given else {}
+        for name, value in given.items():
+            if not torch.equal(value.cpu(), expected[name].to(value.dtype)):
+                advice = "Load the model again; its frequencies must not be rounded, or changed after it is made."
+                raise _mismatch(f"{path}.{name}", "is not what its configuration gives", None, advice)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -134,7 +134,7 @@ def read_checkpoint(
     config, hf_class = read_config(folder, name, architecture, without_head=without_head)
     cfg = encoder_config(config, hf_class.__name__, name)
     weights, non_float_types = read_weights(folder, cfg, name)
-    adapted = next((key for key in sorted(weights) if "lora_" in key), None)
+    adapted = next((key for key in sorted(weights | non_float_types) if "lora_" in key), None)
     if adapted is not None:
         raise ModelError(
             f"The weights of {name!r} contain an adapter ({adapted}), which negprobe does not apply. {MERGE_ADAPTER}"

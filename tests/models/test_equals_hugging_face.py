@@ -79,7 +79,10 @@ def test_padding_on_the_left(family: str, precision: tuple[torch.dtype, float]) 
     assert_same(theirs, ours, tiny_models.hf_inputs(theirs, tokens), "masked_lm", tolerance)
 
 
-@pytest.mark.parametrize("family", ["bert", "electra", "electra-narrow", "albert", "ernie-tasks", "megatron-bert"])
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "electra", "electra-narrow", "albert", "ernie-tasks", "megatron-bert", "nomic", "gte-types", "jina"],
+)
 @pytest.mark.parametrize("head", HEADS)
 def test_token_types(family: str, head: str, precision: tuple[torch.dtype, float]) -> None:
     dtype, tolerance = precision
