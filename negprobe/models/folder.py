@@ -245,11 +245,14 @@ def _check_renamed(raw: dict[str, Any], config: PreTrainedConfig, name: str) -> 
 def _base_architecture(raw: dict[str, Any]) -> str:
     """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
-    known = isinstance(model_type, str) and model_type in FAMILY_OF
-    prefix = FAMILY_OF[model_type].prefixes[0] if known else model_type
-    architecture = MODEL_MAPPING_NAMES.get(model_type, f"{prefix}Model") if known else f"{prefix}Model"
+    family = FAMILY_OF.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        architecture = f"{model_type}Model"
+    else:
+        # An older version of transformers may not know the type.
+        architecture = MODEL_MAPPING_NAMES.get(str(model_type), f"{family.prefixes[0]}Model")
     check_supported(_Raw(raw), architecture)
-    _check_installed(architecture, FAMILY_OF[model_type])
+    _check_installed(architecture, FAMILY_OF[raw["model_type"]])
     return architecture
 
 
