@@ -31,10 +31,21 @@ def check_supported(config: Any, architecture: str) -> None:
             f"{architecture} ({model_type}) is a decoder or contains one, but negprobe supports encoders only, not "
             f"decoders that are used as embedders. Load a model of one of these types: {supported}."
         )
+    if architecture.startswith("New") and model_type == "new":
+        raise ModelError(
+            f"{architecture} (model type 'new') is the format of GTE's original code, which negprobe never runs. Give "
+            "the model in transformers' own format (model type 'gte'), such as "
+            "'alibaba-nlp-community/gte-multilingual-base'."
+        )
     if not isinstance(model_type, str) or model_type not in FAMILY_OF:
         raise ModelError(
             f"negprobe has no conversion for model type {model_type!r} ({architecture}). "
             f"Supported types are {supported}."
+        )
+    if model_type == "xlm-roberta" and getattr(config, "position_embedding_type", None) == "rotary":
+        raise ModelError(
+            f"{architecture} with rotary positions is the format of jina-embeddings-v3's original code, which negprobe "
+            "never runs. Give the model in transformers' own format, 'jinaai/jina-embeddings-v3-hf'."
         )
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         raise ModelError(

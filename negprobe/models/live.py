@@ -15,7 +15,8 @@ from negprobe.models.convert import check_supported, head_of
 from negprobe.models.families import FAMILIES
 from negprobe.models.folder import config_of
 
-_UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
+_POOLER = ("pooler", "pooler_activation")
+_UNUSED = (*_POOLER, "cls.seq_relationship", "sop_classifier", "discriminator_predictions")
 """Modules that no supported head uses; the exception is a classifier, which uses the pooler."""
 
 _HARMLESS = {
@@ -89,6 +90,7 @@ def read_model(hf_model: nn.Module, architecture: str | None, name: str) -> tupl
         plain = hf_class(config)
     _check_modules(hf_model, plain)
     _check_weights(hf_model, plain)
+    _check_rotations(hf_model, config)
     return config, hf_class.__name__
 
 
@@ -186,6 +188,18 @@ def _check_weights(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
             raise _mismatch(path, "is a weight that its class and configuration do not define", None)
 
 
+def _check_rotations(hf_model: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """Check that the frequencies of rotary positions, which are not saved, are those of the configuration."""
+    for path, module in hf_model.named_modules():
+        given = {name: value for name, value in module.named_buffers(recurse=False) if name.endswith("inv_freq")}
+        # The class has been compared with that of transformers' own model.
+        expected = dict(type(module)(config).named_buffers()) if given else {}
+        for name, value in given.items():
+            if not torch.equal(value.cpu(), expected[name].to(value.dtype)):
+                advice = "Load the model again; its frequencies must not be rounded, or changed after it is made."
+                raise _mismatch(f"{path}.{name}", "is not what its configuration gives", None, advice)
+
+
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """All parameters and saved buffers by name; tied ones appear under each of their names."""
     saved = model.state_dict().keys()
@@ -199,7 +213,7 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 def _used_parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
     """The entries of `named` that belong to modules which negprobe uses."""
     reads_pooler = head_of(type(plain).__name__) == "classification"
-    unused = [part for part in _UNUSED if not (part == "pooler" and reads_pooler)]
+    unused = [part for part in _UNUSED if not (part in _POOLER and reads_pooler)]
     prefix = f"{plain.base_model_prefix}."
     return {
         path: value

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
     names += ["embed.hook_pos_embed"] if cfg.embeds_positions else []
+    names += ["embed.hook_task_type_embed"] if cfg.n_task_types else []
     names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
     names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
     for layer in range(cfg.n_layers):
@@ -47,7 +49,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ]
         names += [f"blocks.{layer}.{name}" for name in block]
     names += [f"ln_final.{name}" for name in norm] if is_pre else []
-    names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" else []
+    names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" and cfg.head_transform else []
     return names + ([f"classifier.ln.{name}" for name in norm] if cfg.classifier_norm and cfg.labels else [])
 
 
@@ -129,7 +131,16 @@ def part(family: str, block: nn.Module, hook: str) -> nn.Module:
 def linear_of(family: str, block: nn.Module, hook: str) -> tuple[Tensor, Tensor | float]:
     """The weight and bias that compute what one of our hooks holds, in Hugging Face's layout; 0 if there is no bias."""
     module, rows = part(family, block, hook), columns_of(FAMILIES[family].places[hook])
-    return module.weight[rows], 0 if module.bias is None else module.bias[rows]
+    weight = for_each_head(family, hook, module.weight[rows])
+    return weight, 0 if module.bias is None else for_each_head(family, hook, module.bias[rows])
+
+
+def for_each_head(family: str, hook: str, rows: Tensor) -> Tensor:
+    """Keys or values, the first axis the entries of all groups of heads, repeated for each head of a group."""
+    if not hook.endswith(("hook_k", "hook_v")):
+        return rows
+    groups = rows.unflatten(0, (-1, D_HEAD))
+    return torch.repeat_interleave(groups, FAMILIES[family].heads_per_group, dim=0).flatten(0, 1)
 
 
 def columns_of(place: tiny_models.Place) -> slice:
@@ -250,13 +261,18 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
         place = family.places[short]
-        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(place[0])
+        blocks = list(tiny_models.blocks_of(case.theirs))
+        block = blocks[int(layer)]
+        module = block.get_submodule(place[0])
+        # A module that several layers share is called once for each of them.
+        earlier = blocks[: int(layer)].count(block)
     else:
         place = family.embeddings[name]
-        module = case.theirs.base_model.get_submodule(place[0])
+        module, earlier = case.theirs.base_model.get_submodule(place[0]), 0
+    calls = count()
 
     def at_columns(tensor: Tensor) -> Tensor | None:
-        changed = change(tensor[..., columns_of(place)])
+        changed = change(tensor[..., columns_of(place)]) if next(calls) == earlier else None
         if changed is None:
             return None
         whole = tensor.clone()
@@ -296,7 +312,7 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
         seen: list[Tensor] = []
         with at_hugging_face(case, name, seen.append):
             case.hf_output()
-        [expected] = seen
+        expected = for_each_head(case.family, name, seen[0].movedim(-1, 0)).movedim(0, -1)
         mine = cache[name].reshape(batch, pos, -1)
         # Hugging Face may look up one row of positions or token types for the whole batch.
         real = case.mask.bool()
@@ -375,9 +391,10 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
     def normalised(x: Tensor, norm: nn.Module) -> Tensor:
         if isinstance(norm, nn.Identity):
             return x
-        assert norm.eps == case.ours.cfg.eps
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        assert eps == case.ours.cfg.eps
         centred = x - x.mean(dim=-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
-        unit = centred / (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+        unit = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
         return unit * norm.weight + (0 if getattr(norm, "bias", None) is None else norm.bias)
 
     is_pre = case.ours.cfg.norms == "pre"

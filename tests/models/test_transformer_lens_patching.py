@@ -17,13 +17,15 @@ from negprobe.base.errors import ModelError
 from tests.support import ROOT, tiny_models
 from tests.support.tiny_models import largest_difference
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "modernbert")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "nomic", "eurobert", "modernbert")
 
 
 def attention_output(block: torch.nn.Module) -> torch.nn.Module:
     """The linear map whose input is every head's z, side by side."""
     if hasattr(block, "attn"):
         return block.attn.Wo
+    if hasattr(block, "self_attn"):
+        return block.self_attn.o_proj
     return block.attention.out_lin if hasattr(block.attention, "out_lin") else block.attention.output.dense
 
 
@@ -97,6 +99,9 @@ def test_on_small_models_with_padding(family: str) -> None:
         lambda: metric(theirs(**tiny_models.hf_inputs(theirs, clean)).logits),
         tiny_models.N_HEADS,
     )
+    # Also where heads share keys in Hugging Face's model.
+    keys = patching.get_act_patch_attn_head_k_all_pos(ours, corrupted, clean_cache, metric)
+    assert keys.shape == z.shape and ((keys - metric(ours(corrupted)).float()).abs() > 1e-6).any(dim=0).all()
     # TransformerLens keeps its results in float32.
     assert largest_difference(resid_pre, expected_resid_pre) < 1e-6
     assert largest_difference(z, expected_z) < 1e-6
