@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from einops import rearrange
@@ -43,6 +44,15 @@ Text = str | tuple[str, str]
 
 Output = Tensor | str | list[str] | None
 
+_NamedHooks: TypeAlias = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
+
+_ON_REQUEST = {
+    "use_attn_result": ("hook_result",),
+    "use_split_qkv_input": ("hook_q_input", "hook_k_input", "hook_v_input"),
+    "use_hook_mlp_in": ("hook_mlp_in",),
+}
+"""The hooks that are listed and cached on request, by the setting that requests them."""
+
 
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
@@ -58,16 +68,25 @@ class HookedEncoder(HookedRootModule):
     | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
+    | `blocks.L.hook_q_input`, `hook_k_input`, `hook_v_input` | batch pos head d_model | each head's own copy of x * |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
     | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
-    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
+    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O * |
     | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
     | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
+    | `blocks.L.hook_mlp_in` | batch pos d_model | a copy of resid_mid, which LN1 reads * |
     | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
     | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+    | `unembed.hook_in`, `unembed.hook_out` | batch pos d_embed, batch pos d_vocab | the head's vector, and the logits |
+
+    Each LayerNorm (`embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln`) has `hook_scale`, what it divides by, and
+    `hook_normalized`, its output. The hooks marked * are in `hook_dict` and in caches on request:
+    `set_use_split_qkv_input`, `set_use_attn_result`, `set_use_hook_mlp_in`. A hook added by name always acts.
+    Where the norms precede attention and the MLP, LN1 reads the head's copies, and LN2 reads `hook_mlp_in`, which the
+    residual stream bypasses.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
@@ -106,9 +125,18 @@ class HookedEncoder(HookedRootModule):
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
         self.setup()
-        # Per-head results are large, so they are listed and cached only on request. Hooks can always be added by name.
-        self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
-        self.set_use_attn_result(cfg.use_attn_result)
+        # These are large or rarely needed, so they are listed and cached only on request. Hooks can always be added by
+        # name.
+        self._hooks_on_request = {
+            flag: {name: point for name, point in self.hook_dict.items() if name.endswith(ends)}
+            for flag, ends in _ON_REQUEST.items()
+        }
+        for flag in _ON_REQUEST:
+            self._list_hooks(flag, getattr(cfg, flag))
+        if cfg.norms == "pre":
+            # TransformerLens 4 looks for them inside attention.
+            for name, point in self._hooks_on_request["use_split_qkv_input"].items():
+                self.mod_dict[name.replace(".hook_", ".attn.hook_")] = point
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
         self.register_load_state_dict_post_hook(_sync_after_loading)
         if self.device.type != "meta":
@@ -374,17 +402,46 @@ class HookedEncoder(HookedRootModule):
         return cache
 
     @contextmanager
-    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["HookedEncoder"]:
-        """As in TransformerLens, but removing these hooks keeps those that an enclosing module added."""
+    def hooks(
+        self, fwd_hooks: _NamedHooks = (), bwd_hooks: _NamedHooks = (), *args: Any, **kwargs: Any
+    ) -> Iterator["HookedEncoder"]:
+        """As in TransformerLens, but removing these hooks keeps those that an enclosing module added.
+
+        Raises:
+            InputError: for a hook point that the model does not have.
+        """
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            self._check_hook_point(name)
         own = self.context_level
         points = self.hook_points()
         handles = [handle for point in points for handle in (*point.fwd_hooks, *point.bwd_hooks)]
         self.context_level = max([own, *(handle.context_level or 0 for handle in handles)])
         try:
-            with super().hooks(*args, **kwargs):
+            with super().hooks(fwd_hooks, bwd_hooks, *args, **kwargs):
                 yield self
         finally:
             self.context_level = own
+
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """As in TransformerLens; raises `InputError` for a hook point that the model does not have."""
+        self._check_hook_point(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def _check_hook_point(self, name: str | Callable[[str], bool]) -> None:
+        if not isinstance(name, str) or isinstance(self.mod_dict.get(name), HookPoint):
+            return
+        if re.fullmatch(r"blocks\.\d+\.attn\.hook_[qkv]_input", name):
+            raise InputError(
+                f"There is no hook point {name!r} in this model. Each block has norms after attention and the MLP, so "
+                "what a head writes is not what later blocks read of it, as direct-path patching of "
+                "transformer_lens.patching assumes; use negprobe.patching.path_patch. Each head's own copy of a "
+                f"block's input is {name.replace('.attn.', '.')!r}."
+            )
+        close = get_close_matches(name, [key for key, point in self.mod_dict.items() if isinstance(point, HookPoint)])
+        raise InputError(
+            f"There is no hook point {quoted(name)} in this model"
+            f"{'; did you mean ' + ' or '.join(map(repr, close)) if close else ''}. help(HookedEncoder) lists them."
+        )
 
     @checked
     def to_tokens(
@@ -457,26 +514,31 @@ class HookedEncoder(HookedRootModule):
     @checked
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Include or exclude per-head results in `hook_dict` and caches; they take `n_heads` times a residual."""
-        self.cfg.use_attn_result = use_attn_result
-        for name, point in self._result_hooks.items():
-            if use_attn_result:
+        self._list_hooks("use_attn_result", use_attn_result)
+
+    @checked
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Include or exclude each head's inputs of queries, keys and values in `hook_dict` and caches.
+
+        `blocks.L.hook_q_input`, `hook_k_input` and `hook_v_input` take `3 n_heads` times a residual.
+        """
+        self._list_hooks("use_split_qkv_input", use_split_qkv_input)
+
+    @checked
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Include or exclude `blocks.L.hook_mlp_in` in `hook_dict` and caches."""
+        self._list_hooks("use_hook_mlp_in", use_hook_mlp_in)
+
+    def _list_hooks(self, flag: str, listed: bool) -> None:
+        setattr(self.cfg, flag, listed)
+        for name, point in self._hooks_on_request[flag].items():
+            if listed:
                 self.hook_dict[name] = point
             else:
                 self.hook_dict.pop(name, None)
 
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Not supported; TransformerLens's direct-path patching calls it.
-
-        Raises:
-            ModelError: always, because queries, keys and values share one input.
-        """
-        raise ModelError(
-            "HookedEncoder has no separate inputs for queries, keys and values, which transformer_lens.patching needs "
-            "to patch direct paths; use negprobe.patching.path_patch."
-        )
-
     def hook_points(self) -> list[HookPoint]:
-        """Every hook point, including the per-head results even while `hook_dict` omits them."""
+        """Every hook point, including those on request even while `hook_dict` omits them."""
         return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]
 
     @torch.inference_mode(False)
