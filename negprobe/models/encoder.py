@@ -1,7 +1,7 @@
 """`HookedEncoder`: an encoder in which every activation can be read, replaced and differentiated."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -31,7 +31,7 @@ from negprobe.models.embed import Embed
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.hooked import is_hooked
-from negprobe.models.labels import predicted_labels
+from negprobe.models.labels import predicted_labels, renamed_labels
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.norms import AnyNorm, norm_of
@@ -160,6 +160,7 @@ class HookedEncoder(HookedRootModule):
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         architecture: str | None = None,
+        labels: Mapping[str, str] | Sequence[str] | None = None,
     ) -> "HookedEncoder":
         """A pretrained encoder, in evaluation mode.
 
@@ -181,10 +182,13 @@ class HookedEncoder(HookedRootModule):
                 its family's class without a head. If this class has a different head, the sentence-transformers
                 settings are not applied. A loaded model of a class derived from a transformers class is read only if
                 `architecture` names that base class; modules that the derived class adds are ignored.
+            labels: Names of a classifier's labels, for one whose configuration has only "LABEL_0", "LABEL_1", …: all
+                names in the order of the logits, or a dict from present to new names. By default those of config.json.
 
         Raises:
             ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
-                not compute what its class and configuration describe (an adapter, quantized weights, a changed module).
+                not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
+                and for labels that do not fit the model.
         """
         device = _device_for(device, dtype)
         if isinstance(name_or_path, nn.Module):
@@ -216,6 +220,8 @@ class HookedEncoder(HookedRootModule):
             tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(config, architecture, name)
         cfg.dtype, cfg.revision = dtype, commit
+        if labels is not None:
+            cfg.labels = renamed_labels(cfg, labels)
         if tokenizer is not None:
             cfg.pad_token_id = padding_id(tokenizer, config, name)
         if sentence is not None:

@@ -22,6 +22,7 @@ from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, TokenizedStatement
+from negprobe.statements.documents import ranks_documents
 from negprobe.statements.gap_tokens import gap_token
 
 
@@ -74,13 +75,14 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
 
 
 @checked
-def default_objective(model: HookedEncoder) -> Objective:
+def default_objective(model: HookedEncoder, pairs: Sequence[StatementPair] = ()) -> Objective:
     """The objective for a model's head: logit difference at [MASK], class-logit difference or embedding contrast.
 
-    For a classifier with a single logit (a regressor, a cross-encoder), it is that logit.
+    For a classifier with a single logit (a regressor, a cross-encoder), it is that logit or, if there are `pairs` and
+    each of them has two documents (see `statements.document_pair`), the margin of these.
     """
     if len(model.cfg.labels) == 1:
-        return single_logit
+        return score_margin if pairs and all(map(ranks_documents, pairs)) else single_logit
     return {
         "masked_lm": logit_difference,
         "classification": class_logit_difference,
@@ -143,6 +145,34 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 
     positions, logits = _answer_logits(model, side)
     return Readout(positions, lambda states, pair: logits(states, pair)[:, 0])
+
+
+@checked
+def score_margin(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """`score(query, target) - score(query, foil)`: by how much a cross-encoder ranks one document above another.
+
+    A score is the model's single logit, before any sigmoid, for "query [SEP] document". The pair's statements are
+    "query [SEP] target" (see `statements.document_pair`), and the foil is the other document. Both documents are read
+    by the same, possibly patched, model: a patch is made in the run with the target, and in the same way in the run
+    with the foil, whose new activations come from the source query's run with the foil,
+
+        margin(patch) = single_logit(patch in the target's run) - single_logit(patch in the foil's run).
+
+    The base and the source have the margins of the two queries, and an effect of 1 means that a patch gives the source
+    query's margin. A token of the query is patched in both runs. Roles are patched in both, each with its own tokens.
+    In a sweep by position, a token after the query is patched in the target's run alone.
+
+    The functions of this package compute it from two calls with `single_logit`, because it needs two runs of each
+    statement; it cannot be evaluated on the states of one run.
+
+    Raises:
+        PatchingError: for a model with another head or several labels, for a pair without two documents, for patches at
+            a position, and if it is called for one run.
+    """
+    raise PatchingError(
+        "score_margin needs the runs of two documents, so it is not a function of one run. Give it as the objective of "
+        "a function of negprobe.patching; for one document, use single_logit."
+    )
 
 
 @checked
@@ -233,6 +263,7 @@ OBJECTIVES: dict[str, Objective] = {
         logit_difference,
         class_logit_difference,
         single_logit,
+        score_margin,
         target_probability,
         kl_divergence,
         embedding_contrast,
@@ -246,20 +277,24 @@ COSINE = "cosine:"
 
 
 @checked
-def objective_named(model: HookedEncoder, name: str | None) -> Objective:
+def objective_named(model: HookedEncoder, name: str | None, pairs: Sequence[StatementPair] = ()) -> Objective:
     """The objective with this name: one of `OBJECTIVES`, or "cosine:SENTENCE" for `cosine_to`; None for the default.
+
+    The default can depend on the pairs (see `default_objective`).
 
     Raises:
         PatchingError: for an unknown name, and for an objective that the model's head does not support.
     """
     if name is None:
-        return default_objective(model)
+        return default_objective(model, pairs)
     sentence = name.removeprefix(COSINE).strip() if name.startswith(COSINE) else ""
     if not sentence and name not in OBJECTIVES:
         raise PatchingError(
             f"There is no objective {quoted(name)}; choose one of {', '.join(OBJECTIVES)} or {COSINE}SENTENCE."
         )
     possible = [default_objective(model).__name__]
+    if len(model.cfg.labels) == 1:
+        possible.append(score_margin.__name__)
     if model.cfg.head == "none":
         possible.append(f"{COSINE}SENTENCE")
     elif model.cfg.problem_type != "regression":

@@ -75,8 +75,13 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
     # The revision is left out: different commits may have the same weights, and the weights themselves are hashed.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
+    # Named, so that the error about another study shows them; other configurations keep the digest that they had.
+    labels = {"labels": json.dumps(model.cfg.labels, ensure_ascii=False)} if model.cfg.labels else {}
+    for name in labels:
+        del cfg[name]
     return {
         "model": cfg.pop("model_name"),
+        **labels,
         "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
         "tokenizer": _digest(_tokenizer_text(model.tokenizer)),
@@ -96,6 +101,7 @@ def options_of_study(
     circuit_effort: Effort,
     seed: int,
     objective: str | None,
+    pairs: Sequence[StatementPair] = (),
 ) -> dict[str, object]:
     """The arguments of `run_study` that its numbers depend on, and the cues in use, by their names in a fingerprint.
 
@@ -105,7 +111,8 @@ def options_of_study(
     """
     if objective is not None and not is_utf8(objective):
         raise InputError(f"The objective {quoted(objective)} is not valid UTF-8 text; correct it.")
-    is_default = objective_named(model, objective) is default_objective(model)
+    patched = objective_named(model, objective, pairs)
+    is_default = patched is default_objective(model)
     lexicon = lexicon_in_use()
     return {
         "patched pairs": patch_pairs,
@@ -113,7 +120,7 @@ def options_of_study(
         "pairs of contributions": contribution_pairs,
         "effort of the circuit's search": circuit_effort,
         "seed": seed,
-        "objective": DEFAULT_OBJECTIVE if is_default else objective,
+        "objective": DEFAULT_OBJECTIVE if is_default else objective or patched.__name__,
         "cues": DEFAULT_CUES if lexicon == english_lexicon() else lexicon.fingerprint,
     }
 

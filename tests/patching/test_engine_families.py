@@ -57,11 +57,14 @@ def test_every_site_of_a_family_with_other_parts_equals_whole_forward_passes(fam
         return
     by = slow_patching.parts_of(site)[0]
     result = patch_sweep(model, [of.pair for of in TINY], site, by=by, direction=direction)
+    moved = []
     for index, of in enumerate(TINY):
         expected = slow_patching.swaps(model, of, site, by, direction)
         found = result["patched"].values[index][..., : expected.shape[-1]]
         np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
-        assert np.nanmax(abs(expected - result["base"].values[index])) > 1e-3
+        moved.append(np.nanmax(abs(expected - result["base"].values[index])))
+    # Pairs may have the same word or position at all aligned tokens, but not all pairs.
+    assert max(moved) > 1e-3
 
 
 @pytest.mark.sampled(3)

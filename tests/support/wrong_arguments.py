@@ -283,6 +283,7 @@ CASES: dict[str, list[Case]] = {
             "embedding_contrast",
             "kl_divergence",
             "logit_difference",
+            "score_margin",
             "single_logit",
             "target_probability",
         )
@@ -306,6 +307,12 @@ CASES: dict[str, list[Case]] = {
         lambda: statements.prepare(long, model.tokenizer, n_ctx=8),
         lambda: statements.prepare(StatementPair("a", "a"), model.tokenizer, n_ctx=8),
         lambda: statements.prepare(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer, n_ctx=8),
+    ],
+    "document_pair": [
+        *each(partial(statements.document_pair, "a"), document=["", "a [SEP] b", "\ud800"]),
+        *each(partial(statements.document_pair, "a", "b", counterfactual_query="c"), other_document=["", "[MASK]"]),
+        lambda: statements.document_pair("a", "b", counterfactual_query="\ud800"),
+        lambda: statements.document_pair("a", "b", counterfactual_document="c", control_query="d"),
     ],
     "complete": [
         lambda: statements.complete(long, model.tokenizer),
@@ -557,7 +564,7 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "HookedEncoder.from_pretrained": (
         HookedEncoder.from_pretrained,
-        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32},
+        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "labels": None},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
@@ -623,8 +630,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "read_results": (patching.read_results, {"path": HERE / "b.nc"}),
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
-    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence"}),
-    "default_objective": (patching.default_objective, {"model": model}),
+    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence", "pairs": pairs}),
+    "default_objective": (patching.default_objective, {"model": model, "pairs": pairs}),
     "find_circuit": (
         patching.find_circuit,
         {"model": model, "pairs": pairs[:4], "ranking": "attribution", "ablation": "swap", "direction": "noising"}
@@ -638,6 +645,11 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized, "links": ["same", "case"]}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
     "clustered_by": (statements.clustered_by, {"pairs": pairs, "column": "cue"}),
+    "document_pair": (
+        statements.document_pair,
+        {"query": "a", "document": "b", "counterfactual_query": "c", "counterfactual_document": None}
+        | {"other_document": "d", "control_query": None},
+    ),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
     "overview": (statements.overview, {"pairs": pairs, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
