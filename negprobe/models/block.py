@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
+from negprobe.base.errors import InputError
 from negprobe.models.architecture import Architecture
 from negprobe.models.attention import Attention, AttentionContext
 from negprobe.models.hooked import is_hooked
@@ -64,6 +65,33 @@ class Block(nn.Module):
         shared = self.ln1(x) if self.is_pre_norm and len(inputs) < 3 else x
         attn_out = self.attn(shared, context, inputs)
         return self._compose(x, attn_out, self.ln1, self.mlp, self.ln2, self._hooked)
+
+    @property
+    def submodules(self) -> dict[str, nn.Module]:
+        """Asked for by the functions of TransformerLens 4 that add what heads write to the input of later blocks.
+
+        Raises:
+            InputError: if norms follow attention and the MLP, so that later blocks do not read what a head writes.
+        """
+        if self.is_pre_norm:
+            return {}
+        raise InputError(
+            "In this model norms follow attention and the MLP, so what a head writes is not what later blocks read of "
+            "it. Use negprobe.patching.path_patch for paths between heads, and attribute_edges for edges."
+        )
+
+    @property
+    def hook_out_is_single_residual_stream(self) -> bool:
+        """Asked for by the functions of TransformerLens 4 that read states through the unembedding.
+
+        Raises:
+            InputError: always, because an encoder's head is not linear.
+        """
+        raise InputError(
+            "An encoder's logits are not a linear function of its last states, as a head with an activation function "
+            "and a norm precedes the unembedding. To read a state as words, use model.head_output(state, mask) or, for "
+            "some rows, model.vocabulary_logits(rows)."
+        )
 
     def attn_in(self, x: Float[Tensor, "*row d_model"], edit: StageEdit = unedited) -> Float[Tensor, "*row d_model"]:
         """What attention reads, for rows of the block's input: these, or with norms before attention, LN1 of them.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from einops import rearrange
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities import composition_scores
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
@@ -28,6 +29,7 @@ from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.embed import Embed
+from negprobe.models.families.bert import NEXT_SENTENCE
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
 from negprobe.models.hooked import is_hooked
@@ -45,6 +47,8 @@ Text = str | tuple[str, str]
 Output = Tensor | str | list[str] | None
 
 _NamedHooks: TypeAlias = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
+
+_T = TypeVar("_T")
 
 _ON_REQUEST = {
     "use_attn_result": ("hook_result",),
@@ -133,8 +137,9 @@ class HookedEncoder(HookedRootModule):
         }
         for flag in _ON_REQUEST:
             self._list_hooks(flag, getattr(cfg, flag))
+        # Other names of TransformerLens 4.
+        self.mod_dict["hook_embed"] = self.embed.hook_embed
         if cfg.norms == "pre":
-            # TransformerLens 4 looks for them inside attention.
             for name, point in self._hooks_on_request["use_split_qkv_input"].items():
                 self.mod_dict[name.replace(".hook_", ".attn.hook_")] = point
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
@@ -152,15 +157,18 @@ class HookedEncoder(HookedRootModule):
     @checked
     def from_pretrained(
         cls,
-        name_or_path: str | Path | nn.Module,
+        name_or_path: str | Path | nn.Module | None = None,
         *,
         hf_model: nn.Module | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         architecture: str | None = None,
         labels: Mapping[str, str] | Sequence[str] | None = None,
+        move_to_device: bool = True,
+        model_name: str | Path | nn.Module | None = None,
+        torch_dtype: torch.dtype | None = None,
     ) -> "HookedEncoder":
         """A pretrained encoder, in evaluation mode.
 
@@ -176,21 +184,31 @@ class HookedEncoder(HookedRootModule):
             revision: A branch, tag or commit of a hub model; by default "main". The name can contain it instead:
                 "owner/name@v1". The commit is stored in `cfg.revision`.
             device: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any, else the CPU.
-            dtype: Dtype of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`.
-            architecture: The transformers class to read the model as, such as "BertForSequenceClassification"; by
-                default the one named in config.json, the loaded model's own, or, for a sentence-transformers encoder,
-                its family's class without a head. If this class has a different head, the sentence-transformers
+            dtype: Dtype of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`; by default `float32`.
+            architecture: The transformers class to read the model as, such as "BertForSequenceClassification", or
+                "BertForNextSentencePrediction" for a BERT that was saved with this head; by default the one named in
+                config.json, the loaded model's own, or, for a sentence-transformers encoder, its family's class without
+                a head. If this class has a different head, the sentence-transformers
                 settings are not applied. A loaded model of a class derived from a transformers class is read only if
                 `architecture` names that base class; modules that the derived class adds are ignored.
             labels: Names of a classifier's labels, for one whose configuration has only "LABEL_0", "LABEL_1", …: all
                 names in the order of the logits, or a dict from present to new names. By default those of config.json.
+            move_to_device: Whether to move the model to the device; otherwise it stays on the CPU.
+            model_name: TransformerLens's name of `name_or_path`.
+            torch_dtype: TransformerLens's other name of `dtype`.
 
         Raises:
             ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
                 not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
-                and for labels that do not fit the model.
+                and for labels that do not fit the model, for no name, and for an argument under two names.
         """
-        device = _device_for(device, dtype)
+        name_or_path = _given_once("name_or_path", name_or_path, "model_name", model_name)
+        if name_or_path is None:
+            raise ModelError("No model was given; give a folder, a hub name, a loaded model or 'tiny-negation'.")
+        dtype = _given_once("dtype", dtype, "torch_dtype", torch_dtype) or torch.float32
+        if not move_to_device and device is not None:
+            raise ModelError(f"move_to_device=False leaves the model on the CPU, but device={str(device)!r}; omit one.")
+        device = _device_for(device if move_to_device else "cpu", dtype)
         if isinstance(name_or_path, nn.Module):
             if hf_model is not None:
                 raise ModelError("name_or_path and hf_model are both models; give one model, optionally with a name.")
@@ -311,6 +329,17 @@ class HookedEncoder(HookedRootModule):
             predicted = self._predictions(output, tokens)
             return predicted[0] if len(predicted) == 1 else predicted
         raise InputError(f"return_type must be 'logits', 'predictions' or None, got {return_type!r}.")
+
+    def encoder_output(
+        self,
+        tokens: Text | Sequence[Text] | Int[Tensor, "batch pos"],
+        token_type_ids: Int[Tensor, "batch pos"] | None = None,
+        one_zero_attention_mask: Int[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The last block's output, as `forward` with `stop_at_layer=n_layers`, which has the arguments and errors."""
+        resid = self(tokens, None, token_type_ids, one_zero_attention_mask, stop_at_layer=self.cfg.n_layers)
+        assert isinstance(resid, Tensor)
+        return resid
 
     @checked
     def embed_tokens(
@@ -436,13 +465,6 @@ class HookedEncoder(HookedRootModule):
     def _check_hook_point(self, name: str | Callable[[str], bool]) -> None:
         if not isinstance(name, str) or isinstance(self.mod_dict.get(name), HookPoint):
             return
-        if re.fullmatch(r"blocks\.\d+\.attn\.hook_[qkv]_input", name):
-            raise InputError(
-                f"There is no hook point {name!r} in this model. Each block has norms after attention and the MLP, so "
-                "what a head writes is not what later blocks read of it, as direct-path patching of "
-                "transformer_lens.patching assumes; use negprobe.patching.path_patch. Each head's own copy of a "
-                f"block's input is {name.replace('.attn.', '.')!r}."
-            )
         close = get_close_matches(name, [key for key, point in self.mod_dict.items() if isinstance(point, HookPoint)])
         raise InputError(
             f"There is no hook point {quoted(name)} in this model"
@@ -451,9 +473,11 @@ class HookedEncoder(HookedRootModule):
 
     @checked
     def to_tokens(
-        self, input: Text | Sequence[Text], truncate: bool = False
+        self, input: Text | Sequence[Text], truncate: bool = False, *, move_to_device: bool = True
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
+
+        With `move_to_device=False` they stay on the CPU.
 
         Raises:
             InputError: for an empty text, a text longer than `cfg.n_ctx` tokens (unless `truncate`), a text that the
@@ -492,10 +516,72 @@ class HookedEncoder(HookedRootModule):
                 f"Text {longest} has {int(lengths[longest])} tokens, but the model reads at most {self.cfg.n_ctx}: "
                 f"{str(texts[longest])[:60]!r}… Shorten it, or pass truncate=True to cut it."
             )
-        tokens = encoded["input_ids"].to(self.device)
+        tokens, device = encoded["input_ids"], self.device if move_to_device else "cpu"
         # The tokenizer of a model without token types returns none.
         types = encoded.get("token_type_ids", torch.zeros_like(tokens))
-        return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
+        return tokens.to(device), types.to(device), encoded["attention_mask"].to(device)
+
+    @checked
+    def to_str_tokens(
+        self, input: Text | Sequence[Text] | Int[Tensor, "*batch pos"], truncate: bool = False
+    ) -> list[str] | list[list[str]]:
+        """The text of each token, decoded alone, special tokens included and padding left out.
+
+        Returns:
+            A list for one text or one row of token ids, a list of lists for several. Unlike in TransformerLens, a tensor
+            of token ids can have several rows.
+
+        Raises:
+            InputError: as `to_tokens`, and for token ids that are not a non-empty tensor of integers in the vocabulary.
+        """
+        if isinstance(input, Tensor):
+            tokens = self._checked_tokens(input[None] if input.ndim == 1 else input, truncate)
+            _check_ids("Token", tokens, self.cfg.d_vocab)
+            if self.tokenizer is None:
+                raise InputError("This model was loaded without a tokenizer; pass one to from_pretrained.")
+            rows, is_one = tokens.tolist(), len(tokens) == 1
+        else:
+            tokens, _, mask = self.to_tokens(input, truncate)
+            rows = [row[real.bool()].tolist() for row, real in zip(tokens, mask, strict=True)]
+            is_one = isinstance(input, (str, tuple))
+        assert self.tokenizer is not None
+        texts = [[str(self.tokenizer.decode([token])) for token in row] for row in rows]
+        return texts[0] if is_one else texts
+
+    @checked
+    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*any"]) -> Float[Tensor, "*any d_embed"]:
+        """The unembedding vectors of tokens, the columns of `W_U`.
+
+        The inner product of such a vector with `unembed.hook_in`, plus `b_U`, is the token's logit. The vectors are not
+        directions of the residual stream: a masked LM's head is not linear.
+
+        Args:
+            tokens: A word that is a single token, or token ids. As in TransformerLens, one id gives one vector without
+                an axis for tokens, whatever the shape of its tensor.
+
+        Raises:
+            InputError: without a masked-LM head, for a word that is not a single token, or an id outside the vocabulary.
+        """
+        W_U = self.W_U
+        ids = torch.as_tensor(self.to_single_token(tokens) if isinstance(tokens, str) else tokens, device=self.device)
+        if not ids.numel():
+            raise InputError("There are no token ids; give at least one.")
+        _check_ids("Token", ids, self.cfg.d_vocab)
+        return W_U.T[ids.squeeze() if ids.numel() == 1 else ids]
+
+    @checked
+    def all_composition_scores(self, mode: Literal["Q", "K", "V"]) -> Float[Tensor, "layer head later later_head"]:
+        """By how much what each head writes can be read by the queries, keys or values of each head of a later layer.
+
+        `‖W_OV W‖ / (‖W_OV‖ ‖W‖)` in Frobenius norms, where W is the later head's `W_Q W_K^T` (for "K" its transpose) or,
+        for "V", its `W_V W_O`; 0 for heads of the same or an earlier layer. Elhage et al. 2021, "A Mathematical Framework
+        for Transformer Circuits". The norms between the two heads are left out, as in TransformerLens.
+        """
+        right = {"Q": self.QK, "K": self.QK.T, "V": self.OV}[mode]
+        scores = composition_scores(self.OV, right, broadcast_dims=True)
+        layers = torch.arange(self.cfg.n_layers, device=scores.device)
+        is_later = rearrange(layers, "layer -> layer 1 1 1") < rearrange(layers, "later -> later 1")
+        return torch.where(is_later, scores, torch.zeros_like(scores))
 
     @checked
     def to_single_token(self, word: str) -> int:
@@ -598,8 +684,15 @@ class HookedEncoder(HookedRootModule):
 
     @property
     def W_pos(self) -> Float[Tensor, "position d_embed"]:
-        """Position embeddings."""
+        """Position embeddings; raises `InputError` in a model without them."""
+        if not self.cfg.embeds_positions:
+            raise InputError(f"{self.cfg.model_name!r} has no position embeddings.")
         return self.embed.W_pos
+
+    @property
+    def W_E_pos(self) -> Float[Tensor, "d_vocab_and_position d_embed"]:
+        """Token embeddings, then position embeddings; raises `InputError` in a model without position embeddings."""
+        return torch.cat([self.W_E, self.W_pos])
 
     @property
     def W_U(self) -> Float[Tensor, "d_embed d_vocab"]:
@@ -770,6 +863,17 @@ class HookedEncoder(HookedRootModule):
         return [self.tokenizer.decode(ids[masked]) for ids, masked in zip(best, is_mask, strict=True)]
 
 
+def _given_once(name: str, value: _T | None, other_name: str, other: _T | None) -> _T | None:
+    """The value of an argument that has two names.
+
+    Raises:
+        ModelError: if it is given under both.
+    """
+    if value is not None and other is not None:
+        raise ModelError(f"{name} and {other_name} are two names of one argument; give only one of them.")
+    return other if value is None else value
+
+
 def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:
     """The requested device; for None, a CUDA GPU if there is one, otherwise the CPU.
 
@@ -820,11 +924,41 @@ def _with_shape(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]
     return given
 
 
+_TRANSFORMER_LENS_3 = {
+    "embed.embed.W_E": "embed.W_E",
+    "embed.pos_embed.W_pos": "embed.W_pos",
+    "embed.token_type_embed.W_token_type": "embed.W_token_type",
+}
+"""The names of weights of TransformerLens 3's `HookedEncoder` that differ from ours, with ours."""
+
+_TRANSFORMER_LENS_3_NEXT_SENTENCE = {
+    "pooler.W": "classifier.W_pool",
+    "pooler.b": "classifier.b_pool",
+    "nsp_head.W": "classifier.W_label",
+    "nsp_head.b": "classifier.b_label",
+}
+"""Those of the head that says whether the second of two texts follows the first."""
+
+
 def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
-    """Rename the weights of models saved by versions in which the embeddings' LayerNorm was `ln_embed`."""
-    for name in ("w", "b"):
-        if f"{prefix}ln_embed.{name}" in weights:
-            weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
+    """Rename the weights of models of earlier versions, and of TransformerLens 3's `HookedEncoder`.
+
+    In earlier versions the embeddings' LayerNorm was `ln_embed`. TransformerLens 3 saves constants of attention, and
+    both heads of BERT's pre-training, of which a model here has one at most.
+    """
+    renamed = {f"ln_embed.{name}": f"embed.ln.{name}" for name in ("w", "b")} | _TRANSFORMER_LENS_3
+    if f"{prefix}embed.embed.W_E" in weights:
+        unused = [r"blocks\.\d+\.attn\.(mask|IGNORE)"]
+        unused += [r"(mlm_head|unembed)\..*"] if model.cfg.head != "masked_lm" else []
+        if model.cfg.labels == NEXT_SENTENCE:
+            renamed |= _TRANSFORMER_LENS_3_NEXT_SENTENCE
+        else:
+            unused.append(r"(pooler|nsp_head)\..*")
+        for key in [key for key in weights if re.fullmatch("|".join(unused), key.removeprefix(prefix))]:
+            del weights[key]
+    for theirs, ours in renamed.items():
+        if f"{prefix}{theirs}" in weights:
+            weights[f"{prefix}{ours}"] = weights.pop(f"{prefix}{theirs}")
 
 
 def _sync_after_loading(model: HookedEncoder, keys: object) -> None:

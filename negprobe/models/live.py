@@ -16,7 +16,7 @@ from negprobe.models.families import FAMILIES
 from negprobe.models.folder import config_of
 
 _UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
-"""Modules that no supported head uses; the exception is a classifier, which uses the pooler."""
+"""Modules that no supported head uses; the exception is a classifier, which uses the first two if it has them."""
 
 _HARMLESS = {
     "training",
@@ -193,8 +193,7 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 def _used_parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
     """The entries of `named` that belong to modules which negprobe uses."""
-    reads_pooler = head_of(type(plain).__name__) == "classification"
-    unused = [part for part in _UNUSED if not (part == "pooler" and reads_pooler)]
+    unused = _UNUSED[2:] if head_of(type(plain).__name__) == "classification" else _UNUSED
     prefix = f"{plain.base_model_prefix}."
     return {
         path: value

@@ -177,7 +177,7 @@ def test_all_functions_run_but_those_of_direct_paths_which_are_refused_with_norm
 
     if name in NOT_HERE:
         source = (0, 0) if name == "get_act_patch_direct_path" else ()
-        with pytest.raises(InputError, match=r"use negprobe\.patching\.path_patch"):
+        with pytest.raises(InputError, match=r"[Uu]se negprobe\.patching\.path_patch"):
             function(ours, corrupted, clean_cache, corrupted_cache, metric, *source)
         assert not ours.cfg.use_split_qkv_input
     else:
