@@ -22,7 +22,7 @@ from negprobe.models.architecture import Architecture
 from negprobe.models.attention import Attention, AttentionContext
 from negprobe.models.hooked import is_hooked
 from negprobe.models.mlp import MLP
-from negprobe.models.norms import norm_of
+from negprobe.models.norms import NoNorm, norm_of
 from negprobe.models.stage_edit import StageEdit, unedited
 
 _RowMap: TypeAlias = Callable[[Tensor], Tensor]
@@ -96,7 +96,7 @@ class Block(nn.Module):
     def attn_in(self, x: Float[Tensor, "*row d_model"], edit: StageEdit = unedited) -> Float[Tensor, "*row d_model"]:
         """What attention reads, for rows of the block's input: these, or with norms before attention, LN1 of them.
 
-        `edit` is applied to LN1's output, as "ln1_normalized".
+        `edit` is applied to LN1's output, as "ln1_out".
         """
         return self._normalized("ln1", edit, x) if self.is_pre_norm else x
 
@@ -146,7 +146,8 @@ class Block(nn.Module):
     def _normalized(
         self, norm: str, edit: StageEdit, x: Float[Tensor, "*row d_model"]
     ) -> Float[Tensor, "*row d_model"]:
-        return edit(f"{norm}_normalized", getattr(self, norm).normalized(x))
+        module = getattr(self, norm)
+        return x if isinstance(module, NoNorm) else edit(f"{norm}_out", module.normalized(x))
 
     def _inputs_by_head(
         self, x: Float[Tensor, "batch pos d_model"]

@@ -9,16 +9,62 @@ from transformers.activations import ACT2FN
 from negprobe.base.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
+ClassifierPooling = Literal["cls", "mean", "late"]
 PositionScheme = Literal["absolute", "rotary", "relative"]
 """absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
 are rotated; relative: a bias is added to the scores."""
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """A linear map and an activation function, applied to the pooled embedding.
+
+    Attributes:
+        d_in: Width of its input.
+        d_out: Width of its output.
+        bias: Whether a bias is added before the activation function.
+        act_fn: The activation function, a name in `ACTIVATIONS`.
+        residual: Whether the input is added to the output, through a linear map if their widths differ.
+    """
+
+    d_in: int
+    d_out: int
+    bias: bool = True
+    act_fn: str = "Tanh"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormStep:
+    """A LayerNorm of the embedding, with PyTorch's default epsilon.
+
+    Attributes:
+        width: Width of its input and output.
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
+class NormalizeStep:
+    """Scaling of the embedding to length 1, followed by further steps."""
+
+
+EmbeddingStep = DenseStep | LayerNormStep | NormalizeStep
+"""What can be applied to the pooled embedding of a model without a head."""
+
+ACTIVATIONS = (
+    *("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "SELU", "CELU", "Mish", "ReLU6"),
+    *("Softplus", "Softsign", "Tanhshrink", "LogSigmoid", "Hardtanh", "Hardswish", "Hardsigmoid"),
+)
+"""The activation functions of a `DenseStep`: classes of `torch.nn` without parameters, with their default settings."""
 
 
 @dataclass
@@ -31,6 +77,9 @@ class HookedEncoderConfig(TransformerLensConfig):
         use_hook_mlp_in: Whether `blocks.L.hook_mlp_in` is listed and cached.
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
+        n_key_value_groups: In how many groups the heads share keys and values in the original model (grouped-query
+            attention); by default `n_heads`. In a `HookedEncoder` each head has a copy of its group's. TransformerLens's
+            `n_key_value_heads` is None, because its functions would take it for the number of heads of `hook_k`.
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
@@ -47,11 +96,21 @@ class HookedEncoderConfig(TransformerLensConfig):
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
         head_act: Activation inside the head.
+        head_transform: Whether a masked LM's head transforms the last hidden states before the unembedding.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads; "late" means that
+            it reads each token's, and that the logits are averaged.
+        classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
             (see `labels.label_function`).
-        pooling: How the last hidden states become one embedding where there is no head.
-        normalize: Whether that embedding is scaled to length 1.
+        pooling: How the last hidden states become one embedding where there is no head; the embeddings of several
+            poolings are concatenated.
+        pool_from: Position, in each text, of the first token that is pooled: greater than 0 where the pooling excludes
+            the prompt.
+        embedding_steps: What is applied to the pooled embedding, in order.
+        normalize: Whether the embedding is then scaled to length 1.
+        prompt: Text that the tokenizer puts before each text (before the first of two). It is set when the model is
+            made; token ids given to the model must include it.
 
     Raises:
         ModelError: for a missing or impossible size, and for an unsupported setting.
@@ -62,6 +121,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     use_hook_mlp_in: bool = False
     family: str = "bert"
     head: Head = "none"
+    n_key_value_groups: int = 0
     d_embed: int = 0
     n_token_types: int = 0
     embeds_positions: bool = True
@@ -76,10 +136,16 @@ class HookedEncoderConfig(TransformerLensConfig):
     relative_max_distance: int = 0
     windows: tuple[int | None, ...] = ()
     head_act: str = "gelu"
+    head_transform: bool = True
+    classifier_pooling: ClassifierPooling = "cls"
+    classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
-    pooling: Pooling = "mean"
+    pooling: Pooling | tuple[Pooling, ...] = "mean"
+    pool_from: int = 0
+    embedding_steps: tuple[EmbeddingStep, ...] = ()
     normalize: bool = False
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         """Fill in derived values and refuse impossible or unsupported ones."""
@@ -89,9 +155,17 @@ class HookedEncoderConfig(TransformerLensConfig):
             raise ModelError(f"d_model {self.d_model} is not a multiple of d_head {self.d_head}; give n_heads.")
         self.d_embed = self.d_embed or self.d_model
         super().__post_init__()
-        for name in ("n_heads", "d_mlp", "d_embed"):
+        self.n_key_value_groups = self.n_key_value_groups or self.n_heads
+        for name in ("n_heads", "n_key_value_groups", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
-        for name in ("n_token_types", "pad_token_id", "first_position", "relative_buckets", "relative_max_distance"):
+        for name in (
+            "n_token_types",
+            "pad_token_id",
+            "first_position",
+            "relative_buckets",
+            "relative_max_distance",
+            "pool_from",
+        ):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -102,13 +176,22 @@ class HookedEncoderConfig(TransformerLensConfig):
             if getattr(self, name) not in ACT2FN:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
-            raise ModelError(f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own.")
+            raise ModelError(
+                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values here; "
+                "give n_key_value_groups."
+            )
+        if self.n_heads % self.n_key_value_groups:
+            raise ModelError(
+                f"n_heads {self.n_heads} is not a multiple of n_key_value_groups {self.n_key_value_groups}."
+            )
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
         expected = {"rotary_bases": self.n_layers if self.positions == "rotary" else 0}
         for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
             if len(getattr(self, name)) != length:
                 raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ModelError(f"d_head is {self.d_head}; rotary positions turn pairs of entries, so it must be even.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
             raise ModelError(
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
@@ -116,12 +199,43 @@ class HookedEncoderConfig(TransformerLensConfig):
             )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
+        # Not `self.poolings`, whose type says that all of them are known.
+        poolings = self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+        if not poolings or any(mode not in get_args(Pooling) for mode in poolings):
+            raise ModelError(f"pooling is {self.pooling!r}; choose one or several of {', '.join(get_args(Pooling))}.")
+        self._check_steps()
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The poolings whose embeddings are concatenated; one for most models."""
+        return self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+
+    def _check_steps(self) -> None:
+        """Check that each step fits the output of the one before it."""
+        if self.embedding_steps and self.head != "none":
+            raise ModelError(f"embedding_steps need a model without a head, but head is {self.head!r}.")
+        width = len(self.poolings) * self.d_model
+        for step in self.embedding_steps:
+            if not isinstance(step, EmbeddingStep):
+                raise ModelError(f"embedding_steps has {step!r}; give DenseStep, LayerNormStep or NormalizeStep.")
+            if isinstance(step, NormalizeStep):
+                continue
+            d_in = step.d_in if isinstance(step, DenseStep) else step.width
+            if d_in != width:
+                raise ModelError(
+                    f"embedding_steps of {self.model_name!r} has {step} (in_features or dimension), which does not fit "
+                    f"the embedding before it, of width {width}."
+                )
+            if isinstance(step, DenseStep):
+                width = step.d_out
+                if step.act_fn not in ACTIVATIONS:
+                    raise ModelError(f"act_fn of {step} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
 
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
     "head": get_args(Head),
-    "pooling": get_args(Pooling),
+    "classifier_pooling": ("cls", "mean", "late"),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

@@ -127,8 +127,9 @@ def _chooses_a_label(model: HookedEncoder) -> bool:
 @torch.no_grad()
 def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, str]:
     """The labels that a classifier predicts for the original and the counterfactual."""
-    resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
-    original, counterfactual = predicted_labels(model.classifier(resid), model.cfg)
+    run = tokenized_run(model, [pair.original, pair.counterfactual])
+    logits = model.head_output(last_hidden_states(model, run), run.mask)
+    original, counterfactual = predicted_labels(logits, model.cfg)
     return original, counterfactual
 
 

@@ -269,8 +269,8 @@ def _block(
     if rows is None and not edits:
         return None
     read = None if rows is None else replace(rows, values=block.attn_in(rows.values))
-    if block.is_pre_norm and layer_edits["ln1_normalized"]:
-        read = _edited_input(block.attn_in(x), pair, layer_edits["ln1_normalized"], read, real)
+    if block.is_pre_norm and layer_edits["ln1_out"]:
+        read = _edited_input(block.attn_in(x), pair, layer_edits["ln1_out"], read, real)
     attention_changes = read is not None or any(layer_edits[site] for site in _KEY_SITES)
     if attention_changes and read_positions is not None:
         # A changed key can change the output at every query, so every position that is needed is computed.

@@ -12,7 +12,7 @@ class Site:
     """A hook point that can be patched, in every layer or in the embeddings.
 
     Attributes:
-        name: TransformerLens's short name; a norm's begins with the name of the norm.
+        name: TransformerLens's short name.
         hook: The hook name, with `{layer}` for a site that every layer has.
         axes: The axes after the batch axis, without the axis of the vector itself: position; position and head; or, for
             the two attention maps, head, query and key.
@@ -58,8 +58,8 @@ SITES = {
         Site("attn_out", "blocks.{layer}.hook_attn_out"),
         Site("resid_mid", "blocks.{layer}.hook_resid_mid"),
         Site("mlp_in", "blocks.{layer}.hook_mlp_in"),
-        Site("ln1_normalized", "blocks.{layer}.ln1.hook_normalized"),
-        Site("ln2_normalized", "blocks.{layer}.ln2.hook_normalized"),
+        Site("ln1_out", "blocks.{layer}.ln1.hook_out"),
+        Site("ln2_out", "blocks.{layer}.ln2.hook_out"),
         Site("mlp_pre", "blocks.{layer}.mlp.hook_pre"),
         Site("mlp_pre_linear", "blocks.{layer}.mlp.hook_pre_linear"),
         Site("mlp_post", "blocks.{layer}.mlp.hook_post"),

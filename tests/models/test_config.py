@@ -7,6 +7,7 @@ import torch
 
 from negprobe.base.errors import ModelError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.models.config import DenseStep, LayerNormStep, NormalizeStep
 from tests.support import tiny_models
 from tests.support.tiny_models import largest_difference
 
@@ -27,7 +28,9 @@ WRONG: dict[str, Any] = {
     "act_fn": "loud",
     "head_act": "loud",
     "head": "decoder",
-    "pooling": "max",
+    "pooling": "loud",
+    "pool_from": -1,
+    "embedding_steps": (DenseStep(3, 4),),
     "labels": (),
     "attn_only": True,
     "uses_rms_norm": True,
@@ -56,6 +59,22 @@ def test_a_wrong_setting_is_refused_by_its_name(name: str) -> None:
         cfg.__post_init__()
 
 
+@pytest.mark.parametrize("changes, message", [
+    ({"pooling": ()}, "pooling is"), ({"pooling": ("mean", "loud")}, "pooling is"),
+    ({"embedding_steps": (DenseStep(8, 3), DenseStep(4, 3))}, r"DenseStep\(d_in=4.*width 3"),
+    ({"pooling": ("cls", "mean"), "embedding_steps": (LayerNormStep(8),)}, "width 16"),
+    ({"embedding_steps": (DenseStep(8, 3, act_fn="loud"),)}, "act_fn of"),
+    ({"embedding_steps": ("loud",)}, "embedding_steps has 'loud'"),
+    ({"embedding_steps": (NormalizeStep(),), "head": "masked_lm"}, "need a model without a head"),
+], ids=str)  # fmt: skip
+def test_wrong_poolings_and_steps_after_them(changes: dict[str, Any], message: str) -> None:
+    cfg = HookedEncoderConfig(**SMALL, model_name="mine")
+    for name, value in changes.items():
+        setattr(cfg, name, value)
+    with pytest.raises(ModelError, match=message):
+        cfg.__post_init__()
+
+
 def test_a_missing_size_is_filled_in_or_refused_by_its_name() -> None:
     cfg = HookedEncoderConfig(**SMALL)
     assert (cfg.d_embed, cfg.n_heads, cfg.d_mlp) == (8, 2, 32)
@@ -79,12 +98,14 @@ def test_a_configuration_that_was_spoiled_later_is_refused_when_a_model_is_made(
 def test_embed_returns_the_state_after_layer_norm_as_in_transformer_lens(family: str) -> None:
     theirs, ours = tiny_models.pair(family, "masked_lm", torch.float64)
     tokens = tiny_models.token_batch(theirs.config.pad_token_id)
-    expected = theirs.base_model.embeddings(tokens)
+    base = theirs.base_model
+    embeddings = base.embeddings if hasattr(base, "embeddings") else base.embed_tokens
+    expected = embeddings(tokens)
     assert largest_difference(ours.embed(tokens), expected) < 1e-10
     assert largest_difference(ours.embed(tokens, torch.zeros_like(tokens)), expected) < 1e-10
     if family == "bert":
         types = torch.ones_like(tokens)
-        expected = theirs.base_model.embeddings(tokens, token_type_ids=types)
+        expected = embeddings(tokens, token_type_ids=types)
         assert largest_difference(ours.embed(tokens, types), expected) < 1e-10
 
 

@@ -41,7 +41,7 @@ ON_REQUEST = {
 def hook_names(ours: HookedEncoder) -> list[str]:
     """The design's table written out for one model, in the order in which the hooks fire."""
     cfg = ours.cfg
-    norm = ["hook_scale", "hook_normalized"]
+    norm = ["hook_scale", "hook_normalized", "hook_out"]
     is_rotary, is_pre = cfg.positions == "rotary", cfg.norms == "pre"
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
@@ -52,7 +52,8 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ln1 = [f"ln1.{name}" for name in norm]
         ln2 = [f"ln2.{name}" for name in norm]
         block = [
-            *("hook_resid_pre", "hook_q_input", "hook_k_input", "hook_v_input"),
+            "hook_resid_pre",
+            *(("hook_q_input", "hook_k_input", "hook_v_input") if cfg.use_split_qkv_input else ()),
             *(ln1 if is_pre and (layer or cfg.first_norm) else []),
             *("attn.hook_q", "attn.hook_k", "attn.hook_v"),
             *(("attn.hook_rot_q", "attn.hook_rot_k") if is_rotary else ()),
@@ -66,13 +67,17 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ]
         names += [f"blocks.{layer}.{name}" for name in block]
     names += [f"ln_final.{name}" for name in norm] if is_pre else []
-    head = [*(f"mlm_head.ln.{name}" for name in norm), "unembed.hook_in", "unembed.hook_out"]
-    return names + (head if cfg.head == "masked_lm" else [])
+    if cfg.head == "masked_lm":
+        names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head_transform else []
+        names += ["unembed.hook_in", "unembed.hook_out"]
+    return names + ([f"classifier.ln.{name}" for name in norm] if cfg.classifier_norm and cfg.labels else [])
 
 
 def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
     """The shape the design's table gives a hook."""
     short = name.rsplit(".", 1)[-1]
+    if name.startswith("classifier."):
+        return batch, 1 if short == "hook_scale" else D_MODEL
     if short in ("hook_attn_scores", "hook_pattern"):
         return batch, N_HEADS, pos, pos
     if short in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z"):
@@ -117,7 +122,8 @@ class Case:
 def make_case(family: str, head: str) -> Case:
     theirs, ours = tiny_models.pair(family, head, torch.float64)
     for request in ON_REQUEST:
-        getattr(ours, request)(True)
+        # Where LN1 precedes attention, it has the heads' copies then, as in TransformerLens, and not the plain input.
+        getattr(ours, request)(request != "set_use_split_qkv_input" or ours.cfg.norms == "post")
     return Case(family, head, theirs, ours, tiny_models.token_batch(theirs.config.pad_token_id))
 
 
@@ -146,6 +152,35 @@ def part(family: str, block: nn.Module, hook: str) -> nn.Module:
     return block.get_submodule(FAMILIES[family].places[hook][0])
 
 
+def linear_of(family: str, block: nn.Module, hook: str) -> tuple[Tensor, Tensor | float]:
+    """The weight and bias that compute what one of our hooks holds, in Hugging Face's layout; 0 if there is no bias."""
+    module, rows = part(family, block, hook), columns_of(FAMILIES[family].places[hook])
+    weight = for_each_head(family, hook, module.weight[rows])
+    return weight, 0 if module.bias is None else for_each_head(family, hook, module.bias[rows])
+
+
+def for_each_head(family: str, hook: str, rows: Tensor) -> Tensor:
+    """Keys or values, the first axis the entries of all groups of heads, repeated for each head of a group."""
+    if not hook.endswith(("hook_k", "hook_v")):
+        return rows
+    groups = rows.unflatten(0, (-1, D_HEAD))
+    return torch.repeat_interleave(groups, FAMILIES[family].heads_per_group, dim=0).flatten(0, 1)
+
+
+def columns_of(place: tiny_models.Place) -> slice:
+    return place[2] if len(place) == 3 else slice(None)
+
+
+def visible_keys(case: Case, layer: int) -> Tensor:
+    """The keys that each query can see, `[batch query key]`: real ones in its window; if there are none, itself."""
+    window = case.ours.cfg.windows[layer] if case.ours.cfg.windows else None
+    position = torch.arange(case.tokens.shape[1])
+    distance = (position[:, None] - position).abs()
+    near = distance <= (len(position) if window is None else window)
+    seen = case.mask[:, None, :].bool() & near
+    return seen | (~seen.any(dim=-1, keepdim=True) & (distance == 0))
+
+
 @pytest.mark.sampled(4)
 def test_the_hooks_are_those_of_the_table(case: Case) -> None:
     assert set(case.ours.hook_dict) == set(hook_names(case.ours))
@@ -169,8 +204,8 @@ def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
         moved = (after - before).abs().amax(dim=-1)
         ends = (
             f"{N_LAYERS - 1}.hook_normalized_resid_post",
-            f"{N_LAYERS - 1}.ln2.hook_normalized",
-            "ln_final.hook_norm",
+            *(() if case.ours.cfg.norms == "pre" else (f"{N_LAYERS - 1}.ln2.hook_out",)),
+            "ln_final.hook_out",
         )
         if name.endswith(ends) and case.head == "none":
             moved = after.norm(dim=-1) < 1e-9  # nothing is left to pool
@@ -238,8 +273,9 @@ def test_gradients_equal_hugging_faces(case: Case) -> None:
         mine = grads[f"blocks.{layer}.hook_resid_pre"], grads[f"blocks.{layer}.attn.hook_pattern"]
         theirs = expected.hidden_states[layer].grad, expected.attentions[layer].grad
         assert largest_difference(mine[0][real], theirs[0][real]) < 1e-10
-        # At real queries: what a padded query looks at is nobody's business.
-        assert largest_difference(mine[1].transpose(1, 2)[real], theirs[1].transpose(1, 2)[real]) < 1e-10
+        # At real queries and keys: what a padded query looks at is nobody's business.
+        both_real = (real[:, :, None] & real[:, None, :])[:, None].expand_as(mine[1])
+        assert largest_difference(mine[1][both_real], theirs[1][both_real]) < 1e-10
 
 
 @contextmanager
@@ -248,20 +284,28 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
     family = FAMILIES[case.family]
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
-        path, side = family.places[short]
-        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(path)
+        place = family.places[short]
+        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(place[0])
     else:
-        path, side = family.embeddings[name]
-        module = case.theirs.base_model.get_submodule(path)
+        place = family.embeddings[name]
+        module = case.theirs.base_model.get_submodule(place[0])
+
+    def at_columns(tensor: Tensor) -> Tensor | None:
+        changed = change(tensor[..., columns_of(place)])
+        if changed is None:
+            return None
+        whole = tensor.clone()
+        whole[..., columns_of(place)] = changed
+        return whole
 
     def on_input(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        changed = change(args[0])
+        changed = at_columns(args[0])
         return None if changed is None else (changed, *args[1:])
 
-    if side == "input":
+    if place[1] == "input":
         handle = module.register_forward_pre_hook(on_input)
     else:
-        handle = module.register_forward_hook(lambda _, args, output: change(output))
+        handle = module.register_forward_hook(lambda _, args, output: at_columns(output))
     try:
         yield
     finally:
@@ -287,16 +331,17 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
         seen: list[Tensor] = []
         with at_hugging_face(case, name, seen.append):
             case.hf_output()
-        [expected] = seen
+        expected = for_each_head(case.family, name, seen[0].movedim(-1, 0)).movedim(0, -1)
         mine = cache[name].reshape(batch, pos, -1)
         # Hugging Face may look up one row of positions or token types for the whole batch.
-        assert largest_difference(mine, expected.expand_as(mine)) < 1e-10, name
+        real = case.mask.bool()
+        assert largest_difference(mine[real], expected.expand_as(mine)[real]) < 1e-10, name
 
 
 @pytest.mark.sampled(4)
 @torch.no_grad()
 def test_writing_to_a_hook_does_what_the_same_write_does_to_hugging_face(case: Case) -> None:
-    for name in places(case):
+    for name in (name for name in places(case) if not name.endswith(FAMILIES[case.family].read_only)):
         with at_hugging_face(case, name, lambda tensor: 0.5 * tensor - 0.1):
             expected = case.hf_output()
         mine = case.output([(name, lambda tensor, hook: 0.5 * tensor - 0.1)])
@@ -310,12 +355,14 @@ def test_writing_scores_and_pattern_does_what_their_meaning_says(case: Case) -> 
     _, cache = case.ours.run_with_cache(case.tokens)
     for layer in range(N_LAYERS):
         z = f"blocks.{layer}.attn.hook_z"
-        # Scores of zero look at all real tokens alike: z is their mean value. Padding stays out.
-        real = case.mask.double()
-        weights = real / real.sum(dim=1, keepdim=True)
-        mean_value = einsum(cache["v", layer], weights, "batch pos head d_head, batch pos -> batch head d_head")
-        flat = rearrange(mean_value, "batch head d_head -> batch 1 (head d_head)")
-        with at_hugging_face(case, z, lambda tensor, flat=flat: flat.expand_as(tensor)):
+        # Scores of zero look at all visible tokens alike: z is their mean value. Padding stays out.
+        seen = visible_keys(case, layer).double()
+        weights = seen / seen.sum(dim=-1, keepdim=True)
+        mean_value = einsum(
+            cache["v", layer], weights, "batch key head d_head, batch query key -> batch query head d_head"
+        )
+        flat = rearrange(mean_value, "batch query head d_head -> batch query (head d_head)")
+        with at_hugging_face(case, z, lambda tensor, flat=flat: flat):
             expected = case.hf_output()
         assert largest_difference(case.output([(f"blocks.{layer}.attn.hook_attn_scores", zeroed)]), expected) < 1e-10
         # A pattern that is the identity lets every token read its own value.
@@ -342,7 +389,7 @@ def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
         scores = einsum(q, k, "b query head d, b key head d -> b head query key") / D_HEAD**0.5
         scores = scores + cache["position_bias.hook_bias"] if case.ours.cfg.positions == "relative" else scores
         assert largest_difference(cache["attn_scores", layer], scores) < 1e-12
-        exponentials = scores.exp() * case.mask[:, None, None, :]
+        exponentials = scores.exp() * visible_keys(case, layer)[:, None]
         pattern = exponentials / exponentials.sum(dim=-1, keepdim=True)
         assert largest_difference(cache["pattern", layer], pattern) < 1e-12
         z = einsum(pattern, v, "b head query key, b key head d -> b query head d")
@@ -351,7 +398,8 @@ def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
         for head in range(N_HEADS):
             columns = dense.weight[:, head * D_HEAD : (head + 1) * D_HEAD]
             assert largest_difference(cache["result", layer][:, :, head], z[:, :, head] @ columns.T) < 1e-12
-        total = reduce(cache["result", layer], "b pos head d -> b pos d", "sum") + dense.bias
+        bias = linear_of(case.family, block, "hook_attn_out")[1]
+        total = reduce(cache["result", layer], "b pos head d -> b pos d", "sum") + bias
         assert largest_difference(cache["attn_out", layer], total) < 1e-12
 
 
@@ -359,22 +407,32 @@ def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
 def test_the_residual_stream_adds_up(case: Case) -> None:
     _, cache = case.ours.run_with_cache(case.tokens)
 
-    def normalised(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        centred = x - x.mean(dim=-1, keepdim=True)
-        return centred / (centred.square().mean(dim=-1, keepdim=True) + case.ours.cfg.eps).sqrt() * gain + bias
+    def normalised(x: Tensor, norm: nn.Module) -> Tensor:
+        if isinstance(norm, nn.Identity):
+            return x
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        assert eps == case.ours.cfg.eps
+        centred = x - x.mean(dim=-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
+        unit = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+        return unit * norm.weight + (0 if getattr(norm, "bias", None) is None else norm.bias)
 
+    is_pre = case.ours.cfg.norms == "pre"
+    outputs = tiny_models.block_outputs(cache, N_LAYERS)
     assert largest_difference(cache["resid_pre", 0], cache["hook_full_embed"]) == 0
     for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
-        ln1, ln2 = (part(case.family, block, f"{name}.hook_normalized") for name in ("ln1", "ln2"))
-        assert ln1.eps == ln2.eps == case.ours.cfg.eps
+        ln1, ln2 = (part(case.family, block, f"{name}.hook_out") for name in ("ln1", "ln2"))
         assert largest_difference(cache["resid_mid", layer], cache["resid_pre", layer] + cache["attn_out", layer]) == 0
-        between = normalised(cache["resid_mid", layer], ln1.weight, ln1.bias)
-        assert largest_difference(cache["resid_post", layer], between + cache["mlp_out", layer]) < 1e-12
-        after = normalised(cache["resid_post", layer], ln2.weight, ln2.bias)
-        assert largest_difference(cache["normalized_resid_post", layer], after) < 1e-12
-        if layer + 1 < N_LAYERS:
-            onward = cache["resid_pre", layer + 1]
-            assert largest_difference(cache["normalized_resid_post", layer], onward) == 0
+        if is_pre:
+            q_rows, bias = linear_of(case.family, block, "attn.hook_q")
+            q = normalised(cache["resid_pre", layer], ln1) @ q_rows.T + bias
+            assert largest_difference(cache["q", layer].flatten(-2), q) < 1e-12
+            rows, bias = linear_of(case.family, block, "mlp.hook_pre")
+            pre = normalised(cache["resid_mid", layer], ln2) @ rows.T + bias
+            assert largest_difference(cache["pre", layer, "mlp"], pre) < 1e-12
+        stream = cache["resid_mid", layer] if is_pre else normalised(cache["resid_mid", layer], ln1)
+        assert largest_difference(cache["resid_post", layer], stream + cache["mlp_out", layer]) < 1e-12
+        after = cache["resid_post", layer] if is_pre else normalised(cache["resid_post", layer], ln2)
+        assert largest_difference(outputs[layer], after) < 1e-12
 
 
 @torch.no_grad()
@@ -528,7 +586,7 @@ def test_starting_and_stopping_at_every_layer(family: str, head: str) -> None:
     case = make_case(family, head)
     ours, mask = case.ours, case.mask
     whole, cache = ours.run_with_cache(case.tokens)
-    states = [cache["hook_full_embed"], *(cache["normalized_resid_post", i] for i in range(N_LAYERS))]
+    states = [cache["hook_full_embed"], *tiny_models.block_outputs(cache, N_LAYERS)]
     for layer in range(N_LAYERS + 1):
         assert largest_difference(ours(case.tokens, stop_at_layer=layer), states[layer]) < 1e-12
         resumed = ours(states[layer], start_at_layer=layer, one_zero_attention_mask=mask)
@@ -614,32 +672,39 @@ def test_parameters_per_head_are_hugging_faces(family: str) -> None:
     assert ours.W_O.shape == (N_LAYERS, N_HEADS, D_HEAD, D_MODEL)
     assert ours.QK.shape == ours.OV.shape == (N_LAYERS, N_HEADS, D_MODEL, D_MODEL)
     for layer, block in enumerate(tiny_models.blocks_of(theirs)):
-        query, key, value = (part(family, block, f"attn.hook_{name}") for name in "qkv")
-        out, lin1 = part(family, block, "hook_attn_out"), part(family, block, "mlp.hook_pre")
-        lin2 = part(family, block, "hook_mlp_out")
+        query, key, value = (linear_of(family, block, f"attn.hook_{name}") for name in "qkv")
+        out, lin2 = (linear_of(family, block, name) for name in ("hook_attn_out", "hook_mlp_out"))
+        reads = (
+            {"mlp.hook_pre": "in"} if not ours.cfg.gated_mlp else {"mlp.hook_pre": "gate", "mlp.hook_pre_linear": "in"}
+        )
         for head in range(N_HEADS):
             rows = slice(head * D_HEAD, (head + 1) * D_HEAD)
-            for module, W, b in (
+            for (weight, bias), W, b in (
                 (query, ours.W_Q, ours.b_Q),
                 (key, ours.W_K, ours.b_K),
                 (value, ours.W_V, ours.b_V),
             ):
-                assert largest_difference(x @ W[layer, head] + b[layer, head], module(x)[:, rows]) < 1e-12
-            w_q, w_k, w_v = query.weight[rows], key.weight[rows], value.weight[rows]
-            w_o = out.weight[:, rows]
+                expected = (x @ weight.T + bias)[:, rows]
+                assert largest_difference(x @ W[layer, head] + b[layer, head], expected) < 1e-12
+            w_q, w_k, w_v = (weight[rows] for weight, _ in (query, key, value))
+            w_o = out[0][:, rows]
             assert largest_difference(ours.W_O[layer, head], w_o.T) == 0
             assert largest_difference(ours.QK.AB[layer, head], w_q.T @ w_k) < 1e-12
             assert largest_difference(ours.OV.AB[layer, head], (w_o @ w_v).T) < 1e-12
-        assert largest_difference(ours.b_O[layer], out.bias) == 0
-        assert largest_difference(x @ ours.W_in[layer] + ours.b_in[layer], lin1(x)) < 1e-12
+        assert ((ours.b_O[layer] - out[1]) == 0).all()
+        for name, W in reads.items():
+            weight, bias = linear_of(family, block, name)
+            mlp = ours.blocks[layer].mlp
+            mine = x @ mlp.get_parameter(f"W_{W}") + mlp.get_parameter(f"b_{W}")
+            assert largest_difference(mine, x @ weight.T + bias) < 1e-12
         post = torch.ones(1, D_MLP, dtype=torch.float64)
-        assert largest_difference(post @ ours.W_out[layer] + ours.b_out[layer], lin2(post)) < 1e-12
-    embeddings = theirs.base_model.embeddings
-    assert largest_difference(ours.W_E, embeddings.word_embeddings.weight) == 0
-    assert largest_difference(ours.W_pos, embeddings.position_embeddings.weight) == 0
+        assert largest_difference(post @ ours.W_out[layer] + ours.b_out[layer], post @ lin2[0].T + lin2[1]) < 1e-12
+    assert largest_difference(ours.W_E, theirs.get_input_embeddings().weight) == 0
+    if ours.cfg.embeds_positions:
+        assert largest_difference(ours.W_pos, theirs.base_model.embeddings.position_embeddings.weight) == 0
     decoder = theirs.get_output_embeddings()
     assert largest_difference(ours.W_U, decoder.weight.T) == 0
-    assert largest_difference(ours.b_U, decoder.bias) == 0
+    assert ((ours.b_U - (0 if decoder.bias is None else decoder.bias)) == 0).all()
     assert ours.all_head_labels()[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
 
 

@@ -30,7 +30,7 @@ VECTORS = (
         name: f"hook_{name}"
         for name in ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post", "normalized_resid_post")
     }
-    | {f"{norm}_normalized": f"{norm}.hook_normalized" for norm in ("ln1", "ln2")}
+    | {f"{norm}_out": f"{norm}.hook_out" for norm in ("ln1", "ln2")}
     | {f"mlp_{name}": f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")}
 )
 SITES = [*EMBEDDINGS, *HEADS, *MAPS, *VECTORS]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import transformers
@@ -12,6 +13,9 @@ from transformer_lens import ActivationCache
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
+from tests.support import float64_of_hugging_face
+
+float64_of_hugging_face.remove_casts()
 
 HEADS = ("masked_lm", "classification", "none")
 
@@ -37,8 +41,8 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
-Place = tuple[str, str]
-"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+Place = tuple[str, str] | tuple[str, str, slice]
+"""A module of Hugging Face's model, one of its two ends, "input" or "output", and which columns there, if not all."""
 
 BERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -48,12 +52,12 @@ BERT_PLACES: dict[str, Place] = {
     "attn.hook_z": ("attention.output.dense", "input"),
     "hook_attn_out": ("attention.output.dense", "output"),
     "hook_resid_mid": ("attention.output.LayerNorm", "input"),
-    "ln1.hook_normalized": ("attention.output.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.output.LayerNorm", "output"),
     "mlp.hook_pre": ("intermediate.dense", "output"),
     "mlp.hook_post": ("output.dense", "input"),
     "hook_mlp_out": ("output.dense", "output"),
     "hook_resid_post": ("output.LayerNorm", "input"),
-    "ln2.hook_normalized": ("output.LayerNorm", "output"),
+    "ln2.hook_out": ("output.LayerNorm", "output"),
     "hook_normalized_resid_post": ("output.LayerNorm", "output"),
 }
 """Where BERT computes what a block's hook holds: a module inside the block."""
@@ -66,12 +70,12 @@ _DISTILBERT_PLACES: dict[str, Place] = {
     "attn.hook_z": ("attention.out_lin", "input"),
     "hook_attn_out": ("attention.out_lin", "output"),
     "hook_resid_mid": ("sa_layer_norm", "input"),
-    "ln1.hook_normalized": ("sa_layer_norm", "output"),
+    "ln1.hook_out": ("sa_layer_norm", "output"),
     "mlp.hook_pre": ("ffn.lin1", "output"),
     "mlp.hook_post": ("ffn.lin2", "input"),
     "hook_mlp_out": ("ffn.lin2", "output"),
     "hook_resid_post": ("output_layer_norm", "input"),
-    "ln2.hook_normalized": ("output_layer_norm", "output"),
+    "ln2.hook_out": ("output_layer_norm", "output"),
     "hook_normalized_resid_post": ("output_layer_norm", "output"),
 }
 
@@ -82,17 +86,77 @@ _MPNET_PLACES = BERT_PLACES | {
     "attn.hook_z": ("attention.attn.o", "input"),
     "hook_attn_out": ("attention.attn.o", "output"),
     "hook_resid_mid": ("attention.LayerNorm", "input"),
-    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.LayerNorm", "output"),
+}
+
+_POST_NORM_ROTARY_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("self_attn.q_proj", "output"),
+    "attn.hook_k": ("self_attn.k_proj", "output"),
+    "attn.hook_v": ("self_attn.v_proj", "output"),
+    "attn.hook_z": ("self_attn.o_proj", "input"),
+    "hook_attn_out": ("self_attn.o_proj", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln1.hook_out": ("post_attention_layernorm", "output"),
+    "mlp.hook_pre": ("mlp.gate_proj", "output"),
+    "mlp.hook_pre_linear": ("mlp.up_proj", "output"),
+    "mlp.hook_post": ("mlp.down_proj", "input"),
+    "hook_mlp_out": ("mlp.down_proj", "output"),
+    "hook_resid_post": ("post_mlp_layernorm", "input"),
+    "ln2.hook_out": ("post_mlp_layernorm", "output"),
+    "hook_normalized_resid_post": ("post_mlp_layernorm", "output"),
+}
+_JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if name != "mlp.hook_pre_linear"} | {
+    "mlp.hook_pre": ("mlp.fc1", "output"),
+    "mlp.hook_post": ("mlp.fc2", "input"),
+    "hook_mlp_out": ("mlp.fc2", "output"),
+}
+
+_EUROBERT_PLACES: dict[str, Place] = {
+    name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if "normalized" not in name
+} | {
+    "ln1.hook_out": ("input_layernorm", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln2.hook_out": ("post_attention_layernorm", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_EUROBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embed_tokens", "output"),
+    "hook_full_embed": ("embed_tokens", "output"),
+    "ln_final.hook_out": ("norm", "output"),
 }
 
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
     "embed.hook_pos_embed": ("embeddings.position_embeddings", "output"),
-    "embed.ln.hook_normalized": ("embeddings.LayerNorm", "output"),
+    "embed.ln.hook_out": ("embeddings.LayerNorm", "output"),
     "hook_full_embed": ("embeddings.LayerNorm", "output"),
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
+
+_MODERNBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "ln1.hook_out": ("attn_norm", "output"),
+    "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
+    "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
+    "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
+    "attn.hook_z": ("attn.Wo", "input"),
+    "hook_attn_out": ("attn.Wo", "output"),
+    "hook_resid_mid": ("mlp_norm", "input"),
+    "ln2.hook_out": ("mlp_norm", "output"),
+    "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
+    "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
+    "mlp.hook_post": ("mlp.Wo", "input"),
+    "hook_mlp_out": ("mlp.Wo", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_MODERNBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embeddings.tok_embeddings", "output"),
+    "embed.ln.hook_out": ("embeddings.norm", "output"),
+    "hook_full_embed": ("embeddings", "output"),
+    "ln_final.hook_out": ("final_norm", "output"),
+}
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
@@ -102,6 +166,8 @@ class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
+    `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
+    deviation of most weights. `heads_per_group` heads share their keys and values.
     """
 
     prefix: str
@@ -109,17 +175,19 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    read_only: tuple[str, ...] = ()
+    width: float = 0.2
+    heads_per_group: int = 1
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
     def make() -> transformers.PreTrainedConfig:
         return getattr(transformers, f"{name}Config")(
             vocab_size=D_VOCAB,
-            hidden_size=D_MODEL,
             num_hidden_layers=N_LAYERS,
             num_attention_heads=N_HEADS,
             intermediate_size=D_MLP,
-            **{"max_position_embeddings": N_CTX, "num_labels": 3} | extra,
+            **{"hidden_size": D_MODEL, "max_position_embeddings": N_CTX, "num_labels": 3} | extra,
         )
 
     return make
@@ -137,6 +205,46 @@ def _distilbert() -> transformers.PreTrainedConfig:
     )
 
 
+def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
+    is_gated = not prefix.startswith("Jina")
+    embeddings = {
+        name: place
+        for name, place in BERT_EMBEDDINGS.items()
+        if "pos_embed" not in name and not ("token_type" in name and extra.get("type_vocab_size") == 0)
+    }
+    places = _POST_NORM_ROTARY_PLACES if is_gated else _JINA_PLACES
+    # A product of two activations grows with the square of the weights.
+    return FamilyCase(
+        prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15 if is_gated else 0.2
+    )
+
+
+def _eurobert(**extra: Any) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "mask"))}
+    return FamilyCase(
+        "EuroBert",
+        _bert_like("EuroBert", **special, **extra),
+        _EUROBERT_PLACES,
+        _EUROBERT_EMBEDDINGS,
+        "layers",
+        read_only=("hook_resid_mid",),
+        width=0.12,
+        heads_per_group=N_HEADS // extra.get("num_key_value_heads", N_HEADS),
+    )
+
+
+def _modernbert(**extra: object) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
+    config = _bert_like("ModernBert", local_attention=4, **special, **extra)
+    # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
+    return FamilyCase(
+        "ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12
+    )
+
+
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+
+
 # RoBERTa's family keeps the first positions for padding, so its table is longer than its context.
 _ROBERTA = {"max_position_embeddings": N_CTX + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}
 FAMILIES = {
@@ -152,7 +260,18 @@ FAMILIES = {
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "nomic": _post_norm_rotary("NomicBert"),
+    "gte": _post_norm_rotary("Gte", type_vocab_size=0),
+    "gte-types": _post_norm_rotary("Gte", type_vocab_size=2),
+    "jina": _post_norm_rotary("JinaEmbeddingsV3", type_vocab_size=2),
+    "eurobert": _eurobert(num_key_value_heads=2),
+    "eurobert-biased": _eurobert(attention_bias=True, mlp_bias=True, classifier_pooling="mean"),
+    "modernbert": _modernbert(),
+    "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
+# Parts of the names of the weights from which scores are computed.
+_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.")
+_OF_ROTARY_MODELS = ("Wqkv", "q_proj", "k_proj")
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
 
@@ -173,8 +292,9 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
-            width = 0.5 if is_query_or_key else 0.2
+            is_query_or_key = any(part in name for part in _QUERIES_AND_KEYS)
+            is_rotated = any(part in name for part in _OF_ROTARY_MODELS)
+            width = 0.5 if is_query_or_key else 0.3 if is_rotated else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 

@@ -3,11 +3,18 @@
 from negprobe.models.families.bert import BERT
 from negprobe.models.families.distilbert import DISTILBERT
 from negprobe.models.families.electra import ELECTRA
+from negprobe.models.families.eurobert import EUROBERT
 from negprobe.models.families.family import Family, Weights
+from negprobe.models.families.gte import GTE
+from negprobe.models.families.jina_v3 import JINA_V3
+from negprobe.models.families.modernbert import MODERNBERT
 from negprobe.models.families.mpnet import MPNET
+from negprobe.models.families.nomic_bert import NOMIC_BERT
 from negprobe.models.families.roberta import ROBERTA
 
-FAMILIES = {family.name: family for family in (BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET)}
+_ALL = (BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, MODERNBERT, NOMIC_BERT, GTE, JINA_V3, EUROBERT)
+
+FAMILIES = {family.name: family for family in _ALL}
 """The families by name."""
 
 FAMILY_OF = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}

@@ -33,10 +33,13 @@ class Family:
             the base model's weights start with its prefix.
         fields: The fields of config.json that affect the output, besides those that all families have
             (`folder.COMMON_FIELDS`), with the check of each. A field can replace a common one.
+        renamed: Fields of the models' original code that transformers' class does not read, each with the field that it
+            reads instead.
         other_classes: Supported classes with other endings, with the head of each.
         labels: The labels of classifiers whose logits have a fixed meaning, by class; others have those of config.json.
         unused_poolers: The classes that create a pooler unless told otherwise, although their head does not use it.
         counts_from_padding: Whether positions are counted from the id of the padding token, leaving out padding.
+        embeds_positions: Whether there are position embeddings, one per position of the context.
     """
 
     name: str
@@ -45,10 +48,12 @@ class Family:
     settings: Callable[[Any, Head], dict[str, Any]]
     weights: Callable[[Weights, HookedEncoderConfig], Weights]
     fields: Mapping[str, Field] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     other_classes: Mapping[str, Head] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused_poolers: tuple[str, ...] = ()
     counts_from_padding: bool = False
+    embeds_positions: bool = True
 
     @property
     def classes(self) -> dict[str, Head]:
