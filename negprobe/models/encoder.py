@@ -142,7 +142,7 @@ class HookedEncoder(HookedRootModule):
         for flag in _ON_REQUEST:
             self._list_hooks(flag, getattr(cfg, flag))
         # Other names of TransformerLens 4.
-        self.mod_dict["hook_embed"] = self.embed.hook_embed
+        self.mod_dict["hook_embed"] = self.hook_full_embed
         if cfg.norms == "pre":
             for name, point in self._hooks_on_request["use_split_qkv_input"].items():
                 self.mod_dict[name.replace(".hook_", ".attn.hook_")] = point
@@ -572,11 +572,15 @@ class HookedEncoder(HookedRootModule):
             InputError: without a masked-LM head, for a word that is not one token, or an id outside the vocabulary.
         """
         W_U = self.W_U
-        ids = torch.as_tensor(self.to_single_token(tokens) if isinstance(tokens, str) else tokens, device=self.device)
-        if not ids.numel():
-            raise InputError("There are no token ids; give at least one.")
-        _check_ids("Token", ids, self.cfg.d_vocab)
-        return W_U.T[ids.squeeze() if ids.numel() == 1 else ids]
+        if isinstance(tokens, Tensor):
+            if not tokens.numel():
+                raise InputError("There are no token ids; give at least one.")
+            _check_ids("Token", tokens, self.cfg.d_vocab)
+            return W_U.T[tokens.squeeze() if tokens.numel() == 1 else tokens]
+        index = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        if not 0 <= index < self.cfg.d_vocab:
+            raise InputError(f"Token ids must be from 0 to {self.cfg.d_vocab - 1} for this model, got {index}.")
+        return W_U[:, index]
 
     @checked
     def all_composition_scores(self, mode: Literal["Q", "K", "V"]) -> Float[Tensor, "layer head later later_head"]:

@@ -27,7 +27,7 @@ def model() -> HookedEncoder:
 @contextmanager
 def listed(model: HookedEncoder) -> Iterator[None]:
     """The line of docs/porting.md with which attribution patching runs."""
-    model.hook_dict["hook_embed"] = model.embed.hook_embed
+    model.hook_dict["hook_embed"] = model.hook_full_embed
     yield
     del model.hook_dict["hook_embed"]
 
@@ -92,7 +92,7 @@ def test_attribution_patching_of_nodes_is_the_gradient_times_the_change(model: H
     kinds = {"attn_head_out": "attn.hook_z", "mlp_out": "hook_mlp_out"}
     assert len(found) == 5 * (1 + N_LAYERS * (N_HEADS + 1))
     for node, score in found.items():
-        name = "embed.hook_embed" if node.kind == "embed" else f"blocks.{node.layer}.{kinds[node.kind]}"
+        name = "hook_full_embed" if node.kind == "embed" else f"blocks.{node.layer}.{kinds[node.kind]}"
         terms = ((clean[name] - corrupted[name]) * gradients[name])[0, node.position]
         expected = terms.sum() if node.head is None else terms[node.head].sum()
         assert abs(score - float(expected)) < 1e-10
