@@ -168,9 +168,9 @@ def test_accumulated_states_of_a_pre_norm_model_can_be_those_in_between_and_as_t
     named |= {f"{at}_mid": cache["resid_mid", at] for at in range(N_LAYERS)}
     named["final_post"] = cache["resid_post", N_LAYERS - 1]
     # Block 0 has no norm before its attention.
-    read = {f"{at}_pre": cache[f"blocks.{at}.ln1.hook_normalized"] for at in range(1, N_LAYERS)}
-    read |= {f"{at}_mid": cache[f"blocks.{at}.ln2.hook_normalized"] for at in range(N_LAYERS)}
-    read |= {"0_pre": named["0_pre"], "final_post": cache["ln_final.hook_normalized"]}
+    read = {f"{at}_pre": cache[f"blocks.{at}.ln1.hook_out"] for at in range(1, N_LAYERS)}
+    read |= {f"{at}_mid": cache[f"blocks.{at}.ln2.hook_out"] for at in range(N_LAYERS)}
+    read |= {"0_pre": named["0_pre"], "final_post": cache["ln_final.hook_out"]}
     for how, expected in (
         ({"layer": 1}, ["0_pre", "1_pre"]),
         ({"layer": 1, "incl_mid": True}, ["0_pre", "0_mid", "1_pre"]),
