@@ -52,6 +52,13 @@ Labels = Annotated[
         "names of some (LABEL_0=entailment,LABEL_2=contradiction)."
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to put before each statement, such as 'query: ', or the name of a prompt of a sentence-transformers "
+        "model (default: the model's own default prompt, if it has one; '' for none)."
+    ),
+]
 Objective = Annotated[
     str | None,
     typer.Option(
@@ -195,6 +202,7 @@ def study(
         ),
     ] = 0.5,  # statistics.SMALLEST_EFFECT, which takes long to import
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -234,7 +242,7 @@ def study(
         loaded = load_pairs(*names, limit=limit)
         chosen = loaded.pairs if cluster_by is None else clustered_by(loaded.pairs, cluster_by)
         workers = cluster_device(device) if engine == "ray" else None
-        encoder = _encoder(model, revision, device, dtype, labels=labels)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         options = options_of_study(
             encoder,
             patch_pairs=patch_pairs,
@@ -268,7 +276,9 @@ def study(
                 shards=shards,
                 engine=None
                 if workers is None
-                else on_ray(partial(_encoder, *_same_model(encoder, model), workers, dtype, labels=labels), workers),
+                else on_ray(
+                    partial(_encoder, *_same_model(encoder, model), workers, dtype, prompt, labels=labels), workers
+                ),
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -307,6 +317,7 @@ def compare(
     counterfactual: Annotated[str, typer.Argument(help="The same statement with its negation changed.")],
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     cues: Cues = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
@@ -320,7 +331,7 @@ def compare(
     from negprobe.views.page.page import PageTooLargeError
 
     with clear_errors(), _lexicon(cues):
-        encoder = _encoder(model, revision, device, dtype, labels=labels)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         probe = AttentionProbe(encoder)
         with printed_warnings():
             comparison = probe.compare(original, counterfactual, zeroing=True)
@@ -350,6 +361,7 @@ def view(
     pairs: Pairs = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Show at most this many pairs of each data set, the first ones.")
@@ -372,7 +384,7 @@ def view(
         loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
         chosen = loaded.pairs
         _print_notes(*(f"left out {reason}" for reason in loaded.dropped), *pair_notes(chosen))
-        encoder = _encoder(model, revision, device, dtype, labels=labels)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
             probe = AttentionProbe(encoder)
             try:
@@ -392,6 +404,7 @@ def list_pairs(
     ] = None,
     model: Annotated[str, typer.Option(help=f"The model with the tokenizer: {_MODEL_HELP}")] = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
     limit: Limit = None,
     cues: Cues = None,
     out: Annotated[
@@ -411,7 +424,7 @@ def list_pairs(
                 raise NegprobeError(f"{out} is not a .jsonl file; choose another name with --out.")
             _make_folder(out.parent)
         chosen = _loaded(data, limit)
-        encoder = _encoder(model, revision, "cpu", _Dtype.FLOAT32)
+        encoder = _encoder(model, revision, "cpu", _Dtype.FLOAT32, prompt)
         if encoder.tokenizer is None:
             raise NegprobeError(f"{model} has no tokenizer; choose another with --model.")
         with console.status(f"Preparing {len(chosen)} pairs"):
@@ -505,6 +518,7 @@ def patch_pairs(
     objective: Objective = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of resampling and of the bootstrap.")] = 0,
@@ -541,7 +555,7 @@ def patch_pairs(
             renormalize=renormalize,
         )
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype, labels=labels)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         if original is not None and counterfactual is not None:
             _patch_one_pair(
                 encoder, (original, counterfactual, target, foil, control), no_control, sweeps, objective, seed, out
@@ -700,6 +714,7 @@ def search_circuit(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-circuit"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of sample, split, random sets and bootstrap.")] = 0,
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
@@ -716,7 +731,7 @@ def search_circuit(
         if not 0 < threshold <= 1:
             raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype, labels=labels)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         loaded = _loaded(pairs, limit)
         searched_objective = objective_named(encoder, objective, loaded)
         ready = patchable_pairs(encoder, loaded, with_control=not no_control)
@@ -754,6 +769,7 @@ def evaluate_model(
     ],
     model: Annotated[str | None, typer.Option(help=f"{_MODEL_HELP} By default 'tiny-negation'.")] = None,
     revision: Revision = None,
+    prompt: Prompt = None,
     labels: Labels = None,
     predictions: Annotated[
         Path | None,
@@ -782,10 +798,10 @@ def evaluate_model(
         sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
-        for option, value in (("--revision", revision), ("--labels", labels)):
+        for option, value in (("--revision", revision), ("--prompt", prompt), ("--labels", labels)):
             if name is None and value is not None:
                 raise NegprobeError(f"{option} applies only to --model; give --model, or leave out {option}.")
-        encoder = _encoder(name, revision, device, dtype, labels=labels) if name is not None else None
+        encoder = _encoder(name, revision, device, dtype, prompt, labels=labels) if name is not None else None
         with progress_on(console) as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
@@ -892,7 +908,13 @@ class _StoppedError(BaseException):
 
 
 def _encoder(
-    model: str, revision: str | None, device: str | None, dtype: _Dtype, *, labels: str | None = None
+    model: str,
+    revision: str | None,
+    device: str | None,
+    dtype: _Dtype,
+    prompt: str | None,
+    *,
+    labels: str | None = None,
 ) -> "HookedEncoder":
     import torch
 
@@ -900,7 +922,12 @@ def _encoder(
 
     with printed_warnings():
         return HookedEncoder.from_pretrained(
-            model, revision=revision, device=device, dtype=getattr(torch, dtype), labels=_label_names(labels)
+            model,
+            revision=revision,
+            device=device,
+            dtype=getattr(torch, dtype),
+            prompt=prompt,
+            labels=_label_names(labels),
         )
 
 

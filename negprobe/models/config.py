@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 from negprobe.base.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
@@ -20,6 +20,51 @@ PositionScheme = Literal["absolute", "rotary", "relative"]
 are rotated; relative: a bias is added to the scores."""
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """A linear map and an activation function, applied to the pooled embedding.
+
+    Attributes:
+        d_in: Width of its input.
+        d_out: Width of its output.
+        bias: Whether a bias is added before the activation function.
+        act_fn: The activation function, a name in `ACTIVATIONS`.
+        residual: Whether the input is added to the output, through a linear map if their widths differ.
+    """
+
+    d_in: int
+    d_out: int
+    bias: bool = True
+    act_fn: str = "Tanh"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormStep:
+    """A LayerNorm of the embedding, with PyTorch's default epsilon.
+
+    Attributes:
+        width: Width of its input and output.
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
+class NormalizeStep:
+    """Scaling of the embedding to length 1, followed by further steps."""
+
+
+EmbeddingStep = DenseStep | LayerNormStep | NormalizeStep
+"""What can be applied to the pooled embedding of a model without a head."""
+
+ACTIVATIONS = (
+    *("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "SELU", "CELU", "Mish", "ReLU6"),
+    *("Softplus", "Softsign", "Tanhshrink", "LogSigmoid", "Hardtanh", "Hardswish", "Hardsigmoid"),
+)
+"""The activation functions of a `DenseStep`: classes of `torch.nn` without parameters, with their default settings."""
 
 
 @dataclass
@@ -57,8 +102,14 @@ class HookedEncoderConfig(TransformerLensConfig):
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
             (see `labels.label_function`).
-        pooling: How the last hidden states become one embedding where there is no head.
-        normalize: Whether that embedding is scaled to length 1.
+        pooling: How the last hidden states become one embedding where there is no head; the embeddings of several
+            poolings are concatenated.
+        pool_from: Position, in each text, of the first token that is pooled: greater than 0 where the pooling excludes
+            the prompt.
+        embedding_steps: What is applied to the pooled embedding, in order.
+        normalize: Whether the embedding is then scaled to length 1.
+        prompt: Text that the tokenizer puts before each text (before the first of two). It is set when the model is
+            made; token ids given to the model must include it.
 
     Raises:
         ModelError: for a missing or impossible size, and for an unsupported setting.
@@ -88,8 +139,11 @@ class HookedEncoderConfig(TransformerLensConfig):
     classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
-    pooling: Pooling = "mean"
+    pooling: Pooling | tuple[Pooling, ...] = "mean"
+    pool_from: int = 0
+    embedding_steps: tuple[EmbeddingStep, ...] = ()
     normalize: bool = False
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         """Fill in derived values and refuse impossible or unsupported ones."""
@@ -102,7 +156,14 @@ class HookedEncoderConfig(TransformerLensConfig):
         self.n_key_value_groups = self.n_key_value_groups or self.n_heads
         for name in ("n_heads", "n_key_value_groups", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
-        for name in ("n_token_types", "pad_token_id", "first_position", "relative_buckets", "relative_max_distance"):
+        for name in (
+            "n_token_types",
+            "pad_token_id",
+            "first_position",
+            "relative_buckets",
+            "relative_max_distance",
+            "pool_from",
+        ):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -136,13 +197,43 @@ class HookedEncoderConfig(TransformerLensConfig):
             )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
+        # Not `self.poolings`, whose type says that all of them are known.
+        poolings = self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+        if not poolings or any(mode not in get_args(Pooling) for mode in poolings):
+            raise ModelError(f"pooling is {self.pooling!r}; choose one or several of {', '.join(get_args(Pooling))}.")
+        self._check_steps()
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The poolings whose embeddings are concatenated; one for most models."""
+        return self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+
+    def _check_steps(self) -> None:
+        """Check that each step fits the output of the one before it."""
+        if self.embedding_steps and self.head != "none":
+            raise ModelError(f"embedding_steps need a model without a head, but head is {self.head!r}.")
+        width = len(self.poolings) * self.d_model
+        for step in self.embedding_steps:
+            if not isinstance(step, EmbeddingStep):
+                raise ModelError(f"embedding_steps has {step!r}; give DenseStep, LayerNormStep or NormalizeStep.")
+            if isinstance(step, NormalizeStep):
+                continue
+            d_in = step.d_in if isinstance(step, DenseStep) else step.width
+            if d_in != width:
+                raise ModelError(
+                    f"embedding_steps of {self.model_name!r} has {step} (in_features or dimension), which does not fit "
+                    f"the embedding before it, of width {width}."
+                )
+            if isinstance(step, DenseStep):
+                width = step.d_out
+                if step.act_fn not in ACTIVATIONS:
+                    raise ModelError(f"act_fn of {step} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
 
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
     "head": get_args(Head),
-    "pooling": get_args(Pooling),
-    "classifier_pooling": ("cls", "mean", "late"),
+    "classifier_pooling": get_args(ClassifierPooling),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

@@ -28,15 +28,15 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.embed import Embed
 from negprobe.models.folder import padding_id
-from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
+from negprobe.models.heads import Classifier, EmbeddingHead, MaskedLMHead, Unembed, pooled_mask
 from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import predicted_labels, renamed_labels
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.norms import AnyNorm, norm_of
 from negprobe.models.positions import RelativeBias
-from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
-from negprobe.models.tokenizing import encode
+from negprobe.models.sentence_folder import apply_sentence_folder, chosen_prompt, read_sentence_folder
+from negprobe.models.tokenizing import encode, prompted, with_prompt
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts read together (premise and hypothesis)."""
@@ -47,9 +47,10 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or
-    no head, in which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model
-    in evaluation mode; there is no dropout. `transformer_lens.patching` works on it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and ModernBERT (Ettin, mmBERT), with a masked-LM
+    head, a sequence classifier, or no head, in which case the output is the pooled sentence embedding. The output
+    equals that of Hugging Face's model in evaluation mode; there is no dropout. `transformer_lens.patching` works on
+    it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
@@ -59,15 +60,24 @@ class HookedEncoder(HookedRootModule):
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
+    | `blocks.L.attn.hook_rot_q`, `hook_rot_k` | batch pos head d_head | rotated by their positions; only if rotary |
     | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
     | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
     | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
     | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
     | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
+    | `blocks.L.mlp.hook_pre_linear` | batch pos d_mlp | what multiplies the activations; only if gated |
     | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+    | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
+    | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
+
+    Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
+    `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT) LN1 and LN2 come before attention and
+    the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
+    `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
@@ -91,7 +101,7 @@ class HookedEncoder(HookedRootModule):
         super().__init__()
         # A copy, because two models with the same configuration can be moved to different devices or dtypes.
         self.cfg = cfg = replace(cfg)
-        self.tokenizer = tokenizer
+        self.tokenizer = with_prompt(tokenizer, cfg.prompt)
         self.embed = Embed(cfg)
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
@@ -105,6 +115,8 @@ class HookedEncoder(HookedRootModule):
             self.unembed = Unembed(cfg)
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
+        else:
+            self.embedding_head = EmbeddingHead(cfg)
         self.setup()
         # Per-head results are large, so they are listed and cached only on request. Hooks can always be added by name.
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
@@ -132,6 +144,7 @@ class HookedEncoder(HookedRootModule):
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         architecture: str | None = None,
+        prompt: str | None = None,
         labels: Mapping[str, str] | Sequence[str] | None = None,
     ) -> "HookedEncoder":
         """A pretrained encoder, in evaluation mode.
@@ -139,8 +152,8 @@ class HookedEncoder(HookedRootModule):
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
                 Hugging Face model. Only safetensors are read, and no remote code is run. The settings of a
-                sentence-transformers folder are applied: pooling, normalisation, lower-casing, and `max_seq_length`,
-                which becomes `cfg.n_ctx`.
+                sentence-transformers folder are applied: pooling, the modules after it, lower-casing, the default
+                prompt, and `max_seq_length`, which becomes `cfg.n_ctx`.
             hf_model: A loaded Hugging Face model; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder. Its padding token becomes
                 `cfg.pad_token_id`. If a sentence-transformers folder sets `do_lower_case`, the model gets a copy that
@@ -154,6 +167,9 @@ class HookedEncoder(HookedRootModule):
                 its family's class without a head. If this class has a different head, the sentence-transformers
                 settings are not applied. A loaded model of a class derived from a transformers class is read only if
                 `architecture` names that base class; modules that the derived class adds are ignored.
+            prompt: Text to put before each text, such as "query: ", or the name of one of the prompts of a
+                sentence-transformers folder; "" for none. By default the folder's default prompt, if it has one. The
+                text is in `cfg.prompt`, and the model's tokenizer is then a copy that adds it.
             labels: Names of a classifier's labels, for one whose configuration has only "LABEL_0", "LABEL_1", …: all
                 names in the order of the logits, or a dict from present to new names. By default those of config.json.
 
@@ -196,11 +212,12 @@ class HookedEncoder(HookedRootModule):
             cfg.labels = renamed_labels(cfg, labels)
         if tokenizer is not None:
             cfg.pad_token_id = padding_id(tokenizer, config, name)
+        cfg.prompt = chosen_prompt(prompt, sentence, name)
         if sentence is not None:
             tokenizer = apply_sentence_folder(sentence, cfg, tokenizer)
         with torch.device("meta"):
             model = cls(cfg, tokenizer)
-        weights = convert(hf_model, cfg)
+        weights = {**convert(hf_model, cfg), **({} if sentence is None else sentence.embedding.weights)}
         if folder is None:
             # Without a copy, changing one model would change the other. The copy is on the CPU, because the given
             # model may be on a device that does not support `dtype`.
@@ -253,8 +270,8 @@ class HookedEncoder(HookedRootModule):
             truncate: Cut texts that are longer than `cfg.n_ctx` tokens instead of raising.
 
         Returns:
-            Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings `[batch d_model]`
-            without a head, or, with `stop_at_layer`, a residual stream `[batch pos d_model]`.
+            Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings
+            `[batch d_embedding]` without a head, or, with `stop_at_layer`, a residual stream `[batch pos d_model]`.
 
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
@@ -306,7 +323,7 @@ class HookedEncoder(HookedRootModule):
         resid = self.ln_final(resid)
         if self.cfg.head == "classification":
             return self.classifier(resid, mask)
-        return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
+        return self.embedding_head(resid, mask)
 
     @checked
     def word_logits(
@@ -398,6 +415,8 @@ class HookedEncoder(HookedRootModule):
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
 
+        The model's prompt, `cfg.prompt`, is put before each text.
+
         Raises:
             InputError: for an empty text, a text longer than `cfg.n_ctx` tokens (unless `truncate`), a text that the
                 tokenizer fails on, or a model without a tokenizer.
@@ -416,7 +435,7 @@ class HookedEncoder(HookedRootModule):
             )
         encoded = encode(
             self.tokenizer,
-            first,
+            prompted(first, self.tokenizer),
             None if second[0] is None else second,
             padding=True,
             padding_side="right",
@@ -649,9 +668,9 @@ class HookedEncoder(HookedRootModule):
                 f"[batch, pos, {self.cfg.d_model}]; got {shape}."
             )
         if mask is None:
-            return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
+            mask = torch.ones(resid.shape[:2], dtype=torch.long)
         mask = _with_shape("attention mask", mask, resid.shape[:2]).to(resid.device)
-        _check_rows(mask)
+        _check_rows(mask, self.cfg.pool_from)
         return resid, mask
 
     def _inputs(
@@ -670,7 +689,7 @@ class HookedEncoder(HookedRootModule):
         pos = tokens.shape[1]
         _check_ids("Token", tokens, self.cfg.d_vocab)
         mask = own_mask if mask is None else _with_shape("attention mask", mask, shape)[:, :pos].to(self.device)
-        _check_rows(mask)
+        _check_rows(mask, self.cfg.pool_from)
         if token_type_ids is not None:
             types = _with_shape("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
         if types is not None and self.cfg.n_token_types:
@@ -747,9 +766,14 @@ def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
         raise InputError(f"{kind} ids must be from 0 to {size - 1} for this model, got {low} to {high}.")
 
 
-def _check_rows(mask: Int[Tensor, "batch pos"]) -> None:
+def _check_rows(mask: Int[Tensor, "batch pos"], pool_from: int) -> None:
     if not bool(mask.any(dim=1).all()):
         raise InputError("A row of the batch consists of padding only; remove it.")
+    if pool_from and not bool(pooled_mask(mask, pool_from).any(dim=1).all()):
+        raise InputError(
+            f"A row of the batch has no token to pool: the model pools from position {pool_from} on, after its prompt. "
+            "Token ids must include the prompt."
+        )
 
 
 def _with_shape(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:

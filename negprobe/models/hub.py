@@ -240,7 +240,8 @@ def _fetch_needed(name: str, listed: Collection[str], fetch: Callable[[str], Pat
     for file in sorted(listed):
         folder, _, base = file.rpartition("/")
         is_setting = any(fnmatchcase(base, setting) for setting in _SETTINGS)
-        if (is_setting and folder in ("", paths[0])) or (base == "config.json" and folder in paths):
+        is_of_module = folder in paths[1:] and base in ("config.json", _WEIGHTS)
+        if (is_setting and folder in ("", paths[0])) or (is_of_module and folder != paths[0]):
             fetch(file)
     root = fetch(f"{encoder}config.json").parents[encoder.count("/")]
     for file in [single] if single in listed else [index, *_shards(fetch(index), name, encoder, listed)]:

@@ -83,6 +83,9 @@ def attribute_edges(
 
     "frozen" omits the last term, which is the change of σ.
 
+    In a pre-norm model J_uv is the Jacobian of the one norm that v reads through, and for the output it is 1: the last
+    norm belongs to the objective and is always differentiated in full.
+
     With "differentiated", an edge is the derivative of the exact path with `mlps="frozen"` (`path_patch`), and the
     edges from a component add up to its attribution (`attribute` at `z` by head, `mlp_out` or `full_embed`).
 

@@ -17,7 +17,6 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
-from negprobe.models.heads import pool
 from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
@@ -250,7 +249,7 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
         _embeddings(model, [getattr(pair, name) for pair in runs.pairs]) for name in ("original", "counterfactual")
     )
 
-    def contrast(embedding: Float[Tensor, "run d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def contrast(embedding: Float[Tensor, "run d_embedding"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         to_original = F.cosine_similarity(embedding, originals[pair], dim=-1)
         return to_original - F.cosine_similarity(embedding, counterfactuals[pair], dim=-1)
 
@@ -331,7 +330,7 @@ def objective_from(
     """An objective made from a function of the model's output and the pair of each run.
 
     The output is what the model returns: logits `[run pos d_vocab]` of a masked LM (not meaningful at padding), logits
-    `[run label]` of a classifier, or embeddings `[run d_model]` of a model without a head. It is slower than the
+    `[run label]` of a classifier, or embeddings `[run d_embedding]` of a model without a head. It is slower than the
     built-in objectives, because the last block and the head are computed at all positions.
 
     Raises:
@@ -408,10 +407,9 @@ def _answer_logits(
     """
     if model.cfg.head == "classification":
         reads_first = model.cfg.classifier_pooling == "cls" and not is_hooked(model.ln_final, model.classifier)
-        return _first_positions(side) if reads_first else None, lambda states, pair: model.classifier(
-            # If the states have one position, the mask is cut to it.
-            model.ln_final(states),
-            side.mask[pair][:, : states.shape[1]],
+        # If the states have one position, the mask is cut to it.
+        return _first_positions(side) if reads_first else None, lambda states, pair: model.head_output(
+            states, side.mask[pair][:, : states.shape[1]]
         )
     at = _mask_positions(model, side)
     if is_hooked(model.ln_final, model.mlm_head, model.unembed):
@@ -469,26 +467,31 @@ def _word_ids(model: HookedEncoder, runs: PairRuns, side: Run, name: str) -> Int
     return torch.tensor(ids, device=model.device)
 
 
-def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_model"]:
+def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_embedding"]:
     if model.cfg.head != "none":
         raise PatchingError(
             f"{model.cfg.model_name!r} has a head, but this objective is for models without one; use "
             f"{default_objective(model).__name__}."
         )
     run = tokenized_run(model, texts)
-    return pool(model.ln_final(last_hidden_states(model, run)), run.mask, model.cfg.pooling, normalize=False)
+    return model.embedding_head(model.ln_final(last_hidden_states(model, run)), run.mask)
 
 
 def _embedding_readout(
     model: HookedEncoder,
     side: Run,
-    function: Callable[[Float[Tensor, "run d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]],
+    function: Callable[[Float[Tensor, "run d_embedding"], Int[Tensor, " run"]], Float[Tensor, " run"]],
 ) -> Readout:
-    """The readout of a function of the pooled embedding; with CLS pooling, only the first position is needed."""
+    """The readout of a function of the embedding, which may need only one position of each text (see `only_position`).
+
+    If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
+    """
+    head = model.embedding_head
+    position = None if is_hooked(model.ln_final, head) else head.only_position(side.mask)
 
     def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        # With CLS pooling the states have one position, so the mask is cut to it.
-        mask = side.mask[pair][:, : states.shape[1]]
-        return function(pool(model.ln_final(states), mask, model.cfg.pooling, normalize=False), pair)
+        states = model.ln_final(states)
+        embedding = head(states, side.mask[pair]) if position is None else head.after_pooling(states[:, 0])
+        return function(embedding, pair)
 
-    return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, evaluate)
+    return Readout(position, evaluate)

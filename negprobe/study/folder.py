@@ -35,8 +35,13 @@ DEFAULT_OBJECTIVE = "default"
 DEFAULT_CUES = "English"
 """The name of the default lexicon in a fingerprint; of another one, its digest is recorded."""
 
+NO_PROMPT = "none"
+"""The name of an empty prompt in a fingerprint; another one is recorded in quotation marks."""
+
 # What a missing entry of study.json means; earlier versions did not record these entries.
-_UNRECORDED = {"objective": DEFAULT_OBJECTIVE, "cues": DEFAULT_CUES}
+_UNRECORDED = {"objective": DEFAULT_OBJECTIVE, "cues": DEFAULT_CUES, "prompt": NO_PROMPT}
+
+_NOT_IN_A_CALL = {"padding": None, "truncation": None}
 
 Identity = dict[str, str]
 """A fingerprint: everything that a study's numbers depend on, by name."""
@@ -75,6 +80,7 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
     # The revision is left out: different commits may have the same weights, and the weights themselves are hashed.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
+    prompt = cfg.pop("prompt")
     # Named, so that the error about another study shows them; other configurations keep the digest that they had.
     labels = {"labels": json.dumps(model.cfg.labels, ensure_ascii=False)} if model.cfg.labels else {}
     for name in labels:
@@ -85,6 +91,7 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
         "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
         "tokenizer": _digest(_tokenizer_text(model.tokenizer)),
+        "prompt": repr(prompt) if prompt else NO_PROMPT,
         "device": device,
         "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
         **{name: str(value) for name, value in options.items()},
@@ -243,10 +250,11 @@ def _unwritable(out: Path, error: OSError) -> StudyError:
 
 
 def _tokenizer_text(tokenizer: object) -> str:
-    """The tokenizer's complete definition as text."""
+    """The tokenizer's complete definition as text, without the padding and truncation of its last call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     special = getattr(tokenizer, "special_tokens_map", None)
-    return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"
+    definition = repr(tokenizer) if backend is None else json.dumps(json.loads(backend.to_str()) | _NOT_IN_A_CALL)
+    return f"{definition} {special}"
 
 
 def _digest(text: str) -> str:

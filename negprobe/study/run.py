@@ -161,7 +161,7 @@ def run_study(
     readable = readable_pairs(model, pairs)
     members = list(readable.pairs.values())
     kept = [member.pair for member in members]
-    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs), *_other_cues())
+    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs), *_prompt(model), *_other_cues())
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
@@ -303,6 +303,13 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
         f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
         "in the original, the counterfactual and the control alike."
     ]
+
+
+def _prompt(model: HookedEncoder) -> list[str]:
+    """A note of the model's prompt, if it has one; or empty."""
+    if not model.cfg.prompt:
+        return []
+    return [f"The model's prompt, {quoted(model.cfg.prompt)}, was put before each statement."]
 
 
 def _other_cues() -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
@@ -156,6 +157,22 @@ def test_a_sentence_encoder_with_the_settings_of_its_modules(hub: Hub, encoder_f
     ours = load()
     assert (ours.cfg.pooling, ours.cfg.normalize) == ("cls", True)
     assert hub.asked() == sorted([*SETTINGS, *SENTENCE, "modules.json", WEIGHTS])
+
+
+def test_the_weights_of_the_modules_after_the_pooling(
+    hub: Hub, encoder_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"linear.weight": torch.ones(5, 24), "linear.bias": torch.ones(5)}
+    dense = {
+        "2_Dense/config.json": b'{"in_features": 24, "out_features": 5}',
+        "2_Dense/model.safetensors": save(weights),
+    }
+    described = modules("").replace(b"Normalize", b"Dense")
+    hub.add(NAME, encoder_files | SENTENCE | dense | {"modules.json": described, "2_Dense/pytorch_model.bin": b"?"})
+    assert load()("now").shape == (1, 5)
+    assert hub.asked() == sorted([*SETTINGS, *SENTENCE, *dense, "modules.json", WEIGHTS])
+    offline(monkeypatch)
+    assert load()("now").shape == (1, 5)
 
 
 def test_an_encoder_in_a_folder_of_its_own(hub: Hub, encoder_files: dict[str, bytes]) -> None:

@@ -167,3 +167,10 @@ def test_a_saved_folder_with_a_tokenizer_is_read(tmp_path: Path, family: str, he
 def test_a_model_with_dropout_in_memory_is_read() -> None:
     theirs, ours = tiny_models.pair("modernbert", "classification", attention_dropout=0.5, mlp_dropout=0.5)
     assert_same(theirs, ours, tiny_models.hf_inputs(theirs, tiny_models.token_batch(0)), "classification", 1e-5)
+
+
+def test_ultrabert_is_refused_by_name(tmp_path: Path) -> None:
+    """Its blocks are ModernBERT's kind, but its heads have other parts: two linear maps before the decoder, or none."""
+    folder = saved(tmp_path, model_type="ultrabert", architectures=["UltrabertForMaskedLM"])
+    with pytest.raises(ModelError, match=r"no conversion for model type 'ultrabert' \(UltrabertForMaskedLM\)"):
+        load(folder)

@@ -112,6 +112,7 @@ CASES: dict[str, list[Case]] = {
         lambda: model.to_single_token(""),
         *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "", "meta", "cuda:99"]),
         *each(HookedEncoder.from_pretrained, "tiny-negation", architecture=["", "nowhere", "GPT2Model"]),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", prompt=["query", "\ud800 ", "[MASK] "]),
         lambda: HookedEncoder.from_pretrained(""),
     ],
     "StatementPair": [
@@ -564,7 +565,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "HookedEncoder.from_pretrained": (
         HookedEncoder.from_pretrained,
-        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "labels": None},
+        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "prompt": "a: "}
+        | {"labels": None},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),

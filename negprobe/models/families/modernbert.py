@@ -49,7 +49,7 @@ def _settings(hf_config: Any, head: Head) -> dict[str, Any]:
     d_head = hf_config.hidden_size // hf_config.num_attention_heads
     if getattr(hf_config, "head_dim", d_head) != d_head:
         raise ModelError(
-            f"The configuration has head_dim = {hf_config.head_dim}, but ModernBERT's heads have the width hidden_size / "
+            f"The configuration has head_dim = {hf_config.head_dim}, but ModernBERT's heads have width hidden_size / "
             f"num_attention_heads = {d_head}. Correct or remove head_dim."
         )
     return {
