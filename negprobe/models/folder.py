@@ -244,11 +244,12 @@ def _check_renamed(raw: dict[str, Any], config: PreTrainedConfig, name: str) -> 
 def _base_architecture(raw: dict[str, Any]) -> str:
     """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
-    known = isinstance(model_type, str) and model_type in FAMILY_OF
-    prefix = FAMILY_OF[model_type].prefixes[0] if known else model_type
-    architecture = MODEL_MAPPING_NAMES.get(model_type, f"{prefix}Model") if known else f"{prefix}Model"
+    family = FAMILY_OF.get(model_type) if isinstance(model_type, str) else None
+    prefix = family.prefixes[0] if family else model_type
+    architecture = (MODEL_MAPPING_NAMES.get(model_type) if family else None) or f"{prefix}Model"
     check_supported(_Raw(raw), architecture)
-    _check_installed(architecture, FAMILY_OF[model_type])
+    assert family is not None
+    _check_installed(architecture, family)
     return architecture
 
 

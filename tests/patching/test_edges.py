@@ -61,8 +61,9 @@ def sender_run(model, of, direction, sender, t, frozen, known):
         for norm, site in zip((block.ln1, block.ln2), sites, strict=True):
 
             def divide(norm, inputs, output, y=normalised[site][at]):
-                std = (((y - y.mean(dim=-1, keepdim=True)) ** 2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
-                return (inputs[0] - inputs[0].mean(dim=-1, keepdim=True)) / std * norm.w + norm.b
+                x, y = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (inputs[0], y))
+                scale = ((y**2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+                return x / scale * norm.w + (norm.b if norm.centres else 0)
 
             if frozen and not isinstance(norm, NoNorm):
                 handles.append(norm.register_forward_hook(divide))

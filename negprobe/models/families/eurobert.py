@@ -1,4 +1,6 @@
-"""EuroBERT, such as EuroBERT-210m. Boizard et al. 2025, "EuroBERT: Scaling Multilingual Encoders for European Languages"."""
+"""EuroBERT, such as EuroBERT-210m. Boizard et al. 2025, "EuroBERT: Scaling Multilingual Encoders for European
+Languages".
+"""
 
 from typing import Any
 

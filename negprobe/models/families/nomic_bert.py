@@ -1,5 +1,5 @@
-"""NomicBERT, such as nomic-embed-text-v1.5. Nussbaum et al. 2024, "Nomic Embed: Training a Reproducible Long Context Text
-Embedder".
+"""NomicBERT, such as nomic-embed-text-v1.5. Nussbaum et al. 2024, "Nomic Embed: Training a Reproducible Long Context
+Text Embedder".
 """
 
 from functools import partial

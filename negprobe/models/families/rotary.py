@@ -1,4 +1,4 @@
-"""What the families with rotary positions share: the fields of the rotation, their checks and the settings made of them."""
+"""What families with rotary positions share: the fields of the rotation and the settings made of them."""
 
 from typing import Any
 
