@@ -175,8 +175,8 @@ class HookedEncoderConfig(TransformerLensConfig):
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
             raise ModelError(
-                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values here; "
-                "give n_key_value_groups."
+                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values; give "
+                "n_key_value_groups."
             )
         if self.n_heads % self.n_key_value_groups:
             raise ModelError(

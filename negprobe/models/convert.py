@@ -33,8 +33,9 @@ def check_supported(config: Any, architecture: str) -> None:
         )
     if architecture.startswith("New") and model_type == "new":
         raise ModelError(
-            f"{architecture} (model type 'new') is the format of GTE's original code, which negprobe never runs. Give the "
-            "model in transformers' own format (model type 'gte'), such as 'alibaba-nlp-community/gte-multilingual-base'."
+            f"{architecture} (model type 'new') is the format of GTE's original code, which negprobe never runs. Give "
+            "the model in transformers' own format (model type 'gte'), such as "
+            "'alibaba-nlp-community/gte-multilingual-base'."
         )
     if not isinstance(model_type, str) or model_type not in FAMILY_OF:
         raise ModelError(

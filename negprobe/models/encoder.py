@@ -47,10 +47,10 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and ModernBERT (Ettin, mmBERT), with a masked-LM
-    head, a sequence classifier, or no head, in which case the output is the pooled sentence embedding. The output
-    equals that of Hugging Face's model in evaluation mode; there is no dropout. `transformer_lens.patching` works on
-    it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA, ModernBERT (Ettin, mmBERT), NomicBERT, GTE,
+    jina-embeddings-v3 and EuroBERT, with a masked-LM head, a sequence classifier, or no head, in which case the output
+    is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation mode; there is no
+    dropout. `transformer_lens.patching` works on it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
@@ -75,9 +75,13 @@ class HookedEncoder(HookedRootModule):
     | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
 
     Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
-    `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT) LN1 and LN2 come before attention and
+    `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before attention and
     the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
     `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
+
+    Where groups of heads share keys and values (EuroBERT), each head has a copy: `W_K`, `W_V`, `hook_k` and `hook_v`
+    have one entry per head. A write to one head's key or value leaves the rest of its group alone; to patch what the
+    group shares, patch all its heads, `n_heads / cfg.n_key_value_groups` consecutive ones.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
