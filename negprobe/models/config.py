@@ -77,8 +77,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         n_key_value_groups: In how many groups the heads share keys and values in the original model (grouped-query
-            attention); by default `n_heads`. In a `HookedEncoder` each head has a copy of its group's. TransformerLens's
-            `n_key_value_heads` is None, because its functions would take it for the number of heads of `hook_k`.
+            attention); by default `n_heads`. In a `HookedEncoder` each head has a copy of its group's. The field
+            `n_key_value_heads` is None, because TransformerLens takes it for the number of heads of `hook_k`.
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
@@ -175,8 +175,8 @@ class HookedEncoderConfig(TransformerLensConfig):
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
             raise ModelError(
-                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values; give "
-                "n_key_value_groups."
+                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values; "
+                "give n_key_value_groups."
             )
         if self.n_heads % self.n_key_value_groups:
             raise ModelError(

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
-from negprobe.models.norms import LayerNorm
+from negprobe.models.norms import Norm
 from tests.support import tiny_models
 from tests.support.tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 
@@ -109,16 +109,19 @@ def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: 
     """Whatever else is written stays the run's, and so does what each LayerNorm divides by."""
     cache = run(model)
     n_layers, n_heads, is_pre = model.cfg.n_layers, model.cfg.n_heads, model.cfg.norms == "pre"
-    inputs = {"embed.ln": sum(cache[name] for name in cache if name.startswith("embed.hook"))}
+    inputs = {}
+    if model.cfg.embed_norm:
+        inputs["embed.ln"] = sum(cache[name] for name in cache if name.startswith("embed.hook"))
     for layer in range(0 if is_pre else n_layers):
         inputs |= {f"blocks.{layer}.ln1": cache["resid_mid", layer], f"blocks.{layer}.ln2": cache["resid_post", layer]}
     if is_pre:
         inputs["ln_final"] = state(cache, n_layers)
 
     def with_deviation_of(y: Tensor) -> Callable[..., Tensor]:
-        def frozen(norm: LayerNorm, given: tuple[Tensor], output: Tensor) -> Tensor:
-            deviation = (y.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
-            return (given[0] - given[0].mean(dim=-1, keepdim=True)) / deviation * norm.w + norm.b
+        def frozen(norm: Norm, given: tuple[Tensor], output: Tensor) -> Tensor:
+            x, whole = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (given[0], y))
+            deviation = (whole.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+            return x / deviation * norm.w + (norm.b if norm.centres else 0)
 
         return frozen
 
