@@ -76,8 +76,8 @@ class HookedEncoder(HookedRootModule):
 
     Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
     `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before
-    attention and the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
-    `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
+    attention and the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next
+    block's x, and `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
 
     Where groups of heads share keys and values (EuroBERT), each head has a copy: `W_K`, `W_V`, `hook_k` and `hook_v`
     have one entry per head. A write to one head's key or value leaves the rest of its group alone; to patch what the

@@ -1,7 +1,7 @@
 """LayerNorm and its relatives, and the linear map that each is at one input."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class Norm(nn.Module):
         unit = centred[..., None, :] / scale
         return (self.centred(change) - unit * (unit * change).mean(dim=-1, keepdim=True)) / scale * self.w
 
-    def like(self, y: Float[Tensor, "*any width"]) -> Self:
+    def like(self, y: Float[Tensor, "*any width"]) -> "Norm":
         """The same norm without gradients or hooks, in the dtype and on the device of `y`."""
         copy = type(self)(len(self.w), self.eps)
         for name, parameter in self.named_parameters():
