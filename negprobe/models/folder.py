@@ -40,7 +40,7 @@ COMMON_FIELDS: dict[str, Field] = {
     "pad_token_id": whole(0, _LARGEST_VOCABULARY - 1),
     "hidden_act": activation,
     "activation": activation,
-    "layer_norm_eps": number(0, 1),
+    "layer_norm_eps": number(0.0, 1.0),
     "tie_word_embeddings": switch,
 }
 """The fields of a configuration that all families read, with their checks. The upper limits of sizes are far above
