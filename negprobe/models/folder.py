@@ -16,9 +16,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from negprobe.base.errors import ModelError
 from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import quoted
+from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.config_fields import Field, activation, bad_field, number, switch, whole
 from negprobe.models.convert import check_supported, checked_problem_type, head_of
-from negprobe.models.families import FAMILY_OF, Family
+from negprobe.models.families import FAMILIES, FAMILY_OF, Family
 
 _READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """The suffixes of all files that negprobe or transformers' tokenizers open."""
@@ -245,11 +246,13 @@ def _base_architecture(raw: dict[str, Any]) -> str:
     """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
     family = FAMILY_OF.get(model_type) if isinstance(model_type, str) else None
-    prefix = family.prefixes[0] if family else model_type
-    architecture = (MODEL_MAPPING_NAMES.get(model_type) if family else None) or f"{prefix}Model"
+    if family is None:
+        architecture = f"{model_type}Model"
+    else:
+        # An older version of transformers may not know the type.
+        architecture = MODEL_MAPPING_NAMES.get(str(model_type), f"{family.prefixes[0]}Model")
     check_supported(_Raw(raw), architecture)
-    assert family is not None
-    _check_installed(architecture, family)
+    _check_installed(architecture, FAMILY_OF[raw["model_type"]])
     return architecture
 
 
@@ -273,8 +276,10 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
     _check_installed(architecture, family)
+    others = [other for other in FAMILIES.values() if other is not family]
     # The class is looked up in transformers by name, so names of anything else must be rejected.
-    if not architecture.startswith(family.prefixes) or not hasattr(transformers, architecture):
+    is_other = any(architecture in other.classes for other in others)
+    if is_other or not architecture.startswith(family.prefixes) or not hasattr(transformers, architecture):
         raise ModelError(
             f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(family.classes)}."
         )
@@ -329,7 +334,7 @@ def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
 # The weights
 
 
-def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(folder: Path, cfg: HookedEncoderConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The floating-point tensors in a folder's safetensors, and the dtype of each tensor that is not floating-point.
 
     As in transformers, model.safetensors takes precedence over an index. An index decides which shard a tensor is read
@@ -359,7 +364,7 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
             "files again."
         )
     # transformers creates missing weights, so a size of 10**12 must be rejected before it is allocated.
-    stored, needed = sum(tensor.numel() for tensor in weights.values()), _min_weights(config)
+    stored, needed = sum(tensor.numel() for tensor in weights.values()), _min_weights(cfg)
     if needed > 2 * stored:
         raise ModelError(
             f"The configuration of {name!r} describes a model of at least {needed} weights, but its files hold "
@@ -432,15 +437,14 @@ def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
     }
 
 
-def _min_weights(config: PreTrainedConfig) -> int:
+def _min_weights(cfg: HookedEncoderConfig) -> int:
     """A lower bound on the number of a model's weights: its matrices, without biases and heads."""
-    width = config.hidden_size
-    embedding = getattr(config, "embedding_size", width)
-    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
-    types = getattr(config, "type_vocab_size", 0)
-    positions = config.max_position_embeddings if FAMILY_OF[config.model_type].embeds_positions else 0
-    rows = config.vocab_size + positions + types
-    return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+    assert cfg.d_mlp is not None
+    positions = cfg.first_position + cfg.n_ctx if cfg.embeds_positions else 0
+    embedding = (cfg.d_vocab + positions + cfg.n_token_types + cfg.n_task_types) * cfg.d_embed
+    attention = 4 * cfg.d_model * cfg.n_heads * cfg.d_head
+    mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
+    return embedding + len(cfg.weight_layers) * (attention + mlp)
 
 
 # The tokenizer

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.base.errors import ModelError
+from negprobe.models.convert import encoder_config
 from negprobe.models.families import FAMILY_OF
 from negprobe.models.folder import (
     MERGE_ADAPTER,
@@ -131,7 +132,8 @@ def read_checkpoint(
     """
     check_files(folder, name)
     config, hf_class = read_config(folder, name, architecture, without_head=without_head)
-    weights, non_float_types = read_weights(folder, config, name)
+    cfg = encoder_config(config, hf_class.__name__, name)
+    weights, non_float_types = read_weights(folder, cfg, name)
     adapted = next((key for key in sorted(weights | non_float_types) if "lora_" in key), None)
     if adapted is not None:
         raise ModelError(

@@ -20,13 +20,18 @@ from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 # Fields that say how large the model is: another value does not fit the weights.
 SIZES = {
-    **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
+    **{"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
     **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
+    "inner_group_num": 2,
 }
 # Sizes of one family alone.
 _BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
 OTHER_SIZES = {
     "mpnet": {"num_attention_heads": 2},
+    "albert": {"num_hidden_groups": 2},
+    "albert-groups": {"num_hidden_groups": 3},
+    "ernie": {"use_task_id": True},
+    "ernie-tasks": {"use_task_id": False, "task_type_vocab_size": 4},
     "modernbert": dict.fromkeys(_BIASES, True) | {"decoder_bias": False},
     "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
     "nomic": {"num_attention_heads": 2, "head_dim": 4},
@@ -57,10 +62,17 @@ HONOURED_BY = {
     **dict.fromkeys(("nomic", "gte", "gte-types", "jina"), _ROPE),
     **dict.fromkeys(("eurobert", "eurobert-biased"), _ROPE | {"classifier_pooling": "bos"}),
 }
+# Sizes that are no sizes of the weights of one family: any number of layers can share them.
+OTHER_HONOURED = {family: {"num_hidden_layers": 4} for family in ("albert", "albert-groups")}
+# Sizes of weights that a model of this family does not have.
+OTHER_HARMLESS = {"ernie": {"task_type_vocab_size": 4}}
 # Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
 HARMLESS = {
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout"), 0.7),
-    **dict.fromkeys(("attention_dropout", "qa_dropout", "seq_classif_dropout", "summary_last_dropout"), 0.7),
+    **dict.fromkeys(
+        ("attention_dropout", "qa_dropout", "seq_classif_dropout", "summary_last_dropout", "classifier_dropout_prob"),
+        0.7,
+    ),
     **{
         "initializer_range": 5.0,
         "use_cache": False,
@@ -130,22 +142,24 @@ def having(values: dict[str, Any]) -> list[Any]:
         pytest.param(f, field, id=f"{f}-{field}")
         for f in FAMILIES
         for field in values
-        if field in fields(f) - NO_SIZES.get(f, set()) and field not in FIXED.get(f, {}) | OTHER_SIZES.get(f, {})
+        if field in fields(f) - NO_SIZES.get(f, set()) and field not in of_one_family(f)
     ]
+
+
+def of_one_family(family: str) -> set[str]:
+    """The fields that the tables of single families name for this one."""
+    return {field for table in (FIXED, OTHER_SIZES, OTHER_HONOURED, OTHER_HARMLESS) for field in table.get(family, {})}
+
+
+def and_of_one_family(values: dict[str, Any], others: dict[str, dict[str, Any]]) -> list[Any]:
+    """Each field with each family that has it, and those of single families."""
+    return [*having(values), *(pytest.param(f, field, id=f"{f}-{field}") for f in others for field in others[f])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_is_known_here(family: str) -> None:
     """A new one has to be looked at, and put into one of the tables above."""
-    assert fields(family) <= {
-        *SIZES,
-        *HONOURED,
-        *HARMLESS,
-        *OF_PYTHON,
-        *REFUSED,
-        *FIXED.get(family, {}),
-        *OTHER_SIZES.get(family, {}),
-    }
+    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *of_one_family(family)}
 
 
 @pytest.mark.parametrize(("family", "field"), [(family, field) for family in FIXED for field in FIXED[family]])
@@ -156,9 +170,7 @@ def test_a_field_with_one_supported_value_is_named(tmp_path: Path, family: str, 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize(
-    "family, field", [*having(SIZES), *((f, field) for f, sizes in OTHER_SIZES.items() for field in sizes)]
-)
+@pytest.mark.parametrize("family, field", and_of_one_family(SIZES, OTHER_SIZES))
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
     folder = saved(tmp_path, family, "masked_lm", **{field: (SIZES | OTHER_SIZES.get(family, {}))[field]})
     said = r"have the wrong shape|which the \w+ described by its config\.json does not have|`num_hidden_layers` \(2\)"
@@ -167,22 +179,24 @@ def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("family, field", having(HONOURED))
+@pytest.mark.parametrize("family, field", and_of_one_family(HONOURED, OTHER_HONOURED))
 def test_a_field_that_is_honoured_gives_what_hugging_face_gives(tmp_path: Path, family: str, field: str) -> None:
     for head in HEADS:
-        folder = saved(tmp_path / head, family, head, **{field: (HONOURED | HONOURED_BY.get(family, {}))[field]})
+        others = HONOURED_BY.get(family, {}) | OTHER_HONOURED.get(family, {})
+        folder = saved(tmp_path / head, family, head, **{field: (HONOURED | others)[field]})
         theirs, ours = both(folder, family, head)
         assert largest_difference(ours, theirs) < 1e-5
 
 
 @pytest.mark.sampled(7)
-@pytest.mark.parametrize("family, field", having(HARMLESS))
+@pytest.mark.parametrize("family, field", and_of_one_family(HARMLESS, OTHER_HARMLESS))
 def test_a_field_that_is_harmless_changes_nothing_at_hugging_face_either(
     tmp_path: Path, family: str, field: str
 ) -> None:
+    value = (HARMLESS | OTHER_HARMLESS.get(family, {}))[field]
     for head in HEADS:
         plain = unchanged(family, head)
-        changed = both(saved(tmp_path / head, family, head, **{field: HARMLESS[field]}), family, head)
+        changed = both(saved(tmp_path / head, family, head, **{field: value}), family, head)
         assert largest_difference(changed[0], plain[0]) < 1e-5
         assert largest_difference(changed[1], plain[1]) == 0
 
@@ -216,6 +230,7 @@ DECODERS = {
     "roberta": "lm_head.decoder.weight",
     "electra-narrow": "generator_lm_head.weight",
     "mpnet": "lm_head.decoder.weight",
+    "albert": "predictions.decoder.weight",
     "modernbert": "decoder.weight",
     "nomic": "cls.predictions.decoder.weight",
     "gte": "lm_head.decoder.weight",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
     names += ["embed.hook_pos_embed"] if cfg.embeds_positions else []
+    names += ["embed.hook_task_type_embed"] if cfg.n_task_types else []
     names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
     names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
     for layer in range(cfg.n_layers):
@@ -259,13 +261,18 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
         place = family.places[short]
-        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(place[0])
+        blocks = list(tiny_models.blocks_of(case.theirs))
+        block = blocks[int(layer)]
+        module = block.get_submodule(place[0])
+        # A module that several layers share is called once for each of them.
+        earlier = blocks[: int(layer)].count(block)
     else:
         place = family.embeddings[name]
-        module = case.theirs.base_model.get_submodule(place[0])
+        module, earlier = case.theirs.base_model.get_submodule(place[0]), 0
+    calls = count()
 
     def at_columns(tensor: Tensor) -> Tensor | None:
-        changed = change(tensor[..., columns_of(place)])
+        changed = change(tensor[..., columns_of(place)]) if next(calls) == earlier else None
         if changed is None:
             return None
         whole = tensor.clone()

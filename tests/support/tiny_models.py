@@ -1,6 +1,6 @@
 """Small Hugging Face models made on the spot: every weight random, so that every path through them matters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,40 @@ _EUROBERT_EMBEDDINGS: dict[str, Place] = {
     "ln_final.hook_normalized": ("norm", "output"),
 }
 
+_PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
+    "hook_resid_mid": ("attention.output", "output"),
+    "hook_resid_post": ("output", "output"),
+}
+_MEGATRON_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.ln", "output"),
+    "ln2.hook_normalized": ("ln", "output"),
+}
+_ROBERTA_PRELAYERNORM_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "ln2.hook_normalized": ("intermediate.LayerNorm", "output"),
+}
+_XLM_ROBERTA_XL_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.self_attn_layer_norm", "output"),
+    "ln2.hook_normalized": ("LayerNorm", "output"),
+}
+
+_ALBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.query", "output"),
+    "attn.hook_k": ("attention.key", "output"),
+    "attn.hook_v": ("attention.value", "output"),
+    "attn.hook_z": ("attention.dense", "input"),
+    "hook_attn_out": ("attention.dense", "output"),
+    "hook_resid_mid": ("attention.LayerNorm", "input"),
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "mlp.hook_pre": ("ffn", "output"),
+    "mlp.hook_post": ("ffn_output", "input"),
+    "hook_mlp_out": ("ffn_output", "output"),
+    "hook_resid_post": ("full_layer_layer_norm", "input"),
+    "ln2.hook_normalized": ("full_layer_layer_norm", "output"),
+    "hook_normalized_resid_post": ("full_layer_layer_norm", "output"),
+}
+
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
@@ -134,6 +168,14 @@ BERT_EMBEDDINGS: dict[str, Place] = {
     "hook_full_embed": ("embeddings.LayerNorm", "output"),
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
+
+_ALBERT_EMBEDDINGS = BERT_EMBEDDINGS | {"hook_full_embed": ("encoder.embedding_hidden_mapping_in", "output")}
+
+_ERNIE_EMBEDDINGS = BERT_EMBEDDINGS | {"embed.hook_task_type_embed": ("embeddings.task_type_embeddings", "output")}
+_WITHOUT_NORM: dict[str, Place] = {
+    **{name: place for name, place in BERT_EMBEDDINGS.items() if "normalized" not in name},
+    "hook_full_embed": ("embeddings", "output"),
+}
 
 _MODERNBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -259,6 +301,38 @@ FAMILIES = {
         _bert_like("Electra", embedding_size=16),
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
+    # One group of layers, and two of which the second has a single layer.
+    "albert": FamilyCase(
+        "Albert", _bert_like("Albert", embedding_size=16), _ALBERT_PLACES, _ALBERT_EMBEDDINGS, blocks="encoder"
+    ),
+    "albert-groups": FamilyCase(
+        "Albert",
+        _bert_like("Albert", embedding_size=D_MODEL, num_hidden_groups=2),
+        _ALBERT_PLACES,
+        _ALBERT_EMBEDDINGS,
+        blocks="encoder",
+    ),
+    "ernie": FamilyCase("Ernie", _bert_like("Ernie")),
+    "ernie-tasks": FamilyCase("Ernie", _bert_like("Ernie", use_task_id=True), embeddings=_ERNIE_EMBEDDINGS),
+    "data2vec-text": FamilyCase("Data2VecText", _bert_like("Data2VecText", **_ROBERTA)),
+    "megatron-bert": FamilyCase(
+        "MegatronBert",
+        _bert_like("MegatronBert"),
+        _MEGATRON_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.ln", "output")},
+    ),
+    "roberta-prelayernorm": FamilyCase(
+        "RobertaPreLayerNorm",
+        _bert_like("RobertaPreLayerNorm", **_ROBERTA),
+        _ROBERTA_PRELAYERNORM_PLACES,
+        BERT_EMBEDDINGS | {"ln_final.hook_normalized": ("LayerNorm", "output")},
+    ),
+    "xlm-roberta-xl": FamilyCase(
+        "XLMRobertaXL",
+        _bert_like("XLMRobertaXL", **_ROBERTA),
+        _XLM_ROBERTA_XL_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.LayerNorm", "output")},
+    ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
     "nomic": _post_norm_rotary("NomicBert"),
     "gte": _post_norm_rotary("Gte", type_vocab_size=0),
@@ -289,7 +363,8 @@ def hf_model(
     generator = torch.Generator().manual_seed(len(family) + 7 * HEADS.index(head))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            is_gain = "norm" in name.lower() and name.endswith("weight")
+            module = name.split(".")[-2].lower()
+            is_gain = name.endswith("weight") and ("norm" in module or module == "ln")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             is_query_or_key = any(part in name for part in _QUERIES_AND_KEYS)
@@ -337,9 +412,13 @@ def family_of(theirs: PreTrainedModel) -> FamilyCase:
     return next(case for case in FAMILIES.values() if case.config().model_type == theirs.config.model_type)
 
 
-def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
-    """Hugging Face's blocks."""
-    return theirs.base_model.get_submodule(family_of(theirs).blocks)
+def blocks_of(theirs: PreTrainedModel) -> Sequence[nn.Module]:
+    """Hugging Face's blocks; one that several of ALBERT's layers share is there once for each of them."""
+    blocks = theirs.base_model.get_submodule(family_of(theirs).blocks)
+    if theirs.config.model_type != "albert":
+        return blocks
+    layers, groups = theirs.config.num_hidden_layers, blocks.albert_layer_groups
+    return [block for layer in range(layers) for block in groups[layer * len(groups) // layers].albert_layers]
 
 
 def block_outputs(cache: ActivationCache, n_layers: int) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """What the families derived from BERT share: one module per projection, norms after the sums, and similar heads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ class Names:
     `prefix` is the base model's name. `blocks` is relative to the base model, `attention_q` to `ln2` are relative to
     one block, and the modules of the heads (`lm_...`, `class_...`) are relative to the whole model. `lm_act=None` means
     that the head uses the same activation function as the model's MLPs, `lm_dense=None` and `lm_ln=None` that a masked
-    LM's head is the decoder alone, and `mlp_gate=None` that the MLPs are not gated.
+    LM's head is the decoder alone, and `mlp_gate=None` that the MLPs are not gated. `ln_final` is
+    the last norm of a pre-norm model, relative to the base model.
     """
 
     prefix: str
@@ -38,6 +40,7 @@ class Names:
     mlp_in: str = "intermediate.dense"
     mlp_out: str = "output.dense"
     ln2: str = "output.LayerNorm"
+    ln_final: str | None = None
 
 
 def settings_of(names: Names, hf_config: Any, head: Head) -> dict[str, Any]:
@@ -60,12 +63,19 @@ def counting_from_padding(settings: dict[str, Any], padding: int) -> dict[str, A
     return settings | {"first_position": first, "n_ctx": settings["n_ctx"] - first}
 
 
-def weights_of(names: Names, source: Weights, cfg: HookedEncoderConfig) -> Weights:
-    """The weights by `HookedEncoder`'s parameter names."""
+def weights_of(names: Names, source: Weights, cfg: HookedEncoderConfig, blocks: Iterable[str] | None = None) -> Weights:
+    """The weights by `HookedEncoder`'s parameter names.
+
+    `blocks` are the names of the modules of `cfg.weight_layers`, if they are not numbered like the layers.
+    """
+    if blocks is None:
+        blocks = [f"{names.prefix}.{names.blocks}.{layer}" for layer in cfg.weight_layers]
     weights = _embedding_weights(source, names.prefix, cfg)
-    for layer in range(cfg.n_layers):
-        block = f"{names.prefix}.{names.blocks}.{layer}"
+    for layer, block in zip(cfg.weight_layers, blocks, strict=True):
         weights |= {f"blocks.{layer}.{k}": v for k, v in block_weights(source, block, names, cfg).items()}
+    if names.ln_final is not None:
+        weights["ln_final.w"] = source[f"{names.prefix}.{names.ln_final}.weight"]
+        weights["ln_final.b"] = source[f"{names.prefix}.{names.ln_final}.bias"]
     return weights | head_weights(source, names, cfg)
 
 
@@ -95,12 +105,13 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
     embeddings = f"{prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        **norm(source, f"{embeddings}.LayerNorm", "embed.ln"),
     }
     if cfg.embeds_positions:
         # A sentence encoder may be limited to fewer tokens than it has position embeddings.
         n_positions = cfg.first_position + cfg.n_ctx
         weights["embed.W_pos"] = source[f"{embeddings}.position_embeddings.weight"][:n_positions]
+    if cfg.embed_norm:
+        weights |= norm(source, f"{embeddings}.LayerNorm", "embed.ln")
     if cfg.n_token_types:
         weights["embed.W_token_type"] = source[f"{embeddings}.token_type_embeddings.weight"]
     return weights

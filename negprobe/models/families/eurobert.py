@@ -1,6 +1,4 @@
-"""EuroBERT, such as EuroBERT-210m. Boizard et al. 2025, "EuroBERT: Scaling Multilingual Encoders for European
-Languages".
-"""
+"""EuroBERT, such as EuroBERT-210m. Boizard et al. 2025, "EuroBERT: Scaling Multilingual Encoders"."""
 
 from typing import Any
 
@@ -74,5 +72,4 @@ EUROBERT = Family(
         "classifier_pooling": one_of(*_POOLINGS),
     },
     renamed={"clf_pooling": "classifier_pooling"},
-    embeds_positions=False,
 )

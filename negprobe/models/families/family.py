@@ -38,7 +38,6 @@ class Family:
         other_classes: Supported classes with other endings, with the head of each.
         unused_poolers: The classes that create a pooler unless told otherwise, although their head does not use it.
         counts_from_padding: Whether positions are counted from the id of the padding token, leaving out padding.
-        embeds_positions: Whether there are position embeddings, one per position of the context.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Family:
     other_classes: Mapping[str, Head] = field(default_factory=dict)
     unused_poolers: tuple[str, ...] = ()
     counts_from_padding: bool = False
-    embeds_positions: bool = True
 
     @property
     def classes(self) -> dict[str, Head]:

@@ -49,5 +49,4 @@ GTE = Family(
         # Settings of the original code; transformers' class computes only these values.
         **{"logn_attention_scale": one_of(False), "layer_norm_type": one_of("layer_norm")},
     },
-    embeds_positions=False,
 )

@@ -43,5 +43,4 @@ JINA_V3 = Family(
     weights=partial(weights_of, _NAMES),
     fields=ROTARY_FIELDS,
     unused_poolers=("JinaEmbeddingsV3Model",),
-    embeds_positions=False,
 )

@@ -1,6 +1,4 @@
-"""NomicBERT, such as nomic-embed-text-v1.5. Nussbaum et al. 2024, "Nomic Embed: Training a Reproducible Long Context
-Text Embedder".
-"""
+"""NomicBERT, such as nomic-embed-text-v1.5. Nussbaum et al. 2024, "Nomic Embed"."""
 
 from functools import partial
 from typing import Any
@@ -60,5 +58,4 @@ NOMIC_BERT = Family(
         "layer_norm_epsilon": "layer_norm_eps",
         "rotary_emb_base": "rope_theta",
     },
-    embeds_positions=False,
 )

@@ -1,4 +1,4 @@
-"""What families with rotary positions share: the fields of the rotation and the settings made of them."""
+"""What the families with rotary positions share: the fields of the rotation, their checks and settings."""
 
 from typing import Any
 
