@@ -62,10 +62,10 @@ _ON_REQUEST = {
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and ModernBERT (Ettin, mmBERT), with a masked-LM
-    head, a sequence classifier, or no head, in which case the output is the pooled sentence embedding. The output
-    equals that of Hugging Face's model in evaluation mode; there is no dropout. `transformer_lens.patching` works on
-    it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA, ModernBERT (Ettin, mmBERT), NomicBERT, GTE,
+    jina-embeddings-v3 and EuroBERT, with a masked-LM head, a sequence classifier, or no head, in which case the output
+    is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation mode; there is no
+    dropout. `transformer_lens.patching` works on it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
@@ -97,10 +97,14 @@ class HookedEncoder(HookedRootModule):
     are in `hook_dict` and in caches on request: `set_use_split_qkv_input`, `set_use_attn_result`,
     `set_use_hook_mlp_in`. A hook added by name always acts.
 
-    In a pre-norm model (ModernBERT) LN1 and LN2 come before attention and the MLP, `hook_resid_mid` is what LN2 reads,
+    In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before attention and the MLP, `hook_resid_mid` is what LN2 reads,
     `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and `ln_final` follows the last block; there is no
     `hook_normalized_resid_post`. LN1 then reads the head's copies of x, and LN2 reads `hook_mlp_in`, which the residual
     stream bypasses.
+
+    Where groups of heads share keys and values (EuroBERT), each head has a copy: `W_K`, `W_V`, `hook_k` and `hook_v`
+    have one entry per head. A write to one head's key or value leaves the rest of its group alone; to patch what the
+    group shares, patch all its heads, `n_heads / cfg.n_key_value_groups` consecutive ones.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
@@ -220,11 +224,13 @@ class HookedEncoder(HookedRootModule):
                 not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
                 and for labels that do not fit the model, for no name, and for an argument under two names.
         """
-        named: str | Path | nn.Module | None = model_name
-        name_or_path = _given_once("name_or_path", name_or_path, "model_name", named)
+        if model_name is not None:
+            name_or_path = _given_once("name_or_path", name_or_path, "model_name", model_name)
         if name_or_path is None:
             raise ModelError("No model was given; give a folder, a hub name, a loaded model or 'tiny-negation'.")
-        dtype = _given_once("dtype", dtype, "torch_dtype", torch_dtype) or torch.float32
+        if torch_dtype is not None:
+            dtype = _given_once("dtype", dtype, "torch_dtype", torch_dtype)
+        dtype = dtype or torch.float32
         if not move_to_device and device is not None:
             raise ModelError(f"move_to_device=False leaves the model on the CPU, but device={str(device)!r}; omit one.")
         device = _device_for(device if move_to_device else "cpu", dtype)
@@ -887,15 +893,15 @@ class HookedEncoder(HookedRootModule):
         return [self.tokenizer.decode(ids[masked]) for ids, masked in zip(best, is_mask, strict=True)]
 
 
-def _given_once(name: str, value: _T | None, other_name: str, other: _T | None) -> _T | None:
-    """The value of an argument that has two names.
+def _given_once(name: str, value: object, other_name: str, other: _T) -> _T:
+    """The value of an argument that is given under its other name.
 
     Raises:
         ModelError: if it is given under both.
     """
-    if value is not None and other is not None:
+    if value is not None:
         raise ModelError(f"{name} and {other_name} are two names of one argument; give only one of them.")
-    return other if value is None else value
+    return other
 
 
 def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
-from negprobe.models.norms import LayerNorm
+from negprobe.models.norms import Norm
 from tests.support import tiny_models
 from tests.support.tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 
@@ -118,9 +118,10 @@ def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: 
         inputs["ln_final"] = state(cache, n_layers)
 
     def with_deviation_of(y: Tensor) -> Callable[..., Tensor]:
-        def frozen(norm: LayerNorm, given: tuple[Tensor], output: Tensor) -> Tensor:
-            deviation = (y.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
-            return (given[0] - given[0].mean(dim=-1, keepdim=True)) / deviation * norm.w + norm.b
+        def frozen(norm: Norm, given: tuple[Tensor], output: Tensor) -> Tensor:
+            x, whole = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (given[0], y))
+            deviation = (whole.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+            return x / deviation * norm.w + (norm.b if norm.centres else 0)
 
         return frozen
 
