@@ -97,10 +97,10 @@ class HookedEncoder(HookedRootModule):
     are in `hook_dict` and in caches on request: `set_use_split_qkv_input`, `set_use_attn_result`,
     `set_use_hook_mlp_in`. A hook added by name always acts.
 
-    In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before attention and the MLP, `hook_resid_mid` is what LN2 reads,
-    `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and `ln_final` follows the last block; there is no
-    `hook_normalized_resid_post`. LN1 then reads the head's copies of x, and LN2 reads `hook_mlp_in`, which the residual
-    stream bypasses.
+    In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before attention and the MLP, `hook_resid_mid` is what
+    LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and `ln_final` follows the last block;
+    there is no `hook_normalized_resid_post`. LN1 then reads the head's copies of x, and LN2 reads `hook_mlp_in`, which
+    the residual stream bypasses.
 
     Where groups of heads share keys and values (EuroBERT), each head has a copy: `W_K`, `W_V`, `hook_k` and `hook_v`
     have one entry per head. A write to one head's key or value leaves the rest of its group alone; to patch what the

@@ -186,7 +186,19 @@ def test_leaving_out_a_bias_that_is_not_given_is_an_error():
             measure(pattern, v, W_O, include_bias=False)
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "bert",
+        "mpnet",
+        "albert",
+        "megatron-bert",
+        "roberta-prelayernorm",
+        "xlm-roberta-xl",
+        "modernbert",
+        "modernbert-biased",
+    ],
+)
 def test_zeroing_is_the_model_run_again_with_the_values_zeroed(family):
     _, model = pair(family, "none", dtype=torch.float64)
     tokens = token_batch(model.cfg.pad_token_id)
@@ -315,7 +327,7 @@ def test_no_vector_for_every_two_tokens_is_made():
     assert naive.numel == BATCH * HEADS * TOKENS**2 * D_MODEL
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "albert", "megatron-bert", "xlm-roberta-xl", "modernbert"])
 def test_zeroings_memory_does_not_grow_with_the_length(monkeypatch, family):
     _, model = pair(family, "none", dtype=torch.float64)
     block = model.blocks[0]

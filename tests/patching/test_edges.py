@@ -184,7 +184,10 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
-@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased", "nomic", "jina", "eurobert"])
+@pytest.mark.parametrize(
+    "family",
+    ["modernbert", "modernbert-biased", "nomic", "jina", "eurobert", "albert", "megatron-bert", "xlm-roberta-xl"],
+)
 def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     pairs = [TINY_EQUAL, TINY_INSERTED]
@@ -193,7 +196,21 @@ def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_no
     assert (abs(moved(result, 1)) > 1e-4).sum() > 100
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased", "nomic", "gte", "eurobert"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "bert",
+        "mpnet",
+        "modernbert",
+        "modernbert-biased",
+        "nomic",
+        "gte",
+        "eurobert",
+        "albert",
+        "megatron-bert",
+        "xlm-roberta-xl",
+    ],
+)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 def test_the_edges_from_a_component_add_up_to_its_own_attribution(family, direction):
     tiny = tiny_models.pair(family, "masked_lm", torch.float64)[1]

@@ -117,7 +117,21 @@ def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("mlps", ["live", "frozen"])
 @pytest.mark.parametrize("head", tiny_models.HEADS)
-@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased", "nomic", "gte", "jina", "eurobert"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "modernbert",
+        "modernbert-biased",
+        "nomic",
+        "gte",
+        "jina",
+        "eurobert",
+        "albert",
+        "megatron-bert",
+        "roberta-prelayernorm",
+        "xlm-roberta-xl",
+    ],
+)
 def test_paths_through_pre_norm_and_gated_blocks_equal_two_whole_forward_passes(family, head, mlps):
     model = tiny_models.pair(family, head, torch.float64)[1]
     labels = model.cfg.labels[:2]
