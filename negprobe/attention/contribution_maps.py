@@ -33,6 +33,9 @@ _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 # Those that carry each token's part through the LayerNorms behind the sums.
 _POST_NORM = ("residual", "zeroing", "globenc")
 
+# Those of a block's output, which a convolution changes.
+_OF_WHOLE_BLOCKS = ("zeroing", "rollout", "globenc")
+
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
 
@@ -87,6 +90,11 @@ def contributions(
             f"The measure {measure!r} is defined for post-LayerNorm blocks, but this model's have "
             f"norms={model.architecture.norms!r}; use 'all_heads_norm' or 'rollout'."
         )
+    if measure in _OF_WHOLE_BLOCKS and model.architecture.convolves:
+        raise InputError(
+            f"The measure {measure!r} is not defined for this model, because a convolution after its first block mixes "
+            "neighbouring tokens without attention; use 'all_heads_norm' or 'residual'."
+        )
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
     passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)
@@ -121,11 +129,12 @@ def _check_outputs(
     mask: Int[Tensor, "batch pos"],
 ) -> None:
     """Refuse a run in which a block's output does not follow from its weights, input, pattern and values."""
+    context = model.attention_context(mask)
     outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
     for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
         x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
         z = block.attn.weighted(pattern, v)
-        by_weights = block.after_attention(x, block.attn.out(z))
+        by_weights = block.convolved(x, block.after_attention(x, block.attn.out(z)), context)
         changed = float((by_weights - output)[mask.bool()].abs().max())
         if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
             raise InputError(

@@ -139,12 +139,17 @@ def value_zeroing(
     a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
 
     Raises:
-        InputError: for a block whose LayerNorms do not act on the sums, or whose MLP is gated.
+        InputError: for a block whose LayerNorms do not act on the sums, whose MLP is gated, or that has a convolution.
     """
     if not block.architecture.linear_norm_to_mlp:
         raise InputError(
             "Value zeroing is computed in closed form, which needs a post-LayerNorm block with a plain MLP; got "
             f"norms={block.architecture.norms!r}, gated_mlp={block.architecture.gated_mlp}. Use all_heads_norm."
+        )
+    if block.conv is not None:
+        raise InputError(
+            "Value zeroing is not defined for a block with a convolution, which mixes neighbouring tokens; use "
+            "all_heads_norm."
         )
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)

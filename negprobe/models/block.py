@@ -4,8 +4,8 @@ Parameters have TransformerLens's per-head layout. They are usually strided view
 from, so that flattening the heads for one large matrix product copies nothing.
 
 A block's arithmetic is written once, in functions that act on rows and take edits: `project`, `Attention.placed`,
-`Attention.mix` (which uses `scores`, `bias`, `visible`, `pattern` and `weighted`), `Attention.out` and
-`after_attention`. The hooked forward pass, the patching engine, paths, edges and the measures all call them.
+`Attention.mix` (which uses `scores`, `added`, `visible`, `pattern` and `weighted`), `Attention.out` and
+`after_attention`; where a convolution follows, which reads neighbouring rows, also `convolved`. The hooked forward pass, the patching engine, paths, edges and the measures all call them.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.models.architecture import Architecture
 from negprobe.models.attention import Attention, AttentionContext
+from negprobe.models.convolution import Convolution
 from negprobe.models.mlp import MLP
 from negprobe.models.norms import norm_of
 from negprobe.models.stage_edit import StageEdit, unedited
@@ -40,6 +41,7 @@ class Block(nn.Module):
         self.ln1 = norm_of(architecture.norm, architecture.d_model, architecture.eps, has_ln1)
         self.mlp = MLP(architecture)
         self.ln2 = norm_of(architecture.norm, architecture.d_model, architecture.eps)
+        self.conv = Convolution(architecture) if architecture.convolves and layer == 0 else None
         self.hook_resid_pre = HookPoint()
         self.hook_attn_out = HookPoint()
         self.hook_resid_mid = HookPoint()
@@ -54,7 +56,8 @@ class Block(nn.Module):
         """The next block's input."""
         x = self.hook_resid_pre(x)
         attn_out = self.attn(self.ln1(x) if self.is_pre_norm else x, context)
-        return self._compose(x, attn_out, self.ln1, self.mlp, self.ln2, self._hooked)
+        out = self._compose(x, attn_out, self.ln1, self.mlp, self.ln2, self._hooked)
+        return out if self.conv is None else self.conv(x, out, context.mask)
 
     def attn_in(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
         """What attention reads, for rows of the block's input: these, or with norms before attention, LN1 of them."""
@@ -90,6 +93,21 @@ class Block(nn.Module):
         """
         mlp = partial(self.mlp.out, edit=edit) if mlp_out is None else lambda _: mlp_out
         return self._compose(x, attn_out, self.ln1.normalized, mlp, self.ln2.normalized, edit)
+
+    def convolved(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        out: Float[Tensor, "batch pos d_model"],
+        context: AttentionContext,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The next block's input, without hooks: `out`, or what a convolution makes of it and of this block's input.
+
+        Args:
+            x: This block's input.
+            out: The result of `after_attention` for all rows.
+            context: The context of the run.
+        """
+        return out if self.conv is None else self.conv.out(x, out, context.mask)
 
     def _compose(
         self, x: Tensor, attn_out: Tensor, ln1: _RowMap, mlp: _RowMap, ln2: _RowMap, edit: StageEdit

@@ -350,6 +350,11 @@ class _Decomposition:
                 "Only states of post-LayerNorm models can be decomposed, but this model has "
                 f"norms={model.architecture.norms!r}; read its states with accumulated_resid."
             )
+        if model.architecture.convolves and last > 0:
+            raise InputError(
+                "States after the first layer of this model cannot be decomposed, because a convolution adds activations "
+                "of neighbouring tokens; read them with accumulated_resid."
+            )
         if mlp_input and last == model.cfg.n_layers:
             raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
         if apply_ln and not mlp_input:

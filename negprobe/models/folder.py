@@ -17,7 +17,7 @@ from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import quoted
 from negprobe.models.config_fields import Field, activation, bad_field, number, switch, whole
 from negprobe.models.convert import check_supported, checked_problem_type, head_of
-from negprobe.models.families import FAMILY_OF, Family
+from negprobe.models.families import FAMILIES, FAMILY_OF, Family
 
 _READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """The suffixes of all files that negprobe or transformers' tokenizers open."""
@@ -204,6 +204,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
     config = hf_class.config_class(**kept)
     _check_sizes(config, family, name)
+    family.check(config, head_of(hf_class.__name__), name)
     return config
 
 
@@ -246,7 +247,8 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
     # The class is looked up in transformers by name, so names of anything else must be rejected.
-    if not architecture.startswith(family.prefixes) or not hasattr(transformers, architecture):
+    is_of_another = any(architecture in other.classes for other in FAMILIES.values() if other is not family)
+    if not architecture.startswith(family.prefixes) or is_of_another or not hasattr(transformers, architecture):
         raise ModelError(
             f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(family.classes)}."
         )
@@ -380,7 +382,8 @@ def _min_weights(config: PreTrainedConfig) -> int:
     embedding = getattr(config, "embedding_size", width)
     inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
     types = getattr(config, "type_vocab_size", 0)
-    rows = config.vocab_size + config.max_position_embeddings + types
+    positions = config.max_position_embeddings if getattr(config, "position_biased_input", True) else 0
+    rows = config.vocab_size + positions + types
     return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
 
 

@@ -96,12 +96,34 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
+_DEBERTA_PLACES = {name: place for name, place in BERT_PLACES.items() if name[-2:] not in ("_q", "_k", "_v")}
+_DEBERTA_V2_PLACES = BERT_PLACES | {
+    "attn.hook_q": ("attention.self.query_proj", "output"),
+    "attn.hook_k": ("attention.self.key_proj", "output"),
+    "attn.hook_v": ("attention.self.value_proj", "output"),
+}
+
+
+def as_they_are(theirs: PreTrainedModel) -> None:
+    """Change nothing."""
+
+
+def with_plain_layer_norms(theirs: PreTrainedModel) -> None:
+    """Replace DeBERTa's own LayerNorms, which round a float64 model's states to float32, by PyTorch's."""
+    for module in list(theirs.modules()):
+        for name, part in module.named_children():
+            if type(part).__name__ == "DebertaLayerNorm":
+                plain = nn.LayerNorm(len(part.weight), part.variance_epsilon)
+                plain.weight, plain.bias = part.weight, part.bias
+                setattr(module, name, plain)
+
 
 @dataclass(frozen=True)
 class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block and `embeddings` modules inside the base model; `blocks` is where its blocks are.
+    `in_float64` takes from a float64 model what rounds to float32; without it, ours is compared with their own modules.
     """
 
     prefix: str
@@ -109,6 +131,7 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    in_float64: Callable[[PreTrainedModel], None] = as_they_are
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
@@ -153,6 +176,29 @@ FAMILIES = {
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
 }
+_DEBERTA = {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
+_EMBEDDED_WORDS = {name: place for name, place in _WITHOUT_TYPES.items() if "pos_embed" not in name}
+FAMILIES |= {
+    "deberta": FamilyCase(
+        "Deberta", _bert_like("Deberta", **_DEBERTA), _DEBERTA_PLACES, _EMBEDDED_WORDS, in_float64=with_plain_layer_norms
+    ),
+    "deberta-v2": FamilyCase(
+        "DebertaV2",
+        _bert_like("DebertaV2", position_buckets=4, share_att_key=True, norm_rel_ebd="layer_norm", **_DEBERTA),
+        _DEBERTA_V2_PLACES,
+        _EMBEDDED_WORDS,
+    ),
+    # The input of the first block is also what the convolution reads, so that Hugging Face has no one module for it.
+    "deberta-v2-conv": FamilyCase(
+        "DebertaV2",
+        _bert_like(
+            "DebertaV2",
+            **_DEBERTA | {"position_biased_input": True, "type_vocab_size": 2, "max_relative_positions": 5},
+            **{"conv_kernel_size": 3, "conv_act": "gelu", "conv_groups": 2, "legacy": False},
+        ),
+        {name: place for name, place in _DEBERTA_V2_PLACES.items() if name != "hook_resid_pre"},
+    ),
+}
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
 
@@ -173,7 +219,8 @@ def hf_model(
             is_gain = "norm" in name.lower() and name.endswith("weight")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            is_query_or_key = any(part in name for part in ("query", "key", "q_lin", "k_lin", ".q.", ".k."))
+            parts = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "in_proj", "rel_embeddings")
+            is_query_or_key = any(part in name for part in parts)
             width = 0.5 if is_query_or_key else 0.2
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
@@ -184,7 +231,10 @@ def pair(
 ) -> tuple[PreTrainedModel, HookedEncoder]:
     """A Hugging Face model and ours with the same weights."""
     theirs = hf_model(family, head, dtype, **changes)
-    return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(family), dtype=dtype, device="cpu")
+    ours = HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(family), dtype=dtype, device="cpu")
+    if dtype == torch.float64:
+        FAMILIES[family].in_float64(theirs)
+    return theirs, ours
 
 
 def token_batch(pad: int, lengths: tuple[int, ...] = (9, 5, 3)) -> Int[Tensor, "batch pos"]:

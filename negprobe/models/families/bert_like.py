@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
 
 from negprobe.models.config import Head, HookedEncoderConfig
 from negprobe.models.families.family import Weights
@@ -90,11 +92,13 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
     embeddings = f"{prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        # A sentence encoder may be limited to fewer tokens than it has position embeddings.
-        "embed.W_pos": source[f"{embeddings}.position_embeddings.weight"][: cfg.first_position + cfg.n_ctx],
         "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
         "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],
     }
+    if cfg.embeds_positions:
+        # A sentence encoder may be limited to fewer tokens than it has position embeddings.
+        positions = source[f"{embeddings}.position_embeddings.weight"]
+        weights["embed.W_pos"] = positions[: cfg.first_position + cfg.n_ctx]
     if cfg.n_token_types:
         weights["embed.W_token_type"] = source[f"{embeddings}.token_type_embeddings.weight"]
     return weights
@@ -119,7 +123,16 @@ def block_weights(source: Weights, block: str, names: Names, cfg: HookedEncoderC
         ),
     }
     for name, module in (("Q", names.attention_q), ("K", names.attention_k), ("V", names.attention_v)):
-        W, b = source[f"{block}.{module}.weight"], source[f"{block}.{module}.bias"]
-        weights[f"attn.W_{name}"] = rearrange(W, "(head d_head) d_model -> head d_model d_head", head=cfg.n_heads)
-        weights[f"attn.b_{name}"] = rearrange(b, "(head d_head) -> head d_head", head=cfg.n_heads)
+        W, b = by_head(source[f"{block}.{module}.weight"], source[f"{block}.{module}.bias"], cfg)
+        weights |= {f"attn.W_{name}": W, f"attn.b_{name}": b}
     return weights
+
+
+def by_head(
+    weight: Float[Tensor, "width d_model"], bias: Float[Tensor, " width"], cfg: HookedEncoderConfig
+) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head"]]:
+    """The weight and bias of a projection, as views for each head."""
+    return (
+        rearrange(weight, "(head d_head) d_model -> head d_model d_head", head=cfg.n_heads),
+        rearrange(bias, "(head d_head) -> head d_head", head=cfg.n_heads),
+    )
