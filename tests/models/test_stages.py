@@ -19,7 +19,7 @@ from tests.support.tiny_models import N_LAYERS
 PACKAGE = Path(negprobe.__file__).parent
 
 # The site of each stage's activation, in order, with the hook that reads it in the model's own pass.
-ATTENTION_SITES = ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result")
+ATTENTION_SITES = ("q", "k", "v", "rot_q", "rot_k", "c2p", "p2c", "attn_scores", "pattern", "z", "result")
 HOOKS = {
     **{site: f"attn.hook_{site}" for site in ATTENTION_SITES},
     **{site: f"hook_{site}" for site in ("attn_out", "resid_mid")},

@@ -185,7 +185,8 @@ FAMILIES |= {
     "deberta-v2": FamilyCase(
         "DebertaV2",
         _bert_like("DebertaV2", position_buckets=4, share_att_key=True, norm_rel_ebd="layer_norm", **_DEBERTA),
-        _DEBERTA_V2_PLACES,
+        # With shared weights, these modules also project the embeddings of distances.
+        {name: place for name, place in _DEBERTA_V2_PLACES.items() if name not in ("attn.hook_q", "attn.hook_k")},
         _EMBEDDED_WORDS,
     ),
     # The input of the first block is also what the convolution reads, so that Hugging Face has no one module for it.
