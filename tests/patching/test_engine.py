@@ -14,7 +14,7 @@ from tests.support import slow_patching, tiny_models
 from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
 KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "deberta", "deberta-v2", "deberta-v2-conv")
 LAST = tiny_models.N_LAYERS - 1
 
 
