@@ -1,10 +1,10 @@
 """Time of a patching sweep compared with two alternatives, in one process, on the same encoder and pair.
 
-Three implementations compute the same array of logit differences from two sentences, on randomly initialised BERT
-masked LMs and a pair of 16 tokens that differ in one: the sweep of `transformer_lens.patching` (one forward pass per
-patch), a plain batched sweep (the patches of a layer in batches, with hooks, running all layers and the whole head),
-and ours. A ratio is the median over rounds of theirs / ours, timed back to back in each round. The difference is the
-largest one between our numbers and those of the loop.
+Three implementations compute the same array of logit differences from two sentences, on randomly initialised masked LMs
+of the shapes of known models and a pair of 16 tokens that differ in one: the sweep of `transformer_lens.patching` (one
+forward pass per patch), a plain batched sweep (the patches of a layer in batches, with hooks, running all layers and
+the whole head), and ours. A ratio is the median over rounds of theirs / ours, timed back to back in each round. The
+difference is the largest one between our numbers and those of the loop.
 
 The rate is the number of floating-point operations of our sweep per second, as counted by torch. It is compared with
 the rate of a product of two 2,048 x 2,048 matrices, timed in the same rounds.
@@ -17,22 +17,25 @@ from functools import partial
 import torch
 from rich.console import Console
 from rich.table import Table
+from shapes import masked_lm
 from timing import seconds
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformer_lens import patching
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder, StatementPair, patch_sweep
 from negprobe.patching import By
 
-MODELS = {"2 x 128": (2, 128, 2), "6 x 768": (6, 768, 12), "12 x 768": (12, 768, 12)}
 ROWS: tuple[tuple[str, str, By | tuple[By, ...], float], ...] = (
     ("2 x 128", "resid_pre", "position", 30),
     ("6 x 768", "resid_pre", "position", 10),
     ("12 x 768", "resid_pre", "position", 8),
     ("6 x 768", "z", ("head", "position"), 15),
+    ("MPNet-base", "resid_pre", "position", 8),
+    ("ModernBERT-base", "resid_pre", "position", 8),
+    ("DeBERTa-v3-base", "resid_pre", "position", 8),
 )
 PAIR = StatementPair(
     "the dog by the red door is really asleep so it is [MASK] .",
@@ -42,7 +45,8 @@ PAIR = StatementPair(
 )
 HOOKS = {"resid_pre": "blocks.{}.hook_resid_pre", "z": "blocks.{}.attn.hook_z"}
 THEIRS = {"resid_pre": patching.get_act_patch_resid_pre, "z": patching.get_act_patch_attn_head_out_by_pos}
-D_VOCAB = 30522
+# The padding id that MPNet requires.
+D_VOCAB, PAD = 30522, 1
 
 
 def main() -> None:
@@ -51,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds per row, after a warm-up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", choices=[row[0] for row in ROWS], action="append", help="by default all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(width=160)
@@ -62,7 +67,9 @@ def main() -> None:
     ):
         table.add_column(column, justify="right")
     for name, site, by, goal in ROWS:
-        model = random_model(*MODELS[name], arguments.device)
+        if name not in (arguments.model or [name]):
+            continue
+        model = random_model(name, arguments.device)
         loop, batched = partial(loop_sweep, model, site), partial(batched_sweep, model, site)
         ours = partial(patch_sweep, model, PAIR, site, by=by)
         row = measured(loop, batched, ours, arguments.rounds, arguments.device)
@@ -129,17 +136,12 @@ def finished(function, device: str) -> None:
         torch.cuda.synchronize()
 
 
-def random_model(n_layers: int, width: int, n_heads: int, device: str) -> HookedEncoder:
-    """A BERT masked LM with random weights, and a tokenizer with the words of the pair."""
+def random_model(name: str, device: str) -> HookedEncoder:
+    """A masked LM with random weights, and a tokenizer with the words of the pair."""
     torch.manual_seed(0)
-    config = BertConfig(
-        num_hidden_layers=n_layers,
-        hidden_size=width,
-        num_attention_heads=n_heads,
-        intermediate_size=4 * width,
-        vocab_size=D_VOCAB,
-    )
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    hf_model = masked_lm(name, vocab_size=D_VOCAB, pad_token_id=PAD)
+    assert hf_model is not None
+    specials = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
     words = dict.fromkeys([*specials, "awake", *PAIR.original.split(), *PAIR.counterfactual.split()])
     vocabulary = {word: index for index, word in enumerate(words)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -147,7 +149,7 @@ def random_model(n_layers: int, width: int, n_heads: int, device: str) -> Hooked
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {f"{token.strip('[]').lower()}_token": token for token in specials}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-    return HookedEncoder.from_pretrained(BertForMaskedLM(config).eval(), tokenizer=tokenizer, device=device)
+    return HookedEncoder.from_pretrained(hf_model, tokenizer=tokenizer, device=device)
 
 
 def prepared(model: HookedEncoder) -> tuple[Tensor, Tensor, int, int, int]:

@@ -45,6 +45,20 @@ _MODEL_HELP = "'tiny-negation' (bundled), a model folder, or a hub name, optiona
 
 Model = Annotated[str, typer.Option(help=_MODEL_HELP)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model (default: the branch main).")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of a classifier's labels, in the order of its logits (entailment,neutral,contradiction), or new "
+        "names of some (LABEL_0=entailment,LABEL_2=contradiction)."
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to put before each statement, such as 'query: ', or the name of a prompt of a sentence-transformers "
+        "model (default: the model's own default prompt, if it has one; '' for none)."
+    ),
+]
 Objective = Annotated[
     str | None,
     typer.Option(
@@ -188,6 +202,8 @@ def study(
         ),
     ] = 0.5,  # statistics.SMALLEST_EFFECT, which takes long to import
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
     engine: Annotated[
@@ -226,7 +242,7 @@ def study(
         loaded = load_pairs(*names, limit=limit)
         chosen = loaded.pairs if cluster_by is None else clustered_by(loaded.pairs, cluster_by)
         workers = cluster_device(device) if engine == "ray" else None
-        encoder = _encoder(model, revision, device, dtype)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         options = options_of_study(
             encoder,
             patch_pairs=patch_pairs,
@@ -235,6 +251,7 @@ def study(
             circuit_effort=circuit.value,
             seed=seed,
             objective=objective,
+            pairs=chosen,
         )
         # The fingerprint has the device but not the backend, so that a study can be resumed with another backend.
         options["measured on"] = workers or encoder.device.type
@@ -259,7 +276,9 @@ def study(
                 shards=shards,
                 engine=None
                 if workers is None
-                else on_ray(partial(_encoder, *_same_model(encoder, model), workers, dtype), workers),
+                else on_ray(
+                    partial(_encoder, *_same_model(encoder, model), workers, dtype, prompt, labels=labels), workers
+                ),
                 progress=report_progress,
             )
             report_progress("writing the report", 0, 1)
@@ -298,6 +317,8 @@ def compare(
     counterfactual: Annotated[str, typer.Argument(help="The same statement with its negation changed.")],
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     cues: Cues = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-compare"),
     device: Device = None,
@@ -310,7 +331,7 @@ def compare(
     from negprobe.views.page.page import PageTooLargeError
 
     with clear_errors(), _lexicon(cues):
-        encoder = _encoder(model, revision, device, dtype)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         probe = AttentionProbe(encoder)
         with printed_warnings():
             comparison = probe.compare(original, counterfactual, zeroing=True)
@@ -340,6 +361,8 @@ def view(
     pairs: Pairs = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Show at most this many pairs of each data set, the first ones.")
     ] = 50,
@@ -361,7 +384,7 @@ def view(
         loaded = load_pairs(*(pairs or [BUILTIN]), limit=limit)
         chosen = loaded.pairs
         _print_notes(*(f"left out {reason}" for reason in loaded.dropped), *pair_notes(chosen))
-        encoder = _encoder(model, revision, device, dtype)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         with console.status(f"Comparing {len(chosen)} pairs"), printed_warnings():
             probe = AttentionProbe(encoder)
             try:
@@ -381,6 +404,7 @@ def list_pairs(
     ] = None,
     model: Annotated[str, typer.Option(help=f"The model with the tokenizer: {_MODEL_HELP}")] = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
     limit: Limit = None,
     cues: Cues = None,
     out: Annotated[
@@ -400,7 +424,7 @@ def list_pairs(
                 raise NegprobeError(f"{out} is not a .jsonl file; choose another name with --out.")
             _make_folder(out.parent)
         chosen = _loaded(data, limit)
-        encoder = _encoder(model, revision, "cpu", _Dtype.FLOAT32)
+        encoder = _encoder(model, revision, "cpu", _Dtype.FLOAT32, prompt)
         if encoder.tokenizer is None:
             raise NegprobeError(f"{model} has no tokenizer; choose another with --model.")
         with console.status(f"Preparing {len(chosen)} pairs"):
@@ -494,6 +518,8 @@ def patch_pairs(
     objective: Objective = None,
     model: Model = "tiny-negation",
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-patch"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of resampling and of the bootstrap.")] = 0,
     device: Device = None,
@@ -529,7 +555,7 @@ def patch_pairs(
             renormalize=renormalize,
         )
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
         if original is not None and counterfactual is not None:
             _patch_one_pair(
                 encoder, (original, counterfactual, target, foil, control), no_control, sweeps, objective, seed, out
@@ -559,8 +585,8 @@ def _patch_one_pair(
     from negprobe.study.tables import patching_table
     from negprobe.views import patching_map, save_figure
 
-    patched_objective = objective_named(encoder, objective)
     pair = StatementPair(*texts)
+    patched_objective = objective_named(encoder, objective, [pair])
     if pair.control is not None and (problem := readable_pairs(encoder, [pair]).invalid_controls.get(0)):
         raise PatchingError(f"This control cannot be used: {problem}. Give another, or leave it out.")
     swaps = patchable_pairs(encoder, [pair], with_control=not no_control).swaps
@@ -618,7 +644,7 @@ def _patch_data_sets(
     )
     from negprobe.views import patching_map, save_figure
 
-    patched_objective = objective_named(encoder, objective)
+    patched_objective = objective_named(encoder, objective, pairs)
     ready = patchable_pairs(encoder, pairs, with_control=not no_control)
     _print_notes(*(f"left out {reason}" for reason in ready.left_out))
     averages, agreements, worst = [], [], []
@@ -688,6 +714,8 @@ def search_circuit(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("negprobe-circuit"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of sample, split, random sets and bootstrap.")] = 0,
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     device: Device = None,
     dtype: Dtype = _Dtype.FLOAT32,
 ) -> None:
@@ -703,9 +731,10 @@ def search_circuit(
         if not 0 < threshold <= 1:
             raise NegprobeError(f"--threshold must be above 0 and at most 1, got {threshold}.")
         _make_folder(out)
-        encoder = _encoder(model, revision, device, dtype)
-        searched_objective = objective_named(encoder, objective)
-        ready = patchable_pairs(encoder, _loaded(pairs, limit), with_control=not no_control)
+        encoder = _encoder(model, revision, device, dtype, prompt, labels=labels)
+        loaded = _loaded(pairs, limit)
+        searched_objective = objective_named(encoder, objective, loaded)
+        ready = patchable_pairs(encoder, loaded, with_control=not no_control)
         _print_notes(*(f"left out {reason}" for reason in ready.left_out))
         swaps = list((ready if sample is None else ready.sample(sample, seed=seed)).swaps.values())
         with progress_on(console) as progress:
@@ -740,6 +769,8 @@ def evaluate_model(
     ],
     model: Annotated[str | None, typer.Option(help=f"{_MODEL_HELP} By default 'tiny-negation'.")] = None,
     revision: Revision = None,
+    prompt: Prompt = None,
+    labels: Labels = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -767,9 +798,10 @@ def evaluate_model(
         sets, useless = ([builtin_set()], ()) if dataset == BUILTIN else scored_sets(dataset)
         words = read_predictions(predictions) if predictions is not None else None
         name = model or ("tiny-negation" if words is None else None)
-        if name is None and revision is not None:
-            raise NegprobeError("--revision applies only to --model; give --model, or leave out --revision.")
-        encoder = _encoder(name, revision, device, dtype) if name is not None else None
+        for option, value in (("--revision", revision), ("--prompt", prompt), ("--labels", labels)):
+            if name is None and value is not None:
+                raise NegprobeError(f"{option} applies only to --model; give --model, or leave out {option}.")
+        encoder = _encoder(name, revision, device, dtype, prompt, labels=labels) if name is not None else None
         with progress_on(console) as report_progress:
             evaluation = evaluate(sets, encoder, predictions=words, progress=report_progress)
         shares = evaluation.shares
@@ -875,13 +907,45 @@ class _StoppedError(BaseException):
         self.number = number
 
 
-def _encoder(model: str, revision: str | None, device: str | None, dtype: _Dtype) -> "HookedEncoder":
+def _encoder(
+    model: str,
+    revision: str | None,
+    device: str | None,
+    dtype: _Dtype,
+    prompt: str | None,
+    *,
+    labels: str | None = None,
+) -> "HookedEncoder":
     import torch
 
     from negprobe.models import HookedEncoder
 
     with printed_warnings():
-        return HookedEncoder.from_pretrained(model, revision=revision, device=device, dtype=getattr(torch, dtype))
+        return HookedEncoder.from_pretrained(
+            model,
+            revision=revision,
+            device=device,
+            dtype=getattr(torch, dtype),
+            prompt=prompt,
+            labels=_label_names(labels),
+        )
+
+
+def _label_names(labels: str | None) -> dict[str, str] | list[str] | None:
+    """The names in --labels: a list, or new names by the present ones."""
+    if labels is None:
+        return None
+    names = [name.strip() for name in labels.split(",")]
+    renamed = [name.partition("=")[::2] for name in names if "=" in name]
+    if not renamed:
+        return names
+    present = [old.strip() for old, _ in renamed]
+    if len(renamed) < len(names) or len(set(present)) < len(present):
+        raise NegprobeError(
+            f"--labels {labels} mixes names with renamings, or renames a label twice. Give all names, as in "
+            "entailment,neutral,contradiction, or only renamings, as in LABEL_0=entailment,LABEL_2=contradiction."
+        )
+    return {old: new.strip() for old, (_, new) in zip(present, renamed, strict=True)}
 
 
 def _same_model(encoder: "HookedEncoder", model: str) -> tuple[str, str | None]:

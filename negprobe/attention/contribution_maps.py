@@ -12,6 +12,7 @@ from negprobe.attention.rollout import globenc, rollout
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.models.architecture import Architecture
 from negprobe.models.block import Block
 from negprobe.models.hooked import is_hooked
 from negprobe.models.norms import FrozenNorm, Norm
@@ -30,9 +31,6 @@ CONTRIBUTIONS = tuple(_ACTIVATIONS)
 # What a block's output is computed from, with its weights alone.
 _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
-# Those that carry each token's part through the LayerNorms behind the sums.
-_POST_NORM = ("residual", "zeroing", "globenc")
-
 # Those of a block's output, which a convolution changes.
 _OF_WHOLE_BLOCKS = ("zeroing", "rollout", "globenc")
 
@@ -43,9 +41,17 @@ _BIAS_STAYS = ("zeroing", "rollout")
 def contribution_work(cfg: HookedEncoderConfig, n_tokens: int) -> int:
     """Floating-point operations that all `CONTRIBUTIONS` together take for a statement of `n_tokens`.
 
-    Nearly all are value zeroing's, which runs the second half of the MLP for every two tokens of every layer.
+    Nearly all are value zeroing's, which runs the MLP, or where `Architecture.linear_norm_to_mlp` its second half, for
+    every two tokens of every layer.
     """
-    return n_tokens**2 * cfg.n_layers * 2 * (cfg.d_mlp or 4 * cfg.d_model) * cfg.d_model
+    architecture = Architecture.of(cfg)
+    maps = 1 if architecture.linear_norm_to_mlp else 2 + architecture.gated_mlp
+    return n_tokens**2 * cfg.n_layers * 2 * maps * architecture.d_mlp * cfg.d_model
+
+
+def is_defined(model: HookedEncoder, measure: str) -> bool:
+    """Whether a measure in `CONTRIBUTIONS` is defined for the model's architecture."""
+    return measure not in _OF_WHOLE_BLOCKS or not model.architecture.convolves
 
 
 @checked
@@ -67,7 +73,7 @@ def contributions(
         mask: 1 for tokens, 0 for padding; by default every `pad_token_id` is padding.
         measure: One of `CONTRIBUTIONS`:
             "all_heads_norm", what attention writes (`layer_measures.all_heads_norm`);
-            "residual", with the residual and the first LayerNorm (`layer_measures.residual_norm`);
+            "residual", with the residual and, in a post-norm block, the first norm (`layer_measures.residual_norm`);
             "zeroing", the effect on the block's output (`layer_measures.value_zeroing`);
             "rollout" and "globenc", from the input tokens up to each layer (`rollout.rollout`, `rollout.globenc`).
         token_type_ids: Segment of each token; by default 0.
@@ -77,20 +83,15 @@ def contributions(
         Maps on the model's device; rows and columns of padding are exactly 0.
 
     Raises:
-        InputError: for an unknown measure, one that is not defined for the model's architecture, tokens the model
-            cannot take, `include_bias=False` with a measure that has no bias to leave out, or a hook that changes how a
-            block's output follows from pattern and values, which all measures but "rollout" compute from the weights.
+        InputError: for an unknown measure, one that is not defined for the model, tokens the model cannot take,
+            `include_bias=False` with a measure that has no bias to leave out, or a hook that changes how a block's
+            output follows from pattern and values, which all measures but "rollout" compute from the weights.
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
-    if measure in _POST_NORM and model.architecture.norms != "post":
-        raise InputError(
-            f"The measure {measure!r} is defined for post-LayerNorm blocks, but this model's have "
-            f"norms={model.architecture.norms!r}; use 'all_heads_norm' or 'rollout'."
-        )
-    if measure in _OF_WHOLE_BLOCKS and model.architecture.convolves:
+    if not is_defined(model, measure):
         raise InputError(
             f"The measure {measure!r} is not defined for this model, because a convolution after its first block mixes "
             "neighbouring tokens without attention; use 'all_heads_norm' or 'residual'."
@@ -152,8 +153,8 @@ def _layer_map(
     W_O, b_V = block.attn.W_O, block.attn.b_V
     if measure == "all_heads_norm":
         return all_heads_norm(pattern, v, W_O, b_V, mask=mask, include_bias=include_bias)
-    layer_norms = [FrozenNorm.at(cast(Norm, block.ln1), activations["hook_resid_mid"])]
-    if measure == "globenc":
-        layer_norms.append(FrozenNorm.at(cast(Norm, block.ln2), activations["hook_resid_post"]))
+    # The norms of a pre-norm block do not act on the sums.
+    norms = {} if block.is_pre_norm else {"hook_resid_mid": block.ln1, "hook_resid_post": block.ln2}
+    layer_norms = [FrozenNorm.at(cast(Norm, norm), activations[at]) for at, norm in norms.items() if at in activations]
     x = activations["hook_resid_pre"]
     return residual_norm(pattern, v, W_O, x, layer_norms, b_V, mask=mask, include_bias=include_bias)

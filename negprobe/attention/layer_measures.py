@@ -7,8 +7,8 @@ is never formed whole: its norms need only the products of the heads' vectors, `
 A mask is 1 for tokens and 0 for padding; what has to do with padding is exactly 0.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,10 @@ from negprobe.attention.measures import counted_values
 from negprobe.base.errors import InputError
 from negprobe.models.block import Block
 from negprobe.models.norms import FrozenNorm, LayerNorm
+
+_Outputs: TypeAlias = Callable[[slice, Tensor, Tensor], Tensor]
+"""The block's outputs as unit vectors `[key query d_model]`, for these queries, without what each key writes into them:
+the pattern `[key query head]` times what the heads make of the keys' values, `[key head d_model]`."""
 
 # The most floats the widest tensor of value zeroing may take, but for the result: 8 MB in float32.
 _CHUNK_BUDGET = 2**21
@@ -58,20 +62,24 @@ def residual_norm(
     mask: Int[Tensor, "*batch key"] | None = None,
     include_bias: bool = True,
 ) -> Float[Tensor, "*batch query key"]:
-    """Norm of a token's part in another once the residual and the LayerNorms after it count: `‖g(T_qk + δ_qk x_q)‖`.
+    """Norm of a token's part in another once the residual and the norms after it count: `‖g(T_qk + δ_qk x_q)‖`.
 
     With `layer_norms` the block's first, at `resid_mid`, this is Kobayashi et al. 2021, "Incorporating Residual and
     Normalization Layers into Analysis of Masked Language Models", the norm of a term of equation 16 (N_ResLN). With the
     second one too, at `resid_post`, it is N_Enc of Modarressi et al. 2022, "GlobEnc", equation 11, which takes in the
-    second residual and leaves out what the MLP itself writes. With none it is N_Res, their equation 5. `b_O` and the
-    LayerNorms' biases belong to no token and do not count.
+    second residual and leaves out what the MLP itself writes. With none it is N_Res, their equation 5.
+
+    In a pre-norm block no norm follows the sums, so that `x + Σ_k T_qk + b_O` is the residual stream itself and N_Res
+    is its decomposition; the norm before attention acts on each token by itself and is part of `v`. N_Enc is the same
+    there, because the second residual adds only what the MLP writes. `b_O` and the norms' biases belong to no token and
+    do not count.
 
     Args:
         pattern: Attention weights.
         v: Values, with their bias.
         W_O: Output projection of each head.
         x: The block's input.
-        layer_norms: The LayerNorms that follow, in order.
+        layer_norms: The norms that follow, in order; none in a pre-norm block.
         b_V: Bias of the values; needed to leave it out.
         mask: 1 for tokens, 0 for padding.
         include_bias: Whether the values' bias counts.
@@ -130,22 +138,21 @@ def value_zeroing(
     """How far a token's output turns when another's value vectors are set to zero: `1 - cos(h'_q, h_q)`, from 0 to 2.
 
     Mohebbi et al. 2023, "Quantifying Context Mixing in Transformers", section 3. The values of token t are zeroed, bias
-    included, in all heads of this block alone, and the pattern stays. For that the block need not run again:
-    `h' = LN2(h1 + MLP(h1))` with `h1 = LN1(resid_mid_q - T_qt)`. The authors go on to divide each row by its sum, which
-    is `rollout.normalized_rows`.
+    included, in all heads of this block alone, and the pattern stays. Attention then need not run again: `h'` is what
+    the rest of the block makes of `resid_mid_q - T_qt`. The authors go on to divide each row by its sum, which is
+    `rollout.normalized_rows`.
 
-    The MLP and the LayerNorms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
+    In a post-norm block with a plain MLP, the MLP's first map is not computed for every two tokens: up to the
+    deviation of LN1, it acts on what each head writes. `h` is the block's output, so in a pre-norm block the residual
+    stream after it.
+
+    The MLP and the norms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
     weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
     a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
 
     Raises:
-        InputError: for a block whose LayerNorms do not act on the sums, whose MLP is gated, or that has a convolution.
+        InputError: for a block with a convolution.
     """
-    if not block.architecture.linear_norm_to_mlp:
-        raise InputError(
-            "Value zeroing is computed in closed form, which needs a post-LayerNorm block with a plain MLP; got "
-            f"norms={block.architecture.norms!r}, gated_mlp={block.architecture.gated_mlp}. Use all_heads_norm."
-        )
     if block.conv is not None:
         raise InputError(
             "Value zeroing is not defined for a block with a convolution, which mixes neighbouring tokens; use "
@@ -220,23 +227,51 @@ def _text_zeroing(
     resid_mid: Float[Tensor, "query d_model"],
     block: Block,
 ) -> Float[Tensor, "query key"]:
-    W_O, W_in, norm = block.attn.W_O, block.mlp.W_in, cast(LayerNorm, block.ln1)
-    ln1 = FrozenNorm.at(norm, resid_mid)
-    h1 = norm.normalized(resid_mid)
-    h = _output_direction(h1, block.mlp.read(h1), block)
-    # LN1, but for its deviation, and W_in are linear: they act on what each head writes, once, not on every pair's h1.
-    resid_in = ln1.scaled(resid_mid) @ W_in
-    b_in = norm.b @ W_in + block.mlp.b_in
+    is_linear = block.architecture.linear_norm_to_mlp and isinstance(block.ln1, LayerNorm)
+    outputs = (_outputs_in_closed_form if is_linear else _outputs_by_stages)(block, resid_mid)
+    h = F.normalize(block.after_attention(resid_mid, torch.zeros_like(resid_mid)), dim=-1)
     distances = resid_mid.new_empty(pattern.shape[1:])
-    for queries, keys in _chunks(len(v), max(1, _CHUNK_BUDGET // max(W_in.shape))):
+    for queries, keys in _chunks(len(v), max(1, _CHUNK_BUDGET // max(block.mlp.W_in.shape))):
         weights = rearrange(pattern[:, queries, keys], "head query key -> key query head")
-        f = einsum(v[keys], W_O, "key head e, head e m -> key head m")
-        h1, inverse_std = norm.normalized_and_inverse_std(resid_mid[queries] - weights @ f)
-        pre = (resid_in[queries] - weights @ (ln1.scaled(f) @ W_in)) * inverse_std + b_in
+        f = einsum(v[keys], block.attn.W_O, "key head e, head e m -> key head m")
         # Half the squared distance of unit vectors is 1 - cos, without its loss of digits where cos is near 1.
-        turned = _output_direction(h1, pre, block) - h[queries]
+        turned = outputs(queries, weights, f) - h[queries]
         distances[queries, keys] = rearrange(0.5 * turned.square().sum(dim=-1), "key query -> query key")
     return distances
+
+
+def _outputs_by_stages(block: Block, resid_mid: Float[Tensor, "query d_model"]) -> _Outputs:
+    """Any block's outputs: all that follows attention is computed for every two tokens."""
+
+    def outputs(
+        queries: slice, weights: Float[Tensor, "key query head"], f: Float[Tensor, "key head d_model"]
+    ) -> Float[Tensor, "key query d_model"]:
+        taken = weights @ f
+        return F.normalize(block.after_attention(resid_mid[queries].expand_as(taken), -taken), dim=-1)
+
+    return outputs
+
+
+def _outputs_in_closed_form(block: Block, resid_mid: Float[Tensor, "query d_model"]) -> _Outputs:
+    """The outputs of a post-norm block with a plain MLP.
+
+    LN1, but for its deviation, and W_in are linear: they act on what each head writes, once, not on every pair's sum.
+    """
+    norm, W_in = block.ln1, block.mlp.W_in
+    assert isinstance(norm, LayerNorm)
+    ln1 = FrozenNorm.at(norm, resid_mid)
+    resid_in = ln1.scaled(resid_mid) @ W_in
+    b_in = norm.b @ W_in + block.mlp.b_in
+
+    def outputs(
+        queries: slice, weights: Float[Tensor, "key query head"], f: Float[Tensor, "key head d_model"]
+    ) -> Float[Tensor, "key query d_model"]:
+        h1, inverse_std = norm.normalized_and_inverse_std(resid_mid[queries] - weights @ f)
+        pre = (resid_in[queries] - weights @ (ln1.scaled(f) @ W_in)) * inverse_std + b_in
+        mlp_out = block.mlp.write(block.mlp.activated(pre))
+        return F.normalize(block.ln2.normalized(h1 + mlp_out), dim=-1)
+
+    return outputs
 
 
 def _chunks(length: int, pairs: int) -> Iterator[tuple[slice, slice]]:
@@ -246,11 +281,3 @@ def _chunks(length: int, pairs: int) -> Iterator[tuple[slice, slice]]:
     for query in range(0, length, n_queries):
         for key in range(0, length, n_keys):
             yield slice(query, query + n_queries), slice(key, key + n_keys)
-
-
-def _output_direction(
-    h1: Float[Tensor, "*any d_model"], pre: Float[Tensor, "*any d_mlp"], block: Block
-) -> Float[Tensor, "*any d_model"]:
-    """The block's output as a unit vector, from the MLP's input and the values before its activation function."""
-    mlp_out = block.mlp.write(block.mlp.activated(pre))
-    return F.normalize(block.ln2.normalized(h1 + mlp_out), dim=-1)

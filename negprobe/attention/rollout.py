@@ -28,7 +28,8 @@ def globenc(encoder_norms: Float[Tensor, "*batch layer query key"]) -> Float[Ten
     """GlobEnc: the share of each input token in each token after each layer. Rows sum to 1.
 
     Modarressi et al. 2022, "GlobEnc: Quantifying Global Token Attribution by Incorporating the Whole Encoder Layer in
-    Transformers", equation 12 with N_Enc as the layers' maps (`layer_measures.residual_norm` through both LayerNorms).
+    Transformers", equation 12 with N_Enc as the layers' maps (`layer_measures.residual_norm` through both norms of a
+    post-norm block; none in a pre-norm block, whose states are the residual stream before the model's last norm).
     No identity is added, because N_Enc includes the residuals. As in the paper, the unnormalised norms are multiplied.
     The rows of the product are then scaled to sum to 1, which the paper leaves open. Rows of padding stay 0.
     """

@@ -12,6 +12,7 @@ from negprobe.base.reprs import short_repr
 from negprobe.behaviour.cloze import score_model_on_clozes, score_predictions_on_clozes
 from negprobe.behaviour.inference import score_on_inferences
 from negprobe.behaviour.minimal_pairs import score_on_minimal_pairs
+from negprobe.behaviour.ranking import score_on_rankings
 from negprobe.behaviour.scores import Shares
 from negprobe.behaviour.sets import Kind, ScoredSet
 from negprobe.models import HookedEncoder
@@ -23,11 +24,13 @@ _SCORING = {
     "cloze": score_model_on_clozes,
     "minimal pairs": score_on_minimal_pairs,
     "inference": score_on_inferences,
+    "ranking": score_on_rankings,
 }
 _NEEDS: dict[Kind, tuple[str, str]] = {
     "cloze": ("masked_lm", "statements with a [MASK], which need a masked LM"),
     "minimal pairs": ("masked_lm", "acceptable and unacceptable sentences, which need a masked LM"),
     "inference": ("classification", "premises and hypotheses with labels, which need a classifier"),
+    "ranking": ("classification", "queries with two documents, which need a classifier with one logit"),
 }
 
 
@@ -64,6 +67,8 @@ def evaluate(
     - BLiMP, on a masked LM: "acceptable over unacceptable" by pseudo-log-likelihood.
     - ScoNe, MoNLI and pairs whose target and foil are labels, on a classifier: "accuracy", one row per condition;
       pairs have one row for the originals and one for the counterfactuals.
+    - Queries with two documents, on a cross-encoder with one logit: "right over other document" for the original and
+      for the counterfactual queries (see `score_on_rankings`).
 
     Args:
         sets: The data sets.

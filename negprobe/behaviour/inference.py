@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from negprobe.base.errors import InputError
 from negprobe.behaviour.masked import shortened, too_long, unknown_word_notes
@@ -40,7 +42,8 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
     if None in index_of.values():
         raise InputError(
             f"{part.name} has the labels {', '.join(labels)}, but those of {model.cfg.model_name!r} are "
-            f"{', '.join(model.cfg.labels)}. Name the model's labels in its config.json, under id2label."
+            f"{', '.join(model.cfg.labels)}. Name the model's labels when it is loaded (from_pretrained's "
+            "labels), or in its config.json, under id2label."
         )
     kept: list[Inference] = []
     statements: list[TokenizedStatement] = []
@@ -59,15 +62,20 @@ def score_on_inferences(part: ScoredSet, model: HookedEncoder) -> tuple[Shares, 
     return {(part.condition, "accuracy"): share(hits)}, notes
 
 
-@torch.no_grad()
-def classify(model: HookedEncoder, statements: Sequence[TokenizedStatement], batch_size: int = 64) -> list[int]:
+def classify(model: HookedEncoder, statements: Sequence[TokenizedStatement]) -> list[int]:
     """The index of a classifier's most probable label for each statement."""
-    labels = [-1] * len(statements)
+    return label_logits(model, statements).argmax(dim=-1).tolist()
+
+
+@torch.no_grad()
+def label_logits(
+    model: HookedEncoder, statements: Sequence[TokenizedStatement], batch_size: int = 64
+) -> Float[Tensor, "statement label"]:
+    """A classifier's logits for each statement."""
+    found = torch.empty(len(statements), len(model.cfg.labels), dtype=model.dtype, device=model.device)
     for rows in length_batches([len(statement) for statement in statements], batch_size):
         batch = [statements[row] for row in rows]
         tokens, mask = pad_tokens([statement.ids for statement in batch], model.cfg.pad_token_id, model.device)
         types = pad_token_types([statement.token_types for statement in batch], [*map(len, batch)], model.device)
-        logits = model(tokens, token_type_ids=types, one_zero_attention_mask=mask)
-        for row, best in zip(rows, logits.argmax(dim=-1).tolist(), strict=True):
-            labels[row] = best
-    return labels
+        found[rows] = model(tokens, token_type_ids=types, one_zero_attention_mask=mask)
+    return found

@@ -11,17 +11,19 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
 from negprobe.base.reprs import short_repr
 from negprobe.statements import StatementPair, added_cues, builtin_pairs, has_gap
-from negprobe.statements.readers import blimp, neg136, nli
+from negprobe.statements.readers import blimp, neg136, nli, queries
 from negprobe.statements.readers.blimp import MinimalPair
 from negprobe.statements.readers.cloze import Cloze
 from negprobe.statements.readers.load import dropped_reasons, for_each_table
 from negprobe.statements.readers.neg1500 import neg1500_clozes
 from negprobe.statements.readers.nli import Inference
 from negprobe.statements.readers.plain import REQUIRED, check_columns, plain_pairs
+from negprobe.statements.readers.queries import Ranking
 from negprobe.statements.readers.records import TEXT_COLUMN, ParsedRows, Table
 from negprobe.statements.tokens import MASK, SEPARATOR
 
-Kind = Literal["cloze", "minimal pairs", "inference"]
+Kind = Literal["cloze", "minimal pairs", "inference", "ranking"]
+Item = Cloze | MinimalPair | Inference | Ranking
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,8 +33,8 @@ class ScoredSet:
     Attributes:
         name: The data set.
         condition: The part of the data set, as its authors name it.
-        kind: The task: predict the word at a gap ("cloze"), choose the acceptable sentence ("minimal pairs"), or decide
-            whether a hypothesis follows ("inference").
+        kind: The task: predict the word at a gap ("cloze"), choose the acceptable sentence ("minimal pairs"), decide
+            whether a hypothesis follows ("inference"), or rank two documents for a query ("ranking").
         items: The items.
         n_statements: Number of statements in the data set, including those left out.
         dropped: The items left out, each with its place in the file and the reason.
@@ -43,7 +45,7 @@ class ScoredSet:
     name: str
     condition: str
     kind: Kind
-    items: tuple[Cloze, ...] | tuple[MinimalPair, ...] | tuple[Inference, ...]
+    items: tuple[Cloze, ...] | tuple[MinimalPair, ...] | tuple[Inference, ...] | tuple[Ranking, ...]
     n_statements: int
     dropped: tuple[str, ...] = ()
     by_category: bool = False
@@ -62,7 +64,8 @@ def scored_sets(path: str | Path) -> tuple[list[ScoredSet], tuple[str, ...]]:
     conditions. A pair from a file of pairs is scored if its statements have a `[MASK]`, it has a target and a foil, and
     the counterfactual has a negation that the original lacks. If no statement in the file has a `[MASK]`, target and
     foil are labels for a classifier, and the file gives two sets: the originals labelled with the target, and the
-    counterfactuals labelled with the foil.
+    counterfactuals labelled with the foil. A table of queries with two documents gives a set for the original queries
+    and one for the counterfactual ones.
 
     Repeated items in a file are scored once, and of files with the same items only the first is scored. If several sets
     have the same name, the name of the file or split is appended.
@@ -94,11 +97,16 @@ def _scored_sets(table: Table) -> list[ScoredSet]:
     if columns >= frozenset(REQUIRED):
         pairs = plain_pairs(table)
         if not any(has_gap(pair) for _, pair in pairs.items):
-            sides = {"original": "target", "counterfactual": "foil"}
+            labels = {"original": "target", "counterfactual": "foil"}
             return [
                 _make_set(table, pairs.then(partial(_labelled, side=side, field=field)), "inference", table.name, side)
-                for side, field in sides.items()
+                for side, field in labels.items()
             ]
+    elif columns >= queries.COLUMNS:
+        sides: tuple[Literal["original", "counterfactual"], ...] = ("original", "counterfactual")
+        return [
+            _make_set(table, queries.rankings(table, side), "ranking", table.name, f"{side} query") for side in sides
+        ]
     return [_scored_set(table)]
 
 
@@ -141,7 +149,7 @@ def _make_set(
     )
 
 
-def _content(item: Cloze | MinimalPair | Inference) -> Cloze | MinimalPair | Inference:
+def _content(item: Item) -> Item:
     """The item without its position, category and cluster, so that repeated items are equal."""
     return replace(item, statement_indices=(0, 0), category="", cluster="") if isinstance(item, Cloze) else item
 

@@ -93,7 +93,7 @@ class Architecture:
 
     @property
     def convolves(self) -> bool:
-        """Whether a convolution after the first block mixes neighbouring tokens, so that its rows are not independent."""
+        """Whether a convolution after the first block mixes neighbouring tokens, so that rows depend on each other."""
         return self.conv_kernel_size > 0
 
     @property

@@ -14,7 +14,6 @@ from negprobe.models.hooked import is_hooked
 from negprobe.models.positions import RelativePositions, rotated
 from negprobe.models.stage_edit import StageEdit, unedited
 
-
 _POSITION_WEIGHTS = {"c2p": "pos_K", "p2c": "pos_Q"}
 """The weights that project the embeddings of distances, by the term of the scores that they are for."""
 

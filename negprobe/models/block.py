@@ -5,7 +5,8 @@ from, so that flattening the heads for one large matrix product copies nothing.
 
 A block's arithmetic is written once, in functions that act on rows and take edits: `project`, `Attention.placed`,
 `Attention.mix` (which uses `scores`, `added`, `visible`, `pattern` and `weighted`), `Attention.out` and
-`after_attention`; where a convolution follows, which reads neighbouring rows, also `convolved`. The hooked forward pass, the patching engine, paths, edges and the measures all call them.
+`after_attention`; where a convolution follows, which reads neighbouring rows, also `convolved`. The hooked forward
+pass, the patching engine, paths, edges and the measures all call them.
 """
 
 from collections.abc import Callable

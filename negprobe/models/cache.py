@@ -6,8 +6,8 @@ frozen at the value σ(y) that it has in this run. For an input y that is the su
 
     LN(y) = Σ_c (c - mean(c)) / σ(y) · w + b.
 
-This module carries each component's output through all later LayerNorms in this way, so that the terms add up to the
-state.
+This module carries each component's output through all later norms of the residual stream in this way, so that the
+terms add up to the state. In a pre-norm encoder the only such norm is that of the embeddings.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,21 +23,26 @@ from transformer_lens.utilities import Slice
 from negprobe.base.arguments import checked
 from negprobe.base.errors import InputError
 from negprobe.base.texts import quoted
-from negprobe.models.norms import FrozenNorm, Norm
+from negprobe.models.norms import AnyNorm, FrozenNorm, NoNorm
 
 Terms = Float[Tensor, "term *batch_pos d_model"]
 Labelled = Tensor | tuple[Tensor, list[str]]
 SliceOrInput: TypeAlias = Slice | int | tuple[int | None, ...] | list[int] | np.ndarray | Tensor | None
+
+_NO_LAST_MLP = "There is no MLP after the last layer; leave mlp_input=False."
 
 
 class EncoderCache(ActivationCache):
     """TransformerLens's cache for a `HookedEncoder`.
 
     A state is the input of block `layer` (`blocks.L.hook_resid_pre`); `layer=n_layers`, -1 or None selects the last
-    hidden states. With `mlp_input` it is the sum before the block's first LayerNorm (`blocks.L.hook_resid_mid`); with
-    `apply_ln` as well, it is the MLP's input after that LayerNorm. Methods that decompose a state return terms that add
-    up to it. The term "bias" collects everything that belongs to no other term, such as the LayerNorms' biases. Methods
-    that are not defined for encoders raise `InputError`.
+    block's output. With `mlp_input` it is the sum after the block's attention (`blocks.L.hook_resid_mid`). With
+    `apply_ln` it is that state after the norm that reads it: in a post-norm model, in which only `mlp_input` has one,
+    the block's first norm; in a pre-norm model, the norm before attention, the norm before the MLP (`mlp_input`), or
+    after the last block the last norm.
+
+    Methods that decompose a state return terms that add up to it. The term "bias" collects everything that belongs to
+    no other term, such as the norms' biases. Methods that are not defined for encoders raise `InputError`.
 
     In half precision the terms are computed in float32.
     """
@@ -61,7 +66,8 @@ class EncoderCache(ActivationCache):
             terms are returned, without the bias; these do not add up to the state.
 
         Raises:
-            InputError: if the cache lacks an activation, or a hook changed a state so that the terms do not add up.
+            InputError: for `apply_ln` without `mlp_input` in a post-norm model, if the cache lacks an activation, or if
+                a hook changed a state so that the terms do not add up.
         """
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice)
         decomposed.check_sum()
@@ -86,24 +92,31 @@ class EncoderCache(ActivationCache):
     ) -> Labelled:
         """The inputs of all blocks up to and including `layer`, `[state (batch) pos d_model]`.
 
-        Every state is taken after LayerNorm, as the next block or the head reads it. With `layer=None`, the last row
-        is the last hidden states.
+        With `layer=None`, the last row is the last block's output. In a post-norm model every state is after a norm, as
+        the next block or the head reads it. In a pre-norm model, the states after attention can be included: those of
+        the blocks below `layer` (`incl_mid`) and that of `layer` itself (`mlp_input`); with `apply_ln`, each state is
+        taken after the norm that reads it in the model.
 
         Raises:
-            InputError: for `incl_mid`, `mlp_input` or `apply_ln`, or if the cache lacks a state.
+            InputError: for `incl_mid`, `mlp_input` or `apply_ln` in a post-norm model, or if the cache lacks a state.
         """
-        if incl_mid or mlp_input:
+        if not self._is_pre_norm and (incl_mid or mlp_input):
             raise InputError(
                 "accumulated_resid returns states after LayerNorm, and hook_resid_mid comes before one; read "
                 'cache["resid_mid", layer] separately.'
             )
-        if apply_ln:
+        if not self._is_pre_norm and apply_ln:
             raise InputError("The states of accumulated_resid are already after LayerNorm; leave apply_ln=False.")
-        last = self._layer(layer)
-        states = torch.stack([_sliced(self._state(index), pos_slice, dim=-2) for index in range(last + 1)])
-        n_layers = self.model.cfg.n_layers
-        labels = ["final_post" if index == n_layers else f"{index}_pre" for index in range(last + 1)]
-        return _labelled(states, labels, return_labels)
+        last, n_layers = self._layer(layer), self.model.cfg.n_layers
+        if mlp_input and last == n_layers:
+            raise InputError(_NO_LAST_MLP)
+        states, labels = [], []
+        for index in range(last + 1):
+            for is_mid in (False, *((True,) if (mlp_input if index == last else incl_mid) else ())):
+                state = self._mid(index) if is_mid else self._state(index)
+                states.append(self._reader(index, is_mid).like(state).normalized(state) if apply_ln else state)
+                labels.append("final_post" if index == n_layers else f"{index}_{'mid' if is_mid else 'pre'}")
+        return _labelled(torch.stack([_sliced(state, pos_slice, dim=-2) for state in states]), labels, return_labels)
 
     @checked
     def stack_head_results(
@@ -120,7 +133,8 @@ class EncoderCache(ActivationCache):
             Terms `[term (batch) pos d_model]` named "L0H0", …, and with `incl_remainder` the rest of the state.
 
         Raises:
-            InputError: for `apply_ln`, as the state is already after LayerNorm, or if the cache lacks an activation.
+            InputError: for `apply_ln` in a post-norm model, where the state is already after a norm, or if the cache
+                lacks an activation.
         """
         decomposed = _Decomposition(self, layer, False, apply_ln, pos_slice, split_attention=True)
         return decomposed.of_layers("H", incl_remainder, return_labels)
@@ -144,7 +158,7 @@ class EncoderCache(ActivationCache):
             multiplied by `project_output_onto`.
 
         Raises:
-            InputError: for `apply_ln` without `mlp_input`, or if the cache lacks an activation.
+            InputError: for `apply_ln` without `mlp_input` in a post-norm model, or if the cache lacks an activation.
         """
         decomposed = _Decomposition(self, layer, mlp_input, apply_ln, pos_slice, split_mlps=True, neurons=neuron_slice)
         return decomposed.of_layers("N", incl_remainder, return_labels, project_output_onto)
@@ -167,8 +181,8 @@ class EncoderCache(ActivationCache):
             bias of the model. They add up to the state; all are multiplied by `project_output_onto`.
 
         Raises:
-            InputError: for `apply_ln` without `mlp_input`, if the cache lacks an activation, or if a hook changed a
-                state so that the terms do not add up.
+            InputError: for `apply_ln` without `mlp_input` in a post-norm model, if the cache lacks an activation, or if
+                a hook changed a state so that the terms do not add up.
         """
         decomposed = _Decomposition(
             self, layer, mlp_input, apply_ln, pos_slice, split_attention=True, split_mlps=expand_neurons
@@ -310,15 +324,30 @@ class EncoderCache(ActivationCache):
             raise InputError(f"layer must be from 0 to {n_layers} (the last hidden states), got {layer}.")
         return layer
 
+    @property
+    def _is_pre_norm(self) -> bool:
+        return self.model.architecture.norms == "pre"
+
     def _state(self, layer: int) -> Tensor:
         n_layers = self.model.cfg.n_layers
         if layer < n_layers:
             return self.activation(f"blocks.{layer}.hook_resid_pre")
-        return self.activation(f"blocks.{n_layers - 1}.hook_normalized_resid_post")
+        output = "resid_post" if self._is_pre_norm else "normalized_resid_post"
+        return self.activation(f"blocks.{n_layers - 1}.hook_{output}")
+
+    def _mid(self, layer: int) -> Tensor:
+        return self.activation(f"blocks.{layer}.hook_resid_mid")
+
+    def _reader(self, layer: int, is_mid: bool) -> AnyNorm:
+        """The norm that reads a state."""
+        if layer == self.model.cfg.n_layers:
+            return self.model.ln_final
+        block = self.model.blocks[layer]
+        return block.ln2 if is_mid and self._is_pre_norm else block.ln1
 
 
 class _Decomposition:
-    """The terms of one state of a run, each carried through all later LayerNorms."""
+    """The terms of one state of a run, each carried through all later norms of the residual stream."""
 
     def __init__(
         self,
@@ -336,8 +365,8 @@ class _Decomposition:
         Args:
             cache: The cache of the run.
             layer: The layer; None or -1 for the last hidden states.
-            mlp_input: Whether to decompose the sum before the layer's first LayerNorm instead of the layer's input.
-            apply_ln: Whether to apply that LayerNorm to the sum.
+            mlp_input: Whether to decompose the sum after the layer's attention instead of the layer's input.
+            apply_ln: Whether to apply the norm that reads this state.
             pos_slice: The positions to keep.
             split_attention: Whether to split attention into heads.
             split_mlps: Whether to split MLPs into neurons.
@@ -345,19 +374,14 @@ class _Decomposition:
         """
         last = cache._layer(layer)
         model = cache.model
-        if model.architecture.norms != "post":
-            raise InputError(
-                "Only states of post-LayerNorm models can be decomposed, but this model has "
-                f"norms={model.architecture.norms!r}; read its states with accumulated_resid."
-            )
         if model.architecture.convolves and last > 0:
             raise InputError(
-                "States after the first layer of this model cannot be decomposed, because a convolution adds activations "
-                "of neighbouring tokens; read them with accumulated_resid."
+                "States after the first layer of this model cannot be decomposed, because a convolution adds "
+                "activations of neighbouring tokens; read them with accumulated_resid."
             )
         if mlp_input and last == model.cfg.n_layers:
-            raise InputError("There is no MLP after the last layer; leave mlp_input=False.")
-        if apply_ln and not mlp_input:
+            raise InputError(_NO_LAST_MLP)
+        if apply_ln and not mlp_input and not cache._is_pre_norm:
             raise InputError(
                 "The input of a layer is already after LayerNorm, and so are its terms; leave apply_ln=False."
             )
@@ -368,18 +392,19 @@ class _Decomposition:
         for index in range(last):
             block = model.blocks[index]
             self._add_attention(index)
-            self._apply_norm(block.ln1, self._at(f"blocks.{index}.hook_resid_mid"))
+            if not cache._is_pre_norm:
+                self._apply_norm(block.ln1, self._at(f"blocks.{index}.hook_resid_mid"))
             self._add_mlp(index)
-            self._apply_norm(block.ln2, self._at(f"blocks.{index}.hook_resid_post"))
+            if not cache._is_pre_norm:
+                self._apply_norm(block.ln2, self._at(f"blocks.{index}.hook_resid_post"))
         if mlp_input:
             self._add_attention(last)
-            state = self._at(f"blocks.{last}.hook_resid_mid")
-            if apply_ln:
-                self._apply_norm(model.blocks[last].ln1, state)
-                state = model.blocks[last].ln1.like(state).normalized(state)
-            self.state = state
-        else:
-            self.state = _sliced(_floating(cache._state(last)), pos_slice, dim=-2)
+        state = _sliced(_floating(cache._mid(last) if mlp_input else cache._state(last)), pos_slice, dim=-2)
+        if apply_ln:
+            norm = cache._reader(last, mlp_input)
+            self._apply_norm(norm, state)
+            state = norm.like(state).normalized(state)
+        self.state = state
 
     @property
     def labels(self) -> list[str]:
@@ -467,8 +492,10 @@ class _Decomposition:
         self._stacks.append(([f"L{layer}N{neuron}" for neuron in indices.tolist()], terms.movedim(-2, 0)))
         self._bias = self._bias + mlp.b_out.detach().to(self._bias)
 
-    def _apply_norm(self, norm: Norm, y: Tensor) -> None:
-        """Carry every term through a LayerNorm whose input in this run is `y`."""
+    def _apply_norm(self, norm: AnyNorm, y: Tensor) -> None:
+        """Carry every term through a norm whose input in this run is `y`."""
+        if isinstance(norm, NoNorm):
+            return
         norm = norm.like(y)
         bias = torch.zeros_like(norm.w) if norm.bias is None else norm.bias
         self._apply_affine(FrozenNorm.at(norm, y).carried, bias)

@@ -9,20 +9,65 @@ from transformers.activations import ACT2FN
 from negprobe.base.errors import ModelError
 
 Head = Literal["masked_lm", "classification", "none"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
 PositionScheme = Literal["absolute", "rotary", "relative", "disentangled"]
 """absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
-are rotated; relative: a bias is added to the scores; disentangled: products of queries and keys with embeddings of their
-distance are added to the scores (DeBERTa)."""
+are rotated; relative: a bias is added to the scores; disentangled: products of queries and keys with embeddings of
+their distance are added to the scores (DeBERTa)."""
 
 PositionTerm = Literal["c2p", "p2c"]
 """c2p: the query times the key of the distance; p2c: the key times the query of the distance."""
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """A linear map and an activation function, applied to the pooled embedding.
+
+    Attributes:
+        d_in: Width of its input.
+        d_out: Width of its output.
+        bias: Whether a bias is added before the activation function.
+        act_fn: The activation function, a name in `ACTIVATIONS`.
+        residual: Whether the input is added to the output, through a linear map if their widths differ.
+    """
+
+    d_in: int
+    d_out: int
+    bias: bool = True
+    act_fn: str = "Tanh"
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormStep:
+    """A LayerNorm of the embedding, with PyTorch's default epsilon.
+
+    Attributes:
+        width: Width of its input and output.
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
+class NormalizeStep:
+    """Scaling of the embedding to length 1, followed by further steps."""
+
+
+EmbeddingStep = DenseStep | LayerNormStep | NormalizeStep
+"""What can be applied to the pooled embedding of a model without a head."""
+
+ACTIVATIONS = (
+    *("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "SELU", "CELU", "Mish", "ReLU6"),
+    *("Softplus", "Softsign", "Tanhshrink", "LogSigmoid", "Hardtanh", "Hardswish", "Hardsigmoid"),
+)
+"""The activation functions of a `DenseStep`: classes of `torch.nn` without parameters, with their default settings."""
 
 
 @dataclass
@@ -59,11 +104,19 @@ class HookedEncoderConfig(TransformerLensConfig):
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
         head_act: Activation inside the head.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads.
+        classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
             (see `labels.label_function`).
-        pooling: How the last hidden states become one embedding where there is no head.
-        normalize: Whether that embedding is scaled to length 1.
+        pooling: How the last hidden states become one embedding where there is no head; the embeddings of several
+            poolings are concatenated.
+        pool_from: Position, in each text, of the first token that is pooled: greater than 0 where the pooling excludes
+            the prompt.
+        embedding_steps: What is applied to the pooled embedding, in order.
+        normalize: Whether the embedding is then scaled to length 1.
+        prompt: Text that the tokenizer puts before each text (before the first of two). It is set when the model is
+            made; token ids given to the model must include it.
 
     Raises:
         ModelError: for a missing or impossible size, and for an unsupported setting.
@@ -94,10 +147,15 @@ class HookedEncoderConfig(TransformerLensConfig):
     conv_act: str = "tanh"
     windows: tuple[int | None, ...] = ()
     head_act: str = "gelu"
+    classifier_pooling: Pooling = "cls"
+    classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
-    pooling: Pooling = "mean"
+    pooling: Pooling | tuple[Pooling, ...] = "mean"
+    pool_from: int = 0
+    embedding_steps: tuple[EmbeddingStep, ...] = ()
     normalize: bool = False
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         """Fill in derived values and refuse impossible or unsupported ones."""
@@ -110,8 +168,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         for name in ("n_heads", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
         for name in (
-            *("n_token_types", "pad_token_id", "first_position", "conv_kernel_size"),
-            *("relative_buckets", "relative_max_distance"),
+            *("n_token_types", "pad_token_id", "first_position", "pool_from"),
+            *("relative_buckets", "relative_max_distance", "conv_kernel_size"),
         ):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
@@ -130,6 +188,8 @@ class HookedEncoderConfig(TransformerLensConfig):
         for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
             if len(getattr(self, name)) != length:
                 raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ModelError(f"d_head is {self.d_head}; rotary positions turn pairs of entries, so it must be even.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
             raise ModelError(
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
@@ -140,19 +200,49 @@ class HookedEncoderConfig(TransformerLensConfig):
             _check_size("conv_groups", self.conv_groups)
             if self.conv_kernel_size % 2 == 0 or self.d_model % self.conv_groups or self.n_layers == 1:
                 raise ModelError(
-                    f"conv_kernel_size is {self.conv_kernel_size} and conv_groups {self.conv_groups}; give an odd size, "
-                    f"groups that divide d_model = {self.d_model}, and at least 2 layers (got {self.n_layers})."
+                    f"conv_kernel_size is {self.conv_kernel_size} and conv_groups {self.conv_groups}; give an odd "
+                    f"size, groups that divide d_model = {self.d_model}, and at least 2 layers (got {self.n_layers})."
                 )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
+        # Not `self.poolings`, whose type says that all of them are known.
+        poolings = self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+        if not poolings or any(mode not in get_args(Pooling) for mode in poolings):
+            raise ModelError(f"pooling is {self.pooling!r}; choose one or several of {', '.join(get_args(Pooling))}.")
+        self._check_steps()
 
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The poolings whose embeddings are concatenated; one for most models."""
+        return self.pooling if isinstance(self.pooling, tuple) else (self.pooling,)
+
+    def _check_steps(self) -> None:
+        """Check that each step fits the output of the one before it."""
+        if self.embedding_steps and self.head != "none":
+            raise ModelError(f"embedding_steps need a model without a head, but head is {self.head!r}.")
+        width = len(self.poolings) * self.d_model
+        for step in self.embedding_steps:
+            if not isinstance(step, EmbeddingStep):
+                raise ModelError(f"embedding_steps has {step!r}; give DenseStep, LayerNormStep or NormalizeStep.")
+            if isinstance(step, NormalizeStep):
+                continue
+            d_in = step.d_in if isinstance(step, DenseStep) else step.width
+            if d_in != width:
+                raise ModelError(
+                    f"embedding_steps of {self.model_name!r} has {step} (in_features or dimension), which does not fit "
+                    f"the embedding before it, of width {width}."
+                )
+            if isinstance(step, DenseStep):
+                width = step.d_out
+                if step.act_fn not in ACTIVATIONS:
+                    raise ModelError(f"act_fn of {step} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
     def _check_disentangled(self) -> None:
         is_disentangled = self.positions == "disentangled"
         if is_disentangled != bool(self.position_terms) or len(set(self.position_terms)) < len(self.position_terms):
             raise ModelError(
-                f"position_terms is {self.position_terms!r} and positions {self.positions!r}; give 'c2p', 'p2c' or both "
-                "for 'disentangled', and none otherwise."
+                f"position_terms is {self.position_terms!r} and positions {self.positions!r}; give 'c2p', 'p2c' or "
+                "both for 'disentangled', and none otherwise."
             )
         if not set(self.position_terms) <= set(get_args(PositionTerm)):
             raise ModelError(f"position_terms is {self.position_terms!r}; give 'c2p', 'p2c' or both.")
@@ -167,7 +257,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
     "head": get_args(Head),
-    "pooling": get_args(Pooling),
+    "classifier_pooling": get_args(Pooling),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

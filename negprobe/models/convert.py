@@ -3,6 +3,7 @@
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from negprobe.base.errors import ModelError
 from negprobe.base.texts import quoted
@@ -23,10 +24,12 @@ def check_supported(config: Any, architecture: str) -> None:
     supported = ", ".join(FAMILY_OF)
     model_type = getattr(config, "model_type", "?")
     generative = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-    if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False) or generative:
+    # Encoders can have a causal class too, so these are decoders only if no family reads them.
+    causal = isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - FAMILY_OF.keys()
+    if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False) or generative or causal:
         raise ModelError(
-            f"{architecture} ({model_type}) is a decoder or contains one, but negprobe supports encoders only. "
-            f"Load a model of one of these types: {supported}."
+            f"{architecture} ({model_type}) is a decoder or contains one, but negprobe supports encoders only, not "
+            f"decoders that are used as embedders. Load a model of one of these types: {supported}."
         )
     if not isinstance(model_type, str) or model_type not in FAMILY_OF:
         raise ModelError(

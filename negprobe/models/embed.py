@@ -11,7 +11,7 @@ from negprobe.models.norms import norm_of
 
 
 class Embed(nn.Module):
-    """Token, position and token-type embeddings, where the model has them: their sum after the norm, if there is one."""
+    """Token, position and token-type embeddings, where the model has them: their sum, after the norm if any."""
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
         """Create the embedding tables that the model has."""

@@ -1,7 +1,7 @@
 """`HookedEncoder`: an encoder in which every activation can be read, replaced and differentiated."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,15 +28,15 @@ from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.embed import Embed
 from negprobe.models.folder import padding_id
-from negprobe.models.heads import Classifier, MaskedLMHead, Unembed, pool
+from negprobe.models.heads import Classifier, EmbeddingHead, MaskedLMHead, Unembed, pooled_mask
 from negprobe.models.hooked import is_hooked
-from negprobe.models.labels import predicted_labels
+from negprobe.models.labels import predicted_labels, renamed_labels
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.norms import AnyNorm, norm_of
 from negprobe.models.positions import RelativeBias, RelativeEmbed
-from negprobe.models.sentence_folder import apply_sentence_folder, read_sentence_folder
-from negprobe.models.tokenizing import encode
+from negprobe.models.sentence_folder import apply_sentence_folder, chosen_prompt, read_sentence_folder
+from negprobe.models.tokenizing import encode, prompted, with_prompt
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts read together (premise and hypothesis)."""
@@ -70,7 +70,9 @@ class HookedEncoder(HookedRootModule):
     | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
-    | `blocks.0.conv.hook_pre`, `hook_post` | batch pos d_model | DeBERTa's convolution: before and after its activation |
+    | `blocks.0.conv.hook_pre`, `hook_post` | batch pos d_model | DeBERTa's convolution: before, after its activation |
+    | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
+    | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
@@ -94,7 +96,7 @@ class HookedEncoder(HookedRootModule):
         super().__init__()
         # A copy, because two models with the same configuration can be moved to different devices or dtypes.
         self.cfg = cfg = replace(cfg)
-        self.tokenizer = tokenizer
+        self.tokenizer = with_prompt(tokenizer, cfg.prompt)
         self.embed = Embed(cfg)
         self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
         self.hook_full_embed = HookPoint()
@@ -110,6 +112,8 @@ class HookedEncoder(HookedRootModule):
             self.unembed = Unembed(cfg)
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
+        else:
+            self.embedding_head = EmbeddingHead(cfg)
         self.setup()
         # Per-head results are large, so they are listed and cached only on request. Hooks can always be added by name.
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
@@ -137,14 +141,16 @@ class HookedEncoder(HookedRootModule):
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         architecture: str | None = None,
+        prompt: str | None = None,
+        labels: Mapping[str, str] | Sequence[str] | None = None,
     ) -> "HookedEncoder":
         """A pretrained encoder, in evaluation mode.
 
         Args:
             name_or_path: "tiny-negation" (bundled), a local folder in Hugging Face's format, a hub name, or a loaded
                 Hugging Face model. Only safetensors are read, and no remote code is run. The settings of a
-                sentence-transformers folder are applied: pooling, normalisation, lower-casing, and `max_seq_length`,
-                which becomes `cfg.n_ctx`.
+                sentence-transformers folder are applied: pooling, the modules after it, lower-casing, the default
+                prompt, and `max_seq_length`, which becomes `cfg.n_ctx`.
             hf_model: A loaded Hugging Face model; `name_or_path` is then only its name.
             tokenizer: The tokenizer for strings; by default the one in the folder. Its padding token becomes
                 `cfg.pad_token_id`. If a sentence-transformers folder sets `do_lower_case`, the model gets a copy that
@@ -158,10 +164,16 @@ class HookedEncoder(HookedRootModule):
                 its family's class without a head. If this class has a different head, the sentence-transformers
                 settings are not applied. A loaded model of a class derived from a transformers class is read only if
                 `architecture` names that base class; modules that the derived class adds are ignored.
+            prompt: Text to put before each text, such as "query: ", or the name of one of the prompts of a
+                sentence-transformers folder; "" for none. By default the folder's default prompt, if it has one. The
+                text is in `cfg.prompt`, and the model's tokenizer is then a copy that adds it.
+            labels: Names of a classifier's labels, for one whose configuration has only "LABEL_0", "LABEL_1", …: all
+                names in the order of the logits, or a dict from present to new names. By default those of config.json.
 
         Raises:
             ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
-                not compute what its class and configuration describe (an adapter, quantized weights, a changed module).
+                not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
+                and for labels that do not fit the model.
         """
         device = _device_for(device, dtype)
         if isinstance(name_or_path, nn.Module):
@@ -193,13 +205,16 @@ class HookedEncoder(HookedRootModule):
             tokenizer = read_tokenizer(folder, hf_model, name)
         cfg = encoder_config(config, architecture, name)
         cfg.dtype, cfg.revision = dtype, commit
+        if labels is not None:
+            cfg.labels = renamed_labels(cfg, labels)
         if tokenizer is not None:
             cfg.pad_token_id = padding_id(tokenizer, config, name)
+        cfg.prompt = chosen_prompt(prompt, sentence, name)
         if sentence is not None:
             tokenizer = apply_sentence_folder(sentence, cfg, tokenizer)
         with torch.device("meta"):
             model = cls(cfg, tokenizer)
-        weights = convert(hf_model, cfg)
+        weights = {**convert(hf_model, cfg), **({} if sentence is None else sentence.embedding.weights)}
         if folder is None:
             # Without a copy, changing one model would change the other. The copy is on the CPU, because the given
             # model may be on a device that does not support `dtype`.
@@ -252,8 +267,8 @@ class HookedEncoder(HookedRootModule):
             truncate: Cut texts that are longer than `cfg.n_ctx` tokens instead of raising.
 
         Returns:
-            Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings `[batch d_model]`
-            without a head, or, with `stop_at_layer`, a residual stream `[batch pos d_model]`.
+            Logits `[batch pos d_vocab]` of a masked LM, `[batch label]` of a classifier, embeddings
+            `[batch d_embedding]` without a head, or, with `stop_at_layer`, a residual stream `[batch pos d_model]`.
 
         Raises:
             InputError: for empty or over-long texts, wrong shapes or types, ids outside the vocabulary, a layer the
@@ -305,8 +320,8 @@ class HookedEncoder(HookedRootModule):
             return self.vocabulary_logits(resid)
         resid = self.ln_final(resid)
         if self.cfg.head == "classification":
-            return self.classifier(resid)
-        return pool(resid, mask, self.cfg.pooling, self.cfg.normalize)
+            return self.classifier(resid, mask)
+        return self.embedding_head(resid, mask)
 
     @checked
     def word_logits(
@@ -398,6 +413,8 @@ class HookedEncoder(HookedRootModule):
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
 
+        The model's prompt, `cfg.prompt`, is put before each text.
+
         Raises:
             InputError: for an empty text, a text longer than `cfg.n_ctx` tokens (unless `truncate`), a text that the
                 tokenizer fails on, or a model without a tokenizer.
@@ -416,7 +433,7 @@ class HookedEncoder(HookedRootModule):
             )
         encoded = encode(
             self.tokenizer,
-            first,
+            prompted(first, self.tokenizer),
             None if second[0] is None else second,
             padding=True,
             padding_side="right",
@@ -654,9 +671,9 @@ class HookedEncoder(HookedRootModule):
                 f"[batch, pos, {self.cfg.d_model}]; got {shape}."
             )
         if mask is None:
-            return resid, torch.ones(resid.shape[:2], dtype=torch.long, device=resid.device)
+            mask = torch.ones(resid.shape[:2], dtype=torch.long)
         mask = _with_shape("attention mask", mask, resid.shape[:2]).to(resid.device)
-        _check_rows(mask)
+        _check_rows(mask, self.cfg.pool_from)
         return resid, mask
 
     def _inputs(
@@ -675,7 +692,7 @@ class HookedEncoder(HookedRootModule):
         pos = tokens.shape[1]
         _check_ids("Token", tokens, self.cfg.d_vocab)
         mask = own_mask if mask is None else _with_shape("attention mask", mask, shape)[:, :pos].to(self.device)
-        _check_rows(mask)
+        _check_rows(mask, self.cfg.pool_from)
         if token_type_ids is not None:
             types = _with_shape("token-type tensor", token_type_ids, shape)[:, :pos].to(self.device)
         if types is not None and self.cfg.n_token_types:
@@ -752,9 +769,14 @@ def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
         raise InputError(f"{kind} ids must be from 0 to {size - 1} for this model, got {low} to {high}.")
 
 
-def _check_rows(mask: Int[Tensor, "batch pos"]) -> None:
+def _check_rows(mask: Int[Tensor, "batch pos"], pool_from: int) -> None:
     if not bool(mask.any(dim=1).all()):
         raise InputError("A row of the batch consists of padding only; remove it.")
+    if pool_from and not bool(pooled_mask(mask, pool_from).any(dim=1).all()):
+        raise InputError(
+            f"A row of the batch has no token to pool: the model pools from position {pool_from} on, after its prompt. "
+            "Token ids must include the prompt."
+        )
 
 
 def _with_shape(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]) -> Int[Tensor, "batch pos"]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
 
     Raises:
         ModelError: for sizes that are not whole numbers, are out of range or contradict each other, for unknown
-            activations and for broken labels.
+            activations, for broken labels, and for what transformers' own class refuses.
     """
     family = FAMILY_OF[raw["model_type"]]
     checks = {**COMMON_FIELDS, **family.fields}
@@ -202,7 +203,14 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     if raw.get("tokenizer_class") is not None:
         # transformers takes the tokenizer's class from the configuration if tokenizer_config.json names none.
         kept["tokenizer_class"] = _tokenizer_class(raw["tokenizer_class"], "config.json", name)
-    config = hf_class.config_class(**kept)
+    try:
+        config = hf_class.config_class(**kept)
+    except Exception as error:  # of many types, by the version of transformers
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"The configuration of {name!r} is not one that {hf_class.config_class.__name__} accepts: {reason}. "
+            "Correct it."
+        ) from error
     _check_sizes(config, family, name)
     family.check(config, head_of(hf_class.__name__), name)
     return config
@@ -309,23 +317,9 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
     non_float_types: dict[str, str] = {}
     unlisted: dict[str, str] = {}
     for file, listed in _weight_files(folder, name).items():
-        _check_file(file, folder, name)
-        try:
-            with safe_open(file, framework="pt") as opened:
-                keys = set(opened.keys())
-                for key in keys if listed is None else keys & listed:
-                    kind = opened.get_slice(key).get_dtype()
-                    if kind in _FLOATS:
-                        weights[key] = opened.get_tensor(key)
-                    else:
-                        non_float_types[key] = kind
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ModelError(
-                f"The weights of {name!r} could not be read: {file.name} is broken or missing ({error}). "
-                "Download the file again."
-            ) from error
+        keys, floats, others = read_tensors(file, folder, name, listed)
+        weights |= floats
+        non_float_types |= others
         if listed is not None and not listed <= keys:
             raise ModelError(
                 f"{_INDEX} of {name!r} says that {file.name} contains {min(listed - keys)!r}, but it does not. "
@@ -346,6 +340,42 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
             f"{stored} floating-point numbers. They belong to different models; download both again."
         )
     return weights, non_float_types
+
+
+def read_tensors(
+    file: Path, folder: Path, name: str, chosen: Collection[str] | None = None
+) -> tuple[set[str], dict[str, Tensor], dict[str, str]]:
+    """The names in a safetensors file, its floating-point tensors, and the dtype of each tensor of another type.
+
+    Args:
+        file: The file.
+        folder: The model's folder, which the file must not link out of.
+        name: The model's name, for messages.
+        chosen: The names of the tensors to read; by default all.
+
+    Raises:
+        ModelError: if the file is outside the folder, broken or missing.
+    """
+    _check_file(file, folder, name)
+    floats: dict[str, Tensor] = {}
+    others: dict[str, str] = {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            keys = set(opened.keys())
+            for key in keys if chosen is None else keys & set(chosen):
+                kind = opened.get_slice(key).get_dtype()
+                if kind in _FLOATS:
+                    floats[key] = opened.get_tensor(key)
+                else:
+                    others[key] = kind
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The weights of {name!r} could not be read: {file.name} is broken or missing ({error}). Download the file "
+            "again."
+        ) from error
+    return keys, floats, others
 
 
 def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
@@ -382,7 +412,8 @@ def _min_weights(config: PreTrainedConfig) -> int:
     embedding = getattr(config, "embedding_size", width)
     inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
     types = getattr(config, "type_vocab_size", 0)
-    positions = config.max_position_embeddings if getattr(config, "position_biased_input", True) else 0
+    embeds_positions = FAMILY_OF[config.model_type].embeds_positions and getattr(config, "position_biased_input", True)
+    positions = config.max_position_embeddings if embeds_positions else 0
     rows = config.vocab_size + positions + types
     return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
 

@@ -240,7 +240,8 @@ def _fetch_needed(name: str, listed: Collection[str], fetch: Callable[[str], Pat
     for file in sorted(listed):
         folder, _, base = file.rpartition("/")
         is_setting = any(fnmatchcase(base, setting) for setting in _SETTINGS)
-        if (is_setting and folder in ("", paths[0])) or (base == "config.json" and folder in paths):
+        is_of_module = folder in paths[1:] and base in ("config.json", _WEIGHTS)
+        if (is_setting and folder in ("", paths[0])) or (is_of_module and folder != paths[0]):
             fetch(file)
     root = fetch(f"{encoder}config.json").parents[encoder.count("/")]
     for file in [single] if single in listed else [index, *_shards(fetch(index), name, encoder, listed)]:
@@ -370,6 +371,8 @@ def explain(error: BaseException, name: str, revision: str = "", kind: Literal["
         )
     if isinstance(error, hub_errors.RevisionNotFoundError):
         return f"{name!r} has no revision {revision!r} on the hub. Give one of its branches, tags or commits."
+    if isinstance(error, hub_errors.RemoteEntryNotFoundError):
+        return f"A file that the hub lists for {name!r} is missing ({text}). Try again, or choose another revision."
     if isinstance(error, hub_errors.DisabledRepoError):
         return f"The hub has disabled access to {name!r}."
     if _is_disk_full(error):
@@ -426,11 +429,13 @@ def hub_error(error: BaseException) -> BaseException | None:
 
 def token_problem() -> str:
     """Why the hub token cannot be sent, or an empty string if it can; the client's own error would show the token."""
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:  # the client then sends no token, and does not read it either
+        return ""
     try:
         token = get_token()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of many types: a token can be stored, refreshed or requested from a CI provider
         cause = _on_one_line(str(error))
-        return f"The stored token for the hub cannot be read ({cause}). Log in again with `hf auth login`."
+        return f"The token for the hub cannot be read ({cause}). Log in again with `hf auth login`, or set HF_TOKEN."
     if not token or re.fullmatch(r"[!-~]+", token):
         return ""
     return (

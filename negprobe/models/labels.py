@@ -1,6 +1,6 @@
 """A classifier's labels: their names, probabilities and predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from negprobe.base.errors import InputError
-from negprobe.base.texts import quoted
+from negprobe.base.errors import InputError, ModelError
+from negprobe.base.texts import is_utf8, quoted
 from negprobe.models.config import HookedEncoderConfig
 
 LabelFunction = Literal["softmax", "sigmoid", "none"]
@@ -70,6 +70,46 @@ def why_no_single_label(cfg: HookedEncoderConfig) -> str:
         "sigmoid": "has labels that do not exclude each other (multi_label_classification)",
         "none": "is a regression model",
     }[label_function(cfg)]
+
+
+def renamed_labels(cfg: HookedEncoderConfig, names: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
+    """The labels of a classifier under other names, in the order of its logits.
+
+    Args:
+        cfg: The classifier's configuration.
+        names: All names in the order of the logits, or new names by the present ones, which may be in any case; labels
+            that are not in it keep their names.
+
+    Raises:
+        ModelError: for a model that is not a classifier, another number of names than of labels, a label that the model
+            does not have, and names that are empty, repeated or not valid UTF-8.
+    """
+    present = ", ".join(cfg.labels)
+    if cfg.head != "classification":
+        raise ModelError(f"{quoted(cfg.model_name)} is not a classifier, so it has no labels to name; omit the labels.")
+    if isinstance(names, str):
+        raise ModelError(f"The labels are the text {quoted(names)}; give a list of names, or a dict of new names.")
+    if isinstance(names, Mapping):
+        index_of = {old: label_index(cfg.labels, old) for old in names}
+        if unknown := [old for old, index in index_of.items() if index is None]:
+            raise ModelError(
+                f"{quoted(cfg.model_name)} has no label {quoted(unknown[0])} to rename; its labels are {present}."
+            )
+        new_of = {index_of[old]: new for old, new in names.items()}
+        if len(new_of) < len(names):
+            raise ModelError(f"Two of the new names, {quoted(', '.join(names.values()))}, are for the same label.")
+        renamed = tuple(new_of.get(index, label) for index, label in enumerate(cfg.labels))
+    else:
+        renamed = tuple(names)
+    if len(renamed) != len(cfg.labels):
+        raise ModelError(
+            f"{len(renamed)} label names were given, but {quoted(cfg.model_name)} has {len(cfg.labels)} labels, "
+            f"{present}; give one name for each, in this order."
+        )
+    unusable = [name for name in renamed if not name.strip() or not is_utf8(name) or renamed.count(name) > 1]
+    if unusable:
+        raise ModelError(f"The label name {quoted(unusable[0])} is empty, repeated or not UTF-8 text; choose another.")
+    return renamed
 
 
 def label_index(labels: Sequence[str], name: str) -> int | None:

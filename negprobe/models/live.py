@@ -26,6 +26,10 @@ _HARMLESS = {
     "padding_idx",
     "p",
     "inplace",
+    "attention_dropout",
+    "deterministic_flash_attn",
+    "sparse_prediction",
+    "sparse_pred_ignore_index",
 }
 """Module attributes that affect training, memory or bookkeeping, but no value in evaluation mode."""
 
@@ -131,9 +135,10 @@ def _check_modules(hf_model: PreTrainedModel, plain: PreTrainedModel) -> None:
         if path not in given:
             raise _mismatch(where, "is missing", None)
         module, wanted = given[path], expected[path]
-        # An Identity in place of a dropout changes nothing in evaluation mode.
+        # An Identity in place of a dropout, or the reverse, changes nothing in evaluation mode.
         is_replaced = path and type(module) is not type(wanted)
-        if is_replaced and not (isinstance(wanted, nn.Dropout) and type(module) is nn.Identity):
+        is_idle = isinstance(wanted, (nn.Dropout, nn.Identity)) and type(module) in (nn.Dropout, nn.Identity)
+        if is_replaced and not is_idle:
             raise _mismatch(where, f"is {_class_name(module)}, not {type(wanted).__name__}", module)
         _check_module(where, module, wanted)
 

@@ -1,4 +1,4 @@
-"""How relative positions enter attention: rotated queries and keys, a bias of the scores, or embeddings of distances."""
+"""How positions enter attention: rotated queries and keys, a bias of the scores, or embeddings of distances."""
 
 import math
 from dataclasses import dataclass
@@ -109,7 +109,9 @@ class RelativeEmbed(nn.Module):
         return RelativePositions(embeddings[first : last + 1], bucket.to(self.W.device))
 
 
-def logarithmic_buckets(distance: Int[Tensor, " distance"], n_buckets: int, max_distance: int) -> Int[Tensor, " distance"]:
+def logarithmic_buckets(
+    distance: Int[Tensor, " distance"], n_buckets: int, max_distance: int
+) -> Int[Tensor, " distance"]:
     """The signed bucket of each signed distance.
 
     Distances up to half of the buckets have a bucket each; beyond, the buckets grow in width with the logarithm of the

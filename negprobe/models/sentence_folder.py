@@ -1,14 +1,14 @@
 """The settings of a sentence-transformers folder: each is either applied or rejected; none is silently ignored.
 
 The files and keys are those that sentence-transformers 6.2 reads, including older layouts. The tables below list the
-values that each key may have. Settings that do not change the output, such as prompts that `encode` does not use by
-default, are accepted.
+values that each key may have. Settings that do not change the output are accepted.
 """
 
 import copy
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,22 @@ from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.errors import ModelError
 from negprobe.base.texts import quoted
-from negprobe.models.config import Head, HookedEncoderConfig, Pooling
+from negprobe.models.config import Head, HookedEncoderConfig
+from negprobe.models.embedding_modules import MODULES_AFTER_POOLING, EmbeddingModules, read_embedding_modules
 from negprobe.models.folder import read_json
+from negprobe.models.sentence_settings import (
+    EMPTY,
+    HARMLESS,
+    LENGTH,
+    SWITCH,
+    TEXT,
+    TEXT_OR_UNSET,
+    UNSET,
+    Values,
+    check,
+    one_of,
+)
+from negprobe.models.tokenizing import encode
 
 _MODULES = "modules.json"
 _MODEL_SETTINGS = "config_sentence_transformers.json"
@@ -27,14 +41,6 @@ _ENCODER_SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-
-_EMBEDDING_MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-_POOLINGS: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "mean": "mean",
-    "pooling_mode_cls_token": "cls",
-    "cls": "cls",
-}
 
 
 @dataclass(frozen=True)
@@ -46,104 +52,65 @@ class SentenceFolder:
         head: "none" for a sentence encoder, "classification" for a cross-encoder.
         lower_case: Whether texts are lower-cased before they are tokenized.
         max_seq_length: Maximum number of tokens per text; None means the tokenizer's `model_max_length`.
-        width: The width of the pooled states, if the folder specifies it.
-        pooling: How the last hidden states are pooled to one embedding.
-        normalize: Whether that embedding is scaled to length 1.
+        prompts: The text of each prompt, by its name.
+        default_prompt: The text that is put before each text by default; empty for none.
+        embedding: How the last hidden states of a sentence encoder become one embedding.
     """
 
     encoder: Path
     head: Head
     lower_case: bool
     max_seq_length: int | None
-    width: int | None = None
-    pooling: Pooling = "mean"
-    normalize: bool = False
+    prompts: Mapping[str, str]
+    default_prompt: str
+    embedding: EmbeddingModules = field(default_factory=EmbeddingModules)
 
 
-@dataclass(frozen=True)
-class _Values:
-    """The supported values of a setting, and how an error describes them."""
-
-    accepts: Callable[[Any], bool]
-    expected: str
-
-
-def _one_of(*values: Any) -> _Values:
-    # Types must match too: 1 and 1.0 are not True.
-    return _Values(
-        lambda value: any(type(value) is type(other) and value == other for other in values),
-        " or ".join(map(repr, values)),
-    )
-
-
-_HARMLESS = _Values(lambda value: True, "any value")
-_UNSET = _one_of(None)
-_SWITCH = _one_of(True, False)
-_TEXT = _Values(lambda value: isinstance(value, str), "a string")
-_TEXT_OR_UNSET = _Values(lambda value: value is None or isinstance(value, str), "a string or null")
-_EMPTY = _one_of(None, {}, [])
-_LENGTH = _Values(lambda value: type(value) is int and value > 0, "a whole number of at least 1")
 # sentence-transformers itself ignores `trust_remote_code` in a folder's settings.
-_NO_ARGUMENTS = _Values(lambda value: isinstance(value, dict) and set(value) <= {"trust_remote_code"}, "{}")
+_NO_ARGUMENTS = Values(lambda value: isinstance(value, dict) and set(value) <= {"trust_remote_code"}, "{}")
 
-_ENTRY_KEYS = {"idx": _HARMLESS, "name": _TEXT, "path": _TEXT, "type": _TEXT, "kwargs": _EMPTY}
+_ENTRY_KEYS = {"idx": HARMLESS, "name": TEXT, "path": TEXT, "type": TEXT, "kwargs": EMPTY}
 
 _MODEL_KEYS = {
-    "__version__": _HARMLESS,
-    "prompts": _Values(
-        lambda value: isinstance(value, dict) and all(_TEXT_OR_UNSET.accepts(prompt) for prompt in value.values()),
+    "__version__": HARMLESS,
+    "prompts": Values(
+        lambda value: isinstance(value, dict) and all(TEXT_OR_UNSET.accepts(prompt) for prompt in value.values()),
         "a table of strings",
     ),
-    "default_prompt_name": _TEXT_OR_UNSET,
-    "model_type": _one_of("SentenceTransformer", "CrossEncoder"),
-    "truncate_dim": _UNSET,
-    "keep_in_fp32_modules": _UNSET,
+    "default_prompt_name": TEXT_OR_UNSET,
+    "model_type": one_of("SentenceTransformer", "CrossEncoder"),
+    "truncate_dim": UNSET,
+    "keep_in_fp32_modules": UNSET,
     # These act on finished embeddings, and on the scores that a CrossEncoder's `predict` computes from logits.
-    "similarity_fn_name": _TEXT_OR_UNSET,
-    "activation_fn": _TEXT_OR_UNSET,
+    "similarity_fn_name": TEXT_OR_UNSET,
+    "activation_fn": TEXT_OR_UNSET,
 }
 
 _ENCODER_KEYS = {
-    "max_seq_length": _Values(lambda value: value is None or _LENGTH.accepts(value), f"{_LENGTH.expected}, or null"),
-    "do_lower_case": _SWITCH,
-    "processing_kwargs": _EMPTY,
+    "max_seq_length": Values(lambda value: value is None or LENGTH.accepts(value), f"{LENGTH.expected}, or null"),
+    "do_lower_case": SWITCH,
+    "processing_kwargs": EMPTY,
     # Removing padding changes only the speed.
-    "unpad_inputs": _one_of(None, True, False),
-    "query_length": _UNSET,
-    "document_length": _UNSET,
-    "query_expansion": _UNSET,
-    "tokenizer_name_or_path": _UNSET,
+    "unpad_inputs": one_of(None, True, False),
+    "query_length": UNSET,
+    "document_length": UNSET,
+    "query_expansion": UNSET,
+    "tokenizer_name_or_path": UNSET,
     **dict.fromkeys(("model_args", "tokenizer_args", "config_args"), _NO_ARGUMENTS),
     **dict.fromkeys(("model_kwargs", "processor_kwargs", "config_kwargs"), _NO_ARGUMENTS),
 }
-_ENCODER_KEYS_OF_HEAD: dict[Head, dict[str, _Values]] = {
+_ENCODER_KEYS_OF_HEAD: dict[Head, dict[str, Values]] = {
     "none": {
-        "transformer_task": _one_of("feature-extraction"),
-        "module_output_name": _one_of("token_embeddings"),
-        "modality_config": _one_of({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}),
+        "transformer_task": one_of("feature-extraction"),
+        "module_output_name": one_of("token_embeddings"),
+        "modality_config": one_of({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}),
     },
     "classification": {
-        "transformer_task": _one_of("sequence-classification"),
-        "module_output_name": _one_of("scores"),
-        "modality_config": _one_of({"text": {"method": "forward", "method_output_name": "logits"}}),
+        "transformer_task": one_of("sequence-classification"),
+        "module_output_name": one_of("scores"),
+        "modality_config": one_of({"text": {"method": "forward", "method_output_name": "logits"}}),
     },
 }
-
-_POOLING_KEYS = {
-    "embedding_dimension": _LENGTH,
-    "word_embedding_dimension": _LENGTH,
-    "pooling_mode": _HARMLESS,  # checked together with the switches of older folders
-    "pooling_mode_cls_token": _SWITCH,
-    "pooling_mode_max_tokens": _SWITCH,
-    "pooling_mode_mean_tokens": _SWITCH,
-    "pooling_mode_mean_sqrt_len_tokens": _SWITCH,
-    "pooling_mode_weightedmean_tokens": _SWITCH,
-    "pooling_mode_lasttoken": _SWITCH,
-    # Whether the tokens of a prompt are pooled; negprobe adds no prompts.
-    "include_prompt": _SWITCH,
-}
-
-_NORMALIZE_KEYS = dict.fromkeys(("module_input_name", "module_output_name"), _one_of("sentence_embedding", None))
 
 
 def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
@@ -160,33 +127,59 @@ def read_sentence_folder(folder: Path, name: str) -> SentenceFolder | None:
         _reject_module_folder(folder, name)
         return None
     modules = _read_modules(folder, name)
-    head = _check_model_settings(folder, name)
+    head, prompts, default_prompt = _model_settings(folder, name)
     kinds = [_kind(module["type"]) for module in modules]
-    if kinds not in (_EMBEDDING_MODULES if head == "none" else (["Transformer"],)):
+    supported = ["Transformer"] if head == "classification" else ["Transformer", "Pooling"]
+    further = kinds[len(supported) :]
+    if kinds != supported + further or (further and (head != "none" or not {*further} <= {*MODULES_AFTER_POOLING})):
         raise ModelError(
             f"{_MODULES} of {name!r} has the modules {quoted(', '.join(kinds))}. negprobe reads sentence-transformers' "
-            "Transformer, Pooling (mean, CLS) and Normalize, in this order, or only the Transformer if the model_type "
-            "is CrossEncoder. Other modules would change the output. Choose a model without them."
+            f"Transformer and Pooling, followed by any of {', '.join(MODULES_AFTER_POOLING)}; or only the Transformer "
+            "if the model_type is CrossEncoder. Other modules would change the output. Choose a model without them."
         )
     encoder = _encoder_folder(folder, modules[0]["path"], name)
     settings = _encoder_settings(encoder, head, name)
-    sentence_folder = SentenceFolder(
-        encoder, head, settings.get("do_lower_case", False), settings.get("max_seq_length")
+    others = [(kind, module["path"]) for kind, module in zip(kinds, modules, strict=True)][1:]
+    return SentenceFolder(
+        encoder,
+        head,
+        settings.get("do_lower_case", False),
+        settings.get("max_seq_length"),
+        prompts,
+        default_prompt,
+        read_embedding_modules(folder, others, name) if others else EmbeddingModules(),
     )
-    if head == "classification":
-        return sentence_folder
-    pooling, width = _pooling(folder, modules[1]["path"], name)
-    for module in modules[2:]:
-        file = Path(module["path"], "config.json")
-        if os.path.lexists(folder / file):
-            _check(read_json(folder, str(file), dict, name), _NORMALIZE_KEYS, str(file), name)
-    return replace(sentence_folder, width=width, pooling=pooling, normalize=len(modules) > 2)
+
+
+def chosen_prompt(prompt: str | None, settings: SentenceFolder | None, name: str) -> str:
+    """The text to put before each text.
+
+    Args:
+        prompt: The name of one of the folder's prompts, or a text; None for the folder's default prompt.
+        settings: The folder's settings; None for another kind of model.
+        name: The model's name, for messages.
+
+    Raises:
+        ModelError: for a single word that is not the name of a prompt: as a text, it would run into the word after it.
+    """
+    if prompt is None:
+        return "" if settings is None else settings.default_prompt
+    prompts = {} if settings is None else settings.prompts
+    if prompt in prompts:
+        return prompts[prompt]
+    if re.fullmatch(r"[\w.-]*\w", prompt):
+        known = f"its prompts are {', '.join(map(quoted, prompts))}" if prompts else "its folder names no prompts"
+        raise ModelError(
+            f"{name!r} has no prompt named {quoted(prompt)}; {known}. To put a text before each text, end it with a "
+            "space or a punctuation mark."
+        )
+    return prompt
 
 
 def apply_sentence_folder(
     settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedTokenizerBase | None:
-    """Set `cfg.pooling`, `cfg.normalize` and `cfg.n_ctx` according to the folder.
+    """Set `cfg.n_ctx`, and how `cfg` makes an embedding, according to the folder and `cfg.prompt`.
 
     Returns:
         The tokenizer, or a copy that lower-cases texts if the folder requires it.
@@ -200,14 +193,31 @@ def apply_sentence_folder(
             f"{_MODEL_SETTINGS} of {name!r} describes a CrossEncoder, but its config.json names no sequence "
             "classifier. In config.json, name the class of the weights, such as BertForSequenceClassification."
         )
-    if settings.width not in (None, cfg.d_model):
+    embedding = settings.embedding
+    if embedding.width not in (None, cfg.d_model):
         raise ModelError(
-            f"The pooling of {name!r} has word_embedding_dimension = {settings.width}, but its encoder has states of "
+            f"The pooling of {name!r} has word_embedding_dimension = {embedding.width}, but its encoder has states of "
             f"width {cfg.d_model}: they belong to different models."
         )
-    cfg.pooling, cfg.normalize = settings.pooling, settings.normalize
+    cfg.pooling, cfg.embedding_steps, cfg.normalize = embedding.pooling, embedding.steps, embedding.normalize
     cfg.n_ctx = _max_tokens(settings, cfg, tokenizer)
-    return _lower_casing(tokenizer, name) if settings.lower_case and tokenizer is not None else tokenizer
+    if tokenizer is None:
+        return None
+    if settings.lower_case:
+        tokenizer = _lower_casing(tokenizer, name)
+    if cfg.prompt and not embedding.include_prompt:
+        cfg.pool_from = _prompt_length(cfg.prompt, tokenizer, cfg.n_ctx)
+    return tokenizer
+
+
+def _prompt_length(prompt: str, tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> int:
+    """The number of tokens that sentence-transformers excludes from the pooling for a prompt.
+
+    It is the number for the prompt alone, [CLS] included and [SEP] not, even if the prompt's last token merges with the
+    text.
+    """
+    ids = encode(tokenizer, [prompt], truncation=True, max_length=n_ctx, verbose=False)["input_ids"][0]
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
 
 def _reject_module_folder(folder: Path, name: str) -> None:
@@ -234,7 +244,7 @@ def _read_modules(folder: Path, name: str) -> list[dict[str, Any]]:
             "with sentence-transformers, or remove the file to use mean pooling."
         )
     for module in modules:
-        _check(module, _ENTRY_KEYS, _MODULES, name)
+        check(module, _ENTRY_KEYS, _MODULES, name)
     names = [module["name"] for module in modules if "name" in module]
     if len(set(names)) < len(names):
         raise ModelError(f"{_MODULES} of {name!r} gives two modules the same name; rename one of them.")
@@ -246,22 +256,23 @@ def _kind(reference: str) -> str:
     return reference.rsplit(".", 1)[-1] if reference.startswith("sentence_transformers.") else reference
 
 
-def _check_model_settings(folder: Path, name: str) -> Head:
-    """The model's head; raises `ModelError` for model-wide settings that would change the output."""
-    if not os.path.lexists(folder / _MODEL_SETTINGS):
-        return "none"
-    settings = read_json(folder, _MODEL_SETTINGS, dict, name)
-    _check(settings, _MODEL_KEYS, _MODEL_SETTINGS, name)
+def _model_settings(folder: Path, name: str) -> tuple[Head, dict[str, str], str]:
+    """The model's head, its prompts by their names, and the text of the default prompt (empty for none)."""
+    settings: dict[str, Any] = {}
+    if os.path.lexists(folder / _MODEL_SETTINGS):
+        settings = read_json(folder, _MODEL_SETTINGS, dict, name)
+        check(settings, _MODEL_KEYS, _MODEL_SETTINGS, name)
+    head: Head = "classification" if settings.get("model_type") == "CrossEncoder" else "none"
+    # sentence-transformers always defines these two prompts of an encoder; they are empty unless the folder sets them.
+    always = {"query": "", "document": ""} if head == "none" else {}
+    prompts = {key: prompt or "" for key, prompt in (always | settings.get("prompts", {})).items()}
     default = settings.get("default_prompt_name")
-    # sentence-transformers always defines these two prompts; they are empty unless the folder sets them.
-    prompts = {"query": "", "document": ""} | settings.get("prompts", {})
-    if default is not None and (default not in prompts or prompts[default]):
-        prompt = f"stands for {quoted(prompts[default])}" if default in prompts else "is not one of its prompts"
+    if default is not None and default not in prompts:
         raise ModelError(
-            f"{_MODEL_SETTINGS} of {name!r} has default_prompt_name = {quoted(default)}, which {prompt}. negprobe adds "
-            "no prompts. Set it to null, and write the prompt into the texts."
+            f"{_MODEL_SETTINGS} of {name!r} has default_prompt_name = {quoted(default)}, which is not one of its "
+            f"prompts ({', '.join(map(quoted, prompts)) or 'none'}). Name one of them, or set it to null."
         )
-    return "classification" if settings.get("model_type") == "CrossEncoder" else "none"
+    return head, prompts, "" if default is None else prompts[default]
 
 
 def _encoder_folder(folder: Path, path: str, name: str) -> Path:
@@ -285,45 +296,9 @@ def _encoder_settings(encoder: Path, head: Head, name: str) -> dict[str, Any]:
     for file in _ENCODER_SETTINGS:
         settings = read_json(encoder, file, dict, name) if os.path.lexists(encoder / file) else {}
         if settings:
-            _check(settings, _ENCODER_KEYS | _ENCODER_KEYS_OF_HEAD[head], file, name)
+            check(settings, _ENCODER_KEYS | _ENCODER_KEYS_OF_HEAD[head], file, name)
             return settings
     return {}
-
-
-def _pooling(folder: Path, path: str, name: str) -> tuple[Pooling, int | None]:
-    """The mode of a Pooling module, and the width of what it pools, if given."""
-    file = str(Path(path, "config.json"))
-    settings = read_json(folder, file, dict, name)
-    _check(settings, _POOLING_KEYS, file, name)
-    # Older folders have a switch for each mode; newer ones list the names of the modes.
-    modes = [key for key, on in settings.items() if key.startswith("pooling_mode_") and on]
-    mode = settings.get("pooling_mode", modes[0] if len(modes) == 1 else modes)
-    if not isinstance(mode, str) or mode not in _POOLINGS:
-        raise ModelError(
-            f"{file} of {name!r} has pooling_mode = {quoted(mode)}; negprobe supports mean and CLS pooling. "
-            "Choose a model with one of them."
-        )
-    widths = {settings[key] for key in ("embedding_dimension", "word_embedding_dimension") if key in settings}
-    if len(widths) > 1:
-        raise ModelError(
-            f"{file} of {name!r} has different values for embedding_dimension and word_embedding_dimension."
-        )
-    return _POOLINGS[mode], next(iter(widths), None)
-
-
-def _check(settings: Mapping[str, Any], supported: Mapping[str, _Values], file: str, name: str) -> None:
-    """Check that all settings and their values are supported."""
-    for key, value in settings.items():
-        if key not in supported:
-            raise ModelError(
-                f"{file} of {name!r} has {key} = {quoted(value)}, an unknown setting that may change the output. "
-                "Remove it to load the model without it."
-            )
-        if not supported[key].accepts(value):
-            raise ModelError(
-                f"{file} of {name!r} has {key} = {quoted(value)}, but negprobe supports only "
-                f"{supported[key].expected}. Other values would change the output."
-            )
 
 
 def _max_tokens(settings: SentenceFolder, cfg: HookedEncoderConfig, tokenizer: PreTrainedTokenizerBase | None) -> int:

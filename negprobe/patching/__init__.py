@@ -18,6 +18,7 @@ from negprobe.patching.objectives import (
     logit_difference,
     objective_from,
     objective_named,
+    score_margin,
     single_logit,
     target_probability,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "readable_pairs",
     "run_sweeps",
     "save_results",
+    "score_margin",
     "single_logit",
     "sweep_averages",
     "target_probability",

@@ -15,9 +15,11 @@ from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
 from negprobe.models.batching import length_batches
 from negprobe.models.labels import label_index, predicted_labels, why_no_single_label
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import Objective, answer_id, default_objective, readout_for
 from negprobe.patching.runs import last_hidden_states, pair_runs, tokenized_run
 from negprobe.statements import StatementPair, readable_by, tokenize
+from negprobe.statements.documents import ranks_documents, with_foil
 
 _PAIRS_AT_ONCE = 64
 
@@ -51,7 +53,8 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
     the place of [MASK], and one [MASK] in each statement. A classifier needs two different labels: the pair's target
     and foil (in upper or lower case) or, if the pair has neither and the model predicts exactly one label per text, its
     predictions for the original and the counterfactual. For a model with a single logit, or without a head, every pair
-    is answerable. For models without a masked-LM head, a [MASK] is filled with the target.
+    is answerable; a second document (see `statements.document_pair`) may not be longer than the context either. For
+    models without a masked-LM head, a [MASK] is filled with the target.
 
     Raises:
         PatchingError: for a model without a tokenizer.
@@ -87,6 +90,7 @@ def answerable(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Answerab
 
 
 @checked
+@with_margins
 @torch.no_grad()
 def objective_values(
     model: HookedEncoder, pairs: Sequence[StatementPair], objective: Objective | None = None
@@ -123,13 +127,17 @@ def _chooses_a_label(model: HookedEncoder) -> bool:
 @torch.no_grad()
 def _predicted_labels(model: HookedEncoder, pair: StatementPair) -> tuple[str, str]:
     """The labels that a classifier predicts for the original and the counterfactual."""
-    resid = last_hidden_states(model, tokenized_run(model, [pair.original, pair.counterfactual]))
-    original, counterfactual = predicted_labels(model.classifier(resid), model.cfg)
+    run = tokenized_run(model, [pair.original, pair.counterfactual])
+    logits = model.head_output(last_hidden_states(model, run), run.mask)
+    original, counterfactual = predicted_labels(logits, model.cfg)
     return original, counterfactual
 
 
 def _too_long(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: StatementPair) -> str:
-    longest = max(len(tokenize(text, tokenizer)) for text in (pair.original, pair.counterfactual))
+    one_logit = len(model.cfg.labels) == 1
+    read = (pair, with_foil(pair)) if one_logit and ranks_documents(pair) else (pair,)
+    texts = [text for one in read for text in (one.original, one.counterfactual)]
+    longest = max(len(tokenize(text, tokenizer)) for text in texts)
     return f"{longest} tokens, more than the {model.cfg.n_ctx} the model reads" if longest > model.cfg.n_ctx else ""
 
 
@@ -144,7 +152,7 @@ def _reason(model: HookedEncoder, tokenizer: PreTrainedTokenizerBase, pair: Stat
         indices = {label: label_index(model.cfg.labels, label) for label in (pair.target, pair.foil)}
         unknown = [label for label, index in indices.items() if index is None]
         if unknown:
-            return f"{quoted(sorted(unknown)[0])} is not a label of the model"
+            return f"{quoted(sorted(unknown)[0])} is not a label of the model ({quoted(', '.join(model.cfg.labels))})"
         return _same(pair) if len(set(indices.values())) == 1 else ""
     for text in (pair.original, pair.counterfactual, pair.control):
         if text is None:

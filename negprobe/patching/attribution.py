@@ -18,6 +18,7 @@ from negprobe.base.errors import PatchingError
 from negprobe.base.progress import Progress
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import (
     FLAT_AT_THE_BASE,
     Objective,
@@ -65,6 +66,7 @@ _EMBEDDINGS = SITES["full_embed"].hook
 
 
 @checked
+@with_margins
 def attribute(
     model: HookedEncoder,
     pairs: Swappable | Sequence[Swappable],
@@ -103,7 +105,7 @@ def attribute(
             `result`, use `z`: the attributions are the same.
         by: The part that varies besides the layer, as in `patch_sweep`.
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
-        objective: A differentiable objective; by default `default_objective(model)`.
+        objective: A differentiable objective; by default `default_objective(model, pairs)`.
         steps: The number of runs that the gradient is averaged over; None for the base run alone.
         progress: Called after each batch of pairs.
 

@@ -46,7 +46,7 @@ from negprobe.patching.objectives import (
     default_objective,
 )
 from negprobe.patching.runs import DIRECTIONS, Direction, chosen_pairs, pair_coordinates
-from negprobe.statements import Swappable
+from negprobe.statements import Swap, Swappable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -330,7 +330,7 @@ def find_circuit(
         ablation: The activations of components outside the circuit: "swap" the source's at aligned tokens, "mean" the
             mean over the tokens of the same role in the searched pairs, "zero" zeros.
         direction: Which run is the base (see `patch_sweep`).
-        objective: The objective; by default `default_objective(model)`.
+        objective: The objective; by default `default_objective(model, pairs)`.
         threshold: The faithfulness that the search has to reach, above 0 and at most 1.
         effort: "fast" bisects the length of the prefix and how many members can be removed at once, in at most three
             evaluations per component. Faithfulness need not grow with the length, so the prefix that bisection finds
@@ -355,7 +355,8 @@ def find_circuit(
     pairs = chosen_pairs(pairs)
     seen, unseen = _split(pairs, held_out, seed)
     components = all_components(model.cfg.n_layers, model.cfg.n_heads, mlps)
-    measure = objective or default_objective(model)
+    plain = [pair.pair if isinstance(pair, Swap) else pair for pair in pairs]
+    measure = objective or default_objective(model, plain)
     names = pair_coordinates(pairs, direction)
 
     def prepare(chosen: Sequence[Swappable], what: str) -> AblatablePairs:

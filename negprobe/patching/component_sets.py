@@ -1,7 +1,7 @@
 """The objective of pairs with all components outside a set ablated, for many sets and pairs at once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, total_ordering
 from typing import Literal, get_args
 
@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from negprobe.base.arguments import checked
-from negprobe.base.progress import Tick
+from negprobe.base.progress import Tick, portion
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.effects import MIN_GAP
 from negprobe.patching.engine import BaseRun, base_runs, chunks, run_edited
-from negprobe.patching.objectives import Objective, Readout, readout_for
+from negprobe.patching.margins import check_one_logit, foil_pairs
+from negprobe.patching.objectives import Objective, Readout, readout_for, score_margin, single_logit
 from negprobe.patching.replacements import Replacement, RoleMeans, base_activations, replacement, role_means
 from negprobe.patching.runs import Direction, pair_batches, pair_runs
 from negprobe.patching.sites import SITES
@@ -103,6 +104,7 @@ class AblatablePairs:
         ablated: The objective of each base run with all components ablated.
         source: The objective of each unpatched source run.
         clusters: The label of each pair's cluster.
+        foils: For `score_margin`, the pairs with the foil as their document, whose objectives are subtracted.
     """
 
     model: HookedEncoder
@@ -112,6 +114,7 @@ class AblatablePairs:
     ablated: Float[np.ndarray, " pair"]
     source: Float[np.ndarray, " pair"]
     clusters: tuple[str, ...]
+    foils: "AblatablePairs | None" = None
 
     @property
     def near_zero_gap(self) -> list[int]:
@@ -147,6 +150,22 @@ def ablatable(
         PatchingError: for an objective that the model or a pair does not have.
         StatementError, InputError: for a statement that cannot be run.
     """
+    if objective is score_margin:
+        check_one_logit(model)
+        targets, foils = (
+            ablatable(
+                model,
+                documents(pairs),
+                components,
+                direction=direction,
+                ablation=ablation,
+                objective=single_logit,
+                reference=documents(reference),
+            )
+            for documents in (list, foil_pairs)
+        )
+        margins = {name: getattr(targets, name) - getattr(foils, name) for name in ("full", "ablated", "source")}
+        return replace(targets, **margins, foils=foils)
     means = {site: role_means(model, reference, SITES[site]) for site in _SITES} if ablation == "mean" else {}
     prepare = partial(_prepared, model, pairs, direction=direction, ablation=ablation, objective=objective, means=means)
     outside = _outside(model, components, [frozenset(components), frozenset()])
@@ -206,13 +225,15 @@ def set_objectives(
     new = [members for members in dict.fromkeys(sets) if members not in known]
     values = np.full((len(new), len(pairs.full)), np.nan)
     outside = _outside(pairs.model, pairs.components, new)
-    done = 0
+    done, own_tick = 0, tick if pairs.foils is None else portion(tick, 0, 1, 2)
     for make_batch in pairs.batches:
         batch = make_batch()
         values[:, batch.indices] = _objectives(pairs.model, batch, outside).cpu().double().numpy()
         done += len(new) * len(batch.indices)
-        if tick is not None:
-            tick(done, values.size)
+        if own_tick is not None:
+            own_tick(done, values.size)
+    if pairs.foils is not None and new:
+        values -= set_objectives(pairs.foils, new, portion(tick, 1, 2, 2)).T
     known |= dict(zip(new, values, strict=True))
     return np.stack([known[members] for members in sets], axis=1)
 

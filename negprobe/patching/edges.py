@@ -1,7 +1,7 @@
 """Edge attribution: direct effects between all pairs of components, estimated from one gradient.
 
-Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with norms after or
-before attention and the MLP.
+Source: Syed, Rager and Conmy 2023 ("Attribution Patching Outperforms Automated Circuit Discovery"), for blocks with
+norms after or before attention and the MLP.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ from negprobe.models.block import Block
 from negprobe.models.norms import AnyNorm, FrozenNorm, Norm
 from negprobe.patching.attribution import aligned_only, differentiate
 from negprobe.patching.engine import has_hooks
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import FLAT_AT_THE_BASE, Objective, default_objective, kl_divergence, readout_for
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import (
@@ -57,6 +58,7 @@ _Activations = Mapping[tuple[str, int], Tensor]
 
 
 @checked
+@with_margins
 def attribute_edges(
     model: HookedEncoder,
     pairs: Swappable | Sequence[Swappable],
@@ -89,7 +91,7 @@ def attribute_edges(
         model: The model, without hooks.
         pairs: One pair, or several of any length.
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
-        objective: A differentiable objective; by default `default_objective(model)`.
+        objective: A differentiable objective; by default `default_objective(model, pairs)`.
         layer_norm: "differentiated" or "frozen".
         progress: Called after each batch of pairs.
 

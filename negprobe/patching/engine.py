@@ -196,8 +196,8 @@ def run_hooked(
 ) -> Float[Tensor, " run"]:
     """The objective of patched runs, as `run_edited`, computed with hooks on the model.
 
-    Used for models that have hooks, for edits before a convolution, and to test `run_edited`. Without hooks or edited embeddings, runs resume at the
-    first edited layer. All rows are computed.
+    Used for models that have hooks, for edits before a convolution, and to test `run_edited`. Without hooks or edited
+    embeddings, runs resume at the first edited layer. All rows are computed.
     """
 
     def hook_of(edit: Edit) -> tuple[str, Callable[[Tensor, HookPoint], Tensor]]:

@@ -16,6 +16,7 @@ from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, run_edited
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import Objective, default_objective, readout_for
 from negprobe.patching.replacements import (
     How,
@@ -79,6 +80,7 @@ class Patch:
 
 
 @checked
+@with_margins
 @torch.no_grad()
 def patch(
     model: HookedEncoder,
@@ -103,7 +105,7 @@ def patch(
             for a plain list of several patches, which could mean either.
         direction: Which run is patched (the base), as in `patch_sweep`.
         reference: The pairs whose two statements "mean" averages over; by default `pairs`.
-        objective: The objective; by default `default_objective(model)`.
+        objective: The objective; by default `default_objective(model, pairs)`.
         seed: Seed for the choice of pairs in "resample".
         progress: Called after each batch of pairs.
 

@@ -17,11 +17,11 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import PatchingError
 from negprobe.base.texts import quoted
 from negprobe.models import HookedEncoder
-from negprobe.models.heads import pool
 from negprobe.models.hooked import is_hooked
 from negprobe.models.labels import label_index, label_log_likelihoods, label_probabilities
 from negprobe.patching.runs import PairRuns, Run, last_hidden_states, tokenized_run
 from negprobe.statements import StatementPair, TokenizedStatement
+from negprobe.statements.documents import ranks_documents
 from negprobe.statements.gap_tokens import gap_token
 
 
@@ -74,13 +74,14 @@ def readout_for(objective: Objective, model: HookedEncoder, runs: PairRuns, side
 
 
 @checked
-def default_objective(model: HookedEncoder) -> Objective:
+def default_objective(model: HookedEncoder, pairs: Sequence[StatementPair] = ()) -> Objective:
     """The objective for a model's head: logit difference at [MASK], class-logit difference or embedding contrast.
 
-    For a classifier with a single logit (a regressor, a cross-encoder), it is that logit.
+    For a classifier with a single logit (a regressor, a cross-encoder), it is that logit or, if there are `pairs` and
+    each of them has two documents (see `statements.document_pair`), the margin of these.
     """
     if len(model.cfg.labels) == 1:
-        return single_logit
+        return score_margin if pairs and all(map(ranks_documents, pairs)) else single_logit
     return {
         "masked_lm": logit_difference,
         "classification": class_logit_difference,
@@ -143,6 +144,34 @@ def single_logit(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
 
     positions, logits = _answer_logits(model, side)
     return Readout(positions, lambda states, pair: logits(states, pair)[:, 0])
+
+
+@checked
+def score_margin(model: HookedEncoder, runs: PairRuns, side: Run) -> Readout:
+    """`score(query, target) - score(query, foil)`: by how much a cross-encoder ranks one document above another.
+
+    A score is the model's single logit, before any sigmoid, for "query [SEP] document". The pair's statements are
+    "query [SEP] target" (see `statements.document_pair`), and the foil is the other document. Both documents are read
+    by the same, possibly patched, model: a patch is made in the run with the target, and in the same way in the run
+    with the foil, whose new activations come from the source query's run with the foil,
+
+        margin(patch) = single_logit(patch in the target's run) - single_logit(patch in the foil's run).
+
+    The base and the source have the margins of the two queries, and an effect of 1 means that a patch gives the source
+    query's margin. A token of the query is patched in both runs. Roles are patched in both, each with its own tokens.
+    In a sweep by position, a token after the query is patched in the target's run alone.
+
+    The functions of this package compute it from two calls with `single_logit`, because it needs two runs of each
+    statement; it cannot be evaluated on the states of one run.
+
+    Raises:
+        PatchingError: for a model with another head or several labels, for a pair without two documents, for patches at
+            a position, and if it is called for one run.
+    """
+    raise PatchingError(
+        "score_margin needs the runs of two documents, so it is not a function of one run. Give it as the objective of "
+        "a function of negprobe.patching; for one document, use single_logit."
+    )
 
 
 @checked
@@ -220,7 +249,7 @@ def embedding_contrast(model: HookedEncoder, runs: PairRuns, side: Run) -> Reado
         _embeddings(model, [getattr(pair, name) for pair in runs.pairs]) for name in ("original", "counterfactual")
     )
 
-    def contrast(embedding: Float[Tensor, "run d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
+    def contrast(embedding: Float[Tensor, "run d_embedding"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
         to_original = F.cosine_similarity(embedding, originals[pair], dim=-1)
         return to_original - F.cosine_similarity(embedding, counterfactuals[pair], dim=-1)
 
@@ -233,6 +262,7 @@ OBJECTIVES: dict[str, Objective] = {
         logit_difference,
         class_logit_difference,
         single_logit,
+        score_margin,
         target_probability,
         kl_divergence,
         embedding_contrast,
@@ -246,20 +276,24 @@ COSINE = "cosine:"
 
 
 @checked
-def objective_named(model: HookedEncoder, name: str | None) -> Objective:
+def objective_named(model: HookedEncoder, name: str | None, pairs: Sequence[StatementPair] = ()) -> Objective:
     """The objective with this name: one of `OBJECTIVES`, or "cosine:SENTENCE" for `cosine_to`; None for the default.
+
+    The default can depend on the pairs (see `default_objective`).
 
     Raises:
         PatchingError: for an unknown name, and for an objective that the model's head does not support.
     """
     if name is None:
-        return default_objective(model)
+        return default_objective(model, pairs)
     sentence = name.removeprefix(COSINE).strip() if name.startswith(COSINE) else ""
     if not sentence and name not in OBJECTIVES:
         raise PatchingError(
             f"There is no objective {quoted(name)}; choose one of {', '.join(OBJECTIVES)} or {COSINE}SENTENCE."
         )
     possible = [default_objective(model).__name__]
+    if len(model.cfg.labels) == 1:
+        possible.append(score_margin.__name__)
     if model.cfg.head == "none":
         possible.append(f"{COSINE}SENTENCE")
     elif model.cfg.problem_type != "regression":
@@ -296,7 +330,7 @@ def objective_from(
     """An objective made from a function of the model's output and the pair of each run.
 
     The output is what the model returns: logits `[run pos d_vocab]` of a masked LM (not meaningful at padding), logits
-    `[run label]` of a classifier, or embeddings `[run d_model]` of a model without a head. It is slower than the
+    `[run label]` of a classifier, or embeddings `[run d_embedding]` of a model without a head. It is slower than the
     built-in objectives, because the last block and the head are computed at all positions.
 
     Raises:
@@ -372,8 +406,11 @@ def _answer_logits(
     If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
     """
     if model.cfg.head == "classification":
-        positions = None if is_hooked(model.ln_final, model.classifier) else _first_positions(side)
-        return positions, lambda states, pair: model.classifier(model.ln_final(states))
+        reads_first = model.cfg.classifier_pooling == "cls" and not is_hooked(model.ln_final, model.classifier)
+        # If the states have one position, the mask is cut to it.
+        return _first_positions(side) if reads_first else None, lambda states, pair: model.head_output(
+            states, side.mask[pair][:, : states.shape[1]]
+        )
     at = _mask_positions(model, side)
     if is_hooked(model.ln_final, model.mlm_head, model.unembed):
         return None, lambda states, pair: model.vocabulary_logits(states)[
@@ -430,26 +467,31 @@ def _word_ids(model: HookedEncoder, runs: PairRuns, side: Run, name: str) -> Int
     return torch.tensor(ids, device=model.device)
 
 
-def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_model"]:
+def _embeddings(model: HookedEncoder, texts: Sequence[str]) -> Float[Tensor, "text d_embedding"]:
     if model.cfg.head != "none":
         raise PatchingError(
             f"{model.cfg.model_name!r} has a head, but this objective is for models without one; use "
             f"{default_objective(model).__name__}."
         )
     run = tokenized_run(model, texts)
-    return pool(model.ln_final(last_hidden_states(model, run)), run.mask, model.cfg.pooling, normalize=False)
+    return model.embedding_head(model.ln_final(last_hidden_states(model, run)), run.mask)
 
 
 def _embedding_readout(
     model: HookedEncoder,
     side: Run,
-    function: Callable[[Float[Tensor, "run d_model"], Int[Tensor, " run"]], Float[Tensor, " run"]],
+    function: Callable[[Float[Tensor, "run d_embedding"], Int[Tensor, " run"]], Float[Tensor, " run"]],
 ) -> Readout:
-    """The readout of a function of the pooled embedding; with CLS pooling, only the first position is needed."""
+    """The readout of a function of the embedding, which may need only one position of each text (see `only_position`).
+
+    If the head has hooks, it gets the states of all positions, as in the model's own forward pass.
+    """
+    head = model.embedding_head
+    position = None if is_hooked(model.ln_final, head) else head.only_position(side.mask)
 
     def evaluate(states: Float[Tensor, "run needed d_model"], pair: Int[Tensor, " run"]) -> Float[Tensor, " run"]:
-        # With CLS pooling the states have one position, so the mask is cut to it.
-        mask = side.mask[pair][:, : states.shape[1]]
-        return function(pool(model.ln_final(states), mask, model.cfg.pooling, normalize=False), pair)
+        states = model.ln_final(states)
+        embedding = head(states, side.mask[pair]) if position is None else head.after_pooling(states[:, 0])
+        return function(embedding, pair)
 
-    return Readout(_first_positions(side) if model.cfg.pooling == "cls" else None, evaluate)
+    return Readout(position, evaluate)

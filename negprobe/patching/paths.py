@@ -21,6 +21,7 @@ from negprobe.models import HookedEncoder
 from negprobe.models.block import Block
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_edited
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
 from negprobe.patching.runs import (
@@ -47,6 +48,7 @@ MLPs = Literal["live", "frozen"]
 
 
 @checked
+@with_margins
 def path_patch(
     model: HookedEncoder,
     pairs: Swappable | Sequence[Swappable],
@@ -75,7 +77,7 @@ def path_patch(
         pairs: One pair, or several of any length.
         receivers: "output", or heads' inputs as (layer, head, "q" | "k" | "v").
         direction: "noising" puts the counterfactual's activation into the original's run, "denoising" the reverse.
-        objective: The objective; by default `default_objective(model)`.
+        objective: The objective; by default `default_objective(model, pairs)`.
         mlps: "live", as in Wang et al., or "frozen", so that only LayerNorms are between sender and receiver.
         progress: Called after each batch of pairs.
 

@@ -20,6 +20,7 @@ from negprobe.statements import (
     readable_by,
     unknown_words,
 )
+from negprobe.statements.documents import ranks_documents
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +82,8 @@ class PatchablePairs:
 def readable_pairs(model: HookedEncoder, pairs: Sequence[StatementPair]) -> ReadablePairs:
     """The pairs that a model can read, prepared for measuring, and the reasons why the others are left out.
 
-    A pair with the same tokens as an earlier one is left out, because it is not a separate observation.
+    A pair with the same tokens as an earlier one is left out, because it is not a separate observation, unless a model
+    with one logit ranks the document against another one (see `score_margin`).
 
     Raises:
         StatementError: if the model has no tokenizer, or no pair can be read.
@@ -101,8 +103,9 @@ def readable_pairs(model: HookedEncoder, pairs: Sequence[StatementPair]) -> Read
             continue
         if problem:
             invalid_controls[index] = problem
-        # Pairs that differ only in target and foil are the same observation.
-        first = seen.setdefault(tuple(side.ids for side in prepared.sides), index)
+        # Pairs that differ only in target and foil are the same observation, but each other document has its margin.
+        other = pair.foil if len(model.cfg.labels) == 1 and ranks_documents(pair) else None
+        first = seen.setdefault((*(side.ids for side in prepared.sides), other), index)
         if first == index:
             kept[index] = prepared
         else:

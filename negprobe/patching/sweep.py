@@ -17,6 +17,7 @@ from negprobe.base.progress import Progress
 from negprobe.models import HookedEncoder
 from negprobe.patching.edits import Edit
 from negprobe.patching.engine import base_runs, chunks, run_edited
+from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import Objective, default_objective, readout_for
 from negprobe.patching.replacements import (
     How,
@@ -45,6 +46,7 @@ By = Literal["head", "position", "role"]
 
 
 @checked
+@with_margins
 def patch_sweep(
     model: HookedEncoder,
     pairs: Swappable | Sequence[Swappable],
@@ -82,7 +84,7 @@ def patch_sweep(
         keys: For a map, patch only the edges to keys of this role.
         reference: The pairs whose two statements "mean" averages over; by default `pairs`.
         renormalize: Whether to scale the rows of a patched "pattern" to sum to 1 again.
-        objective: The objective; by default `default_objective(model)`.
+        objective: The objective; by default `default_objective(model, pairs)`.
         seed: Seed for the choice of pairs in "resample".
         progress: Called after each batch of pairs.
 

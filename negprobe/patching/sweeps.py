@@ -106,7 +106,7 @@ def run_sweeps(
         model: The model.
         pairs: The pairs by their numbers, which are the coordinate `pair` of the results.
         sweeps: The sweeps (see `planned_sweeps`).
-        objective: The objective; by default `default_objective(model)`.
+        objective: The objective; by default `default_objective(model, pairs)`.
         seed: Seed for the choice of pairs in "resample".
         progress: Called after each batch of pairs.
 

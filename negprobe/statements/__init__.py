@@ -15,6 +15,7 @@ from negprobe.statements.cue_lexicon import (
     use_lexicon,
 )
 from negprobe.statements.cues import CUE_KINDS, Cue, added_cues, find_cues
+from negprobe.statements.documents import document_pair
 from negprobe.statements.gaps import filled, has_gap, readable_by
 from negprobe.statements.notes import pair_notes
 from negprobe.statements.overview import PairOverview, overview
@@ -46,6 +47,7 @@ __all__ = [
     "clustered_by",
     "complete",
     "control_swap",
+    "document_pair",
     "english_lexicon",
     "filled",
     "find_cues",

@@ -19,15 +19,16 @@ Extra = str | int | float | bool
 class StatementPair:
     """An original statement and its counterfactual, which differ by a negation.
 
-    A statement of two texts, such as a premise and a hypothesis, is written with ` [SEP] ` between them.
+    A statement of two texts, such as a premise and a hypothesis or a query and a document (see `document_pair`), is
+    written with ` [SEP] ` between them.
 
     Attributes:
         original: The original statement, usually affirmative.
         counterfactual: The statement with its negation changed, usually by inserting a cue.
-        target: The correct word (or class label) for the original.
-        foil: The correct word (or class label) for the counterfactual. The logit difference of a pair is always
-            `target - foil`: positive if the model answers correctly for the original, negative if it answers correctly
-            for the counterfactual.
+        target: The correct word (or class label, or document) for the original.
+        foil: The correct word (or class label, or document) for the counterfactual. The logit difference of a pair is
+            always `target - foil`: positive if the model answers correctly for the original, negative if it answers
+            correctly for the counterfactual.
         control: The counterfactual with its cue replaced by neutral words of the same number of tokens ("not" ->
             "now"). It has the positions of the counterfactual and the meaning of the original.
         cue: The kind of negation that was changed: "not", "n't", "no longer", ...

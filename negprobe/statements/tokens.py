@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from negprobe.base.arguments import checked
 from negprobe.base.errors import StatementError
 from negprobe.base.texts import is_utf8, quoted
-from negprobe.models.tokenizing import encode
+from negprobe.models.tokenizing import encode, prompt_of, prompted
 from negprobe.statements.pair import Span
 
 MASK = "[MASK]"
@@ -32,8 +32,8 @@ class TokenizedStatement:
         tokens: The tokens as displayed (see `tokenize`).
         ids: The ids of the tokens in the vocabulary.
         offsets: The characters of `text` that each token covers, without spaces; `(0, 0)` for special tokens.
-        special: Whether the tokenizer added the token, as it does [CLS] and [SEP]. A mask token is part of the
-            statement.
+        special: Whether the token is not part of the statement: added by the tokenizer, as [CLS] and [SEP] are, or part
+            of the model's prompt. A mask token is part of the statement.
         token_types: The token type (segment) of each token; empty if the tokenizer has none.
 
     Example:
@@ -86,6 +86,9 @@ def tokenize(text: str, tokenizer: PreTrainedTokenizerBase) -> TokenizedStatemen
     WordPiece tokens are displayed as in the vocabulary, others by the characters that they cover, so that each byte of
     a split character displays that character.
 
+    The tokenizer of a model with a prompt puts it before the statement. Its tokens count as special, and offsets are
+    those in the statement alone.
+
     Raises:
         StatementError: for an empty text, one that is not valid UTF-8, one that the tokenizer makes no token of, more
             than one `[SEP]`, a `[MASK]` if the tokenizer has no mask token, or a tokenizer without offsets.
@@ -124,9 +127,11 @@ def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
             of_parts = [_with_tokenizer_mask(texts[index], part, tokenizer) for part in parts[index]]
             masked.append([text for text, _ in of_parts])
             origins.append([origin for _, origin in of_parts])
+        first, *second = map(list, zip(*masked, strict=True))
         encoding = encode(
             tokenizer,
-            *map(list, zip(*masked, strict=True)),
+            prompted(first, tokenizer),
+            *second,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             verbose=False,
@@ -144,18 +149,37 @@ def _statement(
     origins: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> TokenizedStatement:
-    """The statement of one encoding; `origins` maps the character boundaries of each encoded part to `text`."""
-    ids, part_of_token = tuple(encoding.ids), encoding.sequence_ids
-    special = tuple(bool(flag) for flag in encoding.special_tokens_mask)
-    if {part for part in part_of_token if part is not None} != set(range(len(origins))):
+    """The statement of one encoding; `origins` maps the character boundaries of each encoded part to `text`.
+
+    The first part was encoded with the tokenizer's prompt before it.
+    """
+    prompt = prompt_of(tokenizer)
+    n, whole = len(prompt), prompt + text
+    boundaries = [[n + boundary for boundary in origin] for origin in origins]
+    boundaries[0] = [*range(n), *boundaries[0]]
+    in_whole = [
+        (0, 0) if flag or part is None else _without_spaces(whole, (boundaries[part][start], boundaries[part][end]))
+        for (start, end), flag, part in zip(
+            encoding.offsets, encoding.special_tokens_mask, encoding.sequence_ids, strict=True
+        )
+    ]
+    # A token that has characters of both the prompt and the statement is part of the statement.
+    special = tuple(
+        bool(flag) or (n > 0 and end <= n)
+        for flag, (_, end) in zip(encoding.special_tokens_mask, in_whole, strict=True)
+    )
+    parts = {part for part, outside in zip(encoding.sequence_ids, special, strict=True) if not outside}
+    if parts - {None} != set(range(len(origins))):
         side = f" on one side of its {SEPARATOR}" if len(origins) > 1 else ""
         raise StatementError(f"The tokenizer makes no token of {quoted(text)}{side}; give at least one word.")
     offsets = tuple(
-        (0, 0) if is_special or part is None else _without_spaces(text, (origins[part][start], origins[part][end]))
-        for (start, end), is_special, part in zip(encoding.offsets, special, part_of_token, strict=True)
+        (0, 0) if outside else (max(0, start - n), max(0, end - n))
+        for (start, end), outside in zip(in_whole, special, strict=True)
     )
-    tokens = _displayed(text, ids, offsets, tokenizer)
-    return TokenizedStatement(text, tokens, ids, offsets, special, tuple(token_types))
+    ids = tuple(encoding.ids)
+    return TokenizedStatement(
+        text, _displayed(whole, ids, in_whole, tokenizer), ids, offsets, special, tuple(token_types)
+    )
 
 
 @checked
@@ -171,8 +195,8 @@ def unknown_words(statement: TokenizedStatement, tokenizer: PreTrainedTokenizerB
     """
     return tuple(
         statement.text[start:end]
-        for token, (start, end) in zip(statement.ids, statement.offsets, strict=True)
-        if token == tokenizer.unk_token_id
+        for token, (start, end), special in zip(statement.ids, statement.offsets, statement.special, strict=True)
+        if token == tokenizer.unk_token_id and not special
     )
 
 
@@ -224,7 +248,7 @@ def _without_spaces(text: str, span: Span) -> Span:
 
 
 def _displayed(
-    text: str, ids: tuple[int, ...], offsets: tuple[Span, ...], tokenizer: PreTrainedTokenizerBase
+    text: str, ids: Sequence[int], offsets: Sequence[Span], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[str, ...]:
     """The tokens as figures and tables display them (see `tokenize`)."""
     pieces = tokenizer.convert_ids_to_tokens(list(ids))

@@ -16,7 +16,7 @@ from negprobe.base.arguments import checked
 from negprobe.base.errors import NegprobeError
 from negprobe.base.reprs import short_repr
 from negprobe.base.texts import quoted
-from negprobe.patching import averages
+from negprobe.patching import averages, score_margin
 from negprobe.patching.effects import MIN_GAP, clusters_of
 from negprobe.statements import ROLES
 from negprobe.statistics import negation_effects
@@ -134,7 +134,7 @@ def _answers(a: SavedStudy, b: SavedStudy, common: pd.DataFrame) -> tuple[pd.Dat
     empty = pd.DataFrame(columns=["cue", "statement", "pairs", *_SIDES, "difference", "low", "high"])
     if a.head != b.head and "none" in (a.head, b.head):
         return empty, "one model gives answers, the other embeddings"
-    if any(study.has_one_logit for study in (a, b)):
+    if any(study.has_one_logit and study.objective != score_margin.__name__ for study in (a, b)):
         return empty, "a model with a single logit gives a score, which is neither right nor wrong"
     if any(_own_labels(study) for study in (a, b)):
         return empty, "the labels are a classifier's own predictions, which are neither right nor wrong"

@@ -35,8 +35,13 @@ DEFAULT_OBJECTIVE = "default"
 DEFAULT_CUES = "English"
 """The name of the default lexicon in a fingerprint; of another one, its digest is recorded."""
 
+NO_PROMPT = "none"
+"""The name of an empty prompt in a fingerprint; another one is recorded in quotation marks."""
+
 # What a missing entry of study.json means; earlier versions did not record these entries.
-_UNRECORDED = {"objective": DEFAULT_OBJECTIVE, "cues": DEFAULT_CUES}
+_UNRECORDED = {"objective": DEFAULT_OBJECTIVE, "cues": DEFAULT_CUES, "prompt": NO_PROMPT}
+
+_NOT_IN_A_CALL = {"padding": None, "truncation": None}
 
 Identity = dict[str, str]
 """A fingerprint: everything that a study's numbers depend on, by name."""
@@ -75,11 +80,18 @@ def identity(model: HookedEncoder, pairs: Sequence[StatementPair], options: Mapp
     # The revision is left out: different commits may have the same weights, and the weights themselves are hashed.
     del cfg["revision"]
     device = cfg.pop("device").split(":")[0]
+    prompt = cfg.pop("prompt")
+    # Named, so that the error about another study shows them; other configurations keep the digest that they had.
+    labels = {"labels": json.dumps(model.cfg.labels, ensure_ascii=False)} if model.cfg.labels else {}
+    for name in labels:
+        del cfg[name]
     return {
         "model": cfg.pop("model_name"),
+        **labels,
         "configuration": _digest(json.dumps(cfg, sort_keys=True)),
         "weights": weights.hexdigest(),
         "tokenizer": _digest(_tokenizer_text(model.tokenizer)),
+        "prompt": repr(prompt) if prompt else NO_PROMPT,
         "device": device,
         "pairs": f"{len(pairs)}, {_digest(json.dumps([asdict(pair) for pair in pairs]))}",
         **{name: str(value) for name, value in options.items()},
@@ -96,6 +108,7 @@ def options_of_study(
     circuit_effort: Effort,
     seed: int,
     objective: str | None,
+    pairs: Sequence[StatementPair] = (),
 ) -> dict[str, object]:
     """The arguments of `run_study` that its numbers depend on, and the cues in use, by their names in a fingerprint.
 
@@ -105,7 +118,8 @@ def options_of_study(
     """
     if objective is not None and not is_utf8(objective):
         raise InputError(f"The objective {quoted(objective)} is not valid UTF-8 text; correct it.")
-    is_default = objective_named(model, objective) is default_objective(model)
+    patched = objective_named(model, objective, pairs)
+    is_default = patched is default_objective(model)
     lexicon = lexicon_in_use()
     return {
         "patched pairs": patch_pairs,
@@ -113,7 +127,7 @@ def options_of_study(
         "pairs of contributions": contribution_pairs,
         "effort of the circuit's search": circuit_effort,
         "seed": seed,
-        "objective": DEFAULT_OBJECTIVE if is_default else objective,
+        "objective": DEFAULT_OBJECTIVE if is_default else objective or patched.__name__,
         "cues": DEFAULT_CUES if lexicon == english_lexicon() else lexicon.fingerprint,
     }
 
@@ -236,10 +250,11 @@ def _unwritable(out: Path, error: OSError) -> StudyError:
 
 
 def _tokenizer_text(tokenizer: object) -> str:
-    """The tokenizer's complete definition as text."""
+    """The tokenizer's complete definition as text, without the padding and truncation of its last call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     special = getattr(tokenizer, "special_tokens_map", None)
-    return f"{backend.to_str() if backend is not None else repr(tokenizer)} {special}"
+    definition = repr(tokenizer) if backend is None else json.dumps(json.loads(backend.to_str()) | _NOT_IN_A_CALL)
+    return f"{definition} {special}"
 
 
 def _digest(text: str) -> str:

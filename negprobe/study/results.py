@@ -75,7 +75,8 @@ class StudyResults:
         answers: The model's default objective for the `original`, `counterfactual` and `control` (NaN if none) of each
             pair that has an answer; a table, because its rows also have the texts `cue` and `category`.
         own_labels: Whether the labels are the classifier's own predictions, so that there is no accuracy.
-        objective: The objective that was patched: "default" for the model's default. `answers` always has the default.
+        objective: The objective that was patched: "default" for the model's default. `answers` has the default, or
+            "score_margin" if that was patched.
         patching: Results of `patching.patch_sweep` by site and direction (see `stages.SWEPT`). Empty if no pair has an
             objective. In `from_control` pairs the control replaces the original.
         patched: The numbers of the patched pairs: those with an objective, or an even sample of them.

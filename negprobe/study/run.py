@@ -19,7 +19,16 @@ from negprobe.base.progress import Progress
 from negprobe.base.provenance import versions
 from negprobe.base.texts import is_utf8, quoted
 from negprobe.models import HookedEncoder, HookedEncoderConfig
-from negprobe.patching import DIRECTIONS, Direction, answerable, objective_named, objective_values, patch_sweep
+from negprobe.patching import (
+    DIRECTIONS,
+    Direction,
+    answerable,
+    default_objective,
+    objective_named,
+    objective_values,
+    patch_sweep,
+    score_margin,
+)
 from negprobe.patching.circuit_search import Effort
 from negprobe.patching.ready import readable_pairs
 from negprobe.patching.runs import tokenizer_of
@@ -115,7 +124,8 @@ def run_study(
         circuit_effort: How many sets of components the circuit search evaluates, "fast" or "thorough" (see
             `find_circuit`).
         objective: The objective of patching and of the circuit: a name of `OBJECTIVES`, or "cosine:SENTENCE" (see
-            `objective_named`); by default `default_objective(model)`. Answers always use the default objective.
+            `objective_named`); by default `default_objective(model, pairs)`. Answers use
+            the default objective, or the margin of two documents if that is patched.
         smallest_effect: The smallest effect of interest, as |d_z| (see `statistics.responding`). It does not change
             what is measured.
         seed: Seed of the bootstrap, the sign flips and the circuit search.
@@ -144,13 +154,14 @@ def run_study(
         circuit_effort=circuit_effort,
         seed=seed,
         objective=objective,
+        pairs=pairs,
     )
-    patched_objective = objective_named(model, objective)
+    patched_objective = objective_named(model, objective, pairs)
     start = time.perf_counter()
     readable = readable_pairs(model, pairs)
     members = list(readable.pairs.values())
     kept = [member.pair for member in members]
-    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs), *_other_cues())
+    notes = (*pair_notes(pairs), *_filled_gaps(model, pairs), *_prompt(model), *_other_cues())
     probe = AttentionProbe(model)
     folder = None
     if shards is not None:
@@ -178,11 +189,15 @@ def run_study(
         "answer": answerable_pairs.pairs,
         "swap": patched,
     }
-    stages = [with_differing(stage, differing_role(kept)) for stage in STAGES]
     if options["objective"] != DEFAULT_OBJECTIVE:
         # Raises now, and not after hours, if a pair does not have the objective.
         objective_values(model, [answerable_pairs.pairs[index] for index in sample], patched_objective)
-        stages = [with_objective(stage, patched_objective) for stage in stages]
+    # Never left to the stages: the default for some of the pairs can be another than for all of them.
+    answers_objective = patched_objective if patched_objective is score_margin else default_objective(model)
+    stages = [
+        with_objective(with_differing(stage, differing_role(kept)), patched_objective, answers_objective)
+        for stage in STAGES
+    ]
     with released(sharding.engine):
         measured = {
             stage.id: sharding.measured(stage, chosen[stage.needs], size if stage is CUE_SHARES else None)
@@ -288,6 +303,13 @@ def _filled_gaps(model: HookedEncoder, pairs: Sequence[StatementPair]) -> list[s
         f"The model has no masked-LM head, so the [MASK] of {n_gaps} of {len(pairs)} pairs was filled with the target, "
         "in the original, the counterfactual and the control alike."
     ]
+
+
+def _prompt(model: HookedEncoder) -> list[str]:
+    """A note of the model's prompt, if it has one; or empty."""
+    if not model.cfg.prompt:
+        return []
+    return [f"The model's prompt, {quoted(model.cfg.prompt)}, was put before each statement."]
 
 
 def _other_cues() -> list[str]:

@@ -65,9 +65,10 @@ class Sweep(Stage):
     direction: Direction
 
 
-def with_objective(stage: Stage, objective: Objective) -> Stage:
-    """The stage with this objective instead of the model's default; stages without patches are returned unchanged."""
-    if stage.needs != "swap":
+def with_objective(stage: Stage, patched: Objective, answers: Objective) -> Stage:
+    """The stage with the objective of patches or of answers; a stage that has neither is returned unchanged."""
+    objective = {"swap": patched, "answer": answers}.get(stage.needs)
+    if objective is None:
         return stage
     measure: Callable[..., xr.Dataset] = stage.measure
     return replace(stage, measure=partial(measure, objective=objective))

@@ -12,7 +12,7 @@ from scipy import stats
 from negprobe.attention import COMPARED, METRICS, HeadReading, StatementAttention
 from negprobe.base.arguments import checked
 from negprobe.behaviour import share
-from negprobe.patching import averages
+from negprobe.patching import averages, score_margin
 from negprobe.patching.circuits import Circuit
 from negprobe.statistics import (
     ALPHA,
@@ -119,7 +119,7 @@ def _kind_of_answer(results: StudyResults) -> str:
     if results.cfg.head == "none":
         return "embedding"
     if len(results.cfg.labels) == 1:
-        return "score"
+        return "document" if results.objective == score_margin.__name__ else "score"
     if results.own_labels:
         return "own label"
     return "word" if results.cfg.head == "masked_lm" else "label"

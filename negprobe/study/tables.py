@@ -205,6 +205,8 @@ def _manifest(results: StudyResults, command: str, files: Sequence[str]) -> dict
             "name": cfg.model_name,
             # Empty for a model that was not loaded from the hub.
             "revision": cfg.revision,
+            # The text before each statement; empty for most models.
+            "prompt": cfg.prompt,
             "family": cfg.family,
             "head": cfg.head,
             "labels": list(cfg.labels),

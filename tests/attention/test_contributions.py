@@ -9,6 +9,7 @@ from tests.support.slow_contributions import (
     slow_all_heads_norm,
     slow_globenc,
     slow_layers,
+    slow_modernbert_layers,
     slow_residual,
     slow_rollout,
     slow_zeroing,
@@ -51,9 +52,26 @@ def test_measures_without_bias_equal_hugging_faces_slow_computation(hugging_face
     assert not torch.allclose(fast, contributions(probe.model, inputs["input_ids"], None, measure))
 
 
+@pytest.mark.parametrize("measure", CONTRIBUTIONS)
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_measures_of_pre_norm_and_gated_blocks_equal_the_slow_computation(family, measure):
+    theirs, model = pair(family, "none", dtype=torch.float64)
+    tokens = token_batch(model.cfg.pad_token_id, lengths=(9,))
+    for include_bias in (True, False) if measure in VALUES_MATTER else (True,):
+        fast = contributions(model, tokens, None, measure, include_bias=include_bias)
+        slow = slow_modernbert_layers(theirs, {"input_ids": tokens}, include_bias)
+        for layer in slow:
+            torch.testing.assert_close(layer.resid_post, layer.out, atol=1e-10, rtol=0)
+            b_O = layer.module.attn.Wo.bias
+            if include_bias:
+                written = layer.T.sum(dim=1) + (0 if b_O is None else b_O.detach())
+                torch.testing.assert_close(layer.x + written, layer.resid_mid, atol=1e-10, rtol=0)
+        torch.testing.assert_close(fast[0], SLOW[measure](slow), atol=1e-10, rtol=0)
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("measure", CONTRIBUTIONS)
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert"])
 def test_a_padded_batch_equals_its_texts_one_by_one(family, measure):
     _, model = pair(family, "none", dtype=torch.float64)
     tokens = token_batch(model.cfg.pad_token_id)

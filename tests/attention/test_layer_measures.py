@@ -186,12 +186,16 @@ def test_leaving_out_a_bias_that_is_not_given_is_an_error():
             measure(pattern, v, W_O, include_bias=False)
 
 
-def test_zeroing_is_the_model_run_again_with_the_values_zeroed(tiny):
-    model, tokens, cache = tiny
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased"])
+def test_zeroing_is_the_model_run_again_with_the_values_zeroed(family):
+    _, model = pair(family, "none", dtype=torch.float64)
+    tokens = token_batch(model.cfg.pad_token_id)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens)
     mask = (tokens != model.cfg.pad_token_id).long()
     for layer, block in enumerate(model.blocks):
         fast = value_zeroing(cache["pattern", layer], cache["v", layer], cache["resid_mid", layer], block, mask=mask)
-        output = f"blocks.{layer}.hook_normalized_resid_post"
+        output = f"blocks.{layer}.hook_{'resid_post' if block.is_pre_norm else 'normalized_resid_post'}"
         h = cache[output]
         for t in range(tokens.shape[1]):
             turned = {}
@@ -210,13 +214,25 @@ def test_zeroing_is_the_model_run_again_with_the_values_zeroed(tiny):
             torch.testing.assert_close(fast[:, :, t], again, atol=1e-10, rtol=0)
 
 
+def test_the_closed_form_of_zeroing_is_what_the_stages_of_the_block_give(tiny, monkeypatch):
+    model, tokens, cache = tiny
+    mask = (tokens != model.cfg.pad_token_id).long()
+    given_to = (cache["pattern", 1], cache["v", 1], cache["resid_mid", 1], model.blocks[1])
+    closed = value_zeroing(*given_to, mask=mask)
+    monkeypatch.setattr(layer_measures, "_outputs_in_closed_form", layer_measures._outputs_by_stages)
+    torch.testing.assert_close(value_zeroing(*given_to, mask=mask), closed, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("budget", [1, 40 * 5, 40 * 12, 40 * 40])
 def test_zeroing_in_chunks_is_zeroing_at_once(tiny, monkeypatch, budget):
-    model, _, cache = tiny
-    given_to = (cache["pattern", 1], cache["v", 1], cache["resid_mid", 1], model.blocks[1])
-    at_once = value_zeroing(*given_to)
-    monkeypatch.setattr(layer_measures, "_CHUNK_BUDGET", budget)
-    torch.testing.assert_close(value_zeroing(*given_to), at_once, atol=1e-14, rtol=0)
+    for outputs in ("_outputs_in_closed_form", "_outputs_by_stages"):
+        with monkeypatch.context() as patched:
+            patched.setattr(layer_measures, "_outputs_in_closed_form", getattr(layer_measures, outputs))
+            model, _, cache = tiny
+            given_to = (cache["pattern", 1], cache["v", 1], cache["resid_mid", 1], model.blocks[1])
+            at_once = value_zeroing(*given_to)
+            patched.setattr(layer_measures, "_CHUNK_BUDGET", budget)
+            torch.testing.assert_close(value_zeroing(*given_to), at_once, atol=1e-14, rtol=0)
 
 
 def test_zeroing_keeps_its_digits_where_an_output_hardly_turns():
@@ -299,8 +315,9 @@ def test_no_vector_for_every_two_tokens_is_made():
     assert naive.numel == BATCH * HEADS * TOKENS**2 * D_MODEL
 
 
-def test_zeroings_memory_does_not_grow_with_the_length(monkeypatch):
-    _, model = pair("bert", "none", dtype=torch.float64)
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_zeroings_memory_does_not_grow_with_the_length(monkeypatch, family):
+    _, model = pair(family, "none", dtype=torch.float64)
     block = model.blocks[0]
     monkeypatch.setattr(layer_measures, "_CHUNK_BUDGET", 8 * TOKENS * D_MLP)
     for tokens in (TOKENS, 4 * TOKENS):

@@ -379,3 +379,34 @@ def test_help_and_import_do_not_wait_for_torch():
         code = f"import sys, {module}; print('torch' in sys.modules, 'pandas' in sys.modules)"
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert ended.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("command", ["study", "compare", "view", "pairs", "patch", "find-circuit", "evaluate"])
+def test_each_command_takes_a_prompt(command):
+    """A word that is no prompt's name is refused when the model is loaded."""
+    texts = {"compare": ["a", "not a"], "patch": ["a", "not a"], "evaluate": ["builtin"]}.get(command, [])
+    result = run(command, *texts, "--prompt", "query")
+    assert result.exit_code == 1
+    assert "Error: 'tiny-negation' has no prompt named 'query'" in " ".join(result.output.split())
+
+
+def test_a_prompt_without_a_model_is_refused(tmp_path):
+    (tmp_path / "words.csv").write_text("['open']\n")
+    result = run("evaluate", "builtin", "--predictions", tmp_path / "words.csv", "--prompt", "it is: ")
+    assert result.exit_code == 1 and "--prompt applies only to --model" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
+def test_a_study_records_its_prompt_and_is_not_resumed_with_another(tmp_path):
+    arguments = ["study", "--limit", 3, "--out", tmp_path, "--patch-pairs", 1, "--circuit-pairs", 0]
+    result = run(*arguments, "--prompt", "the door is not: ")
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["model"]["prompt"] == "the door is not: "
+    assert "The model's prompt, 'the door is not: ', was put before each statement." in manifest["data"]["notes"]
+    assert run(*arguments, "--prompt", "the door is not: ").exit_code == 0
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    said = " ".join(refused.output.split())
+    assert "holds another study (prompt: 'the door is not: ' in the folder, none now)" in said

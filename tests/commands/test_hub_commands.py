@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -54,6 +55,33 @@ def test_a_study_by_hub_name_records_the_commit(hub: Hub) -> None:
     assert result.exit_code == 0, result.output
     model = json.loads(Path("negprobe-study/manifest.json").read_text())["model"]
     assert (model["name"], model["revision"]) == (NAME, commit)
+
+
+@pytest.mark.slow
+def test_a_study_of_a_private_model_in_a_process_of_its_own_and_again_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    """All settings are the client's own environment variables; nothing is patched."""
+    hub.repositories[NAME].token = "hf_right"
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    settings |= {"HF_HOME": str(tmp_path / "home")}
+    counts = ["--limit", "2", "--patch-pairs", "1", "--circuit-pairs", "0", "--contribution-pairs", "0"]
+
+    def study(out: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "negprobe", "study", f"{NAME}@v1", *counts, "--out", out]
+        return subprocess.run(command, capture_output=True, text=True, env=settings | environment, check=False)
+
+    refused = study("a", HF_ENDPOINT=hub.url)
+    assert refused.returncode == 1 and refused.stderr.startswith("Error: There is no folder and no public hub model")
+    assert refused.stderr.count("\n") == 1 and hub.asked() == []
+    online = study("a", HF_ENDPOINT=hub.url, HF_TOKEN="hf_right")
+    assert online.returncode == 0, online.stderr
+    assert hub.asked() == sorted(path.name for path in BUNDLED.iterdir() if path.name != "README.md")
+    hub.requests.clear()
+    offline = study("b", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0 and hub.requests == [], offline.stderr
+    a, b = (pd.read_parquet(tmp_path / out / "patching.parquet") for out in "ab")
+    pd.testing.assert_frame_equal(a, b)
+    manifests = [json.loads((tmp_path / out / "manifest.json").read_text())["model"] for out in "ab"]
+    assert manifests[0] == manifests[1] and manifests[0]["revision"] == hub.repositories[NAME].refs["v1"]
 
 
 def test_the_same_weights_in_another_commit_are_the_same_study(hub: Hub) -> None:

@@ -45,6 +45,7 @@ OBJECTIVES = {
     "embedding_contrast",
     "kl_divergence",
     "logit_difference",
+    "score_margin",
     "single_logit",
     "target_probability",
 }

@@ -21,7 +21,7 @@ from negprobe import HookedEncoder, NegprobeError, builtin_pairs
 from negprobe.behaviour import read_predictions, scored_sets
 from negprobe.patching import Circuit, find_circuit
 from negprobe.statements import load_pairs
-from negprobe.statements.readers import blimp, neg136, nli
+from negprobe.statements.readers import blimp, neg136, nli, queries
 from negprobe.statements.readers.records import SUFFIXES
 from negprobe.study.saved import read_study
 from negprobe.study.shards import open_shards, write_shard
@@ -29,7 +29,10 @@ from negprobe.study.shards import open_shards, write_shard
 PLAIN = ("original", "counterfactual", "target", "foil", "control", "cue", "category", "cue_start", "cue_end")
 HEADERS = [PLAIN, PLAIN[:2], ("text",)] + [
     tuple(sorted(columns))
-    for columns in (blimp.COLUMNS, neg136.COLUMNS, nli.MONLI_COLUMNS, nli.SCONE_COLUMNS | {"gold_label"})
+    for columns in (
+        *(blimp.COLUMNS, neg136.COLUMNS, nli.MONLI_COLUMNS, nli.SCONE_COLUMNS | {"gold_label"}),
+        queries.COLUMNS | {"counterfactual_query", "other_document"},
+    )
 ]
 GOOD = ("The door is open.", "The door is not open.")
 CELLS = st.lists(

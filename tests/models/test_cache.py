@@ -46,13 +46,19 @@ def bert() -> HookedEncoder:
 
 def state(cache: EncoderCache, layer: int, mlp_input: bool = False, apply_ln: bool = False) -> Tensor:
     """The state itself, as the run had it."""
-    n_layers = cache.model.cfg.n_layers
+    model, n_layers = cache.model, cache.model.cfg.n_layers
     if layer == n_layers:
-        return cache["normalized_resid_post", n_layers - 1]
-    if not mlp_input:
-        return cache["resid_pre", layer]
-    resid_mid = cache["resid_mid", layer]
-    return cache.model.blocks[layer].ln1(resid_mid).detach() if apply_ln else resid_mid
+        output = tiny_models.block_outputs(cache, n_layers)[-1]
+        return model.ln_final(output).detach() if apply_ln else output
+    given = cache["resid_mid" if mlp_input else "resid_pre", layer]
+    block = model.blocks[layer]
+    reader = block.ln2 if mlp_input and model.cfg.norms == "pre" else block.ln1
+    return reader(given).detach() if apply_ln else given
+
+
+def readable(model: HookedEncoder) -> list[bool]:
+    """Whether a norm reads the input of a block: in post-norm models none does."""
+    return [False, True] if model.cfg.norms == "pre" else [False]
 
 
 WHOLE: dict[str, Callable[..., Tensor]] = {
@@ -73,7 +79,9 @@ def test_terms_add_up_to_the_input_of_every_layer(cache: EncoderCache, kind: str
     for layer in range(n_layers + 1):
         terms, labels = WHOLE[kind](cache, layer, return_labels=True)
         assert len(terms) == len(labels) == len(set(labels))
-        assert largest_difference(terms.sum(dim=0), state(cache, layer)) < TOLERANCE
+        for apply_ln in readable(cache.model):
+            terms = WHOLE[kind](cache, layer, apply_ln=apply_ln)
+            assert largest_difference(terms.sum(dim=0), state(cache, layer, apply_ln=apply_ln)) < TOLERANCE
     for layer in range(n_layers):
         for apply_ln in (False, True):
             terms = WHOLE[kind](cache, layer, mlp_input=True, apply_ln=apply_ln)
@@ -85,9 +93,10 @@ def test_terms_add_up_to_the_input_of_every_layer(cache: EncoderCache, kind: str
 def test_heads_and_the_remainder_add_up_to_the_input_of_every_layer(cache: EncoderCache) -> None:
     n_layers, n_heads = cache.model.cfg.n_layers, cache.model.cfg.n_heads
     for layer in range(n_layers + 1):
-        heads, labels = cache.stack_head_results(layer, return_labels=True, incl_remainder=True)
-        assert labels == [f"L{at}H{head}" for at in range(layer) for head in range(n_heads)] + ["remainder"]
-        assert largest_difference(heads.sum(dim=0), state(cache, layer)) < TOLERANCE
+        for apply_ln in readable(cache.model)[::-1]:
+            heads, labels = cache.stack_head_results(layer, return_labels=True, incl_remainder=True, apply_ln=apply_ln)
+            assert labels == [f"L{at}H{head}" for at in range(layer) for head in range(n_heads)] + ["remainder"]
+            assert largest_difference(heads.sum(dim=0), state(cache, layer, apply_ln=apply_ln)) < TOLERANCE
         components, names = cache.decompose_resid(layer, return_labels=True)
         full, full_names = cache.get_full_resid_decomposition(layer, return_labels=True)
         assert ((full[: len(heads) - 1] - heads[:-1]).abs() < TOLERANCE).all()
@@ -99,10 +108,12 @@ def test_heads_and_the_remainder_add_up_to_the_input_of_every_layer(cache: Encod
 def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: HookedEncoder) -> None:
     """Whatever else is written stays the run's, and so does what each LayerNorm divides by."""
     cache = run(model)
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers, n_heads, is_pre = model.cfg.n_layers, model.cfg.n_heads, model.cfg.norms == "pre"
     inputs = {"embed.ln": sum(cache[name] for name in cache if name.startswith("embed.hook"))}
-    for layer in range(n_layers):
+    for layer in range(0 if is_pre else n_layers):
         inputs |= {f"blocks.{layer}.ln1": cache["resid_mid", layer], f"blocks.{layer}.ln2": cache["resid_post", layer]}
+    if is_pre:
+        inputs["ln_final"] = state(cache, n_layers)
 
     def with_deviation_of(y: Tensor) -> Callable[..., Tensor]:
         def frozen(norm: LayerNorm, given: tuple[Tensor], output: Tensor) -> Tensor:
@@ -127,14 +138,15 @@ def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: 
                 stop_at_layer=n_layers,
                 fwd_hooks=[(name, as_in_the_run) for name in names],
             )
+            without = model.ln_final(without)
         for handle in handles:
             handle.remove()
-        term = cache.stack_head_results()[layer * n_heads + head]
-        assert largest_difference(state(cache, n_layers) - without, term) < 1e-11
+        term = cache.stack_head_results(apply_ln=is_pre)[layer * n_heads + head]
+        assert largest_difference(state(cache, n_layers, apply_ln=is_pre) - without, term) < 1e-11
         assert float(term.abs().max()) > 1e-3
 
 
-def test_accumulated_states_are_all_after_layer_norm(cache: EncoderCache) -> None:
+def test_accumulated_states_are_the_inputs_of_the_blocks(cache: EncoderCache) -> None:
     n_layers = cache.model.cfg.n_layers
     for layer in range(n_layers + 1):
         states, labels = cache.accumulated_resid(layer, return_labels=True)
@@ -145,6 +157,32 @@ def test_accumulated_states_are_all_after_layer_norm(cache: EncoderCache) -> Non
         for at, found in enumerate(states):
             assert largest_difference(found, state(cache, at)) == 0
     assert largest_difference(cache.accumulated_resid()[-1], state(cache, n_layers)) == 0
+
+
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_accumulated_states_of_a_pre_norm_model_can_be_those_in_between_and_as_they_are_read(family: str) -> None:
+    cache = run(tiny_models.pair(family, "masked_lm", torch.float64)[1])
+    named = {f"{at}_pre": cache["resid_pre", at] for at in range(N_LAYERS)}
+    named |= {f"{at}_mid": cache["resid_mid", at] for at in range(N_LAYERS)}
+    named["final_post"] = cache["resid_post", N_LAYERS - 1]
+    # Block 0 has no norm before its attention.
+    read = {f"{at}_pre": cache[f"blocks.{at}.ln1.hook_normalized"] for at in range(1, N_LAYERS)}
+    read |= {f"{at}_mid": cache[f"blocks.{at}.ln2.hook_normalized"] for at in range(N_LAYERS)}
+    read |= {"0_pre": named["0_pre"], "final_post": cache["ln_final.hook_normalized"]}
+    for how, expected in (
+        ({"layer": 1}, ["0_pre", "1_pre"]),
+        ({"layer": 1, "incl_mid": True}, ["0_pre", "0_mid", "1_pre"]),
+        ({"layer": 1, "mlp_input": True}, ["0_pre", "1_pre", "1_mid"]),
+        ({"layer": 1, "incl_mid": True, "mlp_input": True}, ["0_pre", "0_mid", "1_pre", "1_mid"]),
+        ({"incl_mid": True}, [f"{at}_{part}" for at in range(N_LAYERS) for part in ("pre", "mid")] + ["final_post"]),
+    ):
+        for apply_ln, states in ((False, named), (True, read)):
+            found, labels = cache.accumulated_resid(**how, apply_ln=apply_ln, return_labels=True)
+            assert labels == expected
+            for one, label in zip(found, labels, strict=True):
+                assert largest_difference(one, states[label]) < TOLERANCE
+    with pytest.raises(InputError, match="no MLP after the last layer"):
+        cache.accumulated_resid(mlp_input=True)
 
 
 def test_what_components_write_themselves_adds_up_within_their_layer(cache: EncoderCache) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from negprobe.base.errors import ModelError
 from negprobe.models import HookedEncoder, HookedEncoderConfig
+from negprobe.models.config import DenseStep, LayerNormStep, NormalizeStep
 from tests.support import tiny_models
 from tests.support.tiny_models import largest_difference
 
@@ -27,7 +28,9 @@ WRONG: dict[str, Any] = {
     "act_fn": "loud",
     "head_act": "loud",
     "head": "decoder",
-    "pooling": "max",
+    "pooling": "loud",
+    "pool_from": -1,
+    "embedding_steps": (DenseStep(3, 4),),
     "labels": (),
     "attn_only": True,
     "uses_rms_norm": True,
@@ -54,6 +57,22 @@ def test_a_wrong_setting_is_refused_by_its_name(name: str) -> None:
     # Set afterwards, for tests check the types of what a dataclass is made with.
     setattr(cfg, name, WRONG[name])
     with pytest.raises(ModelError, match=rf"\b{name}\b"):
+        cfg.__post_init__()
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"pooling": ()}, "pooling is"), ({"pooling": ("mean", "loud")}, "pooling is"),
+    ({"embedding_steps": (DenseStep(8, 3), DenseStep(4, 3))}, r"DenseStep\(d_in=4.*width 3"),
+    ({"pooling": ("cls", "mean"), "embedding_steps": (LayerNormStep(8),)}, "width 16"),
+    ({"embedding_steps": (DenseStep(8, 3, act_fn="loud"),)}, "act_fn of"),
+    ({"embedding_steps": ("loud",)}, "embedding_steps has 'loud'"),
+    ({"embedding_steps": (NormalizeStep(),), "head": "masked_lm"}, "need a model without a head"),
+], ids=str)  # fmt: skip
+def test_wrong_poolings_and_steps_after_them(changes: dict[str, Any], message: str) -> None:
+    cfg = HookedEncoderConfig(**SMALL, model_name="mine")
+    for name, value in changes.items():
+        setattr(cfg, name, value)
+    with pytest.raises(ModelError, match=message):
         cfg.__post_init__()
 
 

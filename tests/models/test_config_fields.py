@@ -23,10 +23,22 @@ SIZES = {
     **{"vocab_size": 30, "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 20, "embedding_size": 8},
     **{"max_position_embeddings": 9, "type_vocab_size": 3, "n_layers": 2, "dim": 12, "hidden_dim": 20},
 }
+# Sizes of one family alone.
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+OTHER_SIZES = {
+    "mpnet": {"num_attention_heads": 2},
+    "modernbert": dict.fromkeys(_BIASES, True) | {"decoder_bias": False},
+    "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
+}
+# Sizes that no weight of a family has.
+NO_SIZES = {family: {"max_position_embeddings"} for family in ("modernbert", "modernbert-biased")}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
     **{"pad_token_id": 0, "tie_word_embeddings": True, "id2label": {"0": "a", "1": "b", "2": "c"}},
+    **{"hidden_activation": "relu", "classifier_activation": "tanh", "norm_eps": 0.1, "local_attention": 7},
+    **{"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "classifier_pooling": "mean"},
+    **{"rope_parameters": {"full_attention": {"rope_theta": 3.0}, "sliding_attention": {"rope_theta": 40}}},
 }
 # Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
 HARMLESS = {
@@ -39,6 +51,8 @@ HARMLESS = {
         "eos_token_id": 7,
         "chunk_size_feed_forward": 1,
     },
+    **{"embedding_dropout": 0.7, "mlp_dropout": 0.7, "initializer_cutoff_factor": 9.0, "cls_token_id": 7},
+    **{"sep_token_id": 7, "deterministic_flash_attn": True, "sparse_prediction": True, "sparse_pred_ignore_index": 5},
     **{"sinusoidal_pos_embds": True, "summary_type": "mean", "summary_use_proj": False, "summary_activation": "tanh"},
     **{"output_hidden_states": True, "dtype": "float16", "transformers_version": "4.0.0"},
     **{"label2id": {"a": 0, "b": 1, "c": 2}, "problem_type": "single_label_classification"},
@@ -68,14 +82,17 @@ def saved(folder: Path, family: str, head: str, **changes: Any) -> Path:
 
 
 def both(folder: Path, family: str, head: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hugging Face's output of a folder, and ours."""
+    """Hugging Face's output of a folder, and ours, at real tokens."""
     auto = {"masked_lm": "MaskedLM", "classification": "SequenceClassification"}.get(head)
     hf_class = getattr(transformers, f"AutoModelFor{auto}" if auto else "AutoModel")
     theirs = hf_class.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     ours = HookedEncoder.from_pretrained(folder, device="cpu")
     tokens = tiny_models.token_batch(theirs.config.pad_token_id, (7, 4))
+    inputs = tiny_models.hf_inputs(theirs, tokens)
+    real = inputs["attention_mask"].bool()
     with torch.no_grad():
-        return tiny_models.hf_output(theirs, head, tiny_models.hf_inputs(theirs, tokens)), ours(tokens)
+        outputs = tiny_models.hf_output(theirs, head, inputs), ours(tokens)
+    return (outputs[0][real], outputs[1][real]) if head == "masked_lm" else outputs
 
 
 @cache
@@ -95,14 +112,22 @@ def having(values: dict[str, Any]) -> list[Any]:
         pytest.param(f, field, id=f"{f}-{field}")
         for f in FAMILIES
         for field in values
-        if field in fields(f) and field not in FIXED.get(f, {})
+        if field in fields(f) - NO_SIZES.get(f, set()) and field not in FIXED.get(f, {}) | OTHER_SIZES.get(f, {})
     ]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_is_known_here(family: str) -> None:
     """A new one has to be looked at, and put into one of the tables above."""
-    assert fields(family) <= {*SIZES, *HONOURED, *HARMLESS, *OF_PYTHON, *REFUSED, *FIXED.get(family, {})}
+    assert fields(family) <= {
+        *SIZES,
+        *HONOURED,
+        *HARMLESS,
+        *OF_PYTHON,
+        *REFUSED,
+        *FIXED.get(family, {}),
+        *OTHER_SIZES.get(family, {}),
+    }
 
 
 @pytest.mark.parametrize(("family", "field"), [(family, field) for family in FIXED for field in FIXED[family]])
@@ -113,10 +138,12 @@ def test_a_field_with_one_supported_value_is_named(tmp_path: Path, family: str, 
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("family, field", having(SIZES))
+@pytest.mark.parametrize(
+    "family, field", [*having(SIZES), *((f, field) for f, sizes in OTHER_SIZES.items() for field in sizes)]
+)
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
-    folder = saved(tmp_path, family, "masked_lm", **{field: SIZES[field]})
-    said = r"have the wrong shape|which the \w+ described by its config\.json does not have"
+    folder = saved(tmp_path, family, "masked_lm", **{field: (SIZES | OTHER_SIZES.get(family, {}))[field]})
+    said = r"have the wrong shape|which the \w+ described by its config\.json does not have|`num_hidden_layers` \(2\)"
     with pytest.raises(ModelError, match=said):
         HookedEncoder.from_pretrained(folder, device="cpu")
 
@@ -156,7 +183,7 @@ def test_a_field_that_is_refused_is_named(tmp_path: Path, family: str, field: st
 @pytest.mark.parametrize("field, empty", EMPTY.items())
 def test_a_refused_field_that_is_empty_changes_nothing(tmp_path: Path, field: str, empty: object) -> None:
     # Hugging Face's output without the field: not every version of transformers loads all of these.
-    theirs, _ = both(saved(tmp_path / "without", "bert", "masked_lm"), "bert", "masked_lm")
+    theirs, _ = both(saved(tmp_path / "without", "bert", "none"), "bert", "none")
     shutil.copytree(tmp_path / "without", tmp_path / "with")
     config = tmp_path / "with" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {field: empty}))
@@ -171,6 +198,7 @@ DECODERS = {
     "roberta": "lm_head.decoder.weight",
     "electra-narrow": "generator_lm_head.weight",
     "mpnet": "lm_head.decoder.weight",
+    "modernbert": "decoder.weight",
 }
 
 
@@ -182,7 +210,7 @@ def test_output_embeddings_of_their_own_are_read_as_hugging_face_reads_them(
     folder = saved(tmp_path, family, "masked_lm", tie_word_embeddings=tied)
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     decoder = DECODERS[family]
-    embeddings = next(key for key in weights if key.endswith("word_embeddings.weight"))
+    embeddings = next(key for key in weights if key.endswith(("word_embeddings.weight", "tok_embeddings.weight")))
     weights[decoder] = weights[embeddings].flip(0).contiguous()
     weights[decoder.replace("weight", "bias")] = torch.linspace(-1, 1, tiny_models.D_VOCAB)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -122,7 +122,9 @@ def slow_terms(theirs: PreTrainedModel, layer: int, q: Tensor, k: Tensor) -> dic
     encoder, attention = theirs.base_model.encoder, theirs.base_model.encoder.layer[layer].attention.self
     n, shares = len(q), attention.share_att_key
     embeddings = encoder.get_rel_embedding()
-    key, query = (attention.key_proj, attention.query_proj) if shares else (attention.pos_key_proj, attention.pos_query_proj)
+    key, query = (
+        (attention.key_proj, attention.query_proj) if shares else (attention.pos_key_proj, attention.pos_query_proj)
+    )
     scale = float(torch.tensor(3.0 * D_HEAD).sqrt())
     terms = {name: q.new_zeros(N_HEADS, n, n) for name in ("c2p", "p2c")}
     [buckets] = modeling_deberta_v2.build_relative_position(q[:, 0], k[:, 0], encoder.position_buckets, 16)
@@ -298,9 +300,9 @@ def test_what_a_convolution_leaves_defined_is_computed(convolving: HookedEncoder
         expected = contributions(convolving, tokens, None, measure)
         with convolving.hooks(fwd_hooks=[("blocks.0.conv.hook_post", lambda activation, hook: activation)]):
             assert largest_difference(contributions(convolving, tokens, None, measure), expected) == 0
-        with convolving.hooks(fwd_hooks=[("blocks.0.conv.hook_post", lambda activation, hook: 2 * activation)]):
-            with pytest.raises(InputError, match="changes how the output of block 0"):
-                contributions(convolving, tokens, None, measure)
+        doubled = [("blocks.0.conv.hook_post", lambda activation, hook: 2 * activation)]
+        with convolving.hooks(fwd_hooks=doubled), pytest.raises(InputError, match="changes how the output of block 0"):
+            contributions(convolving, tokens, None, measure)
 
 
 def test_keys_of_every_map_can_be_chosen() -> None:

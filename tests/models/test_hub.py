@@ -1,16 +1,20 @@
 """Models on the hub, through its own client and a server that speaks its protocol: files, revisions, damage, errors."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
@@ -153,6 +157,22 @@ def test_a_sentence_encoder_with_the_settings_of_its_modules(hub: Hub, encoder_f
     ours = load()
     assert (ours.cfg.pooling, ours.cfg.normalize) == ("cls", True)
     assert hub.asked() == sorted([*SETTINGS, *SENTENCE, "modules.json", WEIGHTS])
+
+
+def test_the_weights_of_the_modules_after_the_pooling(
+    hub: Hub, encoder_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"linear.weight": torch.ones(5, 24), "linear.bias": torch.ones(5)}
+    dense = {
+        "2_Dense/config.json": b'{"in_features": 24, "out_features": 5}',
+        "2_Dense/model.safetensors": save(weights),
+    }
+    described = modules("").replace(b"Normalize", b"Dense")
+    hub.add(NAME, encoder_files | SENTENCE | dense | {"modules.json": described, "2_Dense/pytorch_model.bin": b"?"})
+    assert load()("now").shape == (1, 5)
+    assert hub.asked() == sorted([*SETTINGS, *SENTENCE, *dense, "modules.json", WEIGHTS])
+    offline(monkeypatch)
+    assert load()("now").shape == (1, 5)
 
 
 def test_an_encoder_in_a_folder_of_its_own(hub: Hub, encoder_files: dict[str, bytes]) -> None:
@@ -400,6 +420,25 @@ FAULTS = {
     "down for a file": (fault(FILE, 500), r"hub reports a server error \(500\)"),
     "proxy": (fault("", 407), r"proxy on the way to http.* refuses the connection.*Check HTTPS_PROXY"),
     "no such page": (fault("", 404), "The hub at http.* refuses the request.*404.*HF_ENDPOINT"),
+    "gateway for a file": (fault(CONTENT, 504), r"hub reports a server error \(504\)"),
+    "a file without a hash": (fault(FILE, 200, body=b"{}"), "does not answer like the hub"),
+    "a file that is gone": (
+        fault(f"/resolve/.*/{WEIGHTS}", 404, headers={"X-Error-Code": "EntryNotFound"}),
+        f"A file that the hub lists for '{NAME}' is missing.*{WEIGHTS}",
+    ),
+    "content of a file that is gone": (fault(CONTENT, 404), "refuses the request.*404"),
+    "redirected in circles": (
+        lambda hub: hub.fault("/api/models", 302, headers={"Location": f"{hub.url}/api/models/{NAME}"}),
+        "hub cannot be reached.*TooManyRedirects",
+    ),
+    "a listing that ends early": (
+        fault(LISTING, 200, body=b'{"id": ', length=60),
+        "hub cannot be reached.*RemoteProtocolError",
+    ),
+    "a file that ends early": (
+        fault(CONTENT, 200, body=b"x" * 50, length=60),
+        "hub cannot be reached.*RemoteProtocolError",
+    ),
     "disabled": (fault("", 403, headers={"X-Error-Message": "Access to this resource is disabled."}), "has disabled"),
 }
 
@@ -464,7 +503,7 @@ def test_a_cache_that_cannot_be_written_to(hub: Hub, commit: str, cache: Path) -
 
 def test_a_stored_token_that_cannot_be_read(hub: Hub, commit: str, cache: Path) -> None:
     (cache / "token").mkdir(parents=True)
-    assert "stored token for the hub cannot be read" in refusal()
+    assert "token for the hub cannot be read" in refusal()
 
 
 ENDPOINTS = ["", "hub.corp", "ftp://hub.corp", "http://", "http://127.0.0.1:1", "http://[::1", "http://127.0.0.1:x"]
@@ -546,3 +585,140 @@ def test_a_copy_by_another_program_may_lack_how_an_embedding_is_pooled(
     load("a/encoder")
     offline(monkeypatch)
     load("a/encoder")
+
+
+# Tokens
+
+
+def private(hub: Hub, model_files: dict[str, bytes], *, gated: bool = False) -> str:
+    commit = hub.add(NAME, model_files)
+    hub.repositories[NAME].token, hub.repositories[NAME].gated = "hf_right", gated
+    return commit
+
+
+@pytest.mark.parametrize("place", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "stored"])
+def test_a_private_model_is_read_with_the_token_that_the_client_finds(
+    hub: Hub, model_files: dict[str, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    commit = private(hub, model_files)
+    if place == "stored":
+        cache.mkdir()
+        (cache / "token").write_text("hf_right\n")
+    else:
+        monkeypatch.setenv(place, "hf_right")
+    assert load().cfg.revision == commit
+    assert set(hub.sent("authorization", "/api/|/resolve/")) == {"Bearer hf_right"}
+    # Files come from another host, which has no business with the token.
+    assert any("/cdn/" in line for line in hub.requests) and hub.sent("authorization", "/cdn/") == []
+
+
+@pytest.mark.parametrize("token", ["", "hf_wrong"])
+def test_without_its_token_a_private_model_does_not_exist(
+    hub: Hub, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    private(hub, model_files)
+    monkeypatch.setenv("HF_TOKEN", token)
+    said = refusal()
+    assert f"no public hub model named {NAME!r}" in said and "for a private model, log in" in said
+    assert hub.asked() == [] and "hf_wrong" not in said
+
+
+@pytest.mark.parametrize("token", ["", "hf_wrong", "hf_right"])
+def test_a_gated_model_needs_a_token_for_its_files(
+    hub: Hub, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    commit = private(hub, model_files, gated=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    if token == "hf_right":
+        assert load().cfg.revision == commit
+    else:
+        assert f"{NAME!r} is gated. Accept its terms at {hub.url}/{NAME}, then log in" in refusal()
+
+
+def test_no_token_is_sent_where_the_client_is_told_to_send_none(
+    hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    monkeypatch.setenv("HF_TOKEN", "‘odd, and of no importance’")
+    assert load().cfg.revision == commit and hub.sent("authorization") == []
+
+
+def test_a_token_that_cannot_be_obtained_is_one_sentence(
+    hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a token of a CI provider, for which the client raises an error of its own."""
+
+    def failing() -> str:
+        raise RuntimeError("no OIDC id token is available:\nnot in a supported CI provider")
+
+    monkeypatch.setattr("negprobe.models.hub.get_token", failing)
+    assert "token for the hub cannot be read (no OIDC id token is available: not in" in refusal()
+    assert hub.requests == []
+
+
+# Slow and broken transfers
+
+
+@torch.no_grad()
+def test_a_transfer_that_breaks_off_is_continued_where_it_ended(
+    hub: Hub, commit: str, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    body = model_files[WEIGHTS]
+    hub.fault("GET /cdn/", body=body[:-100], length=len(body), times=1)
+    with suppress(ModelError):  # version 1 of the client keeps what it has, and continues when it is asked again
+        load()
+    tokens = tiny_models.token_batch(0, (7,))
+    assert largest_difference(load()(tokens), tiny_models.hf_model("bert")(tokens).logits) < 1e-5
+    (continued,) = hub.sent("range", "GET /cdn/")
+    assert len(body) - 1100 <= int(continued.removeprefix("bytes=").removesuffix("-")) <= len(body) - 100
+
+
+def test_a_slow_transfer_is_waited_for(
+    hub: Hub, commit: str, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece comes in time, though all of them do not."""
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    hub.fault("GET /cdn/", body=model_files[WEIGHTS], pieces=6, pause=0.15)
+    load()
+    assert hub.sent("range", "GET /cdn/") == []
+
+
+def test_a_transfer_that_stalls_is_continued(
+    hub: Hub, commit: str, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.fault("GET /cdn/", body=model_files[WEIGHTS], pieces=2, pause=60, times=1)
+    load()
+    assert len(hub.sent("range", "GET /cdn/")) == 1
+
+
+@pytest.mark.parametrize("what", ["listing", "details of a file", "content"])
+def test_a_hub_that_does_not_go_on_answering_is_one_sentence(
+    hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
+    # The first try, and the client's last one.
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.05)
+    monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.05, raising=False)
+    monkeypatch.setattr("negprobe.models.hub._TIMEOUT_SECONDS", 0.05)
+    pattern = {"listing": "GET /api/models", "details of a file": "HEAD ", "content": "GET /cdn/"}[what]
+    hub.fault(pattern, body=b"never sent", pause=60)
+    assert "The hub cannot be reached at 'http://127" in refusal()
+
+
+def test_what_was_whole_of_a_broken_download_is_not_asked_for_again(
+    hub: Hub, model_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    files = files_of("bert", "masked_lm", tmp_path / "model", max_shard_size="20KB")
+    shards = sorted(file for file in files if re.fullmatch(r"model-.*\.safetensors", file))
+    hub.add(NAME, files)
+    last = f"/cdn/{hashlib.sha256(files[shards[-1]]).hexdigest()}"
+    hub.fault(last, 503)
+    assert "server error (503)" in refusal()
+    hub.faults.clear()
+    hub.requests.clear()
+    load()
+    assert [line for line in hub.requests if "/cdn/" in line] == [f"GET {last}"]
+    assert hub.asked() == [shards[-1]]

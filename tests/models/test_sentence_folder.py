@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tokenizers import normalizers
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair
 from negprobe.base.errors import InputError, ModelError, NegprobeError
+from negprobe.models.config import ACTIVATIONS
+from negprobe.models.heads import pool
 from negprobe.statements import tokenize
 from tests.support import tiny_models
 from tests.support.tiny_models import D_MODEL, N_CTX, largest_difference
@@ -66,8 +69,8 @@ def change_module(folder: Path, index: int, **changes: Any) -> None:
     (folder / MODULES).write_text(json.dumps(entries))
 
 
-def write_tokenizer(folder: Path, normalizer: normalizers.Normalizer | None) -> None:
-    tokenizer = tiny_models.tokenizer()
+def write_tokenizer(folder: Path, normalizer: normalizers.Normalizer | None, family: str = "bert") -> None:
+    tokenizer = tiny_models.tokenizer(family)
     tokenizer.backend_tokenizer.normalizer = normalizer
     tokenizer.model_max_length = N_CTX
     tokenizer.save_pretrained(folder)
@@ -272,8 +275,8 @@ def test_a_head_in_the_weights_of_a_sentence_encoder_is_left_out(folder: Path) -
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_every_family_as_a_sentence_encoder(folder: Path, family: str) -> None:
-    changes = {} if family == "mpnet" else {"pad_token_id": 0}
-    tiny_models.hf_model(family, "masked_lm", **changes).save_pretrained(folder)
+    tiny_models.hf_model(family, "masked_lm").save_pretrained(folder)
+    write_tokenizer(folder, None, family)
     change(folder / ENCODER, max_seq_length=9, do_lower_case=True)
     assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
 
@@ -281,14 +284,92 @@ def test_every_family_as_a_sentence_encoder(folder: Path, family: str) -> None:
 # Prompts
 
 
-def test_a_default_prompt_is_refused(folder: Path) -> None:
-    change(folder / MODEL, prompts={"query": "the ", "empty": "", "unset": None}, default_prompt_name="query")
-    with pytest.raises(ModelError, match=r"default_prompt_name = 'query', .* stands for 'the '.*write the prompt into"):
-        load(folder)
-    # As the error advises.
-    prompted = embed_by_library(folder)
+def test_a_default_prompt_is_put_before_each_text(folder: Path) -> None:
+    change(folder / MODEL, prompts={"query": "the dog ", "passage": "a "}, default_prompt_name="query")
+    assert load(folder).cfg.prompt == "the dog "
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+    prompted = embed(folder)
     change(folder / MODEL, default_prompt_name=None)
-    assert largest_difference(embed(folder, [f"the {text}" for text in TEXTS]), prompted) < 1e-5
+    assert load(folder).cfg.prompt == ""
+    assert largest_difference(embed(folder), prompted) > 1e-2
+
+
+def test_a_prompt_is_chosen_by_its_name_or_given_as_text(folder: Path) -> None:
+    change(folder / MODEL, prompts={"query": "the dog ", "passage": "a "}, default_prompt_name="query")
+    library_model = library.SentenceTransformer(str(folder), device="cpu")
+    for prompt, theirs in [
+        ("passage", {"prompt_name": "passage"}),
+        ("document", {"prompt_name": "document"}),  # always defined, and empty
+        ("it is ", {"prompt": "it is "}),
+        ("", {"prompt": ""}),
+    ]:
+        expected = library_model.encode(TEXTS, batch_size=1, convert_to_tensor=True, show_progress_bar=False, **theirs)
+        with torch.no_grad():
+            ours = load(folder, prompt=prompt)(TEXTS, truncate=True)
+        assert largest_difference(ours, expected) < 1e-5
+
+
+def test_a_word_that_is_no_name_of_a_prompt_is_refused(folder: Path) -> None:
+    """As a text it would run into the first word."""
+    change(folder / MODEL, prompts={"search_query": "the dog "})
+    with pytest.raises(ModelError, match=r"no prompt named 'search'; its prompts are 'query', 'document', 'search_que"):
+        load(folder, prompt="search")
+    with pytest.raises(ModelError, match=r"no prompt named 'query'; its folder names no prompts.*end it with a space"):
+        HookedEncoder.from_pretrained("tiny-negation", prompt="query")
+
+
+@pytest.mark.parametrize("prompt", ["it [MASK] ", "\ud800 "])
+def test_a_prompt_that_cannot_be_put_before_a_text_is_refused(prompt: str) -> None:
+    with pytest.raises(ModelError, match=r"The prompt .* (contains the mask token|is not valid UTF-8)"):
+        HookedEncoder.from_pretrained("tiny-negation", prompt=prompt)
+
+
+def test_a_prompt_needs_a_tokenizer(folder: Path) -> None:
+    for file in ("tokenizer.json", TOKENIZER):
+        (folder / file).unlink()
+    assert load(folder).tokenizer is None
+    with pytest.raises(ModelError, match=r"The prompt 'the ' needs a tokenizer"):
+        load(folder, prompt="the ")
+
+
+def test_the_tokenizer_of_another_model_does_not_bring_its_prompt(folder: Path) -> None:
+    prompted = load(folder, prompt="the ")
+    bare = load(folder, tokenizer=prompted.tokenizer)
+    assert prompted.to_tokens("it is red")[0].shape[1] == bare.to_tokens("it is red")[0].shape[1] + 1
+    assert tokenize("it is red", bare.tokenizer).ids == tuple(bare.to_tokens("it is red")[0][0].tolist())
+
+
+@pytest.mark.parametrize("longest", [5, 8])
+def test_a_prompt_counts_towards_the_cut(folder: Path, longest: int) -> None:
+    """Also where nothing but [SEP] is left to pool."""
+    change(folder / MODEL, prompts={"query": "the big dog is "}, default_prompt_name="query")
+    for include in (True, False):
+        change(folder / POOLING, include_prompt=include)
+        change(folder / ENCODER, max_seq_length=longest)
+        assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+
+
+@pytest.mark.parametrize("prompt", ["the dog is ", "the dog is", "the dog [SEP]", "The dog"])
+def test_a_prompt_that_is_not_pooled(folder: Path, prompt: str) -> None:
+    change(folder / MODEL, prompts={"query": prompt}, default_prompt_name="query")
+    change(folder / POOLING, include_prompt=False)
+    assert load(folder).cfg.pool_from > 0
+    assert load(folder, prompt="").cfg.pool_from == 0
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+    change(folder / POOLING, include_prompt=True)
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+
+
+def test_token_ids_without_the_prompt_are_refused_where_it_is_not_pooled(folder: Path) -> None:
+    change(folder / MODEL, prompts={"query": "the big dog is "}, default_prompt_name="query")
+    change(folder / POOLING, include_prompt=False)
+    model = load(folder)
+    tokens = model.to_tokens(["it", "it is red"])[0]
+    assert largest_difference(model(tokens), model(["it", "it is red"])) == 0
+    with pytest.raises(InputError, match=r"no token to pool: the model pools from position 5.*must include the prompt"):
+        model(torch.full((1, 5), 7))
+    with pytest.raises(InputError, match=r"no token to pool"):
+        model(torch.zeros(1, 5, D_MODEL), start_at_layer=1)
 
 
 @pytest.mark.parametrize("default", ["empty", "unset", None])
@@ -308,8 +389,13 @@ def test_a_cross_encoder(cross_encoder: Path) -> None:
     theirs = library.CrossEncoder(str(cross_encoder), device="cpu")
     expected = theirs.predict(PAIRS, activation_fn=torch.nn.Identity(), convert_to_tensor=True, show_progress_bar=False)
     assert largest_difference(embed(cross_encoder, PAIRS), expected) < 1e-5
-    change(cross_encoder / MODEL, prompts={"q": "the"}, default_prompt_name="q")
-    with pytest.raises(ModelError, match=r"default_prompt_name"):
+    change(cross_encoder / MODEL, prompts={"q": "the "}, default_prompt_name="q")
+    theirs = library.CrossEncoder(str(cross_encoder), device="cpu")
+    prompted = theirs.predict(PAIRS, activation_fn=torch.nn.Identity(), convert_to_tensor=True, show_progress_bar=False)
+    assert largest_difference(embed(cross_encoder, PAIRS), prompted) < 1e-5
+    assert largest_difference(prompted, expected) > 1e-3
+    change(cross_encoder / MODEL, default_prompt_name="query")  # defined for encoders only
+    with pytest.raises(ModelError, match=r"default_prompt_name = 'query', which is not one of its prompts \('q'\)"):
         load(cross_encoder)
 
 
@@ -324,8 +410,7 @@ def test_a_cross_encoder_needs_a_classifier(cross_encoder: Path) -> None:
 
 @pytest.mark.parametrize("kinds", [
     "Transformer", "Pooling", "Pooling Transformer", "Transformer Normalize Pooling", "Transformer Transformer Pooling",
-    "Transformer Pooling Pooling", "Transformer Pooling Normalize Normalize", "Transformer Pooling Dense",
-    "Transformer Pooling Dense Normalize", "Transformer Pooling LayerNorm", "Transformer CNN Pooling",
+    "Transformer Pooling Pooling", "Transformer Dense Pooling", "Transformer Pooling CNN", "Transformer CNN Pooling",
     "Transformer LSTM Pooling", "Transformer WordWeights Pooling", "Transformer Dropout Pooling",
     "Transformer WeightedLayerPooling Pooling", "Router Pooling", "Asym", "WordEmbeddings Pooling", "StaticEmbedding",
     "BERT Pooling", "MLMTransformer SpladePooling",
@@ -382,6 +467,188 @@ def test_pooling_of_another_width_is_refused(folder: Path, widths: dict[str, int
         load(folder)
 
 
+# Poolings, and the modules after them
+
+POOLINGS = modules.Pooling.POOLING_MODES
+
+
+@pytest.mark.parametrize("prompt_length", [0, 2])
+@pytest.mark.parametrize("mode", [*POOLINGS, ("lasttoken", "mean", "cls"), tuple(POOLINGS)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_each_pooling_is_the_librarys_with_padding_on_either_side(mode: Any, prompt_length: int, dtype: Any) -> None:
+    states = torch.randn(4, 7, 5, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    right = torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 4, 3, 5)])
+    theirs = modules.Pooling(5, pooling_mode=mode, include_prompt=prompt_length == 0)
+    wanted = (mode,) if isinstance(mode, str) else mode
+    for mask in (right, right.flip(1), torch.cat([right[:2], right[2:].flip(1)])):
+        features = {"token_embeddings": states, "attention_mask": mask, "prompt_length": 2}
+        expected = theirs(features)["sentence_embedding"]
+        ours = pool(states, mask, wanted, prompt_length)
+        assert ours.dtype == dtype and largest_difference(ours, expected) < (1e-12 if dtype == torch.float64 else 1e-2)
+
+
+def written(root: Path, *parts: Any) -> Path:
+    """A folder with these modules after the encoder, as the library saves one, with random weights."""
+    generator = torch.Generator().manual_seed(3)
+    for part in parts:
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.5, generator=generator)
+    tiny_models.hf_model("bert", "none").save_pretrained(root / "encoder")
+    write_tokenizer(root / "encoder", None)
+    encoder = modules.Transformer(str(root / "encoder"))
+    library.SentenceTransformer(modules=[encoder, *parts], device="cpu").save_pretrained(str(root / "model"))
+    return root / "model"
+
+
+def dense(d_in: int, d_out: int, act_fn: str = "Tanh", **options: Any) -> Any:
+    return modules.Dense(d_in, d_out, activation_function=getattr(torch.nn, act_fn)(), **options)
+
+
+AFTER_POOLING: dict[str, Callable[[], list[Any]]] = {
+    "dense": lambda: [dense(D_MODEL, 5)],
+    "dense normalize": lambda: [dense(D_MODEL, 5, "Identity"), modules.Normalize()],
+    "normalize dense": lambda: [modules.Normalize(), dense(D_MODEL, 30, "GELU", bias=False)],
+    "layernorm": lambda: [modules.LayerNorm(D_MODEL)],
+    "dense layernorm normalize twice": lambda: [
+        *[dense(D_MODEL, 5), modules.LayerNorm(5)],
+        *[modules.Normalize(), modules.Normalize()],
+    ],
+    "residual": lambda: [dense(D_MODEL, 5, use_residual=True), modules.Dropout(0.5), dense(5, 5, use_residual=True)],
+}
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("mode", ["mean", "lasttoken", ("cls", "max")], ids=str)
+@pytest.mark.parametrize("after", AFTER_POOLING)
+def test_modules_after_the_pooling_are_applied_in_their_order(tmp_path: Path, after: str, mode: Any) -> None:
+    parts = AFTER_POOLING[after]()
+    pooling = modules.Pooling(D_MODEL, pooling_mode=mode)
+    if pooling.pooling_output_dimension != D_MODEL:
+        parts.insert(0, dense(pooling.pooling_output_dimension, D_MODEL))
+    folder = written(tmp_path, pooling, *parts)
+    expected = embed_by_library(folder)
+    assert largest_difference(embed(folder), expected) < 1e-5
+    # In one batch, too: the library's is padded on the right here.
+    model = library.SentenceTransformer(str(folder), device="cpu")
+    batch = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False)
+    assert largest_difference(embed(folder), batch) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["cls", "mean", "lasttoken", "weightedmean"])
+def test_tokens_padded_on_the_left_are_pooled_as_the_library_pools_them(tmp_path: Path, mode: str) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL, pooling_mode=mode), dense(D_MODEL, 5))
+    change(folder / TOKENIZER, padding_side="left")
+    theirs = library.SentenceTransformer(str(folder), device="cpu")
+    features = theirs.preprocess(TEXTS)
+    assert features["attention_mask"][0, 0] == 0
+    with torch.no_grad():
+        expected = theirs(dict(features))["sentence_embedding"]
+        ours = load(folder)(features["input_ids"], one_zero_attention_mask=features["attention_mask"])
+    assert largest_difference(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize("act_fn", ACTIVATIONS)
+def test_each_activation_function_is_found_under_its_name(tmp_path: Path, act_fn: str) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL), dense(D_MODEL, 5, act_fn))
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+    change(folder / "2_Dense/config.json", activation_function=f"torch.nn.{act_fn}")
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+
+
+@torch.no_grad()
+def test_the_hooks_after_the_pooling_are_live(tmp_path: Path) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL), dense(D_MODEL, 5), modules.LayerNorm(5), modules.Normalize())
+    theirs, ours = library.SentenceTransformer(str(folder), device="cpu"), load(folder)
+    features = theirs.preprocess(TEXTS[:1])
+    _, cache = ours.run_with_cache(TEXTS[:1])
+    pooled = theirs[1](theirs[0](features))["sentence_embedding"]
+    hidden = theirs[2].linear(pooled)
+    dense_hooks = [f"embedding_head.steps.0.hook_{place}" for place in ("pre", "post")]
+    expected = dict(zip(["embedding_head.hook_pooled", *dense_hooks], [pooled, hidden, hidden.tanh()], strict=True))
+    for name, value in expected.items():
+        assert largest_difference(cache[name], value) < 1e-5
+        moved = ours.run_with_hooks(TEXTS[:1], fwd_hooks=[(name, lambda tensor, hook: -tensor)])
+        assert largest_difference(moved, ours(TEXTS[:1])) > 1e-2, name
+    assert [name for name in ours.hook_dict if name.startswith("embedding_head")] == [
+        *expected,
+        *(f"embedding_head.steps.1.hook_{name}" for name in ("scale", "normalized")),
+    ]
+
+
+@pytest.mark.parametrize("broken, message", [
+    (lambda folder: (folder / "2_Dense/model.safetensors").unlink(), r"has no 2_Dense/model\.safetensors.*and call"),
+    (lambda folder: (folder / "2_Dense/model.safetensors").write_bytes(b"no"), r"model\.safetensors is broken"),
+    (lambda folder: change(folder / "2_Dense/config.json", in_features=7), r"linear\.weight \(5, 24\).*in_features"),
+    (lambda folder: change(folder / "2_Dense/config.json", bias=False), r"linear\.bias \(5,\).*bias"),
+    (lambda folder: (folder / "2_Dense/config.json").write_text('{"in_features": 24}'), r"has no out_features"),
+    (lambda folder: change(folder / POOLING, pooling_mode=["cls", "mean"]), r"in_features.* does not fit.* width 48"),
+])  # fmt: skip
+def test_a_dense_module_that_does_not_fit_is_refused(
+    tmp_path: Path, broken: Callable[[Path], Any], message: str
+) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL), dense(D_MODEL, 5))
+    broken(folder)
+    with pytest.raises(ModelError, match=message):
+        load(folder)
+
+
+def test_a_dense_module_with_pickled_weights_is_refused_with_advice(tmp_path: Path) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL), dense(D_MODEL, 5))
+    library.SentenceTransformer(str(folder), device="cpu").save_pretrained(
+        str(tmp_path / "pickled"), safe_serialization=False
+    )
+    shutil.copytree(tmp_path / "pickled" / "2_Dense", folder / "2_Dense", dirs_exist_ok=True)
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"safetensors only.*Load the model once with sentence-transformers and call"):
+        load(folder)
+    # As the error advises.
+    library.SentenceTransformer(str(folder), device="cpu").save_pretrained(str(tmp_path / "converted"))
+    assert largest_difference(embed(tmp_path / "converted"), embed_by_library(folder)) < 1e-5
+
+
+DENSE_CHANGES: list[tuple[str, Any]] = [
+    *(("in_features", value) for value in (D_MODEL, 5, 0, "24")),
+    *(("out_features", value) for value in (5, 6, None)),
+    *(("bias", value) for value in (True, False, None, 1)),
+    *(("activation_function", f"torch.nn.modules.{value}") for value in ("activation.ReLU", "linear.Identity")),
+    *(("activation_function", value) for value in ("torch.nn.modules.activation.PReLU", "torch.tanh", "my.Tanh", None)),
+    *(("activation_function", f"torch.nn.modules.{value}") for value in ("dropout.Dropout", "activation.Nothing")),
+    *(("use_residual", value) for value in (True, False, None)),
+    *(("module_input_name", value) for value in ("sentence_embedding", "token_embeddings", None)),
+    *(("module_output_name", value) for value in ("sentence_embedding", "elsewhere", None)),
+    *(("init_weight", value) for value in (None, [1.0])),
+    *(("init_bias", value) for value in (None, [1.0])),
+    ("a_new_setting", 1),
+]
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("key, value", DENSE_CHANGES, ids=str)
+def test_each_setting_of_a_dense_module_is_honoured_or_refused(tmp_path: Path, key: str, value: Any) -> None:
+    folder = written(tmp_path, modules.Pooling(D_MODEL), dense(D_MODEL, 5))
+    change(folder / "2_Dense/config.json", **{key: value})
+    assert as_the_library_or_refused_by_name(folder, key) in ("honoured", "refused")
+
+
+@pytest.mark.parametrize("kind, known", [
+    ("Dense", {key for key, _ in DENSE_CHANGES}), ("LayerNorm", {"dimension"}), ("Dropout", {"dropout"}),
+])  # fmt: skip
+def test_every_setting_of_the_modules_after_the_pooling_is_known(kind: str, known: set[str]) -> None:
+    read = {*getattr(modules, kind).config_keys, *inspect.signature(getattr(modules, kind).__init__).parameters}
+    assert read - {"self"} <= known
+
+
+@pytest.mark.parametrize("switches", [
+    {}, {"pooling_mode_mean_tokens": False}, {"pooling_mode_lasttoken": True},
+    {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True, "pooling_mode_max_tokens": False},
+    {"pooling_mode_weightedmean_tokens": True, "pooling_mode_mean_sqrt_len_tokens": True},
+    {"pooling_mode_max_tokens": True, "pooling_mode": "cls"},
+], ids=str)  # fmt: skip
+def test_the_switches_of_older_folders(folder: Path, switches: dict[str, Any]) -> None:
+    (folder / POOLING).write_text(json.dumps({"word_embedding_dimension": D_MODEL, **switches}))
+    assert largest_difference(embed(folder), embed_by_library(folder)) < 1e-5
+
+
 # Every setting of every file
 
 # A file, one of its keys, and a value for it.
@@ -422,7 +689,7 @@ CHANGES: list[tuple[str, str, Any]] = [
     *((POOLING, "embedding_dimension", value) for value in (D_MODEL, 4)),
     (POOLING, "word_embedding_dimension", 4),
     (POOLING, "a_new_setting", 1),
-    *((NORMALIZE, "module_input_name", value) for value in ("sentence_embedding", "token_embeddings", "nothing")),
+    *((NORMALIZE, "module_input_name", value) for value in ("sentence_embedding", "token_embeddings", None)),
     *((NORMALIZE, "module_output_name", value) for value in ("sentence_embedding", "elsewhere", None)),
     (NORMALIZE, "a_new_setting", 1),
     (CONFIG, "hidden_act", "relu"),
@@ -506,3 +773,29 @@ def test_real_encoder_with_settings(minilm_path: Path, tmp_path: Path) -> None:
     for honoured in ({"do_lower_case": True, "max_seq_length": 256}, {"do_lower_case": False, "max_seq_length": 20}):
         change(folder / ENCODER, **honoured)
         assert largest_difference(embed(folder, texts), embed_by_library(folder, texts)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("mode", [*POOLINGS, ("mean", "max")], ids=str)
+def test_real_encoder_with_a_prompt_and_modules_after_the_pooling(
+    minilm_path: Path, tmp_path: Path, mode: Any, include: bool
+) -> None:
+    pooling = modules.Pooling(384, pooling_mode=mode, include_prompt=include)
+    torch.manual_seed(0)
+    parts = [dense(pooling.pooling_output_dimension, 64), modules.LayerNorm(64), modules.Normalize()]
+    theirs = library.SentenceTransformer(
+        modules=[modules.Transformer(str(minilm_path)), pooling, *parts],
+        prompts={"query": "Represent the sentence, not the query: "},
+        default_prompt_name="query",
+        device="cpu",
+    )
+    theirs.save_pretrained(str(tmp_path))
+    texts = ["The Door is NOT open.", "now", "the door is not open and " * 200]
+    for length in (1, 3):
+        expected = theirs.encode(texts, batch_size=length, convert_to_tensor=True, show_progress_bar=False)
+        assert largest_difference(embed(tmp_path, texts), expected) < 1e-5
+    tokens = [len(tokenize(text, load(tmp_path).tokenizer)) for text in texts[:2]]
+    assert tokens == [
+        theirs.preprocess([text], prompt=theirs.prompts["query"])["input_ids"].shape[1] for text in texts[:2]
+    ]

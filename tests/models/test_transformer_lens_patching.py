@@ -17,11 +17,13 @@ from negprobe.base.errors import ModelError
 from tests.support import ROOT, tiny_models
 from tests.support.tiny_models import largest_difference
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow")
+FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "modernbert")
 
 
 def attention_output(block: torch.nn.Module) -> torch.nn.Module:
     """The linear map whose input is every head's z, side by side."""
+    if hasattr(block, "attn"):
+        return block.attn.Wo
     return block.attention.out_lin if hasattr(block.attention, "out_lin") else block.attention.output.dense
 
 

@@ -70,6 +70,21 @@ def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(t
             assert np.nanmax(abs(expected)) > 1e-3
 
 
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("site", ATTRIBUTION_SITES)
+@pytest.mark.parametrize("family", ["mpnet", "modernbert", "modernbert-biased"])
+def test_attributions_in_families_with_other_parts_are_derivatives_too(family, site):
+    model = slow_patching.tiny_model(family, "masked_lm")
+    if site not in slow_patching.sites_of(model):
+        with pytest.raises(PatchingError, match=f"has no '{site}'"):
+            attribute(model, PAIRS, sites=[site], by="position")
+        return
+    result = attribute(model, PAIRS, sites=[site], by="position")[site]
+    for index in (0, 1):
+        expected = slow(model, TINY[index], site, ("position",), "noising")
+        np.testing.assert_allclose(moved(result, index, expected), expected, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("site", ["full_embed", "k", "pattern", "mlp_post", "normalized_resid_post"])
 def test_integrated_gradients_average_derivatives_at_midpoints_of_the_way_to_the_sources_embeddings(tiny, site):

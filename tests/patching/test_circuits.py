@@ -32,8 +32,9 @@ from negprobe.patching.component_sets import ablatable, all_components, set_obje
 from negprobe.patching.engine import base_runs
 from negprobe.patching.runs import pair_runs
 from negprobe.statements import StatementPair, align, tokenize
+from tests.support import tiny_models
 from tests.support.planted_models import planted_models, planted_pairs
-from tests.support.sample_pairs import EQUAL, INSERTED, LONGER, PAIRS
+from tests.support.sample_pairs import EQUAL, INSERTED, LONGER, PAIRS, TINY
 
 NOUNS = {"door": "open", "window": "closed", "soup": "hot", "cat": "awake", "room": "dark", "man": "happy"}
 # Of equal length, so that a swap of everything leaves only the cue's embedding behind.
@@ -168,6 +169,32 @@ def test_many_sets_on_many_pairs_equal_one_hooked_run_each(masked_lm, ablation, 
         for column, members in enumerate(sets):
             expected = hooked(model, pair, members, direction, ablation, means)
             np.testing.assert_allclose(values[row, column], expected, atol=1e-9)
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
+@pytest.mark.parametrize("family", ["mpnet", "modernbert"])
+def test_sets_and_circuits_of_families_with_other_parts_are_hooked_runs_too(family, ablation):
+    model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
+    pairs = [of.pair for of in TINY]
+    prepared = ready(model, pairs, "noising", ablation)
+    sets = [*random_sets(prepared.components, 4), frozenset(prepared.components), frozenset()]
+    values, means = set_objectives(prepared, sets), means_by_role(model, pairs)
+    for row, pair in enumerate(pairs):
+        for column, members in enumerate(sets):
+            expected = hooked(model, pair, members, "noising", ablation, means)
+            np.testing.assert_allclose(values[row, column], expected, atol=1e-9)
+    nouns = ("door", "dog", "house")
+    many = [
+        StatementPair(f"The {noun} is {adverb} [MASK].", f"The {noun} is not [MASK].", "big", "red")
+        for noun in nouns
+        for adverb in ("now", "really")
+    ]
+    circuit = find_circuit(model, many, direction="noising", ablation=ablation, threshold=0.5)
+    assert 0 < len(circuit.components) < len(prepared.components)
+    members, means = frozenset(circuit.components), means_by_role(model, many)
+    expected = [hooked(model, pair, members, "noising", ablation, means) for pair in many]
+    np.testing.assert_allclose(circuit.run(many)["circuit"], expected, atol=1e-9)
 
 
 def test_without_mlps_they_are_never_ablated(masked_lm):

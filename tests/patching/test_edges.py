@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from negprobe.base.errors import PatchingError
+from negprobe.models.norms import NoNorm
 from negprobe.patching import kl_divergence, mean_effect
 from negprobe.patching.attribution import attribute
 from negprobe.patching.attribution_agreement import agreement
@@ -16,9 +17,7 @@ from tests.support.numerical import derivative
 from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_REPLACED, TINY_TWO_TEXTS, answering, whole
 
 PAIRS = [of.pair for of in TINY]
-READ = ("q", "k", "v", "mlp_pre")
-
-
+MLP_READS = ("mlp_pre", "mlp_pre_linear")
 WRITTEN = ("full_embed", "z", "mlp_out")
 
 
@@ -26,7 +25,13 @@ def activations(model, of, direction):
     """What base and source write, and the inputs of the base's LayerNorms, by site and layer."""
     base, source = of.texts(direction)
     ours, theirs = ({site: slow_patching.unpatched(model, text, site) for site in WRITTEN} for text in (base, source))
-    return ours, theirs, {site: slow_patching.unpatched(model, base, site) for site in ("resid_mid", "resid_post")}
+    inputs = {site: slow_patching.unpatched(model, base, site) for site in ("resid_pre", "resid_mid", "resid_post")}
+    return ours, theirs, inputs
+
+
+def mlp_reads(model):
+    """The sites at which an MLP reads: two if it is gated."""
+    return [site for site in MLP_READS if site in slow_patching.sites_of(model)]
 
 
 def sender_run(model, of, direction, sender, t, frozen, known):
@@ -48,16 +53,18 @@ def sender_run(model, of, direction, sender, t, frozen, known):
     def look(activation, hook):
         seen[hook.name] = activation[0].clone()
 
-    hooks += [(slow_patching.hook_name(site, at), look) for site in READ for at in range(model.cfg.n_layers)]
+    read = ("q", "k", "v", *mlp_reads(model))
+    hooks += [(slow_patching.hook_name(site, at), look) for site in read for at in range(model.cfg.n_layers)]
     handles = []
     for at, block in enumerate(model.blocks):
-        for norm, site in ((block.ln1, "resid_mid"), (block.ln2, "resid_post")):
+        sites = ("resid_pre", "resid_mid") if model.cfg.norms == "pre" else ("resid_mid", "resid_post")
+        for norm, site in zip((block.ln1, block.ln2), sites, strict=True):
 
             def divide(norm, inputs, output, y=normalised[site][at]):
                 std = (((y - y.mean(dim=-1, keepdim=True)) ** 2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
                 return (inputs[0] - inputs[0].mean(dim=-1, keepdim=True)) / std * norm.w + norm.b
 
-            if frozen:
+            if frozen and not isinstance(norm, NoNorm):
                 handles.append(norm.register_forward_hook(divide))
     tokens, types, mask = slow_patching.inputs(model, of.texts(direction)[0])
     try:
@@ -100,8 +107,12 @@ def slow_paths(model, of, direction, sender, t, frozen, known):
             writes = [writing(name, head) for head in range(model.cfg.n_heads)]
             of_inputs.append(read(slow_patching.runs(model, base, name, writes)))
         values.append(torch.stack(of_inputs, dim=1).flatten())
-        name = slow_patching.hook_name("mlp_pre", layer)
-        values.append(read(slow_patching.runs(model, base, name, [writing(name, None)])))
+        names = [slow_patching.hook_name(site, layer) for site in mlp_reads(model)]
+        hooks = [(name, lambda old, hook: seen[hook.name][None]) for name in names]
+        tokens, types, mask = slow_patching.inputs(model, base)
+        with torch.no_grad():
+            how = {"token_type_ids": types, "one_zero_attention_mask": mask, "fwd_hooks": hooks}
+            values.append(read(model.run_with_hooks(tokens, **how)))
     return torch.cat([*values, read(output)]).numpy()
 
 
@@ -164,8 +175,21 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
     assert_are_the_derivatives(attribute_edges(model, of.pair), 0, model, of, "noising", False)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
+    model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
+    pairs = [TINY_EQUAL, TINY_INSERTED]
+    result = attribute_edges(model, [of.pair for of in pairs], direction="denoising", layer_norm=layer_norm)
+    assert_are_the_derivatives(result, 1, model, TINY_INSERTED, "denoising", layer_norm == "frozen")
+    assert (abs(moved(result, 1)) > 1e-4).sum() > 100
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased"])
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_the_edges_from_a_component_add_up_to_its_own_attribution(tiny, direction):
+def test_the_edges_from_a_component_add_up_to_its_own_attribution(family, direction):
+    tiny = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     edges = attribute_edges(tiny, PAIRS, direction=direction)
     totals = (edges["patched"] - edges["base"]).sum("receiver")
     heads = attribute(tiny, PAIRS, sites=["z"], by="head", direction=direction)["z"]

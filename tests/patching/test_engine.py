@@ -14,7 +14,10 @@ from tests.support import slow_patching, tiny_models
 from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO_TEXTS
 
 KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "deberta", "deberta-v2", "deberta-v2-conv")
+FAMILIES = (
+    *("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert", "modernbert-biased"),
+    *("deberta", "deberta-v2", "deberta-v2-conv"),
+)
 LAST = tiny_models.N_LAYERS - 1
 
 
@@ -81,11 +84,12 @@ class Chance:
     def edits(self, kind):
         """A set of edits of one kind."""
         n = int(self.numbers.integers(1, 4))
+        embedding = (str(self.numbers.choice(self.embeddings)), 0)
         chosen = {
             "one": self.sites(1, range(LAST + 1)),
             "last layer": self.sites(n, [LAST]),
             "layers apart": [*self.sites(1, [0]), *self.sites(n, [LAST])],
-            "embeddings": [(str(self.numbers.choice(self.embeddings)), 0)],
+            "embeddings": [embedding],
             "embeddings and later": [
                 (str(self.numbers.choice(self.embeddings)), 0),
                 *self.sites(n, range(1, LAST + 1)),

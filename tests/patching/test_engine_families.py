@@ -9,11 +9,14 @@ from negprobe.patching import patch_sweep
 from tests.support import slow_patching
 from tests.support.sample_pairs import TINY, answering, whole
 
-FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "deberta", "deberta-v2", "deberta-v2-conv")
+FAMILIES = (
+    *("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert", "modernbert-biased"),
+    *("deberta", "deberta-v2", "deberta-v2-conv"),
+)
 HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}
 SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized_resid_post")
 # Families whose blocks have parts that BERT's have not; every site of theirs is tested.
-OTHER_PARTS = ("mpnet", "deberta", "deberta-v2", "deberta-v2-conv")
+OTHER_PARTS = ("mpnet", "modernbert", "deberta", "deberta-v2", "deberta-v2-conv")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -28,8 +31,9 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
     # Each site one way: which one goes with the family and the head, so that both are seen of each.
     turn = FAMILIES.index(family) + list(HEADS).index(head)
     moved = []
+    known = slow_patching.sites_of(model)
     sites = SITES[::3] if dtype == torch.float32 else SITES if head == "masked_lm" else SITES[::2]
-    for number, site in enumerate(sites):
+    for number, site in enumerate(site for site in sites if site in known):
         direction = ("noising", "denoising")[(number + turn) % 2]
         together = patch_sweep(model, [of.pair for of in pairs], site, by="role", direction=direction)
         # Now one, now the other of the shorter pairs, which are padded.
@@ -37,7 +41,7 @@ def test_padded_batches_equal_whole_forward_passes_of_each_statement(family, hea
         expected = slow_patching.swaps(model, pairs[index], site, ("role",), direction)
         found = together["patched"].values[index]
         np.testing.assert_allclose(found, expected, atol=TOLERANCE[dtype], rtol=0, err_msg=f"{site} {direction}")
-        # Without position embeddings, aligned tokens that are equal have the same embedding.
+        # Without position embeddings, aligned tokens that are the same have the same embeddings.
         if site != "full_embed" or model.cfg.embeds_positions:
             moved.append(np.nanmax(abs(found - together["base"].values[index])) > 1e-3)
         if site == "z" and dtype == torch.float64:
@@ -59,12 +63,14 @@ def test_every_site_of_a_family_with_other_parts_equals_whole_forward_passes(fam
         return
     by = slow_patching.parts_of(site)[0]
     result = patch_sweep(model, [of.pair for of in TINY], site, by=by, direction=direction)
+    moved = []
     for index, of in enumerate(TINY):
         expected = slow_patching.swaps(model, of, site, by, direction)
         found = result["patched"].values[index][..., : expected.shape[-1]]
         np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
-    # Aligned tokens have the same type.
-    assert site == "token_type_embed" or abs(result["patched"] - result["base"]).max() > 1e-3
+        moved.append(np.nanmax(abs(expected - result["base"].values[index])))
+    # Pairs may have the same word or position at all aligned tokens, but not all pairs; types are the same in all.
+    assert site == "token_type_embed" or max(moved) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

@@ -20,6 +20,7 @@ from transformers import (
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import PatchingError
+from negprobe.models.config import DenseStep, LayerNormStep
 from negprobe.patching import (
     answerable,
     class_logit_difference,
@@ -600,3 +601,104 @@ def test_labels_are_found_in_any_case_but_a_label_spelled_exactly_comes_first(to
         (logits[1] - logits[2]).item(), abs=1e-5
     )
     assert "'YES' is not a label" in answerable(model, pairs).unanswerable[1]
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_a_prediction_head_of_the_first_or_the_mean_state_is_read_as_hugging_face_reads_it(family, hooked):
+    """In a padded batch, whose texts Hugging Face reads one by one."""
+    theirs, model = tiny_models.pair(family, "classification", torch.float64)
+    assert (model.cfg.classifier_pooling == "mean") == (family == "modernbert-biased")
+    pairs = [answering(of, *model.cfg.labels[:2]).pair for of in TINY]
+    if hooked:
+        model.add_hook("classifier.ln.hook_normalized", lambda activation, hook: activation.clone())
+    found = {
+        objective: objective_values(model, pairs, objective)
+        for objective in (class_logit_difference, target_probability, kl_divergence)
+    }
+    for index, pair in enumerate(pairs):
+        with torch.no_grad():
+            logits = {
+                side: theirs(torch.tensor([model.tokenizer(getattr(pair, side))["input_ids"]])).logits[0]
+                for side in ("original", "counterfactual")
+            }
+        base = logits["original"].softmax(dim=-1)
+        for side, answer in logits.items():
+            probability = answer.softmax(dim=-1)
+            expected = {
+                class_logit_difference: answer[0] - answer[1],
+                target_probability: probability[0],
+                kl_divergence: rel_entr(base.numpy(), probability.numpy()).sum(),
+            }
+            for objective, value in expected.items():
+                assert found[objective][side].values[index] == pytest.approx(float(value), abs=1e-10)
+    chosen = answerable(model, [replace(pair, target=None, foil=None) for pair in pairs])
+    for index, pair in enumerate(pairs):
+        with torch.no_grad():
+            ids = [torch.tensor([model.tokenizer(text)["input_ids"]]) for text in (pair.original, pair.counterfactual)]
+            predicted = [model.cfg.labels[int(theirs(one).logits.argmax())] for one in ids]
+        if index in chosen.own_labels:
+            assert [chosen.pairs[index].target, chosen.pairs[index].foil] == predicted
+        else:
+            assert index in chosen.same_labels and len(set(predicted)) == 1
+
+
+@pytest.mark.parametrize("pooling, pool_from", [("cls", 0), ("cls", 3), ("lasttoken", 0), ("max", 3)])
+def test_an_encoders_prompt_and_modules_after_pooling_are_patched_as_whole_forward_passes(pooling, pool_from):
+    """The texts of two lengths are in one batch; the objective reads the embedding after the modules."""
+    _, plain = tiny_models.pair("bert", "none", torch.float64)
+    steps = (DenseStep(24, 7, act_fn="GELU"), LayerNormStep(7))
+    cfg = replace(plain.cfg, pooling=pooling, pool_from=pool_from, embedding_steps=steps, prompt="it is, ")
+    model = HookedEncoder(cfg, plain.tokenizer)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.embedding_head.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    pair = StatementPair("the door is now open", "the door is not open")
+    longer = StatementPair("the door is now open and red", "the door is not open and red")
+    result = patch_sweep(model, [pair, longer], "mlp_out", by="position", direction="denoising")
+    assert result.attrs["objective"] == "embedding_contrast"
+    with torch.no_grad():
+        original, cache = model.run_with_cache(pair.original)
+        counterfactual = model(pair.counterfactual)
+    assert original.shape == (1, 7)
+    moved = []
+    for layer in range(model.cfg.n_layers):
+        for position in range(len(tokenize(pair.original, model.tokenizer))):
+
+            def swap(activation, hook, position=position):
+                activation[:, position] = cache[hook.name][:, position]
+                return activation
+
+            patched = model.run_with_hooks(pair.counterfactual, fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", swap)])
+            to_original, to_counterfactual = (F.cosine_similarity(patched, e) for e in (original, counterfactual))
+            ours = result["patched"].sel(pair=0, layer=layer, position=position).item()
+            assert ours == pytest.approx((to_original - to_counterfactual).item(), abs=1e-9)
+            moved.append(abs(ours - result["base"].sel(pair=0).item()))
+    assert max(moved) > 1e-3
+
+
+def test_a_hook_on_the_modules_after_pooling_changes_the_objective():
+    _, plain = tiny_models.pair("bert", "none", torch.float64)
+    model = HookedEncoder(replace(plain.cfg, pooling="cls", embedding_steps=(DenseStep(24, 7),)), plain.tokenizer)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    torch.nn.init.normal_(model.embedding_head.steps[0].W, generator=torch.Generator().manual_seed(2))
+    torch.nn.init.zeros_(model.embedding_head.steps[0].b)
+    pair = StatementPair("the door is open", "the door is not open")
+    before = objective_values(model, [pair], cosine_to("the door")).to_dataframe().loc[0, "original"]
+
+    kept = torch.tensor([0.0, 1, 1, 1, 1, 1, 1], dtype=torch.float64)
+
+    def after_and_expected():
+        after = objective_values(model, [pair], cosine_to("the door")).to_dataframe().loc[0, "original"]
+        with torch.no_grad():
+            return after, F.cosine_similarity(model("the door is open"), model("the door")).item()
+
+    with model.hooks([("embedding_head.steps.0.hook_post", lambda embedding, hook: embedding * kept)]):
+        after, expected = after_and_expected()
+    assert after == pytest.approx(expected, abs=1e-9) and abs(after - before) > 1e-4
+    # PyTorch's own hooks, too, of which a call of the whole head is the only place.
+    handle = model.embedding_head.register_forward_hook(lambda module, inputs, embedding: embedding * kept)
+    after, expected = after_and_expected()
+    handle.remove()
+    assert after == pytest.approx(expected, abs=1e-9) and abs(after - before) > 1e-4

@@ -114,6 +114,22 @@ def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
             np.testing.assert_allclose(result["patched"].sel(pair=index).values, expected, atol=1e-10)
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("mlps", ["live", "frozen"])
+@pytest.mark.parametrize("head", tiny_models.HEADS)
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+def test_paths_through_pre_norm_and_gated_blocks_equal_two_whole_forward_passes(family, head, mlps):
+    model = tiny_models.pair(family, head, torch.float64)[1]
+    labels = model.cfg.labels[:2]
+    pairs = TINY if head == "masked_lm" else [answering(of, *labels) if labels else whole(of) for of in TINY]
+    for to in ([], [(2, 3, "v"), (1, 0, "k"), (2, 1, "q")]):
+        result = path_patch(model, [of.pair for of in pairs], receivers=to or "output", mlps=mlps)
+        for index in (0, 2):
+            expected = slow(model, pairs[index], "noising", to, mlps)
+            np.testing.assert_allclose(result["patched"].sel(pair=index).values, expected, atol=1e-10)
+        assert abs(result["patched"] - result["base"]).max() > 1e-3
+
+
 def test_from_the_last_layer_the_path_to_the_output_is_all_there_is(tiny):
     paths = path_patch(tiny, PAIRS)
     swaps = patch_sweep(tiny, PAIRS, "z", by="head")

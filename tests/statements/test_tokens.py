@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from negprobe.base.errors import StatementError
-from negprobe.statements import tokenize, unknown_words
+from negprobe.models.tokenizing import with_prompt
+from negprobe.statements import StatementPair, prepare, roles, tokenize, unknown_words
+from negprobe.statements.gap_tokens import gap_token
+from negprobe.statements.words import words_of
 
 TEXT = "The door isn't  open. So the door is [MASK], I know."
 
@@ -174,3 +177,66 @@ def test_both_sides_of_a_separator_are_covered_whatever_the_tokenizer(tokenizer)
 def test_a_separator_without_two_texts_is_an_error(bert, text):
     with pytest.raises(StatementError, match="must have text on both sides of a single"):
         tokenize(text, bert)
+
+
+# Prompts
+
+
+@pytest.mark.parametrize("prompt", ["query: ", "the door is not open: ", "passage:", "It is", "  \n", "zebra café… "])
+@pytest.mark.parametrize("text", [TEXT, "[MASK] is open", " not open", "It is [SEP] not [MASK] open.", "café"])
+def test_offsets_are_those_in_the_statement_alone(tokenizer, prompt, text):
+    statement = tokenize(text, with_prompt(tokenizer, prompt))
+    parts = [part.replace("[MASK]", tokenizer.mask_token) for part in text.split(" [SEP] ")]
+    assert list(statement.ids) == tokenizer(prompt + parts[0], *parts[1:])["input_ids"]
+    seen = {at for start, end in statement.offsets for at in range(start, end)}
+    separator = range(text.index(" [SEP] "), text.index(" [SEP] ") + 7) if "[SEP]" in text else ()
+    assert seen == {at for at, character in enumerate(text) if not character.isspace() and at not in separator}
+    assert {statement.offsets[i] for i, special in enumerate(statement.special) if special} == {(0, 0)}
+
+
+def test_the_tokens_of_a_prompt_are_displayed_and_play_no_part(bert):
+    prompted = with_prompt(bert, "not open: ")
+    statement = tokenize("The door is not open.", prompted)
+    assert statement.tokens == ("[CLS]", "not", "open", ":", "the", "door", "is", "not", "open", ".", "[SEP]")
+    assert statement.special == (True, True, True, True, *[False] * 6, True)
+    assert statement.positions((12, 15)) == (7,) and statement.positions((0, 3)) == (4,)
+    spans = {"cue_spans": [(12, 15)], "affected_spans": [(16, 20)], "target": "open"}
+    assert roles(statement, prompted, **spans) == (
+        *("cls", "other", "other", "other"),
+        *("other", "other", "other", "cue", "affected", "other", "sep"),
+    )
+    assert [word.text for word in words_of(statement)][:5] == ["", "", "", "", "The"]
+    assert unknown_words(tokenize("open", with_prompt(bert, "\u1234 ")), bert) == ()
+
+
+def test_cues_alignment_and_control_are_those_of_the_statement_alone(bert):
+    """The prompt has a cue of its own."""
+    pair = StatementPair("The door is open.", "The door is not open.")
+    (bare, _), (prompted, _) = (
+        prepare(pair, tokenizer, n_ctx=64) for tokenizer in (bert, with_prompt(bert, "It is not never: "))
+    )
+    assert prompted.pair == bare.pair and prompted.pair.control == "The door is now open."
+    n = 5  # the tokens of the prompt
+    assert prompted.cue == tuple(n + at for at in bare.cue)
+    for ours, theirs in zip(prompted.alignments, bare.alignments, strict=True):
+        assert ours.original == (*range(n + 1), *(n + at for at in theirs.original[1:]))
+        assert ours.kinds == (*["same"] * n, *theirs.kinds)
+        assert ours.unmatched_counterfactual == tuple(n + at for at in theirs.unmatched_counterfactual)
+    for ours, theirs in zip(prompted.roles, bare.roles, strict=True):
+        assert ours == (theirs[0], *["other"] * n, *theirs[1:])
+
+
+@pytest.mark.parametrize("text", ["\u200b", "a [SEP] \u200b"])
+def test_a_prompt_does_not_make_a_statement_of_nothing(bert, text):
+    for tokenizer in (bert, with_prompt(bert, "query: ")):
+        with pytest.raises(StatementError, match="The tokenizer makes no token of"):
+            tokenize(text, tokenizer)
+
+
+def test_the_word_of_a_gap_is_found_after_a_prompt(roberta):
+    tokenizer = with_prompt(roberta, "query: ")
+    for text in ("[MASK] is open.", "The door is [MASK]."):
+        found = gap_token(tokenize(text, tokenizer), "the", tokenizer)
+        at = tokenize(text, tokenizer).ids.index(roberta.mask_token_id)
+        expected = roberta(f"query: {text}".replace("[MASK]", "the"))["input_ids"]
+        assert found is None or expected[at] == found

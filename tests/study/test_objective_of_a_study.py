@@ -107,7 +107,7 @@ def test_an_objective_that_a_pair_does_not_have_fails_before_anything_is_measure
     def refusing(model, runs, side):
         raise PatchingError("a pair without it")
 
-    monkeypatch.setattr(run_module, "objective_named", lambda model, name: refusing)
+    monkeypatch.setattr(run_module, "objective_named", lambda model, name, pairs: refusing)
     steps = []
     with pytest.raises(PatchingError, match="a pair without it"):
         run_study(

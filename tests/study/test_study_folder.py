@@ -72,7 +72,9 @@ def test_an_identity_hangs_on_weights_pairs_and_options(model, fingerprint) -> N
     sharper.cfg.eps *= 10
     cased = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     cased.tokenizer.mask_token = "[UNK]"
+    prompted = HookedEncoder.from_pretrained("tiny-negation", device="cpu", prompt="it is: ")
     differing = {
+        "prompt": identity(prompted, builtin_pairs()[:2], {"seed": 0}),
         "configuration": identity(sharper, builtin_pairs()[:2], {"seed": 0}),
         "tokenizer": identity(cased, builtin_pairs()[:2], {"seed": 0}),
         "weights": identity(changed, builtin_pairs()[:2], {"seed": 0}),
@@ -82,8 +84,30 @@ def test_an_identity_hangs_on_weights_pairs_and_options(model, fingerprint) -> N
     for name, other in differing.items():
         assert [key for key in fingerprint if fingerprint[key] != other[key]] == [name]
     assert identity(model, builtin_pairs()[:2], {"seed": 0}) == fingerprint
+    # Not on how the tokenizer was called last.
+    model.to_tokens(["it is open", "it is"], truncate=True)
+    assert identity(model, builtin_pairs()[:2], {"seed": 0}) == fingerprint
     half = HookedEncoder.from_pretrained("tiny-negation", device="cpu", dtype=torch.bfloat16)
     assert identity(half, builtin_pairs()[:2], {"seed": 0})["weights"] != fingerprint["weights"]
+
+
+def test_a_study_is_not_resumed_with_another_prompt(model, fingerprint, tmp_path: Path) -> None:
+    prompted = HookedEncoder.from_pretrained("tiny-negation", device="cpu", prompt="it is: ")
+    other = identity(prompted, builtin_pairs()[:2], {"seed": 0})
+    with study_folder(tmp_path / "out", fingerprint):
+        pass
+    with (
+        pytest.raises(StudyError, match=r"holds another study \(prompt: none in the folder, 'it is: ' now\)"),
+        study_folder(tmp_path / "out", other),
+    ):
+        pass
+    assert key(other) != key(fingerprint)
+    # A folder that records no prompt was written before there were any.
+    recorded = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert recorded.pop("prompt") == "none"
+    (tmp_path / "out" / "study.json").write_text(json.dumps(recorded))
+    with study_folder(tmp_path / "out", fingerprint):
+        pass
 
 
 def test_two_studies_at_once_in_a_folder_are_an_error(fingerprint, tmp_path: Path) -> None:

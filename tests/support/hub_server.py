@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,10 +27,16 @@ HTML = b"<!doctype html><html><body>Welcome! Please log in to use the network.</
 
 @dataclass
 class Repository:
-    """Files by commit, and the commit that each branch or tag stands for."""
+    """Files by commit, the commit that each branch or tag stands for, and who may read them.
+
+    `token` is what a private repository needs for everything, and a gated one for its files. For anyone else, as on the
+    real hub, a private repository does not exist.
+    """
 
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
+    token: str = ""
+    gated: bool = False
 
     def commit(self, revision: str) -> str | None:
         found = self.refs.get(revision, revision)
@@ -48,6 +54,8 @@ class Answer:
         body: The body.
         length: The length that is announced, if another than the body's.
         times: How often to answer so.
+        pieces: How many pieces the body is sent in.
+        pause: The seconds before each piece but the first; with one piece, before the whole answer.
     """
 
     pattern: str
@@ -56,6 +64,8 @@ class Answer:
     body: bytes = b""
     length: int | None = None
     times: int = 10**6
+    pieces: int = 1
+    pause: float = 0
 
 
 class Hub:
@@ -65,6 +75,8 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.renamed: dict[str, str] = {}
         self.requests: list[str] = []
+        self.headers: list[tuple[str, dict[str, str]]] = []
+        self.closing = threading.Event()
         self.faults: list[Answer] = []
         self._answered: dict[int, int] = {}
         self.url = ""
@@ -90,23 +102,28 @@ class Hub:
         found = [re.fullmatch(rf"{method or '[A-Z]+'} /[^/]+/[^/]+/resolve/[^/]+/(.+)", line) for line in self.requests]
         return sorted({match[1] for match in found if match})
 
-    def answer(self, method: str, path: str) -> Answer:
+    def sent(self, header: str, pattern: str = "") -> list[str]:
+        """The values of a header in the requests that have it, of those whose line `pattern` is found in."""
+        return [found[header] for line, found in self.headers if header in found and re.search(pattern, line)]
+
+    def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
         line = f"{method} {path}"
         self.requests.append(line)
+        self.headers.append((line, headers))
         for index, fault in enumerate(self.faults):
             if re.search(fault.pattern, line) and self._answered.get(index, 0) < fault.times:
                 self._answered[index] = self._answered.get(index, 0) + 1
                 return fault
-        return self._right_answer(path)
+        return self._right_answer(path, headers.get("authorization", ""))
 
-    def _right_answer(self, path: str) -> Answer:
+    def _right_answer(self, path: str, authorization: str) -> Answer:
         for old, new in self.renamed.items():
             if re.match(rf"(/api/models)?/{old}/(revision|resolve)/", path):
                 return Answer("", 307, {"Location": path.replace(f"/{old}/", f"/{new}/", 1)})
         if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
-            return self._listing(match[1], match[2] or "main")
+            return self._listing(match[1], match[2] or "main", authorization)
         if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
-            return self._file(*match.groups())
+            return self._file(*match.groups(), authorization)
         if match := re.fullmatch(r"/cdn/([0-9a-f]{64})", path):
             files = [
                 body for repo in self.repositories.values() for each in repo.commits.values() for body in each.values()
@@ -115,16 +132,19 @@ class Hub:
             return Answer(path, 200, {"ETag": f'"{match[1]}"'}, body)
         return Answer(path, 404)
 
-    def _found(self, name: str, revision: str) -> tuple[Repository, str] | Answer:
-        if name not in self.repositories:
-            return Answer("", 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+    def _found(self, name: str, revision: str, authorization: str) -> tuple[Repository, str] | Answer:
+        known = self.repositories.get(name)
+        is_hidden = known is not None and known.token and not known.gated and authorization != f"Bearer {known.token}"
+        if known is None or is_hidden:
+            status = 404 if authorization or known is None else 401
+            return Answer("", status, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         commit = self.repositories[name].commit(revision)
         if commit is None:
             return Answer("", 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         return self.repositories[name], commit
 
-    def _listing(self, name: str, revision: str) -> Answer:
-        found = self._found(name, revision)
+    def _listing(self, name: str, revision: str, authorization: str) -> Answer:
+        found = self._found(name, revision, authorization)
         if isinstance(found, Answer):
             return found
         repository, commit = found
@@ -137,11 +157,13 @@ class Hub:
         content = {"id": name, "modelId": name, "sha": commit, "private": False, "tags": [], "siblings": siblings}
         return Answer("", 200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
-    def _file(self, name: str, revision: str, file: str) -> Answer:
-        found = self._found(name, revision)
+    def _file(self, name: str, revision: str, file: str, authorization: str) -> Answer:
+        found = self._found(name, revision, authorization)
         if isinstance(found, Answer):
             return found
         repository, commit = found
+        if repository.gated and authorization != f"Bearer {repository.token}":
+            return Answer("", 403 if authorization else 401, {"X-Error-Code": "GatedRepo"})
         headers = {"X-Repo-Commit": commit}
         if file not in repository.commits[commit]:
             return Answer("", 404, headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
@@ -164,9 +186,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def _serve(self) -> None:
-            answer = hub.answer(self.command, unquote(urlsplit(self.path).path))
+            answer = hub.answer(
+                self.command,
+                unquote(urlsplit(self.path).path),
+                {name.lower(): value for name, value in self.headers.items()},
+            )
             self.close_connection = True
-            if answer.status == 0:
+            if answer.pieces == 1:
+                hub.closing.wait(answer.pause)
+            if answer.status == 0 or hub.closing.is_set():
                 return
             body, status, headers = answer.body, answer.status, dict(answer.headers)
             if status == 200 and (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
@@ -178,8 +206,14 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body) if answer.length is None else answer.length))
             self.send_header("Connection", "close")
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            if self.command == "HEAD":
+                return
+            size = -(-len(body) // answer.pieces) or 1
+            for start in range(0, len(body), size):
+                if start:
+                    hub.closing.wait(answer.pause)
+                with suppress(ConnectionError):  # the client has given up
+                    self.wfile.write(body[start : start + size])
 
         do_GET = do_HEAD = _serve
 
@@ -201,6 +235,7 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         close_session()
         server.shutdown()
         server.server_close()

@@ -1,5 +1,6 @@
 """The measures of a whole layer, computed slowly from Hugging Face's own weights, activations and submodules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ class SlowLayer:
     """One layer of one text, without padding: what goes in, what comes out, and a vector for every two tokens.
 
     `T[q, k]` is what token k writes into token q through all heads, `x` the layer's input, `resid_mid` and `resid_post`
-    what its two LayerNorms get, `out` its output.
+    the sums after attention and after the MLP, `out` its output, and `zeroed` gives the output of the layer run again
+    with one token's values replaced by zeros. The norms of a pre-norm layer do not act on the sums.
     """
 
     module: nn.Module
@@ -22,6 +24,8 @@ class SlowLayer:
     resid_mid: Tensor
     resid_post: Tensor
     out: Tensor
+    zeroed: Callable[[int], Tensor]
+    is_pre: bool = False
 
     @property
     def ln1(self):
@@ -52,8 +56,60 @@ def slow_layers(model, inputs, include_bias=True):
         resid_mid = x + attention.output.dense(torch.cat(z, dim=-1))
         h1 = attention.output.LayerNorm(resid_mid)
         resid_post = h1 + module.output.dense(module.intermediate(h1))
-        layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, out.hidden_states[index + 1][0]))
+        zeroed = with_zeroed_values(module, attention.self.value, slice(None), (x[None],), {})
+        layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, out.hidden_states[index + 1][0], zeroed))
     return layers
+
+
+@torch.no_grad()
+def slow_modernbert_layers(model, inputs, include_bias=True):
+    """The same of a ModernBERT, whose queries, keys and values are rows of one map."""
+    given = {}
+
+    def keep(module, args, kwargs, output):
+        given[module] = (args, kwargs, output)
+
+    handles = [module.register_forward_hook(keep, with_kwargs=True) for module in model.layers]
+    attentions = model(**inputs, output_attentions=True).attentions
+    for handle in handles:
+        handle.remove()
+    layers = []
+    for A, module in zip(attentions, model.layers, strict=True):
+        args, kwargs, output = given[module]
+        x, A, attn = args[0][0], A[0], module.attn
+        width = x.shape[-1]
+        values = slice(2 * width, 3 * width)
+        written = attn.Wqkv(module.attn_norm(x))[:, values]
+        v = written if include_bias or attn.Wqkv.bias is None else written - attn.Wqkv.bias[values]
+        size = width // len(A)
+        T, z = torch.zeros(len(x), len(x), width, dtype=x.dtype), []
+        for head in range(len(A)):
+            part = slice(head * size, (head + 1) * size)
+            T += A[head][:, :, None] * (v[:, part] @ attn.Wo.weight[:, part].T)[None]
+            z.append(A[head] @ written[:, part])
+        resid_mid = x + attn.Wo(torch.cat(z, dim=-1))
+        resid_post = resid_mid + module.mlp(module.mlp_norm(resid_mid))
+        zeroed = with_zeroed_values(module, attn.Wqkv, values, args, kwargs)
+        layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, output[0], zeroed, is_pre=True))
+    return layers
+
+
+def with_zeroed_values(layer, linear, columns, args, kwargs):
+    """Runs a layer again with one token's values replaced by zeros in the output of the map that computes them."""
+
+    @torch.no_grad()
+    def zeroed(t):
+        def zero(module, inputs, output):
+            output = output.clone()
+            output[:, t, columns] = 0
+            return output
+
+        handle = linear.register_forward_hook(zero)
+        output = layer(*args, **kwargs)
+        handle.remove()
+        return output[0] if isinstance(output, Tensor) else output[0][0]
+
+    return zeroed
 
 
 def g(layer_norm, summand, whole):
@@ -67,13 +123,16 @@ def slow_all_heads_norm(layer):
 
 
 def parts(layer, both=False):
-    """`g(T_qk + δ_qk x_q)` of every two tokens, through the first LayerNorm or through both."""
+    """`g(T_qk + δ_qk x_q)` of every two tokens, through the first LayerNorm, both, or if pre-norm none."""
     n = len(layer.x)
     vectors = torch.zeros_like(layer.T)
     for q in range(n):
         for k in range(n):
-            part = g(layer.ln1, layer.T[q, k] + (layer.x[q] if q == k else 0), layer.resid_mid[q])
-            vectors[q, k] = g(layer.ln2, part, layer.resid_post[q]) if both else part
+            part = layer.T[q, k] + (layer.x[q] if q == k else 0)
+            if not layer.is_pre:
+                part = g(layer.ln1, part, layer.resid_mid[q])
+                part = g(layer.ln2, part, layer.resid_post[q]) if both else part
+            vectors[q, k] = part
     return vectors
 
 
@@ -92,19 +151,7 @@ def slow_mixing_ratio(layer, both=False):
 @torch.no_grad()
 def slow_zeroing(layer):
     """The layer run again for every token, its output for that token's values replaced by zeros."""
-    columns = []
-    for t in range(len(layer.x)):
-
-        def zero(module, args, values, t=t):
-            values = values.clone()
-            values[:, t] = 0
-            return values
-
-        handle = layer.module.attention.self.value.register_forward_hook(zero)
-        output = layer.module(layer.x[None])
-        handle.remove()
-        output = output[0] if isinstance(output, Tensor) else output[0][0]
-        columns.append(1 - F.cosine_similarity(output, layer.out, dim=-1))
+    columns = [1 - F.cosine_similarity(layer.zeroed(t), layer.out, dim=-1) for t in range(len(layer.x))]
     return torch.stack(columns, dim=-1)
 
 

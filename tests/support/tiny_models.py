@@ -12,6 +12,9 @@ from transformer_lens import ActivationCache
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from negprobe import HookedEncoder
+from tests.support import float64_of_hugging_face
+
+float64_of_hugging_face.remove_casts()
 
 HEADS = ("masked_lm", "classification", "none")
 
@@ -37,8 +40,8 @@ D_VOCAB = 40
 N_LAYERS, N_HEADS, D_HEAD, D_MODEL, D_MLP, N_CTX = 3, 4, 6, 24, 40, 16
 
 
-Place = tuple[str, str]
-"""A module of Hugging Face's model and one of its two ends: "input" or "output"."""
+Place = tuple[str, str] | tuple[str, str, slice]
+"""A module of Hugging Face's model, one of its two ends, "input" or "output", and which columns there, if not all."""
 
 BERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -94,6 +97,29 @@ BERT_EMBEDDINGS: dict[str, Place] = {
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
 
+_MODERNBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "ln1.hook_normalized": ("attn_norm", "output"),
+    "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
+    "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
+    "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
+    "attn.hook_z": ("attn.Wo", "input"),
+    "hook_attn_out": ("attn.Wo", "output"),
+    "hook_resid_mid": ("mlp_norm", "input"),
+    "ln2.hook_normalized": ("mlp_norm", "output"),
+    "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
+    "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
+    "mlp.hook_post": ("mlp.Wo", "input"),
+    "hook_mlp_out": ("mlp.Wo", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_MODERNBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embeddings.tok_embeddings", "output"),
+    "embed.ln.hook_normalized": ("embeddings.norm", "output"),
+    "hook_full_embed": ("embeddings", "output"),
+    "ln_final.hook_normalized": ("final_norm", "output"),
+}
+
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
 _DEBERTA_PLACES = {name: place for name, place in BERT_PLACES.items() if name[-2:] not in ("_q", "_k", "_v")}
@@ -122,8 +148,9 @@ def with_plain_layer_norms(theirs: PreTrainedModel) -> None:
 class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
-    `places` are modules inside a block and `embeddings` modules inside the base model; `blocks` is where its blocks are.
-    `in_float64` takes from a float64 model what rounds to float32; without it, ours is compared with their own modules.
+    `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
+    `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
+    deviation of most weights. `in_float64` takes from a float64 model what rounds to float32.
     """
 
     prefix: str
@@ -131,6 +158,8 @@ class FamilyCase:
     places: dict[str, Place] = field(default_factory=lambda: BERT_PLACES)
     embeddings: dict[str, Place] = field(default_factory=lambda: BERT_EMBEDDINGS)
     blocks: str = "encoder.layer"
+    read_only: tuple[str, ...] = ()
+    width: float = 0.2
     in_float64: Callable[[PreTrainedModel], None] = as_they_are
 
 
@@ -160,6 +189,18 @@ def _distilbert() -> transformers.PreTrainedConfig:
     )
 
 
+def _modernbert(**extra: object) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "cls", "sep"))}
+    config = _bert_like("ModernBert", local_attention=4, **special, **extra)
+    # No norm limits what the blocks add up, so narrower weights keep the states as large as in other models.
+    return FamilyCase(
+        "ModernBert", config, _MODERNBERT_PLACES, _MODERNBERT_EMBEDDINGS, "layers", ("hook_resid_mid",), 0.12
+    )
+
+
+_BIASES = ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+
+
 # RoBERTa's family keeps the first positions for padding, so its table is longer than its context.
 _ROBERTA = {"max_position_embeddings": N_CTX + 2, "pad_token_id": 1, "layer_norm_eps": 1e-5}
 FAMILIES = {
@@ -175,12 +216,18 @@ FAMILIES = {
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "modernbert": _modernbert(),
+    "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
 _DEBERTA = {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
 _EMBEDDED_WORDS = {name: place for name, place in _WITHOUT_TYPES.items() if "pos_embed" not in name}
 FAMILIES |= {
     "deberta": FamilyCase(
-        "Deberta", _bert_like("Deberta", **_DEBERTA), _DEBERTA_PLACES, _EMBEDDED_WORDS, in_float64=with_plain_layer_norms
+        "Deberta",
+        _bert_like("Deberta", **_DEBERTA),
+        _DEBERTA_PLACES,
+        _EMBEDDED_WORDS,
+        in_float64=with_plain_layer_norms,
     ),
     "deberta-v2": FamilyCase(
         "DebertaV2",
@@ -222,7 +269,7 @@ def hf_model(
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
             parts = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "in_proj", "rel_embeddings")
             is_query_or_key = any(part in name for part in parts)
-            width = 0.5 if is_query_or_key else 0.2
+            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 

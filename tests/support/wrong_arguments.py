@@ -112,6 +112,7 @@ CASES: dict[str, list[Case]] = {
         lambda: model.to_single_token(""),
         *each(HookedEncoder.from_pretrained, "tiny-negation", device=["nowhere", "", "meta", "cuda:99"]),
         *each(HookedEncoder.from_pretrained, "tiny-negation", architecture=["", "nowhere", "GPT2Model"]),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", prompt=["query", "\ud800 ", "[MASK] "]),
         lambda: HookedEncoder.from_pretrained(""),
     ],
     "StatementPair": [
@@ -283,6 +284,7 @@ CASES: dict[str, list[Case]] = {
             "embedding_contrast",
             "kl_divergence",
             "logit_difference",
+            "score_margin",
             "single_logit",
             "target_probability",
         )
@@ -306,6 +308,12 @@ CASES: dict[str, list[Case]] = {
         lambda: statements.prepare(long, model.tokenizer, n_ctx=8),
         lambda: statements.prepare(StatementPair("a", "a"), model.tokenizer, n_ctx=8),
         lambda: statements.prepare(StatementPair("a", "b  not", cue_spans=((1, 3),)), model.tokenizer, n_ctx=8),
+    ],
+    "document_pair": [
+        *each(partial(statements.document_pair, "a"), document=["", "a [SEP] b", "\ud800"]),
+        *each(partial(statements.document_pair, "a", "b", counterfactual_query="c"), other_document=["", "[MASK]"]),
+        lambda: statements.document_pair("a", "b", counterfactual_query="\ud800"),
+        lambda: statements.document_pair("a", "b", counterfactual_document="c", control_query="d"),
     ],
     "complete": [
         lambda: statements.complete(long, model.tokenizer),
@@ -557,7 +565,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "HookedEncoder.from_pretrained": (
         HookedEncoder.from_pretrained,
-        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32},
+        {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "prompt": "a: "}
+        | {"labels": None},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
@@ -623,8 +632,8 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "read_results": (patching.read_results, {"path": HERE / "b.nc"}),
     "cosine_to": (patching.cosine_to, {"reference": "a"}),
     "objective_from": (patching.objective_from, {"function": lambda output, of: output}),
-    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence"}),
-    "default_objective": (patching.default_objective, {"model": model}),
+    "objective_named": (patching.objective_named, {"model": model, "name": "kl_divergence", "pairs": pairs}),
+    "default_objective": (patching.default_objective, {"model": model, "pairs": pairs}),
     "find_circuit": (
         patching.find_circuit,
         {"model": model, "pairs": pairs[:4], "ranking": "attribution", "ablation": "swap", "direction": "noising"}
@@ -638,6 +647,11 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "align": (statements.align, {"original": tokenized, "counterfactual": tokenized, "links": ["same", "case"]}),
     "complete": (statements.complete, {"pair": pair, "tokenizer": model.tokenizer}),
     "clustered_by": (statements.clustered_by, {"pairs": pairs, "column": "cue"}),
+    "document_pair": (
+        statements.document_pair,
+        {"query": "a", "document": "b", "counterfactual_query": "c", "counterfactual_document": None}
+        | {"other_document": "d", "control_query": None},
+    ),
     "control_swap": (statements.control_swap, {"pair": pair, "tokenizer": model.tokenizer}),
     "prepare": (statements.prepare, {"pair": pair, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),
     "overview": (statements.overview, {"pairs": pairs, "tokenizer": model.tokenizer, "n_ctx": model.cfg.n_ctx}),

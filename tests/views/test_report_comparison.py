@@ -160,3 +160,14 @@ def test_the_page_is_written_whole_or_not_at_all(
     pd.testing.assert_frame_equal(read_summary(tmp_path / "ab.summary.parquet").table, compared.summary.table)
     with pytest.raises(ViewError, match="cannot be written"):
         write_comparison(compared, tmp_path / "nowhere" / "ab.html")
+
+
+def test_the_prompts_are_shown_if_a_study_has_one(compared: StudyComparison, page: str) -> None:
+    assert ">prompt</th>" not in page
+    model = compared.b.manifest["model"]
+    prompted = replace(compared.b, manifest=compared.b.manifest | {"model": model | {"prompt": "query: "}})
+    # The manifests of earlier versions have no prompt.
+    earlier = {key: value for key, value in model.items() if key != "prompt"}
+    without = replace(compared.a, manifest=compared.a.manifest | {"model": earlier})
+    shown = comparison_report(replace(compared, a=without, b=prompted), MANIFEST)
+    assert ">prompt</th>" in shown and ">&#x27;query: &#x27;</td>" in shown and ">none</td>" in shown

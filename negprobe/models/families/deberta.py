@@ -29,9 +29,7 @@ _LEGACY = Names(
     class_out="classifier",
     class_act="gelu",
 )
-_NAMES = replace(
-    _LEGACY, lm_dense=f"{_LM_HEAD}.dense", lm_ln=f"{_LM_HEAD}.LayerNorm", lm_decoder=f"{_LM_HEAD}.decoder"
-)
+_NAMES = replace(_LEGACY, lm_dense=f"{_LM_HEAD}.dense", lm_ln=f"{_LM_HEAD}.LayerNorm", lm_decoder=f"{_LM_HEAD}.decoder")
 
 _POSITION_MODULES = {"c2p": ("pos_K", "pos_key_proj"), "p2c": ("pos_Q", "pos_query_proj")}
 """Our name and DeBERTa-v2's for the weights that project the embeddings of distances, by the term they are for."""
@@ -77,7 +75,9 @@ def _check(hf_config: Any, head: Head, name: str) -> None:
     if _kernel(hf_config) and width % _groups(hf_config):
         raise bad_field("conv_groups", _groups(hf_config), f"a divisor of hidden_size = {width}", name)
     if _kernel(hf_config) and hf_config.num_hidden_layers == 1:
-        raise bad_field("num_hidden_layers", 1, "at least 2, which negprobe needs for a model with conv_kernel_size", name)
+        raise bad_field(
+            "num_hidden_layers", 1, "at least 2, which negprobe needs for a model with conv_kernel_size", name
+        )
     buckets, distance = _buckets(hf_config), _max_distance(hf_config)
     if buckets == 1 or (buckets and buckets // 2 >= distance - 1):
         expected_buckets = f"at least 2, and less than twice max_relative_positions - 1 = {distance - 1}"

@@ -33,11 +33,12 @@ class Family:
             the base model's weights start with its prefix.
         fields: The fields of config.json that affect the output, besides those that all families have
             (`folder.COMMON_FIELDS`), with the check of each. A field can replace a common one.
-        check: Raises `ModelError` for fields that contradict each other, from Hugging Face's configuration, the head and
-            the model's name.
+        check: Raises `ModelError` for fields that contradict each other, from Hugging Face's configuration, the head
+            and the model's name.
         other_classes: Supported classes with other endings, with the head of each.
         unused_poolers: The classes that create a pooler unless told otherwise, although their head does not use it.
         counts_from_padding: Whether positions are counted from the id of the padding token, leaving out padding.
+        embeds_positions: Whether there are position embeddings, one per position of the context.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Family:
     other_classes: Mapping[str, Head] = field(default_factory=dict)
     unused_poolers: tuple[str, ...] = ()
     counts_from_padding: bool = False
+    embeds_positions: bool = True
 
     @property
     def classes(self) -> dict[str, Head]:

@@ -12,11 +12,11 @@ from negprobe.base.reprs import short_repr
 from negprobe.statements.builtin import builtin_pairs
 from negprobe.statements.changes import change_pairs
 from negprobe.statements.pair import StatementPair
-from negprobe.statements.readers import blimp, neg136, nli
+from negprobe.statements.readers import blimp, neg136, nli, queries
 from negprobe.statements.readers.cloze import cloze_pair
 from negprobe.statements.readers.hub import hub_tables, is_hub_name
 from negprobe.statements.readers.neg1500 import neg1500_clozes
-from negprobe.statements.readers.plain import check_columns, plain_pairs
+from negprobe.statements.readers.plain import REQUIRED, check_columns, plain_pairs
 from negprobe.statements.readers.records import (
     SUFFIXES,
     TEXT_COLUMN,
@@ -90,6 +90,9 @@ def load_pairs(*paths: str | Path, limit: int | None = None) -> LoadedPairs:
     - ScoNe's NLI files (She et al. 2023) and MoNLI (Geiger et al. 2020): "premise [SEP] hypothesis" without and with
       negation, with the labels as target and foil. Pairs made from the same sentence form a cluster.
     - BLiMP (Warstadt et al. 2020): sentences that differ by a negation, without target and foil.
+    - Tables for a reranker, with the columns `query`, `document`, and either `counterfactual_query` (and, if known,
+      `other_document` and `control_query`) or `counterfactual_document`: "query [SEP] document" statements (see
+      `document_pair`).
 
     A name such as "text-machine-lab/NEG-1500-SIMP-TEMP" or "nyu-mll/blimp:sentential_negation_npi_licensor_present"
     that is not a path is read from the hub, which requires `pip install negprobe[datasets]`.
@@ -188,6 +191,8 @@ def parse_pairs(table: Table) -> ParsedRows[StatementPair]:
         return nli.monli_pairs(table)
     if columns >= nli.SCONE_COLUMNS:
         return nli.scone_pairs(table)
+    if columns >= queries.COLUMNS and not columns & set(REQUIRED):
+        return queries.query_pairs(table)
     check_columns(table.where, table.columns)
     return plain_pairs(table)
 

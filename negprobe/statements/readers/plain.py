@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from negprobe.base.errors import StatementError
@@ -65,11 +66,16 @@ def _pair(row: Row, source: str) -> StatementPair:
         category=stripped_text(row, "category") or "",
         source=stripped_text(row, "source") or source,
         cluster=label_text(row, "cluster"),
-        extra=tuple(
-            (name.removeprefix(EXTRA), _extra(value))
-            for name, value in row.items()
-            if name not in (*REQUIRED, *OPTIONAL) and not is_missing(value)
-        ),
+        extra=extra_columns(row, (*REQUIRED, *OPTIONAL)),
+    )
+
+
+def extra_columns(row: Row, used: Collection[str]) -> tuple[tuple[str, Extra], ...]:
+    """The columns of a row that are not used, as `StatementPair.extra`."""
+    return tuple(
+        (name.removeprefix(EXTRA), _extra(value))
+        for name, value in row.items()
+        if name not in used and not is_missing(value)
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from negprobe.base.errors import ViewError
 from negprobe.base.provenance import now, versions
+from negprobe.base.texts import quoted
 from negprobe.study.comparison import StudyComparison
 from negprobe.study.saved import SavedStudy
 from negprobe.study.summary_table import CHANGE, A, B, StudySummary, write_summary
@@ -95,12 +96,15 @@ def summary_path(page: Path) -> Path:
 
 def _data(compared: StudyComparison) -> str:
     rows = []
-    for name, study in zip("AB", (compared.a, compared.b), strict=True):
+    # Earlier versions recorded no prompt, because they had none.
+    prompts = [study.manifest["model"].get("prompt") for study in (compared.a, compared.b)]
+    for name, study, prompt in zip("AB", (compared.a, compared.b), prompts, strict=True):
         model, data = study.manifest["model"], study.manifest["data"]
         rows.append(
             {
                 "study": name,
                 "model": model["name"],
+                **({"prompt": quoted(prompt) if prompt else "none"} if any(prompts) else {}),
                 "family": model["family"],
                 "on top": in_words(model["head"]),
                 "layers": model["layers"],

@@ -143,6 +143,7 @@ def behaviour(summary: StudySummary) -> list[str]:
         "own label": _own_label_sentence,
         "word": _right_answer_sentence,
         "label": _right_answer_sentence,
+        "document": _right_answer_sentence,
     }
     return [sentences[answers["note"]](summary)]
 
