@@ -14,6 +14,7 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
+ClassifierPooling = Literal["cls", "mean", "late"]
 PositionScheme = Literal["absolute", "rotary", "relative", "disentangled"]
 """absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
 are rotated; relative: a bias is added to the scores; disentangled: products of queries and keys with embeddings of
@@ -79,8 +80,14 @@ class HookedEncoderConfig(TransformerLensConfig):
         revision: The commit of a hub model; otherwise empty.
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
+        n_key_value_groups: In how many groups the heads share keys and values in the original model (grouped-query
+            attention); by default `n_heads`. In a `HookedEncoder` each head has a copy of its group's.
+            TransformerLens's `n_key_value_heads` is None, because its functions would take it for the number of heads
+            of `hook_k`.
         d_embed: Width of the embeddings before they are projected to `d_model` (ELECTRA); by default `d_model`.
+        projects_embedding: Whether the embeddings are projected; always True if `d_embed` is not `d_model`.
         n_token_types: Number of token types (segments); 0 where the family has none.
+        n_task_types: Number of task embeddings (ERNIE), of which the first is added to every token; 0 for none.
         embeds_positions: Whether position embeddings are added to the token embeddings.
         embed_norm: Whether the sum of the embeddings is normalised.
         pad_token_id: The token that is masked wherever it stands.
@@ -103,8 +110,12 @@ class HookedEncoderConfig(TransformerLensConfig):
         conv_act: The convolution's activation function.
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
+        tied_to: The first of the blocks that have the same weights as each block (ALBERT); empty if every block has
+            its own.
         head_act: Activation inside the head.
-        classifier_pooling: How the last hidden states become the one vector that a classifier reads.
+        head_transform: Whether a masked LM's head transforms the last hidden states before the unembedding.
+        classifier_pooling: How the last hidden states become the one vector that a classifier reads; "late" means that
+            it reads each token's, and that the logits are averaged.
         classifier_norm: Whether a classifier has a LayerNorm after its activation.
         labels: The classifier's label names, in the order of its logits.
         problem_type: How the classifier's logits relate to its labels, from its config.json; None if not given there
@@ -126,8 +137,11 @@ class HookedEncoderConfig(TransformerLensConfig):
     revision: str = ""
     family: str = "bert"
     head: Head = "none"
+    n_key_value_groups: int = 0
     d_embed: int = 0
+    projects_embedding: bool = False
     n_token_types: int = 0
+    n_task_types: int = 0
     embeds_positions: bool = True
     embed_norm: bool = True
     pad_token_id: int = 0
@@ -146,8 +160,10 @@ class HookedEncoderConfig(TransformerLensConfig):
     conv_groups: int = 1
     conv_act: str = "tanh"
     windows: tuple[int | None, ...] = ()
+    tied_to: tuple[int, ...] = ()
     head_act: str = "gelu"
-    classifier_pooling: Pooling = "cls"
+    head_transform: bool = True
+    classifier_pooling: ClassifierPooling = "cls"
     classifier_norm: bool = False
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
@@ -164,12 +180,14 @@ class HookedEncoderConfig(TransformerLensConfig):
         if self.n_heads == -1 and self.d_model % self.d_head:
             raise ModelError(f"d_model {self.d_model} is not a multiple of d_head {self.d_head}; give n_heads.")
         self.d_embed = self.d_embed or self.d_model
+        self.projects_embedding = self.projects_embedding or self.d_embed != self.d_model
         super().__post_init__()
-        for name in ("n_heads", "d_mlp", "d_embed"):
+        self.n_key_value_groups = self.n_key_value_groups or self.n_heads
+        for name in ("n_heads", "n_key_value_groups", "d_mlp", "d_embed"):
             _check_size(name, getattr(self, name))
         for name in (
-            *("n_token_types", "pad_token_id", "first_position", "pool_from"),
-            *("relative_buckets", "relative_max_distance", "conv_kernel_size"),
+            *("n_token_types", "n_task_types", "pad_token_id", "first_position"),
+            *("relative_buckets", "relative_max_distance", "conv_kernel_size", "pool_from"),
         ):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
@@ -181,13 +199,25 @@ class HookedEncoderConfig(TransformerLensConfig):
             if getattr(self, name) not in ACT2FN:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
-            raise ModelError(f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own.")
+            raise ModelError(
+                f"n_key_value_heads is {self.n_key_value_heads}, but each of the n_heads has its own keys and values "
+                "here; give n_key_value_groups."
+            )
+        if self.n_heads % self.n_key_value_groups:
+            raise ModelError(
+                f"n_heads {self.n_heads} is not a multiple of n_key_value_groups {self.n_key_value_groups}."
+            )
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")
         expected = {"rotary_bases": self.n_layers if self.positions == "rotary" else 0}
-        for name, length in {**expected, "windows": self.n_layers if self.windows else 0}.items():
+        per_layer = {name: self.n_layers if getattr(self, name) else 0 for name in ("windows", "tied_to")}
+        for name, length in {**expected, **per_layer}.items():
             if len(getattr(self, name)) != length:
                 raise ModelError(f"{name} has {len(getattr(self, name))} entries; give {length} for this model.")
+        if any(first > layer or self.tied_to[first] != first for layer, first in enumerate(self.tied_to)):
+            raise ModelError(f"tied_to is {self.tied_to}; give the index of the first block with each block's weights.")
+        if self.tied_to and not self.first_norm:
+            raise ModelError("first_norm is False, so the first block has other weights; leave tied_to empty.")
         if self.positions == "rotary" and self.d_head % 2:
             raise ModelError(f"d_head is {self.d_head}; rotary positions turn pairs of entries, so it must be even.")
         if self.positions == "relative" and not 1 < self.relative_buckets // 4 < self.relative_max_distance:
@@ -237,6 +267,11 @@ class HookedEncoderConfig(TransformerLensConfig):
                 if step.act_fn not in ACTIVATIONS:
                     raise ModelError(f"act_fn of {step} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
+    @property
+    def weight_layers(self) -> list[int]:
+        """The blocks that have weights of their own: all of them, or the first of those with the same weights."""
+        return sorted(set(self.tied_to or range(self.n_layers)))
+
     def _check_disentangled(self) -> None:
         is_disentangled = self.positions == "disentangled"
         if is_disentangled != bool(self.position_terms) or len(set(self.position_terms)) < len(self.position_terms):
@@ -257,7 +292,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.
 _CHOICES = {
     "head": get_args(Head),
-    "classifier_pooling": get_args(Pooling),
+    "classifier_pooling": ("cls", "mean", "late"),
     "norms": get_args(NormPlacement),
     "positions": get_args(PositionScheme),
     "normalization_type": ("LN", "RMS"),

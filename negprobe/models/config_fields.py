@@ -63,3 +63,12 @@ def one_of(*values: Any) -> Field:
         return value
 
     return check
+
+
+def optional(field_check: Field) -> Field:
+    """Null, for the default of the configuration's class, or a value with another check."""
+
+    def check(value: object, field: str, name: str) -> Any:
+        return None if value is None else field_check(value, field, name)
+
+    return check

@@ -11,7 +11,10 @@ from negprobe.models.norms import norm_of
 
 
 class Embed(nn.Module):
-    """Token, position and token-type embeddings, where the model has them: their sum, after the norm if any."""
+    """Token, position, token-type and task embeddings, where the model has them: their sum, after the norm if any.
+
+    Every token gets the first task embedding, as in Hugging Face's model for texts without a task.
+    """
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
         """Create the embedding tables that the model has."""
@@ -25,6 +28,9 @@ class Embed(nn.Module):
         if cfg.n_token_types:
             self.W_token_type = nn.Parameter(torch.empty(cfg.n_token_types, cfg.d_embed))
             self.hook_token_type_embed = HookPoint()
+        if cfg.n_task_types:
+            self.W_task_type = nn.Parameter(torch.empty(cfg.n_task_types, cfg.d_embed))
+            self.hook_task_type_embed = HookPoint()
         self.ln = norm_of(cfg.normalization_type, cfg.d_embed, cfg.eps, cfg.embed_norm)
 
     def forward(
@@ -37,7 +43,8 @@ class Embed(nn.Module):
     @property
     def summand_names(self) -> list[str]:
         """The names of the embeddings that are summed, in this order."""
-        return [name for name in ("embed", "token_type_embed", "pos_embed") if hasattr(self, f"hook_{name}")]
+        names = ("embed", "token_type_embed", "pos_embed", "task_type_embed")
+        return [name for name in names if hasattr(self, f"hook_{name}")]
 
     def summands(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None
@@ -49,6 +56,8 @@ class Embed(nn.Module):
             summands["token_type_embed"] = F.embedding(types, self.W_token_type)
         if self.cfg.embeds_positions:
             summands["pos_embed"] = F.embedding(self.positions(tokens), self.W_pos)
+        if self.cfg.n_task_types:
+            summands["task_type_embed"] = F.embedding(torch.zeros_like(tokens), self.W_task_type)
         return summands
 
     def positions(self, tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:

@@ -36,6 +36,7 @@ from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read
 from negprobe.models.norms import AnyNorm, norm_of
 from negprobe.models.positions import RelativeBias, RelativeEmbed
 from negprobe.models.sentence_folder import apply_sentence_folder, chosen_prompt, read_sentence_folder
+from negprobe.models.tied import complete_tied, tie
 from negprobe.models.tokenizing import encode, prompted, with_prompt
 
 Text = str | tuple[str, str]
@@ -98,7 +99,7 @@ class HookedEncoder(HookedRootModule):
         self.cfg = cfg = replace(cfg)
         self.tokenizer = with_prompt(tokenizer, cfg.prompt)
         self.embed = Embed(cfg)
-        self.embed_project = nn.Identity() if cfg.d_embed == cfg.d_model else nn.Linear(cfg.d_embed, cfg.d_model)
+        self.embed_project = nn.Linear(cfg.d_embed, cfg.d_model) if cfg.projects_embedding else nn.Identity()
         self.hook_full_embed = HookPoint()
         self.architecture = Architecture.of(cfg)
         if cfg.positions == "relative":
@@ -106,9 +107,10 @@ class HookedEncoder(HookedRootModule):
         if cfg.positions == "disentangled":
             self.rel_embed = RelativeEmbed(cfg)
         self.blocks = nn.ModuleList([Block(self.architecture, layer) for layer in range(cfg.n_layers)])
+        tie(self.blocks, cfg.tied_to)
         self.ln_final = norm_of(cfg.normalization_type, cfg.d_model, cfg.eps, exists=cfg.norms == "pre")
         if cfg.head == "masked_lm":
-            self.mlm_head = MaskedLMHead(cfg)
+            self.mlm_head = MaskedLMHead(cfg) if cfg.head_transform else nn.Identity()
             self.unembed = Unembed(cfg)
         elif cfg.head == "classification":
             self.classifier = Classifier(cfg)
@@ -119,6 +121,7 @@ class HookedEncoder(HookedRootModule):
         self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
         self.set_use_attn_result(cfg.use_attn_result)
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
+        self.register_load_state_dict_pre_hook(_complete_tied)
         self.register_load_state_dict_post_hook(_sync_after_loading)
         if self.device.type != "meta":
             self.to(device=cfg.device, dtype=cfg.dtype)
@@ -792,7 +795,13 @@ def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], pref
             weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
 
 
+def _complete_tied(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
+    complete_tied(weights, f"{prefix}blocks.", model.cfg.tied_to)
+
+
 def _sync_after_loading(model: HookedEncoder, keys: object) -> None:
+    # Loading with `assign` gives each block parameters of its own.
+    tie(model.blocks, model.cfg.tied_to)
     model._sync_config()
 
 

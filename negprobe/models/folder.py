@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from negprobe.base.errors import ModelError
 from negprobe.base.memory import is_out_of_memory
 from negprobe.base.texts import quoted
+from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.config_fields import Field, activation, bad_field, number, switch, whole
 from negprobe.models.convert import check_supported, checked_problem_type, head_of
 from negprobe.models.families import FAMILIES, FAMILY_OF, Family
@@ -168,8 +169,10 @@ def read_config(
     else:
         architecture = _architecture(raw, name)
     hf_class = getattr(transformers, architecture)
+    config = config_of(raw, hf_class, name)
+    _check_renamed(raw, config, name)
     _check_refused(raw, name)
-    return config_of(raw, hf_class, name), hf_class
+    return config, hf_class
 
 
 def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -> PreTrainedConfig:
@@ -226,6 +229,20 @@ def _check_refused(raw: dict[str, Any], name: str) -> None:
             )
 
 
+def _check_renamed(raw: dict[str, Any], config: PreTrainedConfig, name: str) -> None:
+    """Refuse values of the model's original code under names that transformers' class, with other values, ignores."""
+    used = {**config.to_dict(), **(getattr(config, "rope_parameters", None) or {})}
+    renamed = FAMILY_OF[config.model_type].renamed
+    wrong = {old: new for old, new in renamed.items() if old in raw and raw[old] != used[new]}
+    if wrong:
+        values = ", ".join(f"{new} = {quoted(raw[old], 20)}" for old, new in wrong.items())
+        raise ModelError(
+            f"The config.json of {name!r} is for the model's original code, which negprobe never runs: it has "
+            f"{', '.join(wrong)}, which transformers' {type(config).__name__} does not read. Add {values} and remove "
+            "auto_map, or give the model in transformers' own format."
+        )
+
+
 def _base_architecture(raw: dict[str, Any]) -> str:
     """The class without a head for the model type, as AutoModel chooses it."""
     model_type = raw.get("model_type")
@@ -254,9 +271,10 @@ def _check_class(raw: dict[str, Any], architecture: str, problem: str) -> None:
     """Check that negprobe supports a class for the model type; `problem` is the start of the error message."""
     check_supported(_Raw(raw), architecture)
     family = FAMILY_OF[raw["model_type"]]
+    others = [other for other in FAMILIES.values() if other is not family]
     # The class is looked up in transformers by name, so names of anything else must be rejected.
-    is_of_another = any(architecture in other.classes for other in FAMILIES.values() if other is not family)
-    if not architecture.startswith(family.prefixes) or is_of_another or not hasattr(transformers, architecture):
+    is_other = any(architecture in other.classes for other in others)
+    if is_other or not architecture.startswith(family.prefixes) or not hasattr(transformers, architecture):
         raise ModelError(
             f"{problem} for model type {raw['model_type']!r}; negprobe supports {', '.join(family.classes)}."
         )
@@ -284,7 +302,7 @@ def _labels(value: object, name: str) -> dict[int, str]:
 
 
 def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
-    if config.hidden_size % config.num_attention_heads:
+    if getattr(config, "head_dim", None) is None and config.hidden_size % config.num_attention_heads:
         raise ModelError(
             f"The configuration of {name!r} has hidden_size = {config.hidden_size}, which is not divisible by "
             f"num_attention_heads = {config.num_attention_heads}."
@@ -303,7 +321,7 @@ def _check_sizes(config: PreTrainedConfig, family: Family, name: str) -> None:
 # The weights
 
 
-def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(folder: Path, cfg: HookedEncoderConfig, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The floating-point tensors in a folder's safetensors, and the dtype of each tensor that is not floating-point.
 
     As in transformers, model.safetensors takes precedence over an index. An index decides which shard a tensor is read
@@ -333,7 +351,7 @@ def read_weights(folder: Path, config: PreTrainedConfig, name: str) -> tuple[dic
             "files again."
         )
     # transformers creates missing weights, so a size of 10**12 must be rejected before it is allocated.
-    stored, needed = sum(tensor.numel() for tensor in weights.values()), _min_weights(config)
+    stored, needed = sum(tensor.numel() for tensor in weights.values()), _min_weights(cfg)
     if needed > 2 * stored:
         raise ModelError(
             f"The configuration of {name!r} describes a model of at least {needed} weights, but its files hold "
@@ -406,16 +424,14 @@ def _weight_files(folder: Path, name: str) -> dict[Path, set[str] | None]:
     }
 
 
-def _min_weights(config: PreTrainedConfig) -> int:
+def _min_weights(cfg: HookedEncoderConfig) -> int:
     """A lower bound on the number of a model's weights: its matrices, without biases and heads."""
-    width = config.hidden_size
-    embedding = getattr(config, "embedding_size", width)
-    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
-    types = getattr(config, "type_vocab_size", 0)
-    embeds_positions = FAMILY_OF[config.model_type].embeds_positions and getattr(config, "position_biased_input", True)
-    positions = config.max_position_embeddings if embeds_positions else 0
-    rows = config.vocab_size + positions + types
-    return rows * embedding + config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+    assert cfg.d_mlp is not None
+    positions = cfg.first_position + cfg.n_ctx if cfg.embeds_positions else 0
+    embedding = (cfg.d_vocab + positions + cfg.n_token_types + cfg.n_task_types) * cfg.d_embed
+    attention = 4 * cfg.d_model * cfg.n_heads * cfg.d_head
+    mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
+    return embedding + len(cfg.weight_layers) * (attention + mlp)
 
 
 # The tokenizer

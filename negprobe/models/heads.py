@@ -43,7 +43,10 @@ class Unembed(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Linear map, activation and, if it has one, LayerNorm on the pooled states, then one logit a label."""
+    """Linear map, activation and, if it has one, LayerNorm on the pooled states, then one logit a label.
+
+    With late pooling, the same on each token's state, and the mean of the logits.
+    """
 
     def __init__(self, cfg: HookedEncoderConfig) -> None:
         """Make `W_pool [d_model, d_model]` and `W_label [d_model, label]` with their biases."""
@@ -60,9 +63,13 @@ class Classifier(nn.Module):
         self, resid: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch label"]:
         """Logits of the labels, for texts with this 1/0 mask."""
+        if self.pooling == "late":
+            return pool(self._logits(resid), mask, ("mean",))
         # As in Hugging Face's classifiers, "cls" is the first position, whatever stands there.
-        pooled = resid[:, 0] if self.pooling == "cls" else pool(resid, mask, (self.pooling,))
-        hidden = self.ln(self.act_fn(F.linear(pooled, self.W_pool.T, self.b_pool)))
+        return self._logits(resid[:, 0] if self.pooling == "cls" else pool(resid, mask, (self.pooling,)))
+
+    def _logits(self, x: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row label"]:
+        hidden = self.ln(self.act_fn(F.linear(x, self.W_pool.T, self.b_pool)))
         return F.linear(hidden, self.W_label.T, self.b_label)
 
 

@@ -15,7 +15,8 @@ from negprobe.models.convert import check_supported, head_of
 from negprobe.models.families import FAMILIES
 from negprobe.models.folder import config_of
 
-_UNUSED = ("pooler", "cls.seq_relationship", "discriminator_predictions")
+_POOLER = ("pooler", "pooler_activation")
+_UNUSED = (*_POOLER, "cls.seq_relationship", "sop_classifier", "discriminator_predictions")
 """Modules that no supported head uses; the exception is a classifier, which uses the pooler."""
 
 _HARMLESS = {
@@ -199,7 +200,7 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 def _used_parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
     """The entries of `named` that belong to modules which negprobe uses."""
     reads_pooler = head_of(type(plain).__name__) == "classification"
-    unused = [part for part in _UNUSED if not (part == "pooler" and reads_pooler)]
+    unused = [part for part in _UNUSED if not (part in _POOLER and reads_pooler)]
     prefix = f"{plain.base_model_prefix}."
     return {
         path: value

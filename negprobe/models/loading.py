@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from negprobe.base.errors import ModelError
+from negprobe.models.convert import encoder_config
 from negprobe.models.families import FAMILY_OF
 from negprobe.models.folder import (
     MERGE_ADAPTER,
@@ -131,7 +132,13 @@ def read_checkpoint(
     """
     check_files(folder, name)
     config, hf_class = read_config(folder, name, architecture, without_head=without_head)
-    weights, non_float_types = read_weights(folder, config, name)
+    cfg = encoder_config(config, hf_class.__name__, name)
+    weights, non_float_types = read_weights(folder, cfg, name)
+    adapted = next((key for key in sorted(weights) if "lora_" in key), None)
+    if adapted is not None:
+        raise ModelError(
+            f"The weights of {name!r} contain an adapter ({adapted}), which negprobe does not apply. {MERGE_ADAPTER}"
+        )
     _check_duplicates(weights, hf_class.base_model_prefix, name)
     architecture = hf_class.__name__
     has_unused_pooler = architecture in FAMILY_OF[config.model_type].unused_poolers
@@ -196,11 +203,6 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
         and not key.endswith((".position_ids", ".token_type_ids"))
         and not key.startswith("cls.seq_relationship.")
     )
-    adapted = sorted(key for key in keys if "lora_" in key)
-    if adapted:
-        raise ModelError(
-            f"The weights of {name!r} contain an adapter ({adapted[0]}), which negprobe does not apply. {MERGE_ADAPTER}"
-        )
     if unused:
         raise ModelError(
             f"The weights of {name!r} contain {', '.join(unused[:3])}{' and more' if len(unused) > 3 else ''}, which "

@@ -18,11 +18,12 @@ def rotated(x: Float[Tensor, "*batch pos head d_head"], base: float) -> Float[Te
     """Queries or keys of the positions 0, 1, ..., rotated by angles that grow with the position.
 
     Entry i and entry i + d_head/2 are a point of the plane, turned by `position * base^(-2i/d_head)`. Su et al. 2021,
-    "RoFormer", equation 34. The angles are computed in float32, as in Hugging Face's models.
+    "RoFormer", equation 34. The angles are computed in float32, as in Hugging Face's models, from frequencies that are
+    computed on the CPU: on another device they would differ in the last digit, which grows with the position.
     """
     d_head = x.shape[-1]
-    exponents = torch.arange(0, d_head, 2, dtype=torch.float32, device=x.device) / d_head
-    frequencies = 1.0 / base**exponents
+    exponents = torch.arange(0, d_head, 2, dtype=torch.float32, device="cpu") / d_head
+    frequencies = (1.0 / base**exponents).to(x.device)
     angles = torch.arange(x.shape[-3], dtype=torch.float32, device=x.device)[:, None, None] * frequencies
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)

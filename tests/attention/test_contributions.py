@@ -12,6 +12,7 @@ from tests.support.slow_contributions import (
     slow_modernbert_layers,
     slow_residual,
     slow_rollout,
+    slow_rotary_layers,
     slow_zeroing,
 )
 from tests.support.tiny_models import pair, token_batch
@@ -71,7 +72,21 @@ def test_measures_of_pre_norm_and_gated_blocks_equal_the_slow_computation(family
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("measure", CONTRIBUTIONS)
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert"])
+@pytest.mark.parametrize("family", ["nomic", "gte", "jina", "eurobert", "eurobert-biased"])
+def test_measures_of_rotary_families_equal_the_slow_computation(family, measure):
+    theirs, model = pair(family, "none", dtype=torch.float64)
+    tokens = token_batch(model.cfg.pad_token_id, lengths=(9,))
+    for include_bias in (True, False) if measure in VALUES_MATTER else (True,):
+        fast = contributions(model, tokens, None, measure, include_bias=include_bias)
+        slow = SLOW[measure](slow_rotary_layers(theirs, {"input_ids": tokens}, include_bias))
+        torch.testing.assert_close(fast[0], slow, atol=1e-10, rtol=0)
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("measure", CONTRIBUTIONS)
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert", "nomic", "eurobert"]
+)
 def test_a_padded_batch_equals_its_texts_one_by_one(family, measure):
     _, model = pair(family, "none", dtype=torch.float64)
     tokens = token_batch(model.cfg.pad_token_id)

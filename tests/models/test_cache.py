@@ -109,7 +109,9 @@ def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: 
     """Whatever else is written stays the run's, and so does what each LayerNorm divides by."""
     cache = run(model)
     n_layers, n_heads, is_pre = model.cfg.n_layers, model.cfg.n_heads, model.cfg.norms == "pre"
-    inputs = {"embed.ln": sum(cache[name] for name in cache if name.startswith("embed.hook"))}
+    inputs = {}
+    if model.cfg.embed_norm:
+        inputs["embed.ln"] = sum(cache[name] for name in cache if name.startswith("embed.hook"))
     for layer in range(0 if is_pre else n_layers):
         inputs |= {f"blocks.{layer}.ln1": cache["resid_mid", layer], f"blocks.{layer}.ln2": cache["resid_post", layer]}
     if is_pre:

@@ -79,7 +79,7 @@ def test_padding_on_the_left(family: str, precision: tuple[torch.dtype, float]) 
     assert_same(theirs, ours, tiny_models.hf_inputs(theirs, tokens), "masked_lm", tolerance)
 
 
-@pytest.mark.parametrize("family", ["bert", "electra", "electra-narrow"])
+@pytest.mark.parametrize("family", ["bert", "electra", "electra-narrow", "albert", "ernie-tasks", "megatron-bert"])
 @pytest.mark.parametrize("head", HEADS)
 def test_token_types(family: str, head: str, precision: tuple[torch.dtype, float]) -> None:
     dtype, tolerance = precision
@@ -100,6 +100,15 @@ def test_other_activations(family: str, head: str, activation: str) -> None:
     theirs, ours = tiny_models.pair(family, head, torch.float64, **{field: activation})
     tokens = tiny_models.token_batch(theirs.config.pad_token_id)
     assert_same(theirs, ours, tiny_models.hf_inputs(theirs, tokens), head, 1e-10)
+
+
+@pytest.mark.parametrize("layers, groups, inner", [(7, 3, 1), (3, 2, 2), (10, 7, 1), (2, 2, 2), (2, 1, 3)])
+def test_any_groups_of_layers_that_share_weights(layers: int, groups: int, inner: int) -> None:
+    sizes = {"num_hidden_layers": layers, "num_hidden_groups": groups, "inner_group_num": inner}
+    theirs, ours = tiny_models.pair("albert", "masked_lm", torch.float64, **sizes)
+    assert ours.cfg.n_layers == layers * inner and len(ours.cfg.weight_layers) == groups * inner
+    tokens = tiny_models.token_batch(theirs.config.pad_token_id)
+    assert_same(theirs, ours, tiny_models.hf_inputs(theirs, tokens), "masked_lm", 1e-10)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
     names += ["embed.hook_pos_embed"] if cfg.embeds_positions else []
+    names += ["embed.hook_task_type_embed"] if cfg.n_task_types else []
     names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
     names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
     names += ["rel_embed.hook_embed"] if cfg.positions == "disentangled" else []
@@ -52,7 +54,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ]
         names += [f"blocks.{layer}.{name}" for name in block]
     names += [f"ln_final.{name}" for name in norm] if is_pre else []
-    names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" else []
+    names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" and cfg.head_transform else []
     return names + ([f"classifier.ln.{name}" for name in norm] if cfg.classifier_norm and cfg.labels else [])
 
 
@@ -148,7 +150,16 @@ def linear_of(family: str, block: nn.Module, hook: str) -> tuple[Tensor, Tensor 
         module = block.attention.self.get_submodule(("query_proj", "key_proj", "value_proj")[number])
         return module.weight, module.bias
     module, rows = part(family, block, hook), columns_of(FAMILIES[family].places[hook])
-    return module.weight[rows], 0 if module.bias is None else module.bias[rows]
+    weight = for_each_head(family, hook, module.weight[rows])
+    return weight, 0 if module.bias is None else for_each_head(family, hook, module.bias[rows])
+
+
+def for_each_head(family: str, hook: str, rows: Tensor) -> Tensor:
+    """Keys or values, the first axis the entries of all groups of heads, repeated for each head of a group."""
+    if not hook.endswith(("hook_k", "hook_v")):
+        return rows
+    groups = rows.unflatten(0, (-1, D_HEAD))
+    return torch.repeat_interleave(groups, FAMILIES[family].heads_per_group, dim=0).flatten(0, 1)
 
 
 def columns_of(place: tiny_models.Place) -> slice:
@@ -273,13 +284,18 @@ def at_hugging_face(case: Case, name: str, change: Callable[[Tensor], Tensor | N
     if name.startswith("blocks."):
         _, layer, short = name.split(".", 2)
         place = family.places[short]
-        module = tiny_models.blocks_of(case.theirs)[int(layer)].get_submodule(place[0])
+        blocks = list(tiny_models.blocks_of(case.theirs))
+        block = blocks[int(layer)]
+        module = block.get_submodule(place[0])
+        # A module that several layers share is called once for each of them.
+        earlier = blocks[: int(layer)].count(block)
     else:
         place = family.embeddings[name]
-        module = case.theirs.base_model.get_submodule(place[0])
+        module, earlier = case.theirs.base_model.get_submodule(place[0]), 0
+    calls = count()
 
     def at_columns(tensor: Tensor) -> Tensor | None:
-        changed = change(tensor[..., columns_of(place)])
+        changed = change(tensor[..., columns_of(place)]) if next(calls) == earlier else None
         if changed is None:
             return None
         whole = tensor.clone()
@@ -319,7 +335,7 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
         seen: list[Tensor] = []
         with at_hugging_face(case, name, seen.append):
             case.hf_output()
-        [expected] = seen
+        expected = for_each_head(case.family, name, seen[0].movedim(-1, 0)).movedim(0, -1)
         mine = cache[name].reshape(batch, pos, -1)
         # Hugging Face may look up one row of positions or token types for the whole batch. Nobody reads the states of
         # padding, and they differ in some of its models.
@@ -403,9 +419,10 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
     def normalised(x: Tensor, norm: nn.Module) -> Tensor:
         if isinstance(norm, nn.Identity):
             return x
-        assert norm.eps == case.ours.cfg.eps
+        eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        assert eps == case.ours.cfg.eps
         centred = x - x.mean(dim=-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
-        unit = centred / (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+        unit = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
         return unit * norm.weight + (0 if getattr(norm, "bias", None) is None else norm.bias)
 
     is_pre = case.ours.cfg.norms == "pre"

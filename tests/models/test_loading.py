@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
 from negprobe.models import BUNDLED_MODEL, loading
+from negprobe.models.families import FAMILY_OF
 from tests.support import tiny_models
 from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
@@ -58,9 +59,7 @@ def test_a_folder(tmp_path: Path, family: str, head: str) -> None:
     tokens = tiny_models.token_batch(theirs.config.pad_token_id, (7,))
     expected = tiny_models.hf_output(theirs, head, tiny_models.hf_inputs(theirs, tokens))
     assert largest_difference(ours(tokens), expected) < 1e-5
-    assert ours.cfg.head == head and ours.cfg.family == FAMILIES[family].prefix.lower().removeprefix("xlm").replace(
-        "camembert", "roberta"
-    )
+    assert ours.cfg.head == head and ours.cfg.family == FAMILY_OF[theirs.config.model_type].name
     assert ours.cfg.model_name == str(tmp_path) and not ours.training
     assert ours.tokenizer is not None and ours("the door").shape[0] == 1
 
@@ -318,6 +317,16 @@ def test_an_unknown_architecture(folder: Path) -> None:
         load(folder)
     change_config(folder, model_type="bert", architectures=["BertFancyModel"])
     with pytest.raises(ModelError, match="BertFancyModel"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [("roberta", "RobertaPreLayerNormForMaskedLM"), ("xlm-roberta", "XLMRobertaXLForMaskedLM")],
+)
+def test_a_class_of_another_family_whose_name_begins_alike(folder: Path, model_type: str, architecture: str) -> None:
+    change_config(folder, model_type=model_type, architectures=[architecture])
+    with pytest.raises(ModelError, match=rf"names the architecture '{architecture}' for model type '{model_type}'"):
         load(folder)
 
 

@@ -156,6 +156,20 @@ def test_a_linear_map_of_a_site_has_its_attribution(tiny):
     np.testing.assert_allclose(by_position["normalized_resid_post"][:, :-1], by_position["resid_pre"][:, 1:], atol=1e-9)
 
 
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("third", range(3))
+@pytest.mark.parametrize("family", ["nomic", "gte", "jina", "eurobert"])
+def test_attributions_at_every_site_of_other_families_are_derivatives_too(family, third):
+    model = slow_patching.tiny_model(family, "masked_lm")
+    known = [site for site in slow_patching.sites_of(model) if site == "full_embed" or not site.endswith("embed")]
+    for site in [site for site in known if site != "result"][third::3]:
+        by = slow_patching.parts_of(site)[0]
+        result = attribute(model, PAIRS, sites=[site], by=by)[site]
+        for index in (0, 1):
+            expected = slow(model, TINY[index], site, by, "noising")
+            np.testing.assert_allclose(moved(result, index, expected), expected, rtol=1e-6, atol=1e-9, err_msg=site)
+
+
 @pytest.mark.parametrize("head", ["classification", "none"])
 def test_other_heads_attributions_are_the_derivatives_of_their_own_objectives(head):
     model = tiny_models.pair("distilbert", head, torch.float64)[1]

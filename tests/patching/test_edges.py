@@ -61,8 +61,9 @@ def sender_run(model, of, direction, sender, t, frozen, known):
         for norm, site in zip((block.ln1, block.ln2), sites, strict=True):
 
             def divide(norm, inputs, output, y=normalised[site][at]):
-                std = (((y - y.mean(dim=-1, keepdim=True)) ** 2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
-                return (inputs[0] - inputs[0].mean(dim=-1, keepdim=True)) / std * norm.w + norm.b
+                x, y = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (inputs[0], y))
+                scale = ((y**2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+                return x / scale * norm.w + (0 if norm.bias is None else norm.bias)
 
             if frozen and not isinstance(norm, NoNorm):
                 handles.append(norm.register_forward_hook(divide))
@@ -177,7 +178,7 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
-@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased"])
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-biased", "nomic", "eurobert"])
 def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     pairs = [TINY_EQUAL, TINY_INSERTED]
@@ -186,7 +187,7 @@ def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_no
     assert (abs(moved(result, 1)) > 1e-4).sum() > 100
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "modernbert-biased", "nomic", "eurobert"])
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 def test_the_edges_from_a_component_add_up_to_its_own_attribution(family, direction):
     tiny = tiny_models.pair(family, "masked_lm", torch.float64)[1]

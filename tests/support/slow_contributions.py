@@ -29,11 +29,12 @@ class SlowLayer:
 
     @property
     def ln1(self):
-        return self.module.attention.output.LayerNorm
+        is_bert = hasattr(self.module, "attention")
+        return self.module.attention.output.LayerNorm if is_bert else self.module.post_attention_layernorm
 
     @property
     def ln2(self):
-        return self.module.output.LayerNorm
+        return self.module.output.LayerNorm if hasattr(self.module, "attention") else self.module.post_mlp_layernorm
 
 
 @torch.no_grad()
@@ -91,6 +92,41 @@ def slow_modernbert_layers(model, inputs, include_bias=True):
         resid_post = resid_mid + module.mlp(module.mlp_norm(resid_mid))
         zeroed = with_zeroed_values(module, attn.Wqkv, values, args, kwargs)
         layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, output[0], zeroed, is_pre=True))
+    return layers
+
+
+@torch.no_grad()
+def slow_rotary_layers(model, inputs, include_bias=True):
+    """The same of a NomicBERT, GTE, jina-embeddings-v3 or, with norms before attention and the MLP, EuroBERT."""
+    given = {}
+
+    def keep(module, args, kwargs, output):
+        given[module] = (args, kwargs, output)
+
+    handles = [module.register_forward_hook(keep, with_kwargs=True) for module in model.layers]
+    attentions = model(**inputs, output_attentions=True).attentions
+    for handle in handles:
+        handle.remove()
+    layers = []
+    for A, module in zip(attentions, model.layers, strict=True):
+        args, kwargs, output = given[module]
+        x, A, attn = args[0][0], A[0], module.self_attn
+        is_pre = hasattr(module, "input_layernorm")
+        written = attn.v_proj(module.input_layernorm(x) if is_pre else x)
+        v = written if include_bias or attn.v_proj.bias is None else written - attn.v_proj.bias
+        size = attn.o_proj.in_features // len(A)
+        heads_per_group = len(A) * size // v.shape[-1]
+        T, z = torch.zeros(len(x), len(x), x.shape[-1], dtype=x.dtype), []
+        for head in range(len(A)):
+            part, group = (slice(n * size, (n + 1) * size) for n in (head, head // heads_per_group))
+            T += A[head][:, :, None] * (v[:, group] @ attn.o_proj.weight[:, part].T)[None]
+            z.append(A[head] @ written[:, group])
+        resid_mid = x + attn.o_proj(torch.cat(z, dim=-1))
+        normed = module.post_attention_layernorm(resid_mid)
+        resid_post = (resid_mid if is_pre else normed) + module.mlp(normed)
+        zeroed = with_zeroed_values(module, attn.v_proj, slice(None), args, kwargs)
+        out = output if isinstance(output, Tensor) else output[0]
+        layers.append(SlowLayer(module, A, T, x, resid_mid, resid_post, out[0], zeroed, is_pre))
     return layers
 
 

@@ -1,7 +1,8 @@
 """Small Hugging Face models made on the spot: every weight random, so that every path through them matters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import transformers
@@ -88,6 +89,77 @@ _MPNET_PLACES = BERT_PLACES | {
     "ln1.hook_normalized": ("attention.LayerNorm", "output"),
 }
 
+_POST_NORM_ROTARY_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("self_attn.q_proj", "output"),
+    "attn.hook_k": ("self_attn.k_proj", "output"),
+    "attn.hook_v": ("self_attn.v_proj", "output"),
+    "attn.hook_z": ("self_attn.o_proj", "input"),
+    "hook_attn_out": ("self_attn.o_proj", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln1.hook_normalized": ("post_attention_layernorm", "output"),
+    "mlp.hook_pre": ("mlp.gate_proj", "output"),
+    "mlp.hook_pre_linear": ("mlp.up_proj", "output"),
+    "mlp.hook_post": ("mlp.down_proj", "input"),
+    "hook_mlp_out": ("mlp.down_proj", "output"),
+    "hook_resid_post": ("post_mlp_layernorm", "input"),
+    "ln2.hook_normalized": ("post_mlp_layernorm", "output"),
+    "hook_normalized_resid_post": ("post_mlp_layernorm", "output"),
+}
+_JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if name != "mlp.hook_pre_linear"} | {
+    "mlp.hook_pre": ("mlp.fc1", "output"),
+    "mlp.hook_post": ("mlp.fc2", "input"),
+    "hook_mlp_out": ("mlp.fc2", "output"),
+}
+
+_EUROBERT_PLACES: dict[str, Place] = {
+    name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if "normalized" not in name
+} | {
+    "ln1.hook_normalized": ("input_layernorm", "output"),
+    "hook_resid_mid": ("post_attention_layernorm", "input"),
+    "ln2.hook_normalized": ("post_attention_layernorm", "output"),
+    "hook_resid_post": ("", "output"),
+}
+_EUROBERT_EMBEDDINGS: dict[str, Place] = {
+    "embed.hook_embed": ("embed_tokens", "output"),
+    "hook_full_embed": ("embed_tokens", "output"),
+    "ln_final.hook_normalized": ("norm", "output"),
+}
+
+_PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
+    "hook_resid_mid": ("attention.output", "output"),
+    "hook_resid_post": ("output", "output"),
+}
+_MEGATRON_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.ln", "output"),
+    "ln2.hook_normalized": ("ln", "output"),
+}
+_ROBERTA_PRELAYERNORM_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "ln2.hook_normalized": ("intermediate.LayerNorm", "output"),
+}
+_XLM_ROBERTA_XL_PLACES = _PRE_NORM_PLACES | {
+    "ln1.hook_normalized": ("attention.self_attn_layer_norm", "output"),
+    "ln2.hook_normalized": ("LayerNorm", "output"),
+}
+
+_ALBERT_PLACES: dict[str, Place] = {
+    "hook_resid_pre": ("", "input"),
+    "attn.hook_q": ("attention.query", "output"),
+    "attn.hook_k": ("attention.key", "output"),
+    "attn.hook_v": ("attention.value", "output"),
+    "attn.hook_z": ("attention.dense", "input"),
+    "hook_attn_out": ("attention.dense", "output"),
+    "hook_resid_mid": ("attention.LayerNorm", "input"),
+    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "mlp.hook_pre": ("ffn", "output"),
+    "mlp.hook_post": ("ffn_output", "input"),
+    "hook_mlp_out": ("ffn_output", "output"),
+    "hook_resid_post": ("full_layer_layer_norm", "input"),
+    "ln2.hook_normalized": ("full_layer_layer_norm", "output"),
+    "hook_normalized_resid_post": ("full_layer_layer_norm", "output"),
+}
+
 BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
@@ -96,6 +168,14 @@ BERT_EMBEDDINGS: dict[str, Place] = {
     "hook_full_embed": ("embeddings.LayerNorm", "output"),
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
+
+_ALBERT_EMBEDDINGS = BERT_EMBEDDINGS | {"hook_full_embed": ("encoder.embedding_hidden_mapping_in", "output")}
+
+_ERNIE_EMBEDDINGS = BERT_EMBEDDINGS | {"embed.hook_task_type_embed": ("embeddings.task_type_embeddings", "output")}
+_WITHOUT_NORM: dict[str, Place] = {
+    **{name: place for name, place in BERT_EMBEDDINGS.items() if "normalized" not in name},
+    "hook_full_embed": ("embeddings", "output"),
+}
 
 _MODERNBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
@@ -130,27 +210,13 @@ _DEBERTA_V2_PLACES = BERT_PLACES | {
 }
 
 
-def as_they_are(theirs: PreTrainedModel) -> None:
-    """Change nothing."""
-
-
-def with_plain_layer_norms(theirs: PreTrainedModel) -> None:
-    """Replace DeBERTa's own LayerNorms, which round a float64 model's states to float32, by PyTorch's."""
-    for module in list(theirs.modules()):
-        for name, part in module.named_children():
-            if type(part).__name__ == "DebertaLayerNorm":
-                plain = nn.LayerNorm(len(part.weight), part.variance_epsilon)
-                plain.weight, plain.bias = part.weight, part.bias
-                setattr(module, name, plain)
-
-
 @dataclass(frozen=True)
 class FamilyCase:
     """How to make one family's models, and where they compute what our hooks hold.
 
     `places` are modules inside a block, `embeddings` modules inside the base model, `blocks` is where its blocks are.
     `read_only` are places at which a write would not reach everything that reads our hook. `width` is the standard
-    deviation of most weights. `in_float64` takes from a float64 model what rounds to float32.
+    deviation of most weights. `heads_per_group` heads share their keys and values.
     """
 
     prefix: str
@@ -160,18 +226,17 @@ class FamilyCase:
     blocks: str = "encoder.layer"
     read_only: tuple[str, ...] = ()
     width: float = 0.2
-    in_float64: Callable[[PreTrainedModel], None] = as_they_are
+    heads_per_group: int = 1
 
 
 def _bert_like(name: str, **extra: object) -> Callable[[], transformers.PreTrainedConfig]:
     def make() -> transformers.PreTrainedConfig:
         return getattr(transformers, f"{name}Config")(
             vocab_size=D_VOCAB,
-            hidden_size=D_MODEL,
             num_hidden_layers=N_LAYERS,
             num_attention_heads=N_HEADS,
             intermediate_size=D_MLP,
-            **{"max_position_embeddings": N_CTX, "num_labels": 3} | extra,
+            **{"hidden_size": D_MODEL, "max_position_embeddings": N_CTX, "num_labels": 3} | extra,
         )
 
     return make
@@ -186,6 +251,34 @@ def _distilbert() -> transformers.PreTrainedConfig:
         hidden_dim=D_MLP,
         max_position_embeddings=N_CTX,
         num_labels=3,
+    )
+
+
+def _post_norm_rotary(prefix: str, **extra: object) -> FamilyCase:
+    is_gated = not prefix.startswith("Jina")
+    embeddings = {
+        name: place
+        for name, place in BERT_EMBEDDINGS.items()
+        if "pos_embed" not in name and not ("token_type" in name and extra.get("type_vocab_size") == 0)
+    }
+    places = _POST_NORM_ROTARY_PLACES if is_gated else _JINA_PLACES
+    # A product of two activations grows with the square of the weights.
+    return FamilyCase(
+        prefix, _bert_like(prefix, **extra), places, embeddings, "layers", width=0.15 if is_gated else 0.2
+    )
+
+
+def _eurobert(**extra: Any) -> FamilyCase:
+    special = {f"{name}_token_id": index for index, name in enumerate(("pad", "eos", "bos", "mask"))}
+    return FamilyCase(
+        "EuroBert",
+        _bert_like("EuroBert", **special, **extra),
+        _EUROBERT_PLACES,
+        _EUROBERT_EMBEDDINGS,
+        "layers",
+        read_only=("hook_resid_mid",),
+        width=0.12,
+        heads_per_group=N_HEADS // extra.get("num_key_value_heads", N_HEADS),
     )
 
 
@@ -215,7 +308,45 @@ FAMILIES = {
         _bert_like("Electra", embedding_size=16),
         embeddings=BERT_EMBEDDINGS | {"hook_full_embed": ("embeddings_project", "output")},
     ),
+    # One group of layers, and two of which the second has a single layer.
+    "albert": FamilyCase(
+        "Albert", _bert_like("Albert", embedding_size=16), _ALBERT_PLACES, _ALBERT_EMBEDDINGS, blocks="encoder"
+    ),
+    "albert-groups": FamilyCase(
+        "Albert",
+        _bert_like("Albert", embedding_size=D_MODEL, num_hidden_groups=2),
+        _ALBERT_PLACES,
+        _ALBERT_EMBEDDINGS,
+        blocks="encoder",
+    ),
+    "ernie": FamilyCase("Ernie", _bert_like("Ernie")),
+    "ernie-tasks": FamilyCase("Ernie", _bert_like("Ernie", use_task_id=True), embeddings=_ERNIE_EMBEDDINGS),
+    "data2vec-text": FamilyCase("Data2VecText", _bert_like("Data2VecText", **_ROBERTA)),
+    "megatron-bert": FamilyCase(
+        "MegatronBert",
+        _bert_like("MegatronBert"),
+        _MEGATRON_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.ln", "output")},
+    ),
+    "roberta-prelayernorm": FamilyCase(
+        "RobertaPreLayerNorm",
+        _bert_like("RobertaPreLayerNorm", **_ROBERTA),
+        _ROBERTA_PRELAYERNORM_PLACES,
+        BERT_EMBEDDINGS | {"ln_final.hook_normalized": ("LayerNorm", "output")},
+    ),
+    "xlm-roberta-xl": FamilyCase(
+        "XLMRobertaXL",
+        _bert_like("XLMRobertaXL", **_ROBERTA),
+        _XLM_ROBERTA_XL_PLACES,
+        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.LayerNorm", "output")},
+    ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
+    "nomic": _post_norm_rotary("NomicBert"),
+    "gte": _post_norm_rotary("Gte", type_vocab_size=0),
+    "gte-types": _post_norm_rotary("Gte", type_vocab_size=2),
+    "jina": _post_norm_rotary("JinaEmbeddingsV3", type_vocab_size=2),
+    "eurobert": _eurobert(num_key_value_heads=2),
+    "eurobert-biased": _eurobert(attention_bias=True, mlp_bias=True, classifier_pooling="mean"),
     "modernbert": _modernbert(),
     "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
@@ -227,7 +358,6 @@ FAMILIES |= {
         _bert_like("Deberta", **_DEBERTA),
         _DEBERTA_PLACES,
         _EMBEDDED_WORDS,
-        in_float64=with_plain_layer_norms,
     ),
     "deberta-v2": FamilyCase(
         "DebertaV2",
@@ -247,6 +377,9 @@ FAMILIES |= {
         {name: place for name, place in _DEBERTA_V2_PLACES.items() if name != "hook_resid_pre"},
     ),
 }
+# Parts of the names of the weights from which scores are computed.
+_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "in_proj", "rel_embeddings")
+_OF_ROTARY_MODELS = ("Wqkv", "q_proj", "k_proj")
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 
 
@@ -264,12 +397,13 @@ def hf_model(
     generator = torch.Generator().manual_seed(len(family) + 7 * HEADS.index(head))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            is_gain = "norm" in name.lower() and name.endswith("weight")
+            module = name.split(".")[-2].lower()
+            is_gain = name.endswith("weight") and ("norm" in module or module == "ln")
             noise = torch.randn(parameter.shape, generator=generator)
             # Wide enough that attention is far from uniform, narrow enough that it is far from one-hot.
-            parts = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "in_proj", "rel_embeddings")
-            is_query_or_key = any(part in name for part in parts)
-            width = 0.5 if is_query_or_key else 0.3 if "Wqkv" in name else case.width
+            is_query_or_key = any(part in name for part in _QUERIES_AND_KEYS)
+            is_rotated = any(part in name for part in _OF_ROTARY_MODELS)
+            width = 0.5 if is_query_or_key else 0.3 if is_rotated else case.width
             parameter.copy_(1 + width * noise if is_gain else width * noise)
     return model.to(dtype)
 
@@ -279,10 +413,7 @@ def pair(
 ) -> tuple[PreTrainedModel, HookedEncoder]:
     """A Hugging Face model and ours with the same weights."""
     theirs = hf_model(family, head, dtype, **changes)
-    ours = HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(family), dtype=dtype, device="cpu")
-    if dtype == torch.float64:
-        FAMILIES[family].in_float64(theirs)
-    return theirs, ours
+    return theirs, HookedEncoder.from_pretrained(theirs, tokenizer=tokenizer(family), dtype=dtype, device="cpu")
 
 
 def token_batch(pad: int, lengths: tuple[int, ...] = (9, 5, 3)) -> Int[Tensor, "batch pos"]:
@@ -315,9 +446,13 @@ def family_of(theirs: PreTrainedModel) -> FamilyCase:
     return next(case for case in FAMILIES.values() if case.config().model_type == theirs.config.model_type)
 
 
-def blocks_of(theirs: PreTrainedModel) -> nn.ModuleList:
-    """Hugging Face's blocks."""
-    return theirs.base_model.get_submodule(family_of(theirs).blocks)
+def blocks_of(theirs: PreTrainedModel) -> Sequence[nn.Module]:
+    """Hugging Face's blocks; one that several of ALBERT's layers share is there once for each of them."""
+    blocks = theirs.base_model.get_submodule(family_of(theirs).blocks)
+    if theirs.config.model_type != "albert":
+        return blocks
+    layers, groups = theirs.config.num_hidden_layers, blocks.albert_layer_groups
+    return [block for layer in range(layers) for block in groups[layer * len(groups) // layers].albert_layers]
 
 
 def block_outputs(cache: ActivationCache, n_layers: int) -> list[Tensor]:

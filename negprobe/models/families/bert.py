@@ -5,7 +5,7 @@ from functools import partial
 from negprobe.models.families.bert_like import Names, settings_of, weights_of
 from negprobe.models.families.family import Family
 
-_NAMES = Names(
+NAMES = Names(
     prefix="bert",
     lm_dense="cls.predictions.transform.dense",
     lm_ln="cls.predictions.transform.LayerNorm",
@@ -20,8 +20,8 @@ BERT = Family(
     name="bert",
     model_types=("bert",),
     prefixes=("Bert",),
-    settings=partial(settings_of, _NAMES),
-    weights=partial(weights_of, _NAMES),
+    settings=partial(settings_of, NAMES),
+    weights=partial(weights_of, NAMES),
     other_classes={"BertForPreTraining": "masked_lm"},
     unused_poolers=("BertModel",),
 )

@@ -1,10 +1,10 @@
-"""What the families derived from BERT share: one module per projection, with a bias, and similar heads."""
+"""What the families derived from BERT share: one module per projection, norms after the sums, and similar heads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from einops import rearrange
-from jaxtyping import Float
+from einops import rearrange, repeat
 from torch import Tensor
 
 from negprobe.models.config import Head, HookedEncoderConfig
@@ -17,12 +17,14 @@ class Names:
 
     `prefix` is the base model's name. `blocks` is relative to the base model, `attention_q` to `ln2` are relative to
     one block, and the modules of the heads (`lm_...`, `class_...`) are relative to the whole model. `lm_act=None` means
-    that the head uses the same activation function as the model's MLPs.
+    that the head uses the same activation function as the model's MLPs, `lm_dense=None` and `lm_ln=None` that a masked
+    LM's head is the decoder alone, and `mlp_gate=None` that the MLPs are not gated. `ln_final` is
+    the last norm of a pre-norm model, relative to the base model.
     """
 
     prefix: str
-    lm_dense: str
-    lm_ln: str
+    lm_dense: str | None
+    lm_ln: str | None
     lm_decoder: str
     lm_act: str | None
     class_dense: str
@@ -34,9 +36,11 @@ class Names:
     attention_v: str = "attention.self.value"
     attention_out: str = "attention.output.dense"
     ln1: str = "attention.output.LayerNorm"
+    mlp_gate: str | None = None
     mlp_in: str = "intermediate.dense"
     mlp_out: str = "output.dense"
     ln2: str = "output.LayerNorm"
+    ln_final: str | None = None
 
 
 def settings_of(names: Names, hf_config: Any, head: Head) -> dict[str, Any]:
@@ -48,6 +52,7 @@ def settings_of(names: Names, hf_config: Any, head: Head) -> dict[str, Any]:
         "n_token_types": getattr(hf_config, "type_vocab_size", 0),
         "eps": float(hf_config.layer_norm_eps),
         "act_fn": act_fn,
+        "gated_mlp": names.mlp_gate is not None,
         "head_act": {"masked_lm": names.lm_act or act_fn, "classification": names.class_act, "none": act_fn}[head],
     }
 
@@ -58,25 +63,33 @@ def counting_from_padding(settings: dict[str, Any], padding: int) -> dict[str, A
     return settings | {"first_position": first, "n_ctx": settings["n_ctx"] - first}
 
 
-def weights_of(names: Names, source: Weights, cfg: HookedEncoderConfig) -> Weights:
-    """The weights by `HookedEncoder`'s parameter names."""
+def weights_of(names: Names, source: Weights, cfg: HookedEncoderConfig, blocks: Iterable[str] | None = None) -> Weights:
+    """The weights by `HookedEncoder`'s parameter names.
+
+    `blocks` are the names of the modules of `cfg.weight_layers`, if they are not numbered like the layers.
+    """
+    if blocks is None:
+        blocks = [f"{names.prefix}.{names.blocks}.{layer}" for layer in cfg.weight_layers]
     weights = _embedding_weights(source, names.prefix, cfg)
-    for layer in range(cfg.n_layers):
-        block = f"{names.prefix}.{names.blocks}.{layer}"
+    for layer, block in zip(cfg.weight_layers, blocks, strict=True):
         weights |= {f"blocks.{layer}.{k}": v for k, v in block_weights(source, block, names, cfg).items()}
+    if names.ln_final is not None:
+        weights["ln_final.w"] = source[f"{names.prefix}.{names.ln_final}.weight"]
+        weights["ln_final.b"] = source[f"{names.prefix}.{names.ln_final}.bias"]
     return weights | head_weights(source, names, cfg)
 
 
 def head_weights(source: Weights, names: Names, cfg: HookedEncoderConfig) -> Weights:
     """The weights of the head."""
     if cfg.head == "masked_lm":
-        return {
+        W_U, b_U = linear(source, names.lm_decoder)
+        unembed = {"unembed.W_U": W_U.T, "unembed.b_U": b_U}
+        if names.lm_dense is None or names.lm_ln is None:
+            return unembed
+        return unembed | {
             "mlm_head.W": source[f"{names.lm_dense}.weight"].T,
             "mlm_head.b": source[f"{names.lm_dense}.bias"],
-            "mlm_head.ln.w": source[f"{names.lm_ln}.weight"],
-            "mlm_head.ln.b": source[f"{names.lm_ln}.bias"],
-            "unembed.W_U": source[f"{names.lm_decoder}.weight"].T,
-            "unembed.b_U": source[f"{names.lm_decoder}.bias"],
+            **norm(source, names.lm_ln, "mlm_head.ln"),
         }
     if cfg.head == "classification":
         return {
@@ -92,13 +105,13 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
     embeddings = f"{prefix}.embeddings"
     weights = {
         "embed.W_E": source[f"{embeddings}.word_embeddings.weight"],
-        "embed.ln.w": source[f"{embeddings}.LayerNorm.weight"],
-        "embed.ln.b": source[f"{embeddings}.LayerNorm.bias"],
     }
     if cfg.embeds_positions:
         # A sentence encoder may be limited to fewer tokens than it has position embeddings.
-        positions = source[f"{embeddings}.position_embeddings.weight"]
-        weights["embed.W_pos"] = positions[: cfg.first_position + cfg.n_ctx]
+        n_positions = cfg.first_position + cfg.n_ctx
+        weights["embed.W_pos"] = source[f"{embeddings}.position_embeddings.weight"][:n_positions]
+    if cfg.embed_norm:
+        weights |= norm(source, f"{embeddings}.LayerNorm", "embed.ln")
     if cfg.n_token_types:
         weights["embed.W_token_type"] = source[f"{embeddings}.token_type_embeddings.weight"]
     return weights
@@ -106,33 +119,48 @@ def _embedding_weights(source: Weights, prefix: str, cfg: HookedEncoderConfig) -
 
 def block_weights(source: Weights, block: str, names: Names, cfg: HookedEncoderConfig) -> Weights:
     """The weights of the block with this name."""
+    W_in, b_in = linear(source, f"{block}.{names.mlp_in}")
+    W_out, b_out = linear(source, f"{block}.{names.mlp_out}")
+    W_O, b_O = linear(source, f"{block}.{names.attention_out}")
     weights = {
-        "ln1.w": source[f"{block}.{names.ln1}.weight"],
-        "ln1.b": source[f"{block}.{names.ln1}.bias"],
-        "mlp.W_in": source[f"{block}.{names.mlp_in}.weight"].T,
-        "mlp.b_in": source[f"{block}.{names.mlp_in}.bias"],
-        "mlp.W_out": source[f"{block}.{names.mlp_out}.weight"].T,
-        "mlp.b_out": source[f"{block}.{names.mlp_out}.bias"],
-        "ln2.w": source[f"{block}.{names.ln2}.weight"],
-        "ln2.b": source[f"{block}.{names.ln2}.bias"],
-        "attn.b_O": source[f"{block}.{names.attention_out}.bias"],
-        "attn.W_O": rearrange(
-            source[f"{block}.{names.attention_out}.weight"],
-            "d_model (head d_head) -> head d_head d_model",
-            head=cfg.n_heads,
-        ),
+        **norm(source, f"{block}.{names.ln1}", "ln1"),
+        "mlp.W_in": W_in.T,
+        "mlp.b_in": b_in,
+        "mlp.W_out": W_out.T,
+        "mlp.b_out": b_out,
+        **norm(source, f"{block}.{names.ln2}", "ln2"),
+        "attn.W_O": rearrange(W_O, "d_model (head d_head) -> head d_head d_model", head=cfg.n_heads),
+        "attn.b_O": b_O,
     }
+    if names.mlp_gate is not None:
+        W_gate, weights["mlp.b_gate"] = linear(source, f"{block}.{names.mlp_gate}")
+        weights["mlp.W_gate"] = W_gate.T
     for name, module in (("Q", names.attention_q), ("K", names.attention_k), ("V", names.attention_v)):
-        W, b = by_head(source[f"{block}.{module}.weight"], source[f"{block}.{module}.bias"], cfg)
-        weights |= {f"attn.W_{name}": W, f"attn.b_{name}": b}
+        n_groups = cfg.n_heads if name == "Q" else cfg.n_key_value_groups
+        of_heads = projection(source, f"{block}.{module}", name, cfg.n_heads, n_groups)
+        weights |= {f"attn.{parameter}": tensor for parameter, tensor in of_heads.items()}
     return weights
 
 
-def by_head(
-    weight: Float[Tensor, "width d_model"], bias: Float[Tensor, " width"], cfg: HookedEncoderConfig
-) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head"]]:
-    """The weight and bias of a projection, as views for each head."""
-    return (
-        rearrange(weight, "(head d_head) d_model -> head d_model d_head", head=cfg.n_heads),
-        rearrange(bias, "(head d_head) -> head d_head", head=cfg.n_heads),
+def projection(source: Weights, module: str, name: str, n_heads: int, n_groups: int) -> Weights:
+    """The weights `W_{name}` and `b_{name}` of each head, of a linear map with the same output for a group of heads."""
+    sizes = {"group": n_groups, "copy": n_heads // n_groups}
+    W, b = (
+        repeat(tensor, "(group d_head) ... -> (group copy d_head) ...", **sizes) for tensor in linear(source, module)
     )
+    return {
+        f"W_{name}": rearrange(W, "(head d_head) d_model -> head d_model d_head", head=n_heads),
+        f"b_{name}": rearrange(b, "(head d_head) -> head d_head", head=n_heads),
+    }
+
+
+def linear(source: Weights, module: str) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a linear map; a bias that the class does not have is 0."""
+    weight = source[f"{module}.weight"]
+    return weight, source.get(f"{module}.bias", weight.new_zeros(len(weight)))
+
+
+def norm(source: Weights, module: str, name: str) -> Weights:
+    """The gain of a norm and, if it has one, the bias, as parameters of the norm `name`."""
+    found = {"w": source[f"{module}.weight"], "b": source.get(f"{module}.bias")}
+    return {f"{name}.{key}": tensor for key, tensor in found.items() if tensor is not None}

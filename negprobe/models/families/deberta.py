@@ -11,7 +11,7 @@ from einops import rearrange
 
 from negprobe.models.config import Head, HookedEncoderConfig, PositionTerm
 from negprobe.models.config_fields import Field, activation, bad_field, one_of, switch, whole
-from negprobe.models.families.bert_like import Names, by_head, settings_of, weights_of
+from negprobe.models.families.bert_like import Names, norm, projection, settings_of, weights_of
 from negprobe.models.families.family import Family, Weights
 
 _LM_HEAD = "lm_predictions.lm_head"
@@ -144,19 +144,15 @@ def _weights(source: Weights, cfg: HookedEncoderConfig) -> Weights:
             for term in cfg.position_terms:
                 ours, theirs = _POSITION_MODULES[term]
                 module = f"deberta.encoder.layer.{layer}.attention.self.{theirs}"
-                W, b = by_head(source[f"{module}.weight"], source[f"{module}.bias"], cfg)
-                weights |= {f"blocks.{layer}.attn.W_{ours}": W, f"blocks.{layer}.attn.b_{ours}": b}
+                of_heads = projection(source, module, ours, cfg.n_heads, cfg.n_heads)
+                weights |= {f"blocks.{layer}.attn.{parameter}": tensor for parameter, tensor in of_heads.items()}
     if cfg.relative_norm:
-        weights |= _norm("rel_embed.ln", source, "deberta.encoder.LayerNorm")
+        weights |= norm(source, "deberta.encoder.LayerNorm", "rel_embed.ln")
     if cfg.conv_kernel_size:
-        weights |= _norm("blocks.0.conv.ln", source, "deberta.encoder.conv.LayerNorm")
+        weights |= norm(source, "deberta.encoder.conv.LayerNorm", "blocks.0.conv.ln")
         weights["blocks.0.conv.W"] = source["deberta.encoder.conv.conv.weight"]
         weights["blocks.0.conv.b"] = source["deberta.encoder.conv.conv.bias"]
     return weights
-
-
-def _norm(ours: str, source: Weights, theirs: str) -> Weights:
-    return {f"{ours}.w": source[f"{theirs}.weight"], f"{ours}.b": source[f"{theirs}.bias"]}
 
 
 def _weights_of_first_version(source: Weights, cfg: HookedEncoderConfig) -> Weights:
@@ -164,22 +160,18 @@ def _weights_of_first_version(source: Weights, cfg: HookedEncoderConfig) -> Weig
     renamed = dict(source)
     for layer in range(cfg.n_layers):
         attention = f"deberta.encoder.layer.{layer}.attention.self"
-        no_bias = torch.zeros_like(source[f"{attention}.q_bias"])
         fused = rearrange(source[f"{attention}.in_proj.weight"], "(head n d) m -> n (head d) m", head=cfg.n_heads, n=3)
         # Contiguous, so that no call has to copy the weights of all heads into one matrix.
-        for name, weight, bias in zip(
-            ("query_proj", "key_proj", "value_proj"),
-            fused.contiguous(),
-            (source[f"{attention}.q_bias"], no_bias, source[f"{attention}.v_bias"]),
-            strict=True,
-        ):
-            renamed |= {f"{attention}.{name}.weight": weight, f"{attention}.{name}.bias": bias}
-        if "c2p" in cfg.position_terms:
-            renamed[f"{attention}.pos_key_proj.weight"] = source[f"{attention}.pos_proj.weight"]
-            renamed[f"{attention}.pos_key_proj.bias"] = no_bias
-        if "p2c" in cfg.position_terms:
-            for part in ("weight", "bias"):
-                renamed[f"{attention}.pos_query_proj.{part}"] = source[f"{attention}.pos_q_proj.{part}"]
+        for name, weight in zip(("query_proj", "key_proj", "value_proj"), fused.contiguous(), strict=True):
+            renamed[f"{attention}.{name}.weight"] = weight
+        renamed[f"{attention}.query_proj.bias"] = source[f"{attention}.q_bias"]
+        renamed[f"{attention}.value_proj.bias"] = source[f"{attention}.v_bias"]
+        for theirs, ours in (("pos_proj", "pos_key_proj"), ("pos_q_proj", "pos_query_proj")):
+            renamed |= {
+                f"{attention}.{ours}.{part}": source[f"{attention}.{theirs}.{part}"]
+                for part in ("weight", "bias")
+                if f"{attention}.{theirs}.{part}" in source
+            }
     return _weights(renamed, cfg)
 
 

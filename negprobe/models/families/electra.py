@@ -24,7 +24,7 @@ def _settings(hf_config: Any, head: Head) -> dict[str, Any]:
 
 def _weights(source: Weights, cfg: HookedEncoderConfig) -> Weights:
     weights = weights_of(_NAMES, source, cfg)
-    if cfg.d_embed != cfg.d_model:
+    if cfg.projects_embedding:
         weights["embed_project.weight"] = source["electra.embeddings_project.weight"]
         weights["embed_project.bias"] = source["electra.embeddings_project.bias"]
     return weights

@@ -35,10 +35,11 @@ class Family:
             (`folder.COMMON_FIELDS`), with the check of each. A field can replace a common one.
         check: Raises `ModelError` for fields that contradict each other, from Hugging Face's configuration, the head
             and the model's name.
+        renamed: Fields of the models' original code that transformers' class does not read, each with the field that it
+            reads instead.
         other_classes: Supported classes with other endings, with the head of each.
         unused_poolers: The classes that create a pooler unless told otherwise, although their head does not use it.
         counts_from_padding: Whether positions are counted from the id of the padding token, leaving out padding.
-        embeds_positions: Whether there are position embeddings, one per position of the context.
     """
 
     name: str
@@ -48,10 +49,10 @@ class Family:
     weights: Callable[[Weights, HookedEncoderConfig], Weights]
     fields: Mapping[str, Field] = field(default_factory=dict)
     check: Callable[[Any, Head, str], None] = lambda config, head, name: None
+    renamed: Mapping[str, str] = field(default_factory=dict)
     other_classes: Mapping[str, Head] = field(default_factory=dict)
     unused_poolers: tuple[str, ...] = ()
     counts_from_padding: bool = False
-    embeds_positions: bool = True
 
     @property
     def classes(self) -> dict[str, Head]:

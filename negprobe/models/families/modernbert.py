@@ -154,5 +154,4 @@ MODERNBERT = Family(
         "local_rope_theta": _BASE,
         "head_dim": whole(1, 10**6),
     },
-    embeds_positions=False,
 )
