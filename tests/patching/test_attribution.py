@@ -158,7 +158,7 @@ def test_a_linear_map_of_a_site_has_its_attribution(tiny):
 
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("third", range(3))
-@pytest.mark.parametrize("family", ["nomic", "gte", "jina", "eurobert"])
+@pytest.mark.parametrize("family", ["nomic", "gte", "jina", "eurobert", "deberta", "deberta-v2", "deberta-v2-conv"])
 def test_attributions_at_every_site_of_other_families_are_derivatives_too(family, third):
     model = slow_patching.tiny_model(family, "masked_lm")
     known = [site for site in slow_patching.sites_of(model) if site == "full_embed" or not site.endswith("embed")]

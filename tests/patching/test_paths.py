@@ -108,6 +108,8 @@ def test_paths_to_every_head_equal_two_whole_forward_passes_in_a_padded_batch(ti
         ("distilbert", "classification", "live"),
         ("distilbert", "none", "live"),
         ("nomic", "classification", "frozen"),
+        ("deberta", "classification", "live"),
+        ("deberta-v2", "none", "frozen"),
         ("gte", "none", "live"),
         ("jina", "none", "frozen"),
         ("eurobert", "classification", "live"),
