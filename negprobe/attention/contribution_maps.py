@@ -31,6 +31,9 @@ CONTRIBUTIONS = tuple(_ACTIVATIONS)
 # What a block's output is computed from, with its weights alone.
 _OUTPUT_FROM = ("hook_resid_pre", "attn.hook_pattern", "attn.hook_v")
 
+# Those of a block's output, which a convolution changes.
+_OF_WHOLE_BLOCKS = ("zeroing", "rollout", "globenc")
+
 # Those in which a token's whole value vector counts, or none of it.
 _BIAS_STAYS = ("zeroing", "rollout")
 
@@ -44,6 +47,11 @@ def contribution_work(cfg: HookedEncoderConfig, n_tokens: int) -> int:
     architecture = Architecture.of(cfg)
     maps = 1 if architecture.linear_norm_to_mlp else 2 + architecture.gated_mlp
     return n_tokens**2 * cfg.n_layers * 2 * maps * architecture.d_mlp * cfg.d_model
+
+
+def is_defined(model: HookedEncoder, measure: str) -> bool:
+    """Whether a measure in `CONTRIBUTIONS` is defined for the model's architecture."""
+    return measure not in _OF_WHOLE_BLOCKS or not model.architecture.convolves
 
 
 @checked
@@ -75,14 +83,19 @@ def contributions(
         Maps on the model's device; rows and columns of padding are exactly 0.
 
     Raises:
-        InputError: for an unknown measure, tokens the model cannot take, `include_bias=False` with a measure that has
-            no bias to leave out, or a hook that changes how a block's output follows from pattern and values, which
-            all measures but "rollout" compute from the weights.
+        InputError: for an unknown measure, one that is not defined for the model, tokens the model cannot take,
+            `include_bias=False` with a measure that has no bias to leave out, or a hook that changes how a block's
+            output follows from pattern and values, which all measures but "rollout" compute from the weights.
     """
     if measure not in CONTRIBUTIONS:
         raise InputError(f"There is no measure {measure!r}; choose one of {', '.join(CONTRIBUTIONS)}.")
     if not include_bias and measure in _BIAS_STAYS:
         raise InputError(f"The measure {measure!r} has no value bias to leave out; use include_bias=True.")
+    if not is_defined(model, measure):
+        raise InputError(
+            f"The measure {measure!r} is not defined for this model, because a convolution after its first block mixes "
+            "neighbouring tokens without attention; use 'all_heads_norm' or 'residual'."
+        )
     if mask is None:
         mask = (tokens != model.cfg.pad_token_id).long()
     passes_hooks_by = measure != "rollout" and is_hooked(model.blocks)
@@ -117,11 +130,12 @@ def _check_outputs(
     mask: Int[Tensor, "batch pos"],
 ) -> None:
     """Refuse a run in which a block's output does not follow from its weights, input, pattern and values."""
+    context = model.attention_context(mask)
     outputs = [*(cache[f"blocks.{layer}.hook_resid_pre"] for layer in range(1, model.cfg.n_layers)), final]
     for layer, (block, output) in enumerate(zip(cast(Sequence[Block], model.blocks), outputs, strict=True)):
         x, pattern, v = (cache[f"blocks.{layer}.{name}"] for name in _OUTPUT_FROM)
         z = block.attn.weighted(pattern, v)
-        by_weights = block.after_attention(x, block.attn.out(z))
+        by_weights = block.convolved(x, block.after_attention(x, block.attn.out(z)), context)
         changed = float((by_weights - output)[mask.bool()].abs().max())
         if not changed <= torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max()):
             raise InputError(

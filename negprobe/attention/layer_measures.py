@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from negprobe.attention.measures import counted_values
+from negprobe.base.errors import InputError
 from negprobe.models.block import Block
 from negprobe.models.norms import FrozenNorm, LayerNorm
 
@@ -148,7 +149,15 @@ def value_zeroing(
     The MLP and the norms are the block's own, past its hooks: `h` and `h'` are both computed here from the same
     weights, and hooks meant for a forward pass see none of it. No gradients. Queries and keys are taken in chunks of
     a fixed size, so that nothing made on the way is larger than a fixed budget or the pattern of one text.
+
+    Raises:
+        InputError: for a block with a convolution.
     """
+    if block.conv is not None:
+        raise InputError(
+            "Value zeroing is not defined for a block with a convolution, which mixes neighbouring tokens; use "
+            "all_heads_norm."
+        )
     if mask is None:
         mask = torch.ones(v.shape[:2], dtype=torch.long, device=v.device)
     distances = resid_mid.new_zeros(len(v), v.shape[1], v.shape[1])

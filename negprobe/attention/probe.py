@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions
+from negprobe.attention.contribution_maps import CONTRIBUTIONS, contributions, is_defined
 from negprobe.attention.frames import frame, uniform_distance
 from negprobe.attention.measures import norm_weighted, similarity
 from negprobe.attention.pair_metrics import COMPARED, LayerMetrics, empty_dataset, fill, side_metrics
@@ -365,8 +365,8 @@ class AttentionProbe:
             progress: Called after each batch of pairs.
 
         Returns:
-            `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue, and in the control
-            for a pair without one.
+            `[pair compared measure layer]`, from 0 to 1, in float32; NaN for a pair without a cue, in the control for a
+            pair without one, and for a measure that is not defined for the model.
 
         Raises:
             InputError: for a statement that is longer than the model's context.
@@ -386,6 +386,8 @@ class AttentionProbe:
             cue = rearrange(in_frame.cue[:, :width], "batch key -> batch 1 key 1")
             words = rearrange(in_frame.mean_own[:, :width, -1], "batch query -> batch 1 1 query")
             for number, measure in enumerate(CONTRIBUTIONS):
+                if not is_defined(self.model, measure):
+                    continue
                 maps = contributions(self.model, padded.tokens, padded.mask, measure, token_type_ids=padded.types)
                 rows = rearrange(normalized_rows(maps), "(side batch) ... -> side batch ...", side=len(compared))
                 cue_share = words @ (rows.to(cue.dtype) @ cue)

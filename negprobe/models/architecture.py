@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from negprobe.models.config import HookedEncoderConfig, NormPlacement, PositionScheme
+from negprobe.models.config import HookedEncoderConfig, NormPlacement, PositionScheme, PositionTerm
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,16 @@ class Architecture:
         norms: Whether the norms follow attention and the MLP ("post") or precede them ("pre").
         first_norm: Whether the first block of a "pre" model has a norm before attention.
         positions: How relative positions enter attention.
+        position_terms: The terms of the scores that depend on embeddings of distances, if `positions` is
+            "disentangled".
+        shared_position_weights: Whether `W_Q` and `W_K` also project the embeddings of distances.
         rotary_bases: The base of each block's rotary angles; empty if `positions` is not "rotary".
         windows: How many tokens each block's queries can see on either side, None for all of them.
         gated_mlp: Whether a third linear map multiplies the MLP's activations.
         attn_scale: What the product of queries and keys is divided by.
+        conv_kernel_size: Number of tokens that the convolution after the first block reads; 0 if there is none.
+        conv_groups: Number of groups of the convolution's channels.
+        conv_act: The convolution's activation function.
 
     Example:
         >>> from negprobe import HookedEncoder
@@ -43,10 +49,15 @@ class Architecture:
     norms: NormPlacement
     first_norm: bool
     positions: PositionScheme
+    position_terms: tuple[PositionTerm, ...]
+    shared_position_weights: bool
     rotary_bases: tuple[float, ...]
     windows: tuple[int | None, ...]
     gated_mlp: bool
     attn_scale: float
+    conv_kernel_size: int
+    conv_groups: int
+    conv_act: str
 
     @classmethod
     def of(cls, cfg: HookedEncoderConfig) -> "Architecture":
@@ -64,16 +75,26 @@ class Architecture:
             norms=cfg.norms,
             first_norm=cfg.first_norm,
             positions=cfg.positions,
+            position_terms=cfg.position_terms,
+            shared_position_weights=cfg.shared_position_weights,
             rotary_bases=cfg.rotary_bases,
             windows=cfg.windows or (None,) * cfg.n_layers,
             gated_mlp=cfg.gated_mlp,
-            attn_scale=cfg.d_head**0.5,
+            attn_scale=cfg.attn_scale or cfg.d_head**0.5,
+            conv_kernel_size=cfg.conv_kernel_size,
+            conv_groups=cfg.conv_groups,
+            conv_act=cfg.conv_act,
         )
 
     @property
     def linear_keys(self) -> bool:
         """Whether keys are one linear map of attention's input, so that `W_K` can be folded into the queries."""
         return self.positions in ("absolute", "relative")
+
+    @property
+    def convolves(self) -> bool:
+        """Whether a convolution after the first block mixes neighbouring tokens, so that rows depend on each other."""
+        return self.conv_kernel_size > 0
 
     @property
     def linear_norm_to_mlp(self) -> bool:

@@ -12,8 +12,11 @@ from transformer_lens.hook_points import HookPoint
 
 from negprobe.models.architecture import Architecture
 from negprobe.models.hooked import is_hooked
-from negprobe.models.positions import rotated
+from negprobe.models.positions import RelativePositions, rotated
 from negprobe.models.stage_edit import StageEdit, unedited
+
+_POSITION_WEIGHTS = {"c2p": "pos_K", "p2c": "pos_Q"}
+"""The weights that project the embeddings of distances, by the term of the scores that they are for."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class AttentionContext:
     Attributes:
         mask: True for the keys that can be attended to, False for padding; None if there is no padding.
         bias: What is added to the scores of every block, by the relative position of query and key.
+        relative: The embeddings of the distances between tokens, which each block projects.
     """
 
     mask: Bool[Tensor, "batch 1 1 key"] | None = None
     bias: Float[Tensor, "1 head query key"] | None = None
+    relative: RelativePositions | None = None
 
 
 class Attention(nn.Module):
@@ -53,6 +58,12 @@ class Attention(nn.Module):
         if self.rotary_base is not None:
             self.hook_rot_q = HookPoint()
             self.hook_rot_k = HookPoint()
+        for term in architecture.position_terms:
+            if not architecture.shared_position_weights:
+                name = _POSITION_WEIGHTS[term]
+                setattr(self, f"W_{name}", nn.Parameter(torch.empty(n_heads, d_model, d_head)))
+                setattr(self, f"b_{name}", nn.Parameter(torch.empty(n_heads, d_head)))
+            setattr(self, f"hook_{term}", HookPoint())
         self.hook_attn_scores = HookPoint()
         self.hook_pattern = HookPoint()
         self.hook_z = HookPoint()
@@ -78,17 +89,16 @@ class Attention(nn.Module):
             for site in ("q", "k", "v")
         )
         q, k = self.placed("q", q, self._hooked), self.placed("k", k, self._hooked)
-        maps = self._hooked if is_hooked(self.hook_attn_scores, self.hook_pattern) else None
+        terms = (getattr(self, f"hook_{term}") for term in self.architecture.position_terms)
+        maps = self._hooked if is_hooked(*terms, self.hook_attn_scores, self.hook_pattern) else None
         return self.out(self.mix(q, k, v, context, maps), self._hooked, by_head=is_hooked(self.hook_result))
 
     def project(
         self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
         """Queries ("q"), keys ("k") or values ("v"), `x W + b`, of all heads or of the given ones."""
-        all_W, all_b = self._projection(site)
-        W, b = (all_W, all_b) if heads is None else (all_W[heads], all_b[heads])
-        W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
-        return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
+        W, b = self._projection(site)
+        return _by_head(x, W, b) if heads is None else _by_head(x, W[heads], b[heads])
 
     def project_by_head(self, site: str, x: Float[Tensor, "*row head d_model"]) -> Float[Tensor, "*row head d_head"]:
         """Queries ("q"), keys ("k") or values ("v") of all heads, each from its own input."""
@@ -125,6 +135,52 @@ class Attention(nn.Module):
         if context.bias is None or queries is None:
             return context.bias
         return rearrange(context.bias[0][:, queries], "head batch query key -> batch head query key")
+
+    def position_term(
+        self,
+        term: str,
+        x: Float[Tensor, "batch head pos d_head"],
+        relative: RelativePositions,
+        queries: Int[Tensor, "batch query"] | None,
+    ) -> Float[Tensor, "batch head query key"]:
+        """A term of the scores that depends on the distance, divided by the scale.
+
+        With `d` the embedding of the distance from key to query, "c2p" is the product of the query and `d W_pos_K`, and
+        "p2c" that of the key and `d W_pos_Q`. He et al. 2021, "DeBERTa", equation 4.
+
+        Args:
+            term: "c2p" or "p2c".
+            x: The queries of the term "c2p", or the keys of the term "p2c".
+            relative: The embeddings of the distances.
+            queries: The positions of the queries; by default all positions.
+        """
+        name = _POSITION_WEIGHTS[term]
+        name = name.removeprefix("pos_") if self.architecture.shared_position_weights else name
+        projected = _by_head(relative.embeddings, getattr(self, f"W_{name}"), getattr(self, f"b_{name}"))
+        by_bucket = x @ rearrange(self.scaled(projected), "bucket head d_head -> head d_head bucket")
+        bucket = relative.bucket[None] if queries is None else relative.bucket[queries]
+        bucket = rearrange(bucket, "batch query key -> batch 1 query key")
+        if term == "c2p":
+            return torch.take_along_dim(by_bucket, bucket, dim=-1)
+        return torch.take_along_dim(by_bucket, bucket.mT, dim=-1).mT
+
+    def added(
+        self,
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch head key d_head"],
+        context: AttentionContext,
+        queries: Int[Tensor, "batch query"] | None,
+        edit: StageEdit = unedited,
+    ) -> Float[Tensor, "*#batch head query key"] | None:
+        """What is added to the scaled product of queries and keys; None if nothing is. Each term of it is edited."""
+        if context.relative is None:
+            return self.bias(context, queries)
+        sides = {"c2p": q, "p2c": k}
+        terms = [
+            edit(term, self.position_term(term, sides[term], context.relative, queries))
+            for term in self.architecture.position_terms
+        ]
+        return sum(terms[1:], start=terms[0])
 
     def visible(
         self, context: AttentionContext, n_keys: int, queries: Int[Tensor, "batch query"] | None
@@ -167,11 +223,12 @@ class Attention(nn.Module):
             k: Keys of all positions, after `placed`.
             v: Values of all positions.
             context: The context of the run.
-            edit: Edit of the scores and the pattern.
+            edit: Edit of the scores, their terms and the pattern.
             queries: The positions of the queries; by default all positions.
         """
-        bias, visible = self.bias(context, queries), self.visible(context, k.shape[1], queries)
+        visible = self.visible(context, k.shape[1], queries)
         by_head_q, by_head_k = (rearrange(t, "batch pos head d_head -> batch head pos d_head") for t in (q, k))
+        bias = self.added(by_head_q, by_head_k, context, queries, edit or unedited)
         if edit is not None:
             scores = self.scores(by_head_q, by_head_k)
             scores = edit("attn_scores", scores if bias is None else scores + bias)
@@ -227,6 +284,14 @@ class Attention(nn.Module):
 
     def _hooked(self, site: str, activation: Tensor) -> Tensor:
         return getattr(self, f"hook_{site}")(activation)
+
+
+def _by_head(
+    x: Float[Tensor, "*row d_model"], W: Float[Tensor, "head d_model d_head"], b: Float[Tensor, "head d_head"]
+) -> Float[Tensor, "*row head d_head"]:
+    """`x W + b` of each head, computed as one product."""
+    W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
+    return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
 
 
 def key_mask(mask: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 1 key"] | None:

@@ -4,8 +4,9 @@ Parameters have TransformerLens's per-head layout. They are usually strided view
 from, so that flattening the heads for one large matrix product copies nothing.
 
 A block's arithmetic is written once, in functions that act on rows and take edits: `project`, `Attention.placed`,
-`Attention.mix` (which uses `scores`, `bias`, `visible`, `pattern` and `weighted`), `Attention.out` and
-`after_attention`. The hooked forward pass, the patching engine, paths, edges and the measures all call them.
+`Attention.mix` (which uses `scores`, `added`, `visible`, `pattern` and `weighted`), `Attention.out` and
+`after_attention`; where a convolution follows, which reads neighbouring rows, also `convolved`. The hooked forward
+pass, the patching engine, paths, edges and the measures all call them.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe.base.errors import InputError
 from negprobe.models.architecture import Architecture
 from negprobe.models.attention import Attention, AttentionContext
+from negprobe.models.convolution import Convolution
 from negprobe.models.hooked import is_hooked
 from negprobe.models.mlp import MLP
 from negprobe.models.norms import NoNorm, norm_of
@@ -43,6 +45,7 @@ class Block(nn.Module):
         self.ln1 = norm_of(architecture.norm, architecture.d_model, architecture.eps, has_ln1)
         self.mlp = MLP(architecture)
         self.ln2 = norm_of(architecture.norm, architecture.d_model, architecture.eps)
+        self.conv = Convolution(architecture) if architecture.convolves and layer == 0 else None
         self.hook_resid_pre = HookPoint()
         self.hook_q_input = HookPoint()
         self.hook_k_input = HookPoint()
@@ -64,7 +67,8 @@ class Block(nn.Module):
         # With an input for each head's queries, keys and values, nothing reads the common one.
         shared = self.ln1(x) if self.is_pre_norm and len(inputs) < 3 else x
         attn_out = self.attn(shared, context, inputs)
-        return self._compose(x, attn_out, self.ln1, self.mlp, self.ln2, self._hooked)
+        out = self._compose(x, attn_out, self.ln1, self.mlp, self.ln2, self._hooked)
+        return out if self.conv is None else self.conv(x, out, context.mask)
 
     @property
     def submodules(self) -> dict[str, nn.Module]:
@@ -131,6 +135,21 @@ class Block(nn.Module):
         mlp = partial(self.mlp.out, edit=edit) if mlp_out is None else lambda _: mlp_out
         ln1, ln2 = (partial(self._normalized, norm, edit) for norm in ("ln1", "ln2"))
         return self._compose(x, attn_out, ln1, mlp, ln2, edit)
+
+    def convolved(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        out: Float[Tensor, "batch pos d_model"],
+        context: AttentionContext,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The next block's input, without hooks: `out`, or what a convolution makes of it and of this block's input.
+
+        Args:
+            x: This block's input.
+            out: The result of `after_attention` for all rows.
+            context: The context of the run.
+        """
+        return out if self.conv is None else self.conv.out(x, out, context.mask)
 
     def _compose(
         self, x: Tensor, attn_out: Tensor, ln1: _RowMap, mlp: _RowMap, ln2: _RowMap, edit: StageEdit

@@ -374,6 +374,11 @@ class _Decomposition:
         """
         last = cache._layer(layer)
         model = cache.model
+        if model.architecture.convolves and last > 0:
+            raise InputError(
+                "States after the first layer of this model cannot be decomposed, because a convolution adds "
+                "activations of neighbouring tokens; read them with accumulated_resid."
+            )
         if mlp_input and last == model.cfg.n_layers:
             raise InputError(_NO_LAST_MLP)
         if apply_ln and not mlp_input and not cache._is_pre_norm:

@@ -15,9 +15,13 @@ NormPlacement = Literal["post", "pre"]
 """post: a norm follows each addition to the residual stream; pre: it precedes attention and the MLP."""
 
 ClassifierPooling = Literal["cls", "mean", "late"]
-PositionScheme = Literal["absolute", "rotary", "relative"]
+PositionScheme = Literal["absolute", "rotary", "relative", "disentangled"]
 """absolute: attention does not depend on positions, except through the position embeddings; rotary: queries and keys
-are rotated; relative: a bias is added to the scores."""
+are rotated; relative: a bias is added to the scores; disentangled: products of queries and keys with embeddings of
+their distance are added to the scores (DeBERTa)."""
+
+PositionTerm = Literal["c2p", "p2c"]
+"""c2p: the query times the key of the distance; p2c: the key times the query of the distance."""
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 
@@ -94,8 +98,17 @@ class HookedEncoderConfig(TransformerLensConfig):
         first_norm: Whether the first block of a "pre" model has a norm before attention (ModernBERT's has none).
         positions: How relative positions enter attention.
         rotary_bases: The base of each block's rotary angles; empty if `positions` is not "rotary".
-        relative_buckets: Number of buckets of a relative bias.
+        relative_buckets: Number of buckets of a relative bias. If `positions` is "disentangled", the number of buckets
+            on each side, or 0 for one bucket per distance.
         relative_max_distance: The distance from which on all distances share the last bucket.
+        relative_norm: Whether the embeddings of distances are normalised.
+        position_terms: The terms that are added to the scores if `positions` is "disentangled".
+        shared_position_weights: Whether `W_Q` and `W_K` also project the embeddings of distances; otherwise attention
+            has `W_pos_Q` and `W_pos_K`.
+        attn_scale: What scores are divided by; 0 for the square root of `d_head`.
+        conv_kernel_size: Number of tokens that the convolution after the first block reads; 0 if there is none.
+        conv_groups: Number of groups of the convolution's channels.
+        conv_act: The convolution's activation function.
         windows: How many tokens each block's queries can see on either side, None for all of them; empty if no block
             has a window.
         tied_to: The first of the blocks that have the same weights as each block (ALBERT); empty if every block has
@@ -141,6 +154,13 @@ class HookedEncoderConfig(TransformerLensConfig):
     rotary_bases: tuple[float, ...] = ()
     relative_buckets: int = 0
     relative_max_distance: int = 0
+    relative_norm: bool = False
+    position_terms: tuple[PositionTerm, ...] = ()
+    shared_position_weights: bool = False
+    attn_scale: float = 0.0
+    conv_kernel_size: int = 0
+    conv_groups: int = 1
+    conv_act: str = "tanh"
     windows: tuple[int | None, ...] = ()
     tied_to: tuple[int, ...] = ()
     head_act: str = "gelu"
@@ -169,7 +189,7 @@ class HookedEncoderConfig(TransformerLensConfig):
             _check_size(name, getattr(self, name))
         for name in (
             *("n_token_types", "n_task_types", "pad_token_id", "first_position"),
-            *("relative_buckets", "relative_max_distance", "pool_from"),
+            *("relative_buckets", "relative_max_distance", "conv_kernel_size", "pool_from"),
         ):
             _check_size(name, getattr(self, name), at_least=0)
         for name, choices in _CHOICES.items():
@@ -177,7 +197,7 @@ class HookedEncoderConfig(TransformerLensConfig):
                 raise ModelError(
                     f"{name} is {getattr(self, name)!r}; this encoder supports {' or '.join(map(repr, choices))}."
                 )
-        for name in ("act_fn", "head_act"):
+        for name in ("act_fn", "head_act", "conv_act"):
             if getattr(self, name) not in ACT2FN:
                 raise ModelError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(ACT2FN)}.")
         if self.n_key_value_heads not in (None, self.n_heads):
@@ -207,6 +227,14 @@ class HookedEncoderConfig(TransformerLensConfig):
                 f"relative_buckets is {self.relative_buckets} and relative_max_distance {self.relative_max_distance}; "
                 "give at least 8 buckets, and a distance of more than a quarter of them."
             )
+        self._check_disentangled()
+        if self.conv_kernel_size:
+            _check_size("conv_groups", self.conv_groups)
+            if self.conv_kernel_size % 2 == 0 or self.d_model % self.conv_groups or self.n_layers == 1:
+                raise ModelError(
+                    f"conv_kernel_size is {self.conv_kernel_size} and conv_groups {self.conv_groups}; give an odd "
+                    f"size, groups that divide d_model = {self.d_model}, and at least 2 layers (got {self.n_layers})."
+                )
         if self.head == "classification" and not self.labels:
             raise ModelError("labels are empty; a classifier needs the name of each of its labels.")
         # Not `self.poolings`, whose type says that all of them are known.
@@ -245,6 +273,22 @@ class HookedEncoderConfig(TransformerLensConfig):
     def weight_layers(self) -> list[int]:
         """The blocks that have weights of their own: all of them, or the first of those with the same weights."""
         return sorted(set(self.tied_to or range(self.n_layers)))
+
+    def _check_disentangled(self) -> None:
+        is_disentangled = self.positions == "disentangled"
+        if is_disentangled != bool(self.position_terms) or len(set(self.position_terms)) < len(self.position_terms):
+            raise ModelError(
+                f"position_terms is {self.position_terms!r} and positions {self.positions!r}; give 'c2p', 'p2c' or "
+                "both for 'disentangled', and none otherwise."
+            )
+        if not set(self.position_terms) <= set(get_args(PositionTerm)):
+            raise ModelError(f"position_terms is {self.position_terms!r}; give 'c2p', 'p2c' or both.")
+        half, distance = self.relative_buckets // 2, self.relative_max_distance
+        if is_disentangled and (self.relative_buckets == 1 or distance < 1 or (half and half >= distance - 1)):
+            raise ModelError(
+                f"relative_buckets is {self.relative_buckets} and relative_max_distance {distance}; give a distance of "
+                "at least 1, and either no buckets or at least 2, of which half are fewer than the distance minus 1."
+            )
 
 
 # Settings with a fixed set of values, most of them TransformerLens's with only one for an encoder.

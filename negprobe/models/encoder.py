@@ -37,7 +37,7 @@ from negprobe.models.labels import predicted_labels, renamed_labels
 from negprobe.models.live import FLOAT_DTYPES, read_model
 from negprobe.models.loading import check_given_tokenizer, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.models.norms import AnyNorm, norm_of
-from negprobe.models.positions import RelativeBias
+from negprobe.models.positions import RelativeBias, RelativeEmbed
 from negprobe.models.sentence_folder import apply_sentence_folder, chosen_prompt, read_sentence_folder
 from negprobe.models.tied import complete_tied, tie
 from negprobe.models.tokenizing import encode, prompted, with_prompt
@@ -73,10 +73,12 @@ class HookedEncoder(HookedRootModule):
     |---|---|---|
     | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
+    | `rel_embed.hook_embed` | 1 bucket d_model | DeBERTa: embeddings of distances, before their LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
     | `blocks.L.hook_q_input`, `hook_k_input`, `hook_v_input` | batch pos head d_model | each head's own copy of x * |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
     | `blocks.L.attn.hook_rot_q`, `hook_rot_k` | batch pos head d_head | rotated by their positions; only if rotary |
+    | `blocks.L.attn.hook_c2p`, `hook_p2c` | batch head query key | DeBERTa: terms of the scores by distance |
     | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
     | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
     | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O * |
@@ -88,6 +90,7 @@ class HookedEncoder(HookedRootModule):
     | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
     | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
     | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+    | `blocks.0.conv.hook_pre`, `hook_post` | batch pos d_model | DeBERTa's convolution: before, after its activation |
     | `unembed.hook_in`, `unembed.hook_out` | batch pos d_embed, batch pos d_vocab | the head's vector, and the logits |
     | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
     | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
@@ -135,6 +138,8 @@ class HookedEncoder(HookedRootModule):
         self.architecture = Architecture.of(cfg)
         if cfg.positions == "relative":
             self.position_bias = RelativeBias(cfg)
+        if cfg.positions == "disentangled":
+            self.rel_embed = RelativeEmbed(cfg)
         self.blocks = nn.ModuleList([Block(self.architecture, layer) for layer in range(cfg.n_layers)])
         tie(self.blocks, cfg.tied_to)
         self.ln_final = norm_of(cfg.normalization_type, cfg.d_model, cfg.eps, exists=cfg.norms == "pre")
@@ -377,7 +382,8 @@ class HookedEncoder(HookedRootModule):
     def attention_context(self, mask: Int[Tensor, "batch pos"]) -> AttentionContext:
         """What attention depends on besides queries, keys and values, for texts with this 1/0 mask."""
         bias = self.position_bias(mask.shape[1]) if self.cfg.positions == "relative" else None
-        return AttentionContext(key_mask(mask), bias)
+        relative = self.rel_embed(mask.shape[1]) if self.cfg.positions == "disentangled" else None
+        return AttentionContext(key_mask(mask), bias, relative)
 
     @checked
     def head_output(
@@ -796,7 +802,12 @@ class HookedEncoder(HookedRootModule):
 
     @property
     def QK(self) -> FactoredMatrix:
-        """`W_Q W_K^T` of every head, `[layer head d_model d_model]`, factored."""
+        """`W_Q W_K^T` of every head, `[layer head d_model d_model]`, factored.
+
+        With `architecture.positions` "rotary" or "disentangled", scores also depend on the positions of query and key,
+        so this matrix alone does not give them: rotary models rotate queries and keys in between, and DeBERTa adds
+        `attn.hook_c2p` and `attn.hook_p2c`.
+        """
         return FactoredMatrix(self.W_Q, rearrange(self.W_K, "layer head d_model d_head -> layer head d_head d_model"))
 
     @property

@@ -215,6 +215,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
             "Correct it."
         ) from error
     _check_sizes(config, family, name)
+    family.check(config, head_of(hf_class.__name__), name)
     return config
 
 

@@ -30,7 +30,7 @@ from negprobe.models.tokenizing import is_failure
 BUNDLED_MODEL = "tiny-negation"
 
 _BUNDLED_FOLDER = Path(__file__).parent / BUNDLED_MODEL
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 # transformers parses these files, so negprobe first checks them for duplicate keys.
 _TOKENIZER_JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 

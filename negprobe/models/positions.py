@@ -1,6 +1,7 @@
-"""How relative positions enter attention: rotated queries and keys, or a bias of the scores."""
+"""How positions enter attention: rotated queries and keys, a bias of the scores, or embeddings of distances."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from negprobe.models.config import HookedEncoderConfig
+from negprobe.models.norms import norm_of
 
 
 def rotated(x: Float[Tensor, "*batch pos head d_head"], base: float) -> Float[Tensor, "*batch pos head d_head"]:
@@ -62,3 +64,62 @@ def distance_buckets(distance: Int[Tensor, "query key"], n_buckets: int, max_dis
     wide = torch.log(size.float() / exact) / math.log(max_distance / exact) * (per_side - exact)
     bucket = torch.where(size < exact, size, (exact + wide.to(torch.long)).clamp(max=per_side - 1))
     return bucket + per_side * (distance > 0)
+
+
+@dataclass(frozen=True)
+class RelativePositions:
+    """The embeddings of the distances between the tokens of a run.
+
+    Attributes:
+        embeddings: An embedding for each bucket of distances that occurs in the run.
+        bucket: The row of `embeddings` for each query and key.
+    """
+
+    embeddings: Float[Tensor, "bucket d_model"]
+    bucket: Int[Tensor, "query key"]
+
+
+class RelativeEmbed(nn.Module):
+    """Embeddings of the distance from key to query, shared by all blocks. He et al. 2021, "DeBERTa", section 3.1.
+
+    The embeddings `W [bucket d_model]` begin with the largest distance of a key after the query. They are normalised in
+    some models.
+    """
+
+    def __init__(self, cfg: HookedEncoderConfig) -> None:
+        """Create the embeddings: as many for keys after the query as for keys before it or at it."""
+        super().__init__()
+        self.n_buckets, self.max_distance = cfg.relative_buckets, cfg.relative_max_distance
+        self.n_per_side = self.n_buckets or self.max_distance
+        self.W = nn.Parameter(torch.empty(2 * self.n_per_side, cfg.d_model))
+        self.hook_embed = HookPoint()
+        self.ln = norm_of(cfg.normalization_type, cfg.d_model, cfg.eps, cfg.relative_norm)
+
+    def forward(self, n_pos: int) -> RelativePositions:
+        """The embeddings of the distances between `n_pos` tokens."""
+        embeddings = self.ln(self.hook_embed(self.W[None]))[0]
+        # On the CPU, so that a distance has the same bucket on every device.
+        distance = torch.arange(1 - n_pos, n_pos)
+        if self.n_buckets:
+            distance = logarithmic_buckets(distance, self.n_buckets, self.max_distance)
+        row = (distance + self.n_per_side).clamp(0, len(self.W) - 1)
+        # Rows do not decrease with the distance, so the ones in use lie between the first and the last.
+        first, last = int(row[0]), int(row[-1])
+        position = torch.arange(n_pos)
+        bucket = (row - first)[position[:, None] - position + n_pos - 1]
+        return RelativePositions(embeddings[first : last + 1], bucket.to(self.W.device))
+
+
+def logarithmic_buckets(
+    distance: Int[Tensor, " distance"], n_buckets: int, max_distance: int
+) -> Int[Tensor, " distance"]:
+    """The signed bucket of each signed distance.
+
+    Distances up to half of the buckets have a bucket each; beyond, the buckets grow in width with the logarithm of the
+    distance. Computed in float32, as in Hugging Face's models, because rounding decides at the bounds of buckets.
+    """
+    exact = n_buckets // 2
+    size = distance.abs()
+    share = torch.log(size.clamp(min=exact) / exact) / torch.log(torch.tensor((max_distance - 1) / exact))
+    wide = torch.ceil(share * (exact - 1)).to(torch.long) + exact
+    return torch.where(size <= exact, distance, wide * distance.sign())

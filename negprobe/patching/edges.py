@@ -30,6 +30,7 @@ from negprobe.patching.runs import (
     Direction,
     PairRuns,
     cached,
+    check_no_convolution,
     chosen_pairs,
     has_site,
     pair_batches,
@@ -103,7 +104,7 @@ def attribute_edges(
 
     Raises:
         PatchingError: for an objective that the model or a pair does not have or that is not differentiable, for
-            `kl_divergence`, for a model with hooks, and for an empty list of pairs.
+            `kl_divergence`, for a model with hooks or a convolution, and for an empty list of pairs.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
@@ -111,6 +112,7 @@ def attribute_edges(
         raise PatchingError(
             "The model has hooks, which edge attribution would bypass; remove them first with model.reset_hooks()."
         )
+    check_no_convolution(model, "Edges cannot be attributed")
     objective = objective or default_objective(model)
     if objective is kl_divergence:
         raise PatchingError(FLAT_AT_THE_BASE + " Use another objective.")

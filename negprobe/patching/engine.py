@@ -5,7 +5,8 @@ only the rows (vectors of one run and token) that the patch can change: before t
 those are the patched tokens alone. In the last block, it computes only the rows that the objective reads.
 
 `run_hooked` is the simple version: hooks on the model and full forward passes. It is used whenever a part of the model
-has hooks (`layers.is_hooked`), so that the caller's hooks act in patched runs as in any other run.
+has hooks (`hooked.is_hooked`), so that the caller's hooks act in patched runs as in any other run, and for patches
+before a convolution, which spreads their changes to neighbouring tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from negprobe.models.hooked import is_hooked
 from negprobe.patching.edits import Edit, replaced, replaced_queries, replaced_rows, touched
 from negprobe.patching.objectives import Readout
 from negprobe.patching.runs import Run, cached
-from negprobe.patching.sites import SITES
+from negprobe.patching.sites import MAPS, SITES
 
 # Limits on the floats of one call: in the MLP's hidden layer (about the size of a CPU's cache), and in the patterns.
 _HIDDEN_BUDGET = {"cpu": 2**22, "other": 2**28}
@@ -34,8 +35,7 @@ _PATTERN_BUDGET = 2**27
 
 _INPUTS = ("q", "k", "v")
 # The sites between attention's input and z, by how an edit there changes z: at the same token, or at all queries.
-_MAPS = tuple(name for name, site in SITES.items() if site.is_map)
-_QUERY_SITES, _KEY_SITES = ("q", "rot_q", *_MAPS), ("k", "rot_k", "v")
+_QUERY_SITES, _KEY_SITES = ("q", "rot_q", *MAPS), ("k", "rot_k", "v")
 _KEPT = ("resid_pre", *_INPUTS, "z")
 
 
@@ -102,7 +102,7 @@ def base_run(model: HookedEncoder, run: Run) -> BaseRun:
             kept[kind].append(activation)
         # Patched runs compute rows, so the same shapes are used here to round in the same way.
         rows = block.after_attention(x.flatten(0, 1), block.attn.out(z.flatten(0, 1)))
-        x = rows.unflatten(0, x.shape[:2])
+        x = block.convolved(x, rows.unflatten(0, x.shape[:2]), context)
     return BaseRun(run, *_with_final(kept, x))
 
 
@@ -155,9 +155,9 @@ def run_edited(
         edits: The edits of all layers; each edit covers all patched runs.
         readout: The objective's readout for the base side.
     """
-    if has_hooks(model):
-        return run_hooked(model, base, pair, edits, readout)
     first = min((edit.layer for edit in edits), default=model.cfg.n_layers)
+    if has_hooks(model) or (model.architecture.convolves and first == 0):
+        return run_hooked(model, base, pair, edits, readout)
     last = model.cfg.n_layers - 1
     real = base.run.mask[pair]
     context = model.attention_context(real)
@@ -196,8 +196,8 @@ def run_hooked(
 ) -> Float[Tensor, " run"]:
     """The objective of patched runs, as `run_edited`, computed with hooks on the model.
 
-    Used for models that have hooks, and to test `run_edited`. Without hooks or edited embeddings, runs resume at the
-    first edited layer. All rows are computed.
+    Used for models that have hooks, for edits before a convolution, and to test `run_edited`. Without hooks or edited
+    embeddings, runs resume at the first edited layer. All rows are computed.
     """
 
     def hook_of(edit: Edit) -> tuple[str, Callable[[Tensor, HookPoint], Tensor]]:
@@ -343,7 +343,7 @@ def _mixed(
     """The heads' outputs z before edits of z, at the given queries or at all; `read` is the changed input."""
     n_pos = base.resid[layer].shape[1]
     whole = read is not None and len(read.values) == len(pair) * n_pos
-    maps = any(layer_edits[site] for site in _MAPS)
+    maps = any(layer_edits[site] for site in MAPS)
     folds = block.architecture.linear_keys and not any(layer_edits[site] for site in (*_QUERY_SITES, *_KEY_SITES))
     if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
         assert read is not None

@@ -30,7 +30,7 @@ from negprobe.patching.replacements import (
     role_means,
 )
 from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_coordinates, pair_runs
-from negprobe.patching.sites import SITES, site_for
+from negprobe.patching.sites import MAPS, SITES, site_for
 from negprobe.patching.sweep import attributes, unmatched_tokens
 from negprobe.statements import ROLES, Swappable
 
@@ -222,7 +222,7 @@ def _check(model: HookedEncoder, one: object) -> None:
     ):
         raise PatchingError(f"{one} has both a position and a role; give only one of them.")
     if (one.key_position is not None or one.key_role is not None) and not site.is_map:
-        raise PatchingError(f"Site {one.site!r} has no keys; use keys only with 'attn_scores' or 'pattern'.")
+        raise PatchingError(f"Site {one.site!r} has no keys; use keys only with {', '.join(MAPS)}.")
 
 
 def _replacement(

@@ -24,7 +24,15 @@ from negprobe.patching.engine import BaseRun, base_runs, chunks, has_hooks, run_
 from negprobe.patching.margins import with_margins
 from negprobe.patching.objectives import Objective, Readout, default_objective, readout_for
 from negprobe.patching.replacements import onto_base
-from negprobe.patching.runs import Direction, PairRuns, chosen_pairs, pair_batches, pair_coordinates, pair_runs
+from negprobe.patching.runs import (
+    Direction,
+    PairRuns,
+    check_no_convolution,
+    chosen_pairs,
+    pair_batches,
+    pair_coordinates,
+    pair_runs,
+)
 from negprobe.patching.sites import SITES
 from negprobe.patching.sweep import attributes
 from negprobe.statements import Swappable
@@ -81,7 +89,7 @@ def path_patch(
 
     Raises:
         PatchingError: for a receiver or objective that the model or a pair does not have, for an empty list of
-            receivers or pairs, and for a model with hooks.
+            receivers or pairs, for a model with hooks, and for one with a convolution.
         StatementError, InputError: for a statement that cannot be run.
     """
     chosen = chosen_pairs(pairs)
@@ -89,6 +97,7 @@ def path_patch(
         raise PatchingError(
             "The model has hooks, which path patching would bypass; remove them first with model.reset_hooks()."
         )
+    check_no_convolution(model, "Paths cannot be patched")
     heads = [] if isinstance(receivers, str) and receivers == "output" else _checked(model, receivers)
     objective = objective or default_objective(model)
     shape = (len(chosen), model.cfg.n_layers * model.cfg.n_heads, max(1, len(heads)))

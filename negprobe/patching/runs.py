@@ -266,6 +266,19 @@ def check_site(model: HookedEncoder, site: Site) -> None:
         raise PatchingError(f"{model.cfg.model_name!r} has no {site.name!r}; its sites are {existing}.")
 
 
+def check_no_convolution(model: HookedEncoder, what: str) -> None:
+    """Check that a change moves between tokens only through attention; `what` cannot be done begins the message.
+
+    Raises:
+        PatchingError: for a model with a convolution.
+    """
+    if model.architecture.convolves:
+        raise PatchingError(
+            f"{what} in {model.cfg.model_name!r}: the convolution after its first block reads neighbouring tokens, so "
+            "that a component's output moves between tokens without attention. Use patch_sweep or attribute."
+        )
+
+
 def site_activations(
     model: HookedEncoder, run: Run, site: Site
 ) -> tuple[Float[Tensor, "pair pos d_model"], list[Float[Tensor, "pair ..."]]]:

@@ -15,7 +15,7 @@ class Site:
         name: TransformerLens's short name.
         hook: The hook name, with `{layer}` for a site that every layer has.
         axes: The axes after the batch axis, without the axis of the vector itself: position; position and head; or, for
-            the two attention maps, head, query and key.
+            an attention map, head, query and key.
     """
 
     name: str
@@ -51,6 +51,8 @@ SITES = {
         Site("v", "blocks.{layer}.attn.hook_v", HEADS),
         Site("rot_q", "blocks.{layer}.attn.hook_rot_q", HEADS),
         Site("rot_k", "blocks.{layer}.attn.hook_rot_k", HEADS),
+        Site("c2p", "blocks.{layer}.attn.hook_c2p", MAP),
+        Site("p2c", "blocks.{layer}.attn.hook_p2c", MAP),
         Site("attn_scores", "blocks.{layer}.attn.hook_attn_scores", MAP),
         Site("pattern", "blocks.{layer}.attn.hook_pattern", MAP),
         Site("z", "blocks.{layer}.attn.hook_z", HEADS),
@@ -68,6 +70,9 @@ SITES = {
         Site("normalized_resid_post", "blocks.{layer}.hook_normalized_resid_post"),
     )
 }
+
+MAPS = tuple(name for name, site in SITES.items() if site.is_map)
+"""The names of the attention maps."""
 
 
 def site_for(name: str) -> Site:

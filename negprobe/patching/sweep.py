@@ -38,7 +38,7 @@ from negprobe.patching.runs import (
     pair_runs,
     site_widths,
 )
-from negprobe.patching.sites import Site, site_for
+from negprobe.patching.sites import MAPS, Site, site_for
 from negprobe.statements import ROLES, StatementPair, Swappable
 
 By = Literal["head", "position", "role"]
@@ -167,7 +167,7 @@ def checked_sweep(
         raise PatchingError(f"Site {site!r} has no heads; sweep it by position or role, or sweep 'z' by head.")
     check_how(checked_site, how, renormalize)
     if keys is not None and not checked_site.is_map:
-        raise PatchingError(f"Site {site!r} has no keys; use keys only with 'attn_scores' or 'pattern'.")
+        raise PatchingError(f"Site {site!r} has no keys; use keys only with {', '.join(MAPS)}.")
     if keys is not None and keys not in ROLES:
         raise PatchingError(f"There is no role {keys!r}; choose one of {', '.join(ROLES)}.")
     return Sweep(

@@ -55,6 +55,8 @@ _SITE_TITLES = {
     "q": "queries",
     "k": "keys",
     "v": "values",
+    "c2p": "attention scores of contents for distances",
+    "p2c": "attention scores of distances for contents",
     "attn_scores": "attention scores",
     "pattern": "attention patterns",
     "z": "head outputs",

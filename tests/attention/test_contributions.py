@@ -85,7 +85,19 @@ def test_measures_of_rotary_families_equal_the_slow_computation(family, measure)
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("measure", CONTRIBUTIONS)
 @pytest.mark.parametrize(
-    "family", ["bert", "distilbert", "roberta", "electra-narrow", "mpnet", "modernbert", "nomic", "eurobert"]
+    "family",
+    [
+        "bert",
+        "distilbert",
+        "roberta",
+        "electra-narrow",
+        "mpnet",
+        "modernbert",
+        "nomic",
+        "eurobert",
+        "deberta",
+        "deberta-v2",
+    ],
 )
 def test_a_padded_batch_equals_its_texts_one_by_one(family, measure):
     _, model = pair(family, "none", dtype=torch.float64)

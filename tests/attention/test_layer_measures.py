@@ -197,6 +197,8 @@ def test_leaving_out_a_bias_that_is_not_given_is_an_error():
         "xlm-roberta-xl",
         "modernbert",
         "modernbert-biased",
+        "deberta",
+        "deberta-v2",
     ],
 )
 def test_zeroing_is_the_model_run_again_with_the_values_zeroed(family):

@@ -32,6 +32,14 @@ OTHER_SIZES = {
     "albert-groups": {"num_hidden_groups": 3},
     "ernie": {"use_task_id": True},
     "ernie-tasks": {"use_task_id": False, "task_type_vocab_size": 4},
+    "deberta": {
+        **{"relative_attention": False, "max_relative_positions": 5, "pos_att_type": ["c2p"]},
+        **{"position_biased_input": True, "legacy": False},
+    },
+    "deberta-v2": {"relative_attention": False, "position_biased_input": True, "legacy": False},
+    "deberta-v2-conv": {
+        **{"relative_attention": False, "max_relative_positions": 6, "pos_att_type": ["c2p"], "legacy": True},
+    },
     "modernbert": dict.fromkeys(_BIASES, True) | {"decoder_bias": False},
     "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
     "nomic": {"num_attention_heads": 2, "head_dim": 4},
@@ -46,7 +54,7 @@ OTHER_SIZES = {
 }
 # Sizes that no weight of a family has.
 _ROTARY = ("modernbert", "modernbert-biased", "nomic", "gte", "gte-types", "jina", "eurobert", "eurobert-biased")
-NO_SIZES = {family: {"max_position_embeddings"} for family in _ROTARY}
+NO_SIZES = {family: {"max_position_embeddings"} for family in (*_ROTARY, "deberta-v2")}
 # Fields by which Hugging Face computes something else, and so do we.
 HONOURED = {
     **{"hidden_act": "relu", "activation": "relu", "num_attention_heads": 2, "n_heads": 2, "layer_norm_eps": 0.1},
@@ -54,7 +62,7 @@ HONOURED = {
     **{"hidden_activation": "relu", "classifier_activation": "tanh", "norm_eps": 0.1, "local_attention": 7},
     **{"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "classifier_pooling": "mean"},
     **{"rope_parameters": {"full_attention": {"rope_theta": 3.0}, "sliding_attention": {"rope_theta": 40}}},
-    "rms_norm_eps": 0.1,
+    **{"rms_norm_eps": 0.1, "pooler_hidden_act": "relu"},
 }
 # Of one family alone.
 _ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 50}}
@@ -62,8 +70,13 @@ HONOURED_BY = {
     **dict.fromkeys(("nomic", "gte", "gte-types", "jina"), _ROPE),
     **dict.fromkeys(("eurobert", "eurobert-biased"), _ROPE | {"classifier_pooling": "bos"}),
 }
-# Sizes that are no sizes of the weights of one family: any number of layers can share them.
-OTHER_HONOURED = {family: {"num_hidden_layers": 4} for family in ("albert", "albert-groups")}
+# Fields of which a family has the weights for other values: any number of layers can share them.
+OTHER_HONOURED: dict[str, dict[str, Any]] = {
+    **{family: {"num_hidden_layers": 4} for family in ("albert", "albert-groups")},
+    # The weights are those of all terms and of buckets. Position embeddings that are not added are left out.
+    "deberta-v2": {"pos_att_type": ["c2p"], "max_relative_positions": 40},
+    "deberta-v2-conv": {"position_biased_input": False},
+}
 # Sizes of weights that a model of this family does not have.
 OTHER_HARMLESS = {"ernie": {"task_type_vocab_size": 4}}
 # Fields that change no value in evaluation mode, and the model classes that read them are none of ours.
@@ -80,7 +93,13 @@ HARMLESS = {
         "eos_token_id": 7,
         "chunk_size_feed_forward": 1,
     },
-    **{"embedding_dropout": 0.7, "mlp_dropout": 0.7, "initializer_cutoff_factor": 9.0, "cls_token_id": 7},
+    **{
+        "pooler_dropout": 0.7,
+        "embedding_dropout": 0.7,
+        "mlp_dropout": 0.7,
+        "initializer_cutoff_factor": 9.0,
+        "cls_token_id": 7,
+    },
     **{"mask_token_id": 7, "pretraining_tp": 2},
     **{"sep_token_id": 7, "deterministic_flash_attn": True, "sparse_prediction": True, "sparse_pred_ignore_index": 5},
     **{"sinusoidal_pos_embds": True, "summary_type": "mean", "summary_use_proj": False, "summary_activation": "tanh"},

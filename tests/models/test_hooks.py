@@ -50,15 +50,19 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     names += ["embed.hook_task_type_embed"] if cfg.n_task_types else []
     names += [f"embed.ln.{name}" for name in norm] if cfg.embed_norm else []
     names += ["hook_full_embed", *(["position_bias.hook_bias"] if cfg.positions == "relative" else [])]
+    names += ["rel_embed.hook_embed"] if cfg.positions == "disentangled" else []
+    names += [f"rel_embed.ln.{name}" for name in norm] if cfg.relative_norm else []
     for layer in range(cfg.n_layers):
         ln1 = [f"ln1.{name}" for name in norm]
         ln2 = [f"ln2.{name}" for name in norm]
+        convolves = cfg.conv_kernel_size > 0 and layer == 0
         block = [
             "hook_resid_pre",
             *(("hook_q_input", "hook_k_input", "hook_v_input") if cfg.use_split_qkv_input else ()),
             *(ln1 if is_pre and (layer or cfg.first_norm) else []),
             *("attn.hook_q", "attn.hook_k", "attn.hook_v"),
             *(("attn.hook_rot_q", "attn.hook_rot_k") if is_rotary else ()),
+            *(f"attn.hook_{term}" for term in cfg.position_terms),
             *("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result"),
             *("hook_attn_out", "hook_resid_mid", "hook_mlp_in"),
             *(ln2 if is_pre else ln1),
@@ -66,6 +70,7 @@ def hook_names(ours: HookedEncoder) -> list[str]:
             *(("mlp.hook_pre_linear",) if cfg.gated_mlp else ()),
             *("mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
             *([] if is_pre else [*ln2, "hook_normalized_resid_post"]),
+            *(["conv.hook_pre", "conv.hook_post", *(f"conv.ln.{name}" for name in norm)] if convolves else []),
         ]
         names += [f"blocks.{layer}.{name}" for name in block]
     names += [f"ln_final.{name}" for name in norm] if is_pre else []
@@ -75,12 +80,16 @@ def hook_names(ours: HookedEncoder) -> list[str]:
     return names + ([f"classifier.ln.{name}" for name in norm] if cfg.classifier_norm and cfg.labels else [])
 
 
-def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
+def shape_of(name: str, batch: int, pos: int, d_embed: int, n_buckets: int) -> tuple[int, ...]:
     """The shape the design's table gives a hook."""
     short = name.rsplit(".", 1)[-1]
+    if name.startswith("rel_embed"):
+        return 1, n_buckets, 1 if short == "hook_scale" else D_MODEL
+    if ".conv.hook" in name:
+        return batch, pos, D_MODEL
     if name.startswith("classifier."):
         return batch, 1 if short == "hook_scale" else D_MODEL
-    if short in ("hook_attn_scores", "hook_pattern"):
+    if short in ("hook_c2p", "hook_p2c", "hook_attn_scores", "hook_pattern"):
         return batch, N_HEADS, pos, pos
     if short in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z"):
         return batch, pos, N_HEADS, D_HEAD
@@ -156,6 +165,16 @@ def part(family: str, block: nn.Module, hook: str) -> nn.Module:
 
 def linear_of(family: str, block: nn.Module, hook: str) -> tuple[Tensor, Tensor | float]:
     """The weight and bias that compute what one of our hooks holds, in Hugging Face's layout; 0 if there is no bias."""
+    number = ("attn.hook_q", "attn.hook_k", "attn.hook_v").index(hook) if hook[-2:] in ("_q", "_k", "_v") else None
+    if number is not None and family == "deberta":
+        # The weights of a head's query, key and value follow each other, and keys have no bias.
+        fused = block.attention.self
+        weights = rearrange(fused.in_proj.weight, "(head n d) m -> n (head d) m", head=N_HEADS, n=3)
+        return weights[number], (fused.q_bias, 0, fused.v_bias)[number]
+    if number is not None and family == "deberta-v2":
+        # Not one of its places, because it also projects the embeddings of distances.
+        module = block.attention.self.get_submodule(("query_proj", "key_proj", "value_proj")[number])
+        return module.weight, module.bias
     module, rows = part(family, block, hook), columns_of(FAMILIES[family].places[hook])
     weight = for_each_head(family, hook, module.weight[rows])
     return weight, 0 if module.bias is None else for_each_head(family, hook, module.bias[rows])
@@ -193,8 +212,9 @@ def test_every_hook_fires_in_order_with_the_shape_of_the_table(case: Case) -> No
         _, cache = case.ours.run_with_cache(case.tokens)
     assert list(cache.keys()) == hook_names(case.ours)
     batch, pos = case.tokens.shape
+    n_buckets = 2 * (case.ours.cfg.relative_buckets or case.ours.cfg.relative_max_distance)
     for name, activation in cache.items():
-        assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed), name
+        assert activation.shape == shape_of(name, batch, pos, case.ours.cfg.d_embed, n_buckets), name
 
 
 @pytest.mark.sampled(4)
@@ -222,7 +242,10 @@ def test_zeroing_any_hook_at_one_position_moves_the_output() -> None:
         before = case.output()
         for name in hook_names(case.ours):
             for position in (0, 2):
-                axis = 2 if name.endswith(("scores", "pattern", "bias")) else 1
+                axis = 2 if name.endswith(("scores", "pattern", "bias", "c2p", "p2c")) else 1
+                if name.startswith("rel_embed"):
+                    # The first embeddings are of distances that no short text has.
+                    position += case.ours.rel_embed.n_per_side
 
                 def at_position(tensor: Tensor, hook: HookPoint, axis: int = axis, position: int = position) -> Tensor:
                     tensor = tensor.clone()
@@ -340,7 +363,8 @@ def test_every_hook_reads_what_hugging_face_computes(case: Case) -> None:
             case.hf_output()
         expected = for_each_head(case.family, name, seen[0].movedim(-1, 0)).movedim(0, -1)
         mine = cache[name].reshape(batch, pos, -1)
-        # Hugging Face may look up one row of positions or token types for the whole batch.
+        # Hugging Face may look up one row of positions or token types for the whole batch. Nobody reads the states of
+        # padding, and they differ in some of its models.
         real = case.mask.bool()
         assert largest_difference(mine[real], expected.expand_as(mine)[real]) < 1e-10, name
 
@@ -393,7 +417,11 @@ def test_scores_pattern_z_and_result_by_hand(case: Case) -> None:
     for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
         rot = "rot_" if case.ours.cfg.positions == "rotary" else ""
         q, k, v = cache[f"{rot}q", layer], cache[f"{rot}k", layer], cache["v", layer]
-        scores = einsum(q, k, "b query head d, b key head d -> b head query key") / D_HEAD**0.5
+        terms = case.ours.cfg.position_terms
+        # DeBERTa's scale is rounded to float32.
+        scale = float(torch.tensor(D_HEAD * (1 + len(terms))).float().sqrt()) if terms else D_HEAD**0.5
+        scores = einsum(q, k, "b query head d, b key head d -> b head query key") / scale
+        scores = scores + sum(cache[f"blocks.{layer}.attn.hook_{term}"] for term in terms)
         scores = scores + cache["position_bias.hook_bias"] if case.ours.cfg.positions == "relative" else scores
         assert largest_difference(cache["attn_scores", layer], scores) < 1e-12
         exponentials = scores.exp() * visible_keys(case, layer)[:, None]
@@ -419,7 +447,7 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
             return x
         eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
         assert eps == case.ours.cfg.eps
-        centred = x - x.mean(dim=-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
+        centred = x - x.mean(dim=-1, keepdim=True) if type(norm).__name__.endswith("LayerNorm") else x
         unit = centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
         return unit * norm.weight + (0 if getattr(norm, "bias", None) is None else norm.bias)
 
@@ -439,7 +467,9 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
         stream = cache["resid_mid", layer] if is_pre else normalised(cache["resid_mid", layer], ln1)
         assert largest_difference(cache["resid_post", layer], stream + cache["mlp_out", layer]) < 1e-12
         after = cache["resid_post", layer] if is_pre else normalised(cache["resid_post", layer], ln2)
-        assert largest_difference(outputs[layer], after) < 1e-12
+        convolves = case.ours.cfg.conv_kernel_size > 0 and layer == 0
+        output = cache["normalized_resid_post", layer] if convolves else outputs[layer]
+        assert largest_difference(output, after) < 1e-12
 
 
 @torch.no_grad()
@@ -709,9 +739,12 @@ def test_parameters_per_head_are_hugging_faces(family: str) -> None:
     assert largest_difference(ours.W_E, theirs.get_input_embeddings().weight) == 0
     if ours.cfg.embeds_positions:
         assert largest_difference(ours.W_pos, theirs.base_model.embeddings.position_embeddings.weight) == 0
-    decoder = theirs.get_output_embeddings()
+    # DeBERTa's newer head has no decoder of its own, but a bias.
+    newer = getattr(theirs, "lm_predictions", None)
+    decoder = theirs.get_output_embeddings() if newer is None else theirs.get_input_embeddings()
+    bias = decoder.bias if newer is None else newer.lm_head.bias
     assert largest_difference(ours.W_U, decoder.weight.T) == 0
-    assert ((ours.b_U - (0 if decoder.bias is None else decoder.bias)) == 0).all()
+    assert ((ours.b_U - (0 if bias is None else bias)) == 0).all()
     assert ours.all_head_labels()[:5] == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0"]
 
 

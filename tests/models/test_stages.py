@@ -20,7 +20,7 @@ PACKAGE = Path(negprobe.__file__).parent
 
 # The site of each stage's activation, in order, with the hook that reads it in the model's own pass.
 NORM_SITES = {f"{norm}_out": f"{norm}.hook_out" for norm in ("ln1", "ln2")}
-ATTENTION_SITES = ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result")
+ATTENTION_SITES = ("q", "k", "v", "rot_q", "rot_k", "c2p", "p2c", "attn_scores", "pattern", "z", "result")
 HOOKS = {
     **{site: f"attn.hook_{site}" for site in ATTENTION_SITES},
     **{site: f"hook_{site}" for site in ("attn_out", "resid_mid", "mlp_in")},

@@ -86,6 +86,9 @@ def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(t
         "ernie-tasks",
         "megatron-bert",
         "xlm-roberta-xl",
+        "deberta",
+        "deberta-v2",
+        "deberta-v2-conv",
     ],
 )
 def test_attributions_in_families_with_other_parts_are_derivatives_too(family, site):

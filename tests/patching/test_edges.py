@@ -186,9 +186,20 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
 @pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
 @pytest.mark.parametrize(
     "family",
-    ["modernbert", "modernbert-biased", "nomic", "jina", "eurobert", "albert", "megatron-bert", "xlm-roberta-xl"],
+    [
+        "modernbert",
+        "modernbert-biased",
+        "nomic",
+        "jina",
+        "eurobert",
+        "albert",
+        "megatron-bert",
+        "xlm-roberta-xl",
+        "deberta",
+        "deberta-v2",
+    ],
 )
-def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
+def test_edges_of_blocks_with_other_parts_are_derivatives_too(family, layer_norm):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     pairs = [TINY_EQUAL, TINY_INSERTED]
     result = attribute_edges(model, [of.pair for of in pairs], direction="denoising", layer_norm=layer_norm)
@@ -209,6 +220,8 @@ def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_no
         "albert",
         "megatron-bert",
         "xlm-roberta-xl",
+        "deberta",
+        "deberta-v2",
     ],
 )
 @pytest.mark.parametrize("direction", ["noising", "denoising"])

@@ -16,7 +16,17 @@ from tests.support.sample_pairs import TINY, TINY_EQUAL, TINY_INSERTED, TINY_TWO
 KINDS = ("one", "last layer", "layers apart", "embeddings", "embeddings and later", "anything")
 FAMILIES = (
     *("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "albert"),
-    *("modernbert", "modernbert-biased", "nomic", "eurobert", "megatron-bert", "roberta-prelayernorm"),
+    *(
+        "modernbert",
+        "modernbert-biased",
+        "nomic",
+        "eurobert",
+        "megatron-bert",
+        "roberta-prelayernorm",
+        "deberta",
+        "deberta-v2",
+        "deberta-v2-conv",
+    ),
 )
 LAST = tiny_models.N_LAYERS - 1
 

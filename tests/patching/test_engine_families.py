@@ -11,14 +11,36 @@ from tests.support.sample_pairs import TINY, answering, whole
 
 FAMILIES = (
     *("bert", "distilbert", "roberta", "electra-narrow", "mpnet", "albert", "nomic", "gte", "jina", "eurobert"),
-    *("modernbert", "modernbert-biased", "megatron-bert", "xlm-roberta-xl", "ernie-tasks"),
+    *(
+        "modernbert",
+        "modernbert-biased",
+        "megatron-bert",
+        "xlm-roberta-xl",
+        "ernie-tasks",
+        "deberta",
+        "deberta-v2",
+        "deberta-v2-conv",
+    ),
 )
 HEADS = {"masked_lm": None, "classification": ("LABEL_0", "LABEL_2"), "none": None}
 SITES = ("full_embed", "resid_pre", "k", "pattern", "z", "mlp_post", "normalized_resid_post")
 # Families whose blocks have parts that BERT's have not; every site of theirs is tested.
 OTHER_PARTS = (
-    *("mpnet", "albert", "megatron-bert", "xlm-roberta-xl", "modernbert"),
-    *("nomic", "gte", "jina", "eurobert", "eurobert-biased"),
+    *(
+        "mpnet",
+        "albert",
+        "megatron-bert",
+        "xlm-roberta-xl",
+        "modernbert",
+        "nomic",
+        "gte",
+        "jina",
+        "eurobert",
+        "eurobert-biased",
+        "deberta",
+        "deberta-v2",
+        "deberta-v2-conv",
+    ),
 )
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 

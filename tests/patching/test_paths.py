@@ -130,9 +130,11 @@ def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(head):
         "megatron-bert",
         "roberta-prelayernorm",
         "xlm-roberta-xl",
+        "deberta",
+        "deberta-v2",
     ],
 )
-def test_paths_through_pre_norm_and_gated_blocks_equal_two_whole_forward_passes(family, head, mlps):
+def test_paths_through_blocks_with_other_parts_equal_two_whole_forward_passes(family, head, mlps):
     model = tiny_models.pair(family, head, torch.float64)[1]
     labels = model.cfg.labels[:2]
     pairs = TINY if head == "masked_lm" else [answering(of, *labels) if labels else whole(of) for of in TINY]

@@ -1,5 +1,6 @@
 """Tokenizers of each kind: BERT's real one, and byte-level and SentencePiece-like ones trained here."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    DebertaTokenizer,
+    DebertaV2Tokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 CORPUS = [
     "The door is not open. So the door is closed.",
@@ -22,6 +29,7 @@ CORPUS = [
     "It is now really open; they don't know, they never did, and it cannot be.",
 ] * 20
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+DEBERTA_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
@@ -65,9 +73,27 @@ def xlm_roberta() -> PreTrainedTokenizerBase:
     return _wrapped(tokenizer)
 
 
-@pytest.fixture(params=["bert", "roberta", "xlm_roberta"])
+@pytest.fixture(scope="session")
+def deberta(roberta: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Transformers' own class for DeBERTa, with the byte-level pieces of `roberta`."""
+    model = json.loads(roberta.backend_tokenizer.to_str())["model"]
+    pieces = [*DEBERTA_SPECIAL, *(piece for piece in model["vocab"] if piece not in SPECIAL)]
+    merges = [tuple(merge) for merge in model["merges"]]
+    return DebertaTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges)
+
+
+@pytest.fixture(scope="session")
+def deberta_v2(xlm_roberta: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Transformers' own class for DeBERTa-v2 and v3, with the SentencePiece pieces of `xlm_roberta`."""
+    model = json.loads(xlm_roberta.backend_tokenizer.to_str())["model"]
+    special = [(token, 0.0) for token in DEBERTA_SPECIAL]
+    scored = [(piece, score) for piece, score in model["vocab"] if piece not in SPECIAL]
+    return DebertaV2Tokenizer(vocab=[*special, *scored], unk_id=1)
+
+
+@pytest.fixture(params=["bert", "roberta", "xlm_roberta", "deberta", "deberta_v2"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
-    """Each of the three in turn."""
+    """Each of them in turn."""
     return request.getfixturevalue(request.param)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.deberta import modeling_deberta
 from transformers.models.eurobert import modeling_eurobert
 from transformers.models.modernbert import modeling_modernbert
 
@@ -16,6 +17,7 @@ _MODULES = (modeling_modernbert,)
 
 def remove_casts() -> None:
     """Replace the functions that round, for the rest of the process."""
+    modeling_deberta.DebertaLayerNorm.forward = _layer_norm(modeling_deberta.DebertaLayerNorm.forward)
     modeling_eurobert.EuroBertRMSNorm.forward = _rms_norm(modeling_eurobert.EuroBertRMSNorm.forward)
     modeling_eurobert.eager_attention_forward = _attention(modeling_eurobert.eager_attention_forward)
     for module in _MODULES:
@@ -35,6 +37,17 @@ def _rotation(original: Callable[..., Any]) -> Callable[..., Any]:
         return rotated(q, cos, sin), rotated(k, cos, sin)
 
     return both
+
+
+def _layer_norm(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def normalized(self: nn.Module, x: Tensor) -> Tensor:
+        if x.dtype != torch.float64:
+            return original(self, x)
+        centred = x - x.mean(dim=-1, keepdim=True)
+        variance = (centred**2).mean(dim=-1, keepdim=True)
+        return self.weight * centred / torch.sqrt(variance + self.variance_epsilon) + self.bias
+
+    return normalized
 
 
 def _rms_norm(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

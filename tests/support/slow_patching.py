@@ -24,7 +24,7 @@ EMBEDDINGS = {
     "full_embed": "hook_full_embed",
 }
 HEADS = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "rot_q", "rot_k", "z", "result")}
-MAPS = {name: f"attn.hook_{name}" for name in ("attn_scores", "pattern")}
+MAPS = {name: f"attn.hook_{name}" for name in ("c2p", "p2c", "attn_scores", "pattern")}
 VECTORS = (
     {
         name: f"hook_{name}"
@@ -34,8 +34,8 @@ VECTORS = (
     | {f"mlp_{name}": f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")}
 )
 SITES = [*EMBEDDINGS, *HEADS, *MAPS, *VECTORS]
-# Those of a model without rotary positions and with a plain MLP.
-BERT_SITES = [site for site in SITES if site not in ("rot_q", "rot_k", "mlp_pre_linear")]
+# Those of a model with absolute positions and a plain MLP.
+BERT_SITES = [site for site in SITES if site not in ("rot_q", "rot_k", "c2p", "p2c", "mlp_pre_linear")]
 
 Write = Callable[[Tensor], None]
 """Changes the activation of one run in place: [pos ...], or [head query key] of a map."""

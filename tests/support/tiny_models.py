@@ -202,6 +202,13 @@ _MODERNBERT_EMBEDDINGS: dict[str, Place] = {
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}
 
+_DEBERTA_PLACES = {name: place for name, place in BERT_PLACES.items() if name[-2:] not in ("_q", "_k", "_v")}
+_DEBERTA_V2_PLACES = BERT_PLACES | {
+    "attn.hook_q": ("attention.self.query_proj", "output"),
+    "attn.hook_k": ("attention.self.key_proj", "output"),
+    "attn.hook_v": ("attention.self.value_proj", "output"),
+}
+
 
 @dataclass(frozen=True)
 class FamilyCase:
@@ -343,8 +350,35 @@ FAMILIES = {
     "modernbert": _modernbert(),
     "modernbert-biased": _modernbert(**dict.fromkeys(_BIASES, True), decoder_bias=False, classifier_pooling="mean"),
 }
+_DEBERTA = {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
+_EMBEDDED_WORDS = {name: place for name, place in _WITHOUT_TYPES.items() if "pos_embed" not in name}
+FAMILIES |= {
+    "deberta": FamilyCase(
+        "Deberta",
+        _bert_like("Deberta", **_DEBERTA),
+        _DEBERTA_PLACES,
+        _EMBEDDED_WORDS,
+    ),
+    "deberta-v2": FamilyCase(
+        "DebertaV2",
+        _bert_like("DebertaV2", position_buckets=4, share_att_key=True, norm_rel_ebd="layer_norm", **_DEBERTA),
+        # With shared weights, these modules also project the embeddings of distances.
+        {name: place for name, place in _DEBERTA_V2_PLACES.items() if name not in ("attn.hook_q", "attn.hook_k")},
+        _EMBEDDED_WORDS,
+    ),
+    # The input of the first block is also what the convolution reads, so that Hugging Face has no one module for it.
+    "deberta-v2-conv": FamilyCase(
+        "DebertaV2",
+        _bert_like(
+            "DebertaV2",
+            **_DEBERTA | {"position_biased_input": True, "type_vocab_size": 2, "max_relative_positions": 5},
+            **{"conv_kernel_size": 3, "conv_act": "gelu", "conv_groups": 2, "legacy": False},
+        ),
+        {name: place for name, place in _DEBERTA_V2_PLACES.items() if name != "hook_resid_pre"},
+    ),
+}
 # Parts of the names of the weights from which scores are computed.
-_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.")
+_QUERIES_AND_KEYS = ("query", "key", "q_lin", "k_lin", ".q.", ".k.", "in_proj", "rel_embeddings")
 _OF_ROTARY_MODELS = ("Wqkv", "q_proj", "k_proj")
 SUFFIX = {"masked_lm": "ForMaskedLM", "classification": "ForSequenceClassification", "none": "Model"}
 

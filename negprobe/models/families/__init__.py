@@ -3,6 +3,7 @@
 from negprobe.models.families.albert import ALBERT
 from negprobe.models.families.bert import BERT
 from negprobe.models.families.data2vec import DATA2VEC
+from negprobe.models.families.deberta import DEBERTA, DEBERTA_V2
 from negprobe.models.families.distilbert import DISTILBERT
 from negprobe.models.families.electra import ELECTRA
 from negprobe.models.families.ernie import ERNIE
@@ -18,7 +19,7 @@ from negprobe.models.families.pre_norm_roberta import PRE_NORM_ROBERTA, XLM_ROBE
 from negprobe.models.families.roberta import ROBERTA
 
 _ALL = (
-    *(BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, ALBERT),
+    *(BERT, DISTILBERT, ROBERTA, ELECTRA, MPNET, ALBERT, DEBERTA, DEBERTA_V2),
     *(NOMIC_BERT, GTE, JINA_V3, MODERNBERT, EUROBERT),
     *(ERNIE, DATA2VEC, MEGATRON_BERT, PRE_NORM_ROBERTA, XLM_ROBERTA_XL),
 )

@@ -137,14 +137,21 @@ def block_weights(source: Weights, block: str, names: Names, cfg: HookedEncoderC
         weights["mlp.W_gate"] = W_gate.T
     for name, module in (("Q", names.attention_q), ("K", names.attention_k), ("V", names.attention_v)):
         n_groups = cfg.n_heads if name == "Q" else cfg.n_key_value_groups
-        sizes = {"group": n_groups, "copy": cfg.n_heads // n_groups}
-        W, b = (
-            repeat(tensor, "(group d_head) ... -> (group copy d_head) ...", **sizes)
-            for tensor in linear(source, f"{block}.{module}")
-        )
-        weights[f"attn.W_{name}"] = rearrange(W, "(head d_head) d_model -> head d_model d_head", head=cfg.n_heads)
-        weights[f"attn.b_{name}"] = rearrange(b, "(head d_head) -> head d_head", head=cfg.n_heads)
+        of_heads = projection(source, f"{block}.{module}", name, cfg.n_heads, n_groups)
+        weights |= {f"attn.{parameter}": tensor for parameter, tensor in of_heads.items()}
     return weights
+
+
+def projection(source: Weights, module: str, name: str, n_heads: int, n_groups: int) -> Weights:
+    """The weights `W_{name}` and `b_{name}` of each head, of a linear map with the same output for a group of heads."""
+    sizes = {"group": n_groups, "copy": n_heads // n_groups}
+    W, b = (
+        repeat(tensor, "(group d_head) ... -> (group copy d_head) ...", **sizes) for tensor in linear(source, module)
+    )
+    return {
+        f"W_{name}": rearrange(W, "(head d_head) d_model -> head d_model d_head", head=n_heads),
+        f"b_{name}": rearrange(b, "(head d_head) -> head d_head", head=n_heads),
+    }
 
 
 def linear(source: Weights, module: str) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@ class Family:
             the base model's weights start with its prefix.
         fields: The fields of config.json that affect the output, besides those that all families have
             (`folder.COMMON_FIELDS`), with the check of each. A field can replace a common one.
+        check: Raises `ModelError` for fields that contradict each other, from Hugging Face's configuration, the head
+            and the model's name.
         renamed: Fields of the models' original code that transformers' class does not read, each with the field that it
             reads instead.
         other_classes: Supported classes with other endings, with the head of each.
@@ -47,6 +49,7 @@ class Family:
     settings: Callable[[Any, Head], dict[str, Any]]
     weights: Callable[[Weights, HookedEncoderConfig], Weights]
     fields: Mapping[str, Field] = field(default_factory=dict)
+    check: Callable[[Any, Head, str], None] = lambda config, head, name: None
     renamed: Mapping[str, str] = field(default_factory=dict)
     other_classes: Mapping[str, Head] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
