@@ -48,16 +48,17 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and ModernBERT (Ettin, mmBERT), with a masked-LM
-    head, a sequence classifier, or no head, in which case the output is the pooled sentence embedding. The output
-    equals that of Hugging Face's model in evaluation mode; there is no dropout. `transformer_lens.patching` works on
-    it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R and XLM-R XL, CamemBERT, data2vec, the pre-norm RoBERTa), ELECTRA, ALBERT,
+    ERNIE, Megatron-BERT and ModernBERT (Ettin, mmBERT), with a masked-LM head, a sequence classifier, or no head, in
+    which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation
+    mode; there is no dropout. `transformer_lens.patching` works on it.
 
     Hook points, in the order they fire (`x` is a block's input):
 
     | hook | shape | what it is |
     |---|---|---|
     | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
+    | `embed.hook_task_type_embed` | batch pos d_embed | ERNIE's embedding of task 0, the same for every token |
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |
     | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
@@ -76,9 +77,13 @@ class HookedEncoder(HookedRootModule):
     | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
 
     Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
-    `classifier.ln`, where the model has them. In a pre-norm model (ModernBERT) LN1 and LN2 come before attention and
+    `classifier.ln`, where the model has them. In a pre-norm model (such as ModernBERT) LN1 and LN2 come before attention and
     the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
     `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
+
+    In a model whose layers share their weights (ALBERT), the blocks have hook points of their own and the same
+    parameters, as the same objects: an edit at a hook is of one layer, and a change of a weight in place of all the
+    layers that share it. `cfg.tied_to` says which.
 
     Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
     embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`

@@ -186,7 +186,19 @@ def test_leaving_out_a_bias_that_is_not_given_is_an_error():
             measure(pattern, v, W_O, include_bias=False)
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "albert", "megatron-bert", "roberta-prelayernorm", "xlm-roberta-xl", "modernbert", "modernbert-biased"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "bert",
+        "mpnet",
+        "albert",
+        "megatron-bert",
+        "roberta-prelayernorm",
+        "xlm-roberta-xl",
+        "modernbert",
+        "modernbert-biased",
+    ],
+)
 def test_zeroing_is_the_model_run_again_with_the_values_zeroed(family):
     _, model = pair(family, "none", dtype=torch.float64)
     tokens = token_batch(model.cfg.pad_token_id)

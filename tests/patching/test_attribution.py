@@ -72,7 +72,9 @@ def test_an_attribution_is_the_derivative_of_the_exact_patch_in_a_padded_batch(t
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("site", ATTRIBUTION_SITES)
-@pytest.mark.parametrize("family", ["mpnet", "albert", "ernie-tasks", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased"])
+@pytest.mark.parametrize(
+    "family", ["mpnet", "albert", "ernie-tasks", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased"]
+)
 def test_attributions_in_families_with_other_parts_are_derivatives_too(family, site):
     model = slow_patching.tiny_model(family, "masked_lm")
     if site not in slow_patching.sites_of(model):

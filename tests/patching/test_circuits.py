@@ -173,7 +173,9 @@ def test_many_sets_on_many_pairs_equal_one_hooked_run_each(masked_lm, ablation, 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("ablation", ["swap", "mean", "zero"])
-@pytest.mark.parametrize("family", ["mpnet", "albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "nomic", "gte", "jina", "eurobert"])
+@pytest.mark.parametrize(
+    "family", ["mpnet", "albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "nomic", "gte", "jina", "eurobert"]
+)
 def test_sets_and_circuits_of_families_with_other_parts_are_hooked_runs_too(family, ablation):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     pairs = [of.pair for of in TINY]

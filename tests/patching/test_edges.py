@@ -178,7 +178,9 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
-@pytest.mark.parametrize("family", ["albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased", "nomic", "eurobert"])
+@pytest.mark.parametrize(
+    "family", ["albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased", "nomic", "eurobert"]
+)
 def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
     pairs = [TINY_EQUAL, TINY_INSERTED]
@@ -187,7 +189,20 @@ def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_no
     assert (abs(moved(result, 1)) > 1e-4).sum() > 100
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased", "nomic", "eurobert"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "bert",
+        "mpnet",
+        "albert",
+        "megatron-bert",
+        "xlm-roberta-xl",
+        "modernbert",
+        "modernbert-biased",
+        "nomic",
+        "eurobert",
+    ],
+)
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 def test_the_edges_from_a_component_add_up_to_its_own_attribution(family, direction):
     tiny = tiny_models.pair(family, "masked_lm", torch.float64)[1]

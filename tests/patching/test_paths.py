@@ -128,7 +128,9 @@ def test_paths_of_other_heads_and_families_equal_two_whole_forward_passes(family
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("mlps", ["live", "frozen"])
 @pytest.mark.parametrize("head", tiny_models.HEADS)
-@pytest.mark.parametrize("family", ["albert", "megatron-bert", "roberta-prelayernorm", "xlm-roberta-xl", "modernbert", "modernbert-biased"])
+@pytest.mark.parametrize(
+    "family", ["albert", "megatron-bert", "roberta-prelayernorm", "xlm-roberta-xl", "modernbert", "modernbert-biased"]
+)
 def test_paths_through_pre_norm_and_gated_blocks_equal_two_whole_forward_passes(family, head, mlps):
     model = tiny_models.pair(family, head, torch.float64)[1]
     labels = model.cfg.labels[:2]
