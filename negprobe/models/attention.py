@@ -1,5 +1,6 @@
 """Self-attention, with a live hook point at every activation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -57,12 +58,25 @@ class Attention(nn.Module):
         self.hook_z = HookPoint()
         self.hook_result = HookPoint()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"], context: AttentionContext) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        context: AttentionContext,
+        inputs: Mapping[str, Float[Tensor, "batch pos head d_model"]] = {},
+    ) -> Tensor:
         """The output of attention, `[batch pos d_model]`: the sum over heads of `z W_O`, plus `b_O`.
 
         The mask is applied after `hook_attn_scores`, so padding stays masked whatever a hook writes.
+
+        Args:
+            x: What attention reads.
+            context: The context of the run.
+            inputs: Each head's own input of its queries ("q"), keys ("k") or values ("v"); by default `x`.
         """
-        q, k, v = (self._hooked(site, self.project(site, x)) for site in ("q", "k", "v"))
+        q, k, v = (
+            self._hooked(site, self.project_by_head(site, inputs[site]) if site in inputs else self.project(site, x))
+            for site in ("q", "k", "v")
+        )
         q, k = self.placed("q", q, self._hooked), self.placed("k", k, self._hooked)
         maps = self._hooked if is_hooked(self.hook_attn_scores, self.hook_pattern) else None
         return self.out(self.mix(q, k, v, context, maps), self._hooked, by_head=is_hooked(self.hook_result))
@@ -71,10 +85,18 @@ class Attention(nn.Module):
         self, site: str, x: Float[Tensor, "*row d_model"], heads: Int[Tensor, " head"] | None = None
     ) -> Float[Tensor, "*row head d_head"]:
         """Queries ("q"), keys ("k") or values ("v"), `x W + b`, of all heads or of the given ones."""
-        all_W, all_b = {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
+        all_W, all_b = self._projection(site)
         W, b = (all_W, all_b) if heads is None else (all_W[heads], all_b[heads])
         W_flat = rearrange(W, "head d_model d_head -> (head d_head) d_model")
         return F.linear(x, W_flat, b.flatten()).unflatten(-1, b.shape)
+
+    def project_by_head(self, site: str, x: Float[Tensor, "*row head d_model"]) -> Float[Tensor, "*row head d_head"]:
+        """Queries ("q"), keys ("k") or values ("v") of all heads, each from its own input."""
+        W, b = self._projection(site)
+        return einsum(x, W, "... head d_model, head d_model d_head -> ... head d_head") + b
+
+    def _projection(self, site: str) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head"]]:
+        return {"q": (self.W_Q, self.b_Q), "k": (self.W_K, self.b_K), "v": (self.W_V, self.b_V)}[site]
 
     def placed(
         self, site: str, x: Float[Tensor, "batch pos head d_head"], edit: StageEdit = unedited

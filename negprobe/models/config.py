@@ -74,6 +74,7 @@ class HookedEncoderConfig(TransformerLensConfig):
     Attributes:
         model_name: The name or folder the model came from.
         revision: The commit of a hub model; otherwise empty.
+        use_hook_mlp_in: Whether `blocks.L.hook_mlp_in` is listed and cached.
         family: The family whose conversion was used; see `negprobe.models.families`.
         head: What stands on the last block: a masked LM, a classifier, or nothing (a pooled embedding).
         n_key_value_groups: In how many groups the heads share keys and values in the original model (grouped-query
@@ -122,6 +123,7 @@ class HookedEncoderConfig(TransformerLensConfig):
 
     model_name: str = ""
     revision: str = ""
+    use_hook_mlp_in: bool = False
     family: str = "bert"
     head: Head = "none"
     n_key_value_groups: int = 0
@@ -257,7 +259,6 @@ _CHOICES = {
     "uses_rms_norm": (False,),
     "final_rms": (False,),
     "layer_norm_folding": (False,),
-    "use_split_qkv_input": (False,),
     "num_experts": (None,),
     "experts_per_token": (None,),
 }

@@ -93,8 +93,9 @@ def checked_problem_type(value: object, n_labels: int, name: str) -> ProblemType
 def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncoderConfig:
     """The `HookedEncoderConfig` of a supported Hugging Face configuration (see `check_supported`)."""
     family, head = FAMILY_OF[hf_config.model_type], head_of(architecture)
-    is_classifier = head == "classification"
-    labels = tuple(hf_config.id2label[i] for i in range(hf_config.num_labels)) if is_classifier else ()
+    fixed = family.labels.get(architecture)
+    reads_labels = head == "classification" and fixed is None
+    labels = tuple(hf_config.id2label[i] for i in range(hf_config.num_labels)) if reads_labels else fixed or ()
     common: dict[str, Any] = {
         "model_name": name,
         "family": family.name,
@@ -106,7 +107,7 @@ def encoder_config(hf_config: Any, architecture: str, name: str) -> HookedEncode
         "d_vocab": hf_config.vocab_size,
         "pad_token_id": hf_config.pad_token_id,
         "labels": labels,
-        "problem_type": checked_problem_type(hf_config.problem_type, len(labels), name) if is_classifier else None,
+        "problem_type": checked_problem_type(hf_config.problem_type, len(labels), name) if reads_labels else None,
         "default_prepend_bos": False,
         "device": "cpu",
     }

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from einops import rearrange
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix, HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities import composition_scores
 from transformers import PreTrainedTokenizerBase
 
 from negprobe.base.arguments import checked
@@ -27,6 +29,7 @@ from negprobe.models.cache import EncoderCache
 from negprobe.models.config import HookedEncoderConfig
 from negprobe.models.convert import convert, encoder_config, head_of
 from negprobe.models.embed import Embed
+from negprobe.models.families.bert import NEXT_SENTENCE
 from negprobe.models.folder import padding_id
 from negprobe.models.heads import Classifier, EmbeddingHead, MaskedLMHead, Unembed, pooled_mask
 from negprobe.models.hooked import is_hooked
@@ -44,59 +47,96 @@ Text = str | tuple[str, str]
 
 Output = Tensor | str | list[str] | None
 
+_NamedHooks: TypeAlias = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
+
+_T = TypeVar("_T")
+
+_ON_REQUEST = {
+    "use_attn_result": ("hook_result",),
+    "use_split_qkv_input": ("hook_q_input", "hook_k_input", "hook_v_input"),
+    "use_hook_mlp_in": ("hook_mlp_in",),
+}
+"""The hooks that are listed and cached on request, by the setting that requests them."""
+
 
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R and XLM-R XL, CamemBERT, data2vec, the pre-norm RoBERTa), ELECTRA, ALBERT,
-    ERNIE, Megatron-BERT and ModernBERT (Ettin, mmBERT), with a masked-LM head, a sequence classifier, or no head, in
-    which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation
-    mode; there is no dropout. `transformer_lens.patching` works on it.
+    <<<<<<< HEAD
+        Supports BERT, DistilBERT, RoBERTa (XLM-R and XLM-R XL, CamemBERT, data2vec, the pre-norm RoBERTa), ELECTRA, ALBERT,
+        ERNIE, Megatron-BERT and ModernBERT (Ettin, mmBERT), with a masked-LM head, a sequence classifier, or no head, in
+        which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation
+        mode; there is no dropout. `transformer_lens.patching` works on it.
+    =======
+        Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA, ModernBERT (Ettin, mmBERT), NomicBERT, GTE,
+        jina-embeddings-v3 and EuroBERT, with a masked-LM head, a sequence classifier, or no head, in which case the output
+        is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation mode; there is no
+        dropout. `transformer_lens.patching` works on it.
+    >>>>>>> arch
 
-    Hook points, in the order they fire (`x` is a block's input):
+        Hook points, in the order they fire (`x` is a block's input):
 
-    | hook | shape | what it is |
-    |---|---|---|
-    | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
-    | `embed.hook_task_type_embed` | batch pos d_embed | ERNIE's embedding of task 0, the same for every token |
-    | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
-    | `blocks.L.hook_resid_pre` | batch pos d_model | x |
-    | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
-    | `blocks.L.attn.hook_rot_q`, `hook_rot_k` | batch pos head d_head | rotated by their positions; only if rotary |
-    | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
-    | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
-    | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O; cached if `cfg.use_attn_result` |
-    | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
-    | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
-    | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
-    | `blocks.L.mlp.hook_pre_linear` | batch pos d_mlp | what multiplies the activations; only if gated |
-    | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
-    | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
-    | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
-    | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
-    | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
+        | hook | shape | what it is |
+        |---|---|---|
+        | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
+        | `embed.hook_task_type_embed` | batch pos d_embed | ERNIE's embedding of task 0 |
+        | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
+        | `blocks.L.hook_resid_pre` | batch pos d_model | x |
+        | `blocks.L.hook_q_input`, `hook_k_input`, `hook_v_input` | batch pos head d_model | each head's own copy of x * |
+        | `blocks.L.attn.hook_q`, `hook_k`, `hook_v` | batch pos head d_head | projections with bias |
+        | `blocks.L.attn.hook_rot_q`, `hook_rot_k` | batch pos head d_head | rotated by their positions; only if rotary |
+        | `blocks.L.attn.hook_attn_scores`, `hook_pattern` | batch head query key | before and after the softmax |
+        | `blocks.L.attn.hook_z` | batch pos head d_head | pattern · v |
+        | `blocks.L.attn.hook_result` | batch pos head d_model | z W_O * |
+        | `blocks.L.hook_attn_out` | batch pos d_model | sum over heads + b_O |
+        | `blocks.L.hook_resid_mid` | batch pos d_model | x + attn_out, before LN1 |
+        | `blocks.L.hook_mlp_in` | batch pos d_model | a copy of resid_mid, which LN1 reads * |
+        | `blocks.L.mlp.hook_pre`, `hook_post` | batch pos d_mlp | before and after the activation function |
+        | `blocks.L.mlp.hook_pre_linear` | batch pos d_mlp | what multiplies the activations; only if gated |
+        | `blocks.L.hook_mlp_out` | batch pos d_model | output of the MLP |
+        | `blocks.L.hook_resid_post` | batch pos d_model | LN1(resid_mid) + mlp_out, before LN2 |
+        | `blocks.L.hook_normalized_resid_post` | batch pos d_model | LN2(resid_post), the next block's x |
+        | `unembed.hook_in`, `unembed.hook_out` | batch pos d_embed, batch pos d_vocab | the head's vector, and the logits |
+        | `embedding_head.hook_pooled` | batch d_pooled | pooled embedding; only if `cfg.embedding_steps` follow |
+        | `embedding_head.steps.N.hook_pre`, `hook_post` | batch d_out | before and after a `DenseStep`'s activation |
 
-    Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
-    `classifier.ln`, where the model has them. In a pre-norm model (such as ModernBERT) LN1 and LN2 come before attention and
-    the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
-    `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
+    <<<<<<< HEAD
+        Each norm has `hook_scale` and `hook_normalized`: `embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln` and
+        `classifier.ln`, where the model has them. In a pre-norm model (such as ModernBERT) LN1 and LN2 come before attention and
+        the MLP, `hook_resid_mid` is what LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and
+        `ln_final` follows the last block; there is no `hook_normalized_resid_post`.
+    =======
+        Each norm (`embed.ln`, `blocks.L.ln1`, `blocks.L.ln2`, `mlm_head.ln`, `classifier.ln`, where the model has them) has
+        `hook_scale`, what it divides by, `hook_normalized`, the quotient, and `hook_out`, its output. The hooks marked *
+        are in `hook_dict` and in caches on request: `set_use_split_qkv_input`, `set_use_attn_result`,
+        `set_use_hook_mlp_in`. A hook added by name always acts.
 
-    In a model whose layers share their weights (ALBERT), the blocks have hook points of their own and the same
-    parameters, as the same objects: an edit at a hook is of one layer, and a change of a weight in place of all the
-    layers that share it. `cfg.tied_to` says which.
+        In a pre-norm model (ModernBERT, EuroBERT) LN1 and LN2 come before attention and the MLP, `hook_resid_mid` is what
+        LN2 reads, `hook_resid_post` is `resid_mid + mlp_out`, the next block's x, and `ln_final` follows the last block;
+        there is no `hook_normalized_resid_post`. LN1 then reads the head's copies of x, and LN2 reads `hook_mlp_in`, which
+        the residual stream bypasses.
 
-    Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
-    embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
-    that contains the encoder renames all hook points; the encoder's own methods and caches keep the names above.
+        Where groups of heads share keys and values (EuroBERT), each head has a copy: `W_K`, `W_V`, `hook_k` and `hook_v`
+        have one entry per head. A write to one head's key or value leaves the rest of its group alone; to patch what the
+        group shares, patch all its heads, `n_heads / cfg.n_key_value_groups` consecutive ones.
+    >>>>>>> arch
 
-    Example:
-        >>> from negprobe import HookedEncoder
-        >>> model = HookedEncoder.from_pretrained("tiny-negation")
-        >>> model("The door is not open. So the door is [MASK].", return_type="predictions")
-        'closed'
-        >>> _, cache = model.run_with_cache("The door is not open.")
-        >>> cache["pattern", 0].shape
-        torch.Size([1, 4, 8, 8])
+        In a model whose layers share their weights (ALBERT), the blocks have hook points of their own and the same
+        parameters, as the same objects: an edit at a hook is of one layer, and a change of a weight in place of all the
+        layers that share it. `cfg.tied_to` says which.
+
+        Names and meanings are those of TransformerLens 3's `HookedEncoder`: `model.embed(tokens)` is the sum of the
+        embeddings after LayerNorm, and `return_type="predictions"` returns a string for one row. Another `HookedRootModule`
+        that contains the encoder renames all hook points; the encoder's own methods and caches keep the names above.
+
+        Example:
+            >>> from negprobe import HookedEncoder
+            >>> model = HookedEncoder.from_pretrained("tiny-negation")
+            >>> model("The door is not open. So the door is [MASK].", return_type="predictions")
+            'closed'
+            >>> _, cache = model.run_with_cache("The door is not open.")
+            >>> cache["pattern", 0].shape
+            torch.Size([1, 4, 8, 8])
     """
 
     context_level: int
@@ -125,9 +165,19 @@ class HookedEncoder(HookedRootModule):
         else:
             self.embedding_head = EmbeddingHead(cfg)
         self.setup()
-        # Per-head results are large, so they are listed and cached only on request. Hooks can always be added by name.
-        self._result_hooks = {name: point for name, point in self.hook_dict.items() if name.endswith("result")}
-        self.set_use_attn_result(cfg.use_attn_result)
+        # These are large or rarely needed, so they are listed and cached only on request. Hooks can always be added by
+        # name.
+        self._hooks_on_request = {
+            flag: {name: point for name, point in self.hook_dict.items() if name.endswith(ends)}
+            for flag, ends in _ON_REQUEST.items()
+        }
+        for flag in _ON_REQUEST:
+            self._list_hooks(flag, getattr(cfg, flag))
+        # Other names of TransformerLens 4.
+        self.mod_dict["hook_embed"] = self.hook_full_embed
+        if cfg.norms == "pre":
+            for name, point in self._hooks_on_request["use_split_qkv_input"].items():
+                self.mod_dict[name.replace(".hook_", ".attn.hook_")] = point
         self.register_load_state_dict_pre_hook(_accept_earlier_names)
         self.register_load_state_dict_pre_hook(_complete_tied)
         self.register_load_state_dict_post_hook(_sync_after_loading)
@@ -144,16 +194,19 @@ class HookedEncoder(HookedRootModule):
     @checked
     def from_pretrained(
         cls,
-        name_or_path: str | Path | nn.Module,
+        name_or_path: str | Path | nn.Module | None = None,
         *,
         hf_model: nn.Module | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         architecture: str | None = None,
         prompt: str | None = None,
         labels: Mapping[str, str] | Sequence[str] | None = None,
+        move_to_device: bool = True,
+        model_name: str | Path | nn.Module | None = None,
+        torch_dtype: torch.dtype | None = None,
     ) -> "HookedEncoder":
         """A pretrained encoder, in evaluation mode.
 
@@ -169,10 +222,11 @@ class HookedEncoder(HookedRootModule):
             revision: A branch, tag or commit of a hub model; by default "main". The name can contain it instead:
                 "owner/name@v1". The commit is stored in `cfg.revision`.
             device: "cpu", "cuda" (one of several: "cuda:1") or "mps"; by default a CUDA GPU, if any, else the CPU.
-            dtype: Dtype of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`.
-            architecture: The transformers class to read the model as, such as "BertForSequenceClassification"; by
-                default the one named in config.json, the loaded model's own, or, for a sentence-transformers encoder,
-                its family's class without a head. If this class has a different head, the sentence-transformers
+            dtype: Dtype of the parameters: `torch.float64`, `float32`, `float16` or `bfloat16`; by default `float32`.
+            architecture: The transformers class to read the model as, such as "BertForSequenceClassification", or
+                "BertForNextSentencePrediction" for a BERT that was saved with this head; by default the one named in
+                config.json, the loaded model's own, or, for a sentence-transformers encoder, its family's class without
+                a head. If this class has a different head, the sentence-transformers
                 settings are not applied. A loaded model of a class derived from a transformers class is read only if
                 `architecture` names that base class; modules that the derived class adds are ignored.
             prompt: Text to put before each text, such as "query: ", or the name of one of the prompts of a
@@ -180,13 +234,25 @@ class HookedEncoder(HookedRootModule):
                 text is in `cfg.prompt`, and the model's tokenizer is then a copy that adds it.
             labels: Names of a classifier's labels, for one whose configuration has only "LABEL_0", "LABEL_1", …: all
                 names in the order of the logits, or a dict from present to new names. By default those of config.json.
+            move_to_device: Whether to move the model to the device; otherwise it stays on the CPU.
+            model_name: TransformerLens's name of `name_or_path`.
+            torch_dtype: TransformerLens's other name of `dtype`.
 
         Raises:
             ModelError: if the model cannot be found, read or moved to the device, is not a supported encoder, or does
                 not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
-                and for labels that do not fit the model.
+                and for labels that do not fit the model, for no name, and for an argument under two names.
         """
-        device = _device_for(device, dtype)
+        if model_name is not None:
+            name_or_path = _given_once("name_or_path", name_or_path, "model_name", model_name)
+        if name_or_path is None:
+            raise ModelError("No model was given; give a folder, a hub name, a loaded model or 'tiny-negation'.")
+        if torch_dtype is not None:
+            dtype = _given_once("dtype", dtype, "torch_dtype", torch_dtype)
+        dtype = dtype or torch.float32
+        if not move_to_device and device is not None:
+            raise ModelError(f"move_to_device=False leaves the model on the CPU, but device={str(device)!r}; omit one.")
+        device = _device_for(device if move_to_device else "cpu", dtype)
         if isinstance(name_or_path, nn.Module):
             if hf_model is not None:
                 raise ModelError("name_or_path and hf_model are both models; give one model, optionally with a name.")
@@ -309,6 +375,17 @@ class HookedEncoder(HookedRootModule):
             return predicted[0] if len(predicted) == 1 else predicted
         raise InputError(f"return_type must be 'logits', 'predictions' or None, got {return_type!r}.")
 
+    def encoder_output(
+        self,
+        tokens: Text | Sequence[Text] | Int[Tensor, "batch pos"],
+        token_type_ids: Int[Tensor, "batch pos"] | None = None,
+        one_zero_attention_mask: Int[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The last block's output, as `forward` with `stop_at_layer=n_layers`, which has the arguments and errors."""
+        resid = self(tokens, None, token_type_ids, one_zero_attention_mask, stop_at_layer=self.cfg.n_layers)
+        assert isinstance(resid, Tensor)
+        return resid
+
     @checked
     def embed_tokens(
         self, tokens: Int[Tensor, "batch pos"], token_type_ids: Int[Tensor, "batch pos"] | None = None
@@ -405,25 +482,47 @@ class HookedEncoder(HookedRootModule):
         return cache
 
     @contextmanager
-    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["HookedEncoder"]:
-        """As in TransformerLens, but removing these hooks keeps those that an enclosing module added."""
+    def hooks(
+        self, fwd_hooks: _NamedHooks = (), bwd_hooks: _NamedHooks = (), *args: Any, **kwargs: Any
+    ) -> Iterator["HookedEncoder"]:
+        """As in TransformerLens, but removing these hooks keeps those that an enclosing module added.
+
+        Raises:
+            InputError: for a hook point that the model does not have.
+        """
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            self._check_hook_point(name)
         own = self.context_level
         points = self.hook_points()
         handles = [handle for point in points for handle in (*point.fwd_hooks, *point.bwd_hooks)]
         self.context_level = max([own, *(handle.context_level or 0 for handle in handles)])
         try:
-            with super().hooks(*args, **kwargs):
+            with super().hooks(fwd_hooks, bwd_hooks, *args, **kwargs):
                 yield self
         finally:
             self.context_level = own
 
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """As in TransformerLens; raises `InputError` for a hook point that the model does not have."""
+        self._check_hook_point(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def _check_hook_point(self, name: str | Callable[[str], bool]) -> None:
+        if not isinstance(name, str) or isinstance(self.mod_dict.get(name), HookPoint):
+            return
+        close = get_close_matches(name, [key for key, point in self.mod_dict.items() if isinstance(point, HookPoint)])
+        raise InputError(
+            f"There is no hook point {quoted(name)} in this model"
+            f"{'; did you mean ' + ' or '.join(map(repr, close)) if close else ''}. help(HookedEncoder) lists them."
+        )
+
     @checked
     def to_tokens(
-        self, input: Text | Sequence[Text], truncate: bool = False
+        self, input: Text | Sequence[Text], truncate: bool = False, *, move_to_device: bool = True
     ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
         """Token ids, token-type ids and the 1/0 attention mask of texts, padded on the right, on the model's device.
 
-        The model's prompt, `cfg.prompt`, is put before each text.
+        The model's prompt, `cfg.prompt`, is put before each text. With `move_to_device=False` they stay on the CPU.
 
         Raises:
             InputError: for an empty text, a text longer than `cfg.n_ctx` tokens (unless `truncate`), a text that the
@@ -462,10 +561,76 @@ class HookedEncoder(HookedRootModule):
                 f"Text {longest} has {int(lengths[longest])} tokens, but the model reads at most {self.cfg.n_ctx}: "
                 f"{str(texts[longest])[:60]!r}… Shorten it, or pass truncate=True to cut it."
             )
-        tokens = encoded["input_ids"].to(self.device)
+        tokens, device = encoded["input_ids"], self.device if move_to_device else "cpu"
         # The tokenizer of a model without token types returns none.
         types = encoded.get("token_type_ids", torch.zeros_like(tokens))
-        return tokens, types.to(self.device), encoded["attention_mask"].to(self.device)
+        return tokens.to(device), types.to(device), encoded["attention_mask"].to(device)
+
+    @checked
+    def to_str_tokens(
+        self, input: Text | Sequence[Text] | Int[Tensor, "*batch pos"], truncate: bool = False
+    ) -> list[str] | list[list[str]]:
+        """The text of each token, decoded alone, special tokens included and padding left out.
+
+        Returns:
+            A list for one text or one row of token ids, a list of lists for several. Unlike in TransformerLens, a
+            tensor of token ids can have several rows.
+
+        Raises:
+            InputError: as `to_tokens`, and for token ids that are not a non-empty tensor of integers in the vocabulary.
+        """
+        if isinstance(input, Tensor):
+            tokens = self._checked_tokens(input[None] if input.ndim == 1 else input, truncate)
+            _check_ids("Token", tokens, self.cfg.d_vocab)
+            if self.tokenizer is None:
+                raise InputError("This model was loaded without a tokenizer; pass one to from_pretrained.")
+            rows, is_one = tokens.tolist(), len(tokens) == 1
+        else:
+            tokens, _, mask = self.to_tokens(input, truncate)
+            rows = [row[real.bool()].tolist() for row, real in zip(tokens, mask, strict=True)]
+            is_one = isinstance(input, (str, tuple))
+        assert self.tokenizer is not None
+        texts = [[str(self.tokenizer.decode([token])) for token in row] for row in rows]
+        return texts[0] if is_one else texts
+
+    @checked
+    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*any"]) -> Float[Tensor, "*any d_embed"]:
+        """The unembedding vectors of tokens, the columns of `W_U`.
+
+        The inner product of such a vector with `unembed.hook_in`, plus `b_U`, is the token's logit. The vectors are not
+        directions of the residual stream: a masked LM's head is not linear.
+
+        Args:
+            tokens: A word that is a single token, or token ids. As in TransformerLens, one id gives one vector without
+                an axis for tokens, whatever the shape of its tensor.
+
+        Raises:
+            InputError: without a masked-LM head, for a word that is not one token, or an id outside the vocabulary.
+        """
+        W_U = self.W_U
+        if isinstance(tokens, Tensor):
+            if not tokens.numel():
+                raise InputError("There are no token ids; give at least one.")
+            _check_ids("Token", tokens, self.cfg.d_vocab)
+            return W_U.T[tokens.squeeze() if tokens.numel() == 1 else tokens]
+        index = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
+        if not 0 <= index < self.cfg.d_vocab:
+            raise InputError(f"Token ids must be from 0 to {self.cfg.d_vocab - 1} for this model, got {index}.")
+        return W_U[:, index]
+
+    @checked
+    def all_composition_scores(self, mode: Literal["Q", "K", "V"]) -> Float[Tensor, "layer head later later_head"]:
+        """By how much what each head writes can be read by the queries, keys or values of each head of a later layer.
+
+        `‖W_OV W‖ / (‖W_OV‖ ‖W‖)` in Frobenius norms, where W is the later head's `W_Q W_K^T` (for "K" its transpose)
+        or, for "V", its `W_V W_O`; 0 for heads of the same or an earlier layer. The norms between the two heads are
+        left out, as in TransformerLens. Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
+        """
+        right = {"Q": self.QK, "K": self.QK.T, "V": self.OV}[mode]
+        scores = composition_scores(self.OV, right, broadcast_dims=True)
+        layers = torch.arange(self.cfg.n_layers, device=scores.device)
+        is_later = rearrange(layers, "layer -> layer 1 1 1") < rearrange(layers, "later -> later 1")
+        return torch.where(is_later, scores, torch.zeros_like(scores))
 
     @checked
     def to_single_token(self, word: str) -> int:
@@ -490,26 +655,31 @@ class HookedEncoder(HookedRootModule):
     @checked
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Include or exclude per-head results in `hook_dict` and caches; they take `n_heads` times a residual."""
-        self.cfg.use_attn_result = use_attn_result
-        for name, point in self._result_hooks.items():
-            if use_attn_result:
+        self._list_hooks("use_attn_result", use_attn_result)
+
+    @checked
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Include or exclude each head's inputs of queries, keys and values in `hook_dict` and caches.
+
+        `blocks.L.hook_q_input`, `hook_k_input` and `hook_v_input` take `3 n_heads` times a residual.
+        """
+        self._list_hooks("use_split_qkv_input", use_split_qkv_input)
+
+    @checked
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Include or exclude `blocks.L.hook_mlp_in` in `hook_dict` and caches."""
+        self._list_hooks("use_hook_mlp_in", use_hook_mlp_in)
+
+    def _list_hooks(self, flag: str, listed: bool) -> None:
+        setattr(self.cfg, flag, listed)
+        for name, point in self._hooks_on_request[flag].items():
+            if listed:
                 self.hook_dict[name] = point
             else:
                 self.hook_dict.pop(name, None)
 
-    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
-        """Not supported; TransformerLens's direct-path patching calls it.
-
-        Raises:
-            ModelError: always, because queries, keys and values share one input.
-        """
-        raise ModelError(
-            "HookedEncoder has no separate inputs for queries, keys and values, which transformer_lens.patching needs "
-            "to patch direct paths; use negprobe.patching.path_patch."
-        )
-
     def hook_points(self) -> list[HookPoint]:
-        """Every hook point, including the per-head results even while `hook_dict` omits them."""
+        """Every hook point, including those on request even while `hook_dict` omits them."""
         return [module for module in self.mod_dict.values() if isinstance(module, HookPoint)]
 
     @torch.inference_mode(False)
@@ -563,8 +733,15 @@ class HookedEncoder(HookedRootModule):
 
     @property
     def W_pos(self) -> Float[Tensor, "position d_embed"]:
-        """Position embeddings."""
+        """Position embeddings; raises `InputError` in a model without them."""
+        if not self.cfg.embeds_positions:
+            raise InputError(f"{self.cfg.model_name!r} has no position embeddings.")
         return self.embed.W_pos
+
+    @property
+    def W_E_pos(self) -> Float[Tensor, "d_vocab_and_position d_embed"]:
+        """Token embeddings, then position embeddings; raises `InputError` in a model without position embeddings."""
+        return torch.cat([self.W_E, self.W_pos])
 
     @property
     def W_U(self) -> Float[Tensor, "d_embed d_vocab"]:
@@ -735,6 +912,17 @@ class HookedEncoder(HookedRootModule):
         return [self.tokenizer.decode(ids[masked]) for ids, masked in zip(best, is_mask, strict=True)]
 
 
+def _given_once(name: str, value: object, other_name: str, other: _T) -> _T:
+    """The value of an argument that is given under its other name.
+
+    Raises:
+        ModelError: if it is given under both.
+    """
+    if value is not None:
+        raise ModelError(f"{name} and {other_name} are two names of one argument; give only one of them.")
+    return other
+
+
 def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:
     """The requested device; for None, a CUDA GPU if there is one, otherwise the CPU.
 
@@ -790,11 +978,41 @@ def _with_shape(name: str, given: Int[Tensor, "batch pos"], shape: Sequence[int]
     return given
 
 
+_TRANSFORMER_LENS_3 = {
+    "embed.embed.W_E": "embed.W_E",
+    "embed.pos_embed.W_pos": "embed.W_pos",
+    "embed.token_type_embed.W_token_type": "embed.W_token_type",
+}
+"""The names of weights of TransformerLens 3's `HookedEncoder` that differ from ours, with ours."""
+
+_TRANSFORMER_LENS_3_NEXT_SENTENCE = {
+    "pooler.W": "classifier.W_pool",
+    "pooler.b": "classifier.b_pool",
+    "nsp_head.W": "classifier.W_label",
+    "nsp_head.b": "classifier.b_label",
+}
+"""Those of the head that says whether the second of two texts follows the first."""
+
+
 def _accept_earlier_names(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:
-    """Rename the weights of models saved by versions in which the embeddings' LayerNorm was `ln_embed`."""
-    for name in ("w", "b"):
-        if f"{prefix}ln_embed.{name}" in weights:
-            weights[f"{prefix}embed.ln.{name}"] = weights.pop(f"{prefix}ln_embed.{name}")
+    """Rename the weights of models of earlier versions, and of TransformerLens 3's `HookedEncoder`.
+
+    In earlier versions the embeddings' LayerNorm was `ln_embed`. TransformerLens 3 saves constants of attention, and
+    both heads of BERT's pre-training, of which a model here has one at most.
+    """
+    renamed = {f"ln_embed.{name}": f"embed.ln.{name}" for name in ("w", "b")} | _TRANSFORMER_LENS_3
+    if f"{prefix}embed.embed.W_E" in weights:
+        unused = [r"blocks\.\d+\.attn\.(mask|IGNORE)"]
+        unused += [r"(mlm_head|unembed)\..*"] if model.cfg.head != "masked_lm" else []
+        if model.cfg.labels == NEXT_SENTENCE:
+            renamed |= _TRANSFORMER_LENS_3_NEXT_SENTENCE
+        else:
+            unused.append(r"(pooler|nsp_head)\..*")
+        for key in [key for key in weights if re.fullmatch("|".join(unused), key.removeprefix(prefix))]:
+            del weights[key]
+    for theirs, ours in renamed.items():
+        if f"{prefix}{theirs}" in weights:
+            weights[f"{prefix}{ours}"] = weights.pop(f"{prefix}{theirs}")
 
 
 def _complete_tied(model: HookedEncoder, weights: dict[str, Tensor], prefix: str, *args: object) -> None:

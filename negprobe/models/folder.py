@@ -41,7 +41,7 @@ COMMON_FIELDS: dict[str, Field] = {
     "pad_token_id": whole(0, _LARGEST_VOCABULARY - 1),
     "hidden_act": activation,
     "activation": activation,
-    "layer_norm_eps": number(0, 1),
+    "layer_norm_eps": number(0.0, 1.0),
     "tie_word_embeddings": switch,
 }
 """The fields of a configuration that all families read, with their checks. The upper limits of sizes are far above
@@ -193,7 +193,7 @@ def config_of(raw: dict[str, Any], hf_class: type[PreTrainedModel], name: str) -
     for key, other in hf_class.config_class.attribute_map.items():
         if key in kept and kept.get(other, kept[key]) != kept[key]:
             raise bad_field(key, kept[key], f"equal to {other} = {kept[other]}, its synonym", name)
-    if head_of(hf_class.__name__) == "classification":
+    if head_of(hf_class.__name__) == "classification" and hf_class.__name__ not in family.labels:
         if raw.get("id2label") is not None:
             kept["id2label"] = _labels(raw["id2label"], name)
             n_labels = kept.setdefault("num_labels", len(kept["id2label"]))

@@ -36,10 +36,12 @@ class Unembed(nn.Module):
         super().__init__()
         self.W_U = nn.Parameter(torch.empty(cfg.d_embed, cfg.d_vocab))
         self.b_U = nn.Parameter(torch.empty(cfg.d_vocab))
+        self.hook_in = HookPoint()
+        self.hook_out = HookPoint()
 
     def forward(self, x: Float[Tensor, "... d_embed"]) -> Float[Tensor, "... d_vocab"]:
         """One logit a word of the vocabulary."""
-        return F.linear(x, self.W_U.T, self.b_U)
+        return self.hook_out(F.linear(self.hook_in(x), self.W_U.T, self.b_U))
 
 
 class Classifier(nn.Module):

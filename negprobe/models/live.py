@@ -15,9 +15,9 @@ from negprobe.models.convert import check_supported, head_of
 from negprobe.models.families import FAMILIES
 from negprobe.models.folder import config_of
 
-_POOLER = ("pooler", "pooler_activation")
-_UNUSED = (*_POOLER, "cls.seq_relationship", "sop_classifier", "discriminator_predictions")
-"""Modules that no supported head uses; the exception is a classifier, which uses the pooler."""
+_OF_CLASSIFIERS = ("pooler", "pooler_activation", "cls.seq_relationship")
+_UNUSED = (*_OF_CLASSIFIERS, "sop_classifier", "discriminator_predictions")
+"""Modules that no supported head uses, but that a classifier uses if they are among the first, and it has them."""
 
 _HARMLESS = {
     "training",
@@ -212,8 +212,8 @@ def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 def _used_parts(named: dict[str, Any], plain: PreTrainedModel) -> dict[str, Any]:
     """The entries of `named` that belong to modules which negprobe uses."""
-    reads_pooler = head_of(type(plain).__name__) == "classification"
-    unused = [part for part in _UNUSED if not (part in _POOLER and reads_pooler)]
+    reads_first = head_of(type(plain).__name__) == "classification"
+    unused = [part for part in _UNUSED if not (part in _OF_CLASSIFIERS and reads_first)]
     prefix = f"{plain.base_model_prefix}."
     return {
         path: value

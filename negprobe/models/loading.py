@@ -196,12 +196,16 @@ def _check_unused(keys: set[str], hf_model: PreTrainedModel, name: str) -> None:
     parts = {"embeddings_project"} | {
         part for module in (hf_model, hf_model.base_model) for part, _ in module.named_children()
     }
+    # BERT is trained with two heads, and its classes have either or both.
+    other_heads = tuple(
+        f"{head}." for head in ("cls.predictions", "cls.seq_relationship") if head not in dict(hf_model.named_modules())
+    )
     unused = sorted(
         key
         for key in keys
         if key.removeprefix(f"{hf_model.base_model_prefix}.").split(".")[0] in parts
         and not key.endswith((".position_ids", ".token_type_ids"))
-        and not key.startswith("cls.seq_relationship.")
+        and not key.startswith(other_heads)
     )
     if unused:
         raise ModelError(

@@ -1,7 +1,7 @@
 """LayerNorm and its relatives, and the linear map that each is at one input."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from negprobe.models.hooked import is_hooked
 class Norm(nn.Module):
     """`c(x) / scale(c(x)) * w + b` over the last axis, where `c` centres the input or, in an RMSNorm, leaves it.
 
-    `hook_scale` holds `scale(c) = sqrt(mean(c²) + eps)`, `[batch pos 1]`, and `hook_normalized` the output.
+    As in TransformerLens, `hook_scale` holds `scale(c) = sqrt(mean(c²) + eps)`, `[batch pos 1]`, `hook_normalized` what
+    is divided by it, `c / scale(c)`, and `hook_out` the output.
     """
 
     centres: ClassVar[bool]
@@ -27,14 +28,15 @@ class Norm(nn.Module):
         self.w = nn.Parameter(torch.ones(width))
         self.hook_scale = HookPoint()
         self.hook_normalized = HookPoint()
+        self.hook_out = HookPoint()
 
     def forward(self, x: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
         """Normalise the last axis."""
-        if not is_hooked(self.hook_scale):
-            return self.hook_normalized(self.normalized(x))
+        if not is_hooked(self.hook_scale, self.hook_normalized):
+            return self.hook_out(self.normalized(x))
         centred = self.centred(x)
-        unit = centred / self.hook_scale(_scale(centred, self.eps)[..., None])
-        return self.hook_normalized(unit * self.w if self.bias is None else unit * self.w + self.bias)
+        unit = self.hook_normalized(centred / self.hook_scale(_scale(centred, self.eps)[..., None]))
+        return self.hook_out(unit * self.w if self.bias is None else unit * self.w + self.bias)
 
     @property
     def bias(self) -> Float[Tensor, " width"] | None:
@@ -61,7 +63,7 @@ class Norm(nn.Module):
         unit = centred[..., None, :] / scale
         return (self.centred(change) - unit * (unit * change).mean(dim=-1, keepdim=True)) / scale * self.w
 
-    def like(self, y: Float[Tensor, "*any width"]) -> Self:
+    def like(self, y: Float[Tensor, "*any width"]) -> "Norm":
         """The same norm without gradients or hooks, in the dtype and on the device of `y`."""
         copy = type(self)(len(self.w), self.eps)
         for name, parameter in self.named_parameters():

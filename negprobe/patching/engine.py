@@ -9,7 +9,7 @@ has hooks (`layers.is_hooked`), so that the caller's hooks act in patched runs a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -268,19 +268,22 @@ def _block(
     edits = [edit for site_edits in layer_edits.values() for edit in site_edits]
     if rows is None and not edits:
         return None
-    attention_changes = rows is not None or any(layer_edits[site] for site in _KEY_SITES)
+    read = None if rows is None else replace(rows, values=block.attn_in(rows.values))
+    if block.is_pre_norm and layer_edits["ln1_out"]:
+        read = _edited_input(block.attn_in(x), pair, layer_edits["ln1_out"], read, real)
+    attention_changes = read is not None or any(layer_edits[site] for site in _KEY_SITES)
     if attention_changes and read_positions is not None:
         # A changed key can change the output at every query, so every position that is needed is computed.
         run = torch.arange(len(pair), device=pair.device).repeat_interleave(read_positions.shape[1])
         pos = read_positions.flatten()
-        z = _mixed(block, layer, base, pair, layer_edits, rows, context, read_positions).flatten(0, 1)
+        z = _mixed(block, layer, base, pair, layer_edits, read, context, read_positions).flatten(0, 1)
     else:
         changed = real if attention_changes else touched(edits, real) & real
         if read_positions is not None:
             changed = changed & torch.zeros_like(real).scatter(1, read_positions, True)
         run, pos = changed.nonzero(as_tuple=True)
         if attention_changes or any(layer_edits[site] for site in _QUERY_SITES):
-            z = _at(_mixed(block, layer, base, pair, layer_edits, rows, context, None), run, pos)
+            z = _at(_mixed(block, layer, base, pair, layer_edits, read, context, None), run, pos)
         else:
             z = base.z[layer][pair[run], pos]
     if rows is None:
@@ -313,7 +316,7 @@ def _edited_input(
     rows: _Rows | None,
     real: Bool[Tensor, "run pos"],
 ) -> _Rows:
-    """The rows of a block's input that can differ from the unpatched run, after the edits of that input."""
+    """The rows of an input, of a block or of its attention, that can differ from the unpatched one, after its edits."""
     changed = touched(edits, real) & real
     if rows is None:
         run, pos = changed.nonzero(as_tuple=True)
@@ -333,32 +336,29 @@ def _mixed(
     base: BaseRun,
     pair: Int[Tensor, " run"],
     layer_edits: Mapping[str, Sequence[Edit]],
-    rows: _Rows | None,
+    read: _Rows | None,
     context: AttentionContext,
     queries: Int[Tensor, "run query"] | None,
 ) -> Float[Tensor, "run query head d_head"]:
-    """The heads' outputs z before edits of z, at the given queries or at all."""
+    """The heads' outputs z before edits of z, at the given queries or at all; `read` is the changed input."""
     n_pos = base.resid[layer].shape[1]
-    whole = rows is not None and len(rows.values) == len(pair) * n_pos
+    whole = read is not None and len(read.values) == len(pair) * n_pos
     maps = any(layer_edits[site] for site in _MAPS)
     folds = block.architecture.linear_keys and not any(layer_edits[site] for site in (*_QUERY_SITES, *_KEY_SITES))
     if folds and queries is not None and whole and 2 * queries.shape[1] < n_pos:
-        assert rows is not None
-        attn_in = block.attn_in(rows.values).unflatten(0, (len(pair), n_pos))
-        return block.attn.mix_of_few(attn_in, queries, context)
+        assert read is not None
+        return block.attn.mix_of_few(read.values.unflatten(0, (len(pair), n_pos)), queries, context)
 
     def edit(site: str, activation: Tensor) -> Tensor:
         for site_edit in layer_edits[site]:
             activation = replaced(activation, site_edit)
         return activation
 
-    attn_in_rows = None if rows is None else block.attn_in(rows.values)
-
     def projected(site: str) -> Float[Tensor, "run pos head d_head"]:
         unpatched = getattr(base, site)[layer]
-        if rows is None or attn_in_rows is None:
+        if read is None:
             return edit(site, unpatched[pair])
-        return edit(site, rows.onto(unpatched, pair, block.attn.project(site, attn_in_rows)))
+        return edit(site, read.onto(unpatched, pair, block.attn.project(site, read.values)))
 
     q, k, v = map(projected, _INPUTS)
     q, k = block.attn.placed("q", q, edit), block.attn.placed("k", k, edit)

@@ -237,16 +237,16 @@ def cached(
     model: HookedEncoder, run: Run, names: Sequence[str]
 ) -> tuple[Float[Tensor, "pair pos d_model"], dict[str, Tensor]]:
     """The last hidden states of an unpatched run, and the activations at the hooks in `names`."""
-    final, cache = model.run_with_cache(
+    found: dict[str, Tensor] = {}
+    # A cache omits some hooks unless they were requested; a forward hook on them always works.
+    final = model.run_with_hooks(
         run.tokens,
         token_type_ids=run.token_types,
         one_zero_attention_mask=run.mask,
         stop_at_layer=model.cfg.n_layers,
-        names_filter=list(names),
-        return_cache_object=False,
+        fwd_hooks=[(name, keep_in(found, name)) for name in names],
     )
-    assert isinstance(final, Tensor)
-    return final, cache
+    return final, found
 
 
 def has_site(model: HookedEncoder, site: Site) -> bool:
@@ -276,15 +276,7 @@ def site_activations(
     """
     check_site(model, site)
     names = [site.hook.format(layer=layer) for layer in range(model.cfg.n_layers if site.has_layers else 1)]
-    found: dict[str, Tensor] = {}
-    # A cache omits `hook_result` unless it was requested at loading; a forward hook on it always works.
-    final = model.run_with_hooks(
-        run.tokens,
-        token_type_ids=run.token_types,
-        one_zero_attention_mask=run.mask,
-        stop_at_layer=model.cfg.n_layers,
-        fwd_hooks=[(name, keep_in(found, name)) for name in names],
-    )
+    final, found = cached(model, run, names)
     return final, [found[name] for name in names]
 
 

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
 from negprobe.models.cache import EncoderCache
-from negprobe.models.norms import LayerNorm
+from negprobe.models.norms import Norm
 from tests.support import tiny_models
 from tests.support.tiny_models import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_LAYERS, largest_difference
 
@@ -118,9 +118,10 @@ def test_a_term_is_what_zeroing_its_head_takes_away_with_deviations_held(model: 
         inputs["ln_final"] = state(cache, n_layers)
 
     def with_deviation_of(y: Tensor) -> Callable[..., Tensor]:
-        def frozen(norm: LayerNorm, given: tuple[Tensor], output: Tensor) -> Tensor:
-            deviation = (y.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
-            return (given[0] - given[0].mean(dim=-1, keepdim=True)) / deviation * norm.w + norm.b
+        def frozen(norm: Norm, given: tuple[Tensor], output: Tensor) -> Tensor:
+            x, whole = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (given[0], y))
+            deviation = (whole.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+            return x / deviation * norm.w + (norm.b if norm.centres else 0)
 
         return frozen
 
@@ -168,9 +169,9 @@ def test_accumulated_states_of_a_pre_norm_model_can_be_those_in_between_and_as_t
     named |= {f"{at}_mid": cache["resid_mid", at] for at in range(N_LAYERS)}
     named["final_post"] = cache["resid_post", N_LAYERS - 1]
     # Block 0 has no norm before its attention.
-    read = {f"{at}_pre": cache[f"blocks.{at}.ln1.hook_normalized"] for at in range(1, N_LAYERS)}
-    read |= {f"{at}_mid": cache[f"blocks.{at}.ln2.hook_normalized"] for at in range(N_LAYERS)}
-    read |= {"0_pre": named["0_pre"], "final_post": cache["ln_final.hook_normalized"]}
+    read = {f"{at}_pre": cache[f"blocks.{at}.ln1.hook_out"] for at in range(1, N_LAYERS)}
+    read |= {f"{at}_mid": cache[f"blocks.{at}.ln2.hook_out"] for at in range(N_LAYERS)}
+    read |= {"0_pre": named["0_pre"], "final_post": cache["ln_final.hook_out"]}
     for how, expected in (
         ({"layer": 1}, ["0_pre", "1_pre"]),
         ({"layer": 1, "incl_mid": True}, ["0_pre", "0_mid", "1_pre"]),

@@ -36,7 +36,6 @@ WRONG: dict[str, Any] = {
     "uses_rms_norm": True,
     "final_rms": True,
     "layer_norm_folding": True,
-    "use_split_qkv_input": True,
     "num_experts": 4,
     "experts_per_token": 2,
     "normalization_type": "none",

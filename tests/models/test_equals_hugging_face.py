@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
 from tests.support import tiny_models
+from tests.support.parity import differences
 from tests.support.tiny_models import FAMILIES, HEADS, largest_difference
 
 DTYPES = {"float32": (torch.float32, 1e-5), "float64": (torch.float64, 1e-10)}
@@ -30,30 +31,10 @@ def assert_same(
     theirs: PreTrainedModel, ours: HookedEncoder, inputs: dict[str, Tensor], head: str, tolerance: float
 ) -> None:
     """Compare the output, the embeddings' sum, every block's output and every pattern, where tokens are real."""
+    found = differences(theirs, ours, inputs, head)
+    assert max(found.values()) < tolerance, found
     real = inputs["attention_mask"].bool()
-    expected = theirs(**inputs, output_hidden_states=True, output_attentions=True)
-    output, cache = ours.run_with_cache(
-        inputs["input_ids"],
-        token_type_ids=inputs.get("token_type_ids"),
-        one_zero_attention_mask=inputs["attention_mask"],
-    )
-    plain = ours(inputs["input_ids"], "logits", inputs.get("token_type_ids"), inputs["attention_mask"])
-    wanted = tiny_models.hf_output(theirs, head, inputs)
-    for got in (output, plain):
-        assert got.dtype == wanted.dtype
-        at_real = (got[real], wanted[real]) if head == "masked_lm" else (got, wanted)
-        assert largest_difference(*at_real) < tolerance
-
-    states = [cache["hook_full_embed"], *tiny_models.block_outputs(cache, ours.cfg.n_layers)]
-    # Hugging Face's last state is the one after the last norm.
-    states[-1] = ours.ln_final.normalized(states[-1])
-    assert len(expected.hidden_states) == len(states)
-    for mine, hidden in zip(states, expected.hidden_states, strict=True):
-        assert largest_difference(mine[real], hidden[real]) < tolerance
-    assert len(expected.attentions) == ours.cfg.n_layers
-    for layer, attention in enumerate(expected.attentions):
-        pattern = cache["pattern", layer].transpose(1, 2), attention.transpose(1, 2)
-        assert largest_difference(pattern[0][real], pattern[1][real]) < tolerance
+    for attention in theirs(**inputs, output_attentions=True).attentions:
         # Neither uniform nor one-hot, either of which could hide a wrong score.
         peak = attention.amax(dim=-1).transpose(1, 2)[real]
         uniform = (1 / real.sum(dim=1))[:, None].expand(real.shape)[real]

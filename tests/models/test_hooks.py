@@ -16,14 +16,33 @@ from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
 from negprobe.base.errors import InputError
+from negprobe.models.attention import Attention
 from tests.support import tiny_models
-from tests.support.tiny_models import D_HEAD, D_MLP, D_MODEL, FAMILIES, HEADS, N_HEADS, N_LAYERS, largest_difference
+from tests.support.slow_patching import pre_norm_model
+from tests.support.tiny_models import (
+    D_HEAD,
+    D_MLP,
+    D_MODEL,
+    D_VOCAB,
+    FAMILIES,
+    HEADS,
+    N_HEADS,
+    N_LAYERS,
+    largest_difference,
+)
+
+ON_REQUEST = {
+    "set_use_attn_result": ["attn.hook_result"],
+    "set_use_split_qkv_input": ["hook_q_input", "hook_k_input", "hook_v_input"],
+    "set_use_hook_mlp_in": ["hook_mlp_in"],
+}
+"""The hooks of a block that are listed on request."""
 
 
 def hook_names(ours: HookedEncoder) -> list[str]:
     """The design's table written out for one model, in the order in which the hooks fire."""
     cfg = ours.cfg
-    norm = ["hook_scale", "hook_normalized"]
+    norm = ["hook_scale", "hook_normalized", "hook_out"]
     is_rotary, is_pre = cfg.positions == "rotary", cfg.norms == "pre"
     names = ["embed.hook_embed"]
     names += ["embed.hook_token_type_embed"] if cfg.n_token_types else []
@@ -36,11 +55,12 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ln2 = [f"ln2.{name}" for name in norm]
         block = [
             "hook_resid_pre",
+            *(("hook_q_input", "hook_k_input", "hook_v_input") if cfg.use_split_qkv_input else ()),
             *(ln1 if is_pre and (layer or cfg.first_norm) else []),
             *("attn.hook_q", "attn.hook_k", "attn.hook_v"),
             *(("attn.hook_rot_q", "attn.hook_rot_k") if is_rotary else ()),
             *("attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result"),
-            *("hook_attn_out", "hook_resid_mid"),
+            *("hook_attn_out", "hook_resid_mid", "hook_mlp_in"),
             *(ln2 if is_pre else ln1),
             "mlp.hook_pre",
             *(("mlp.hook_pre_linear",) if cfg.gated_mlp else ()),
@@ -49,7 +69,9 @@ def hook_names(ours: HookedEncoder) -> list[str]:
         ]
         names += [f"blocks.{layer}.{name}" for name in block]
     names += [f"ln_final.{name}" for name in norm] if is_pre else []
-    names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head == "masked_lm" and cfg.head_transform else []
+    if cfg.head == "masked_lm":
+        names += [f"mlm_head.ln.{name}" for name in norm] if cfg.head_transform else []
+        names += ["unembed.hook_in", "unembed.hook_out"]
     return names + ([f"classifier.ln.{name}" for name in norm] if cfg.classifier_norm and cfg.labels else [])
 
 
@@ -62,7 +84,7 @@ def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
         return batch, N_HEADS, pos, pos
     if short in ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z"):
         return batch, pos, N_HEADS, D_HEAD
-    if short == "hook_result":
+    if short in ("hook_result", "hook_q_input", "hook_k_input", "hook_v_input"):
         return batch, pos, N_HEADS, D_MODEL
     if short == "hook_bias":
         return 1, N_HEADS, pos, pos
@@ -70,7 +92,9 @@ def shape_of(name: str, batch: int, pos: int, d_embed: int) -> tuple[int, ...]:
         return batch, pos, D_MLP
     if short == "hook_scale":
         return batch, pos, 1
-    return batch, pos, d_embed if name.startswith(("embed.", "mlm_head.")) else D_MODEL
+    if name == "unembed.hook_out":
+        return batch, pos, D_VOCAB
+    return batch, pos, d_embed if name.startswith(("embed.", "mlm_head.", "unembed.")) else D_MODEL
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,9 @@ class Case:
 
 def make_case(family: str, head: str) -> Case:
     theirs, ours = tiny_models.pair(family, head, torch.float64)
-    ours.set_use_attn_result(True)
+    for request in ON_REQUEST:
+        # Where LN1 precedes attention, it has the heads' copies then, as in TransformerLens, and not the plain input.
+        getattr(ours, request)(request != "set_use_split_qkv_input" or ours.cfg.norms == "post")
     return Case(family, head, theirs, ours, tiny_models.token_batch(theirs.config.pad_token_id))
 
 
@@ -180,8 +206,8 @@ def test_zeroing_any_hook_moves_every_output(case: Case) -> None:
         moved = (after - before).abs().amax(dim=-1)
         ends = (
             f"{N_LAYERS - 1}.hook_normalized_resid_post",
-            *(() if case.ours.cfg.norms == "pre" else (f"{N_LAYERS - 1}.ln2.hook_normalized",)),
-            "ln_final.hook_normalized",
+            *(() if case.ours.cfg.norms == "pre" else (f"{N_LAYERS - 1}.ln2.hook_out",)),
+            "ln_final.hook_out",
         )
         if name.endswith(ends) and case.head == "none":
             moved = after.norm(dim=-1) < 1e-9  # nothing is left to pool
@@ -401,7 +427,7 @@ def test_the_residual_stream_adds_up(case: Case) -> None:
     outputs = tiny_models.block_outputs(cache, N_LAYERS)
     assert largest_difference(cache["resid_pre", 0], cache["hook_full_embed"]) == 0
     for layer, block in enumerate(tiny_models.blocks_of(case.theirs)):
-        ln1, ln2 = (part(case.family, block, f"{name}.hook_normalized") for name in ("ln1", "ln2"))
+        ln1, ln2 = (part(case.family, block, f"{name}.hook_out") for name in ("ln1", "ln2"))
         assert largest_difference(cache["resid_mid", layer], cache["resid_pre", layer] + cache["attn_out", layer]) == 0
         if is_pre:
             q_rows, bias = linear_of(case.family, block, "attn.hook_q")
@@ -461,19 +487,102 @@ def test_padding_stays_masked_whatever_a_hook_writes(case: Case) -> None:
 
 
 @torch.no_grad()
-def test_results_per_head_can_be_asked_for_and_left_out(bert: Case) -> None:
+@pytest.mark.parametrize(("request_", "short"), [(one, name) for one, names in ON_REQUEST.items() for name in names])
+def test_large_activations_can_be_asked_for_and_left_out(bert: Case, request_: str, short: str) -> None:
     before = bert.output()
-    name = "blocks.1.attn.hook_result"
-    bert.ours.set_use_attn_result(False)
+    name = f"blocks.1.{short}"
+    set_listed = getattr(bert.ours, request_)
+    set_listed(False)
+    assert not getattr(bert.ours.cfg, request_.removeprefix("set_"))
     _, cache = bert.ours.run_with_cache(bert.tokens)
-    assert not any(key.endswith("hook_result") for key in cache.keys())  # noqa: SIM118
+    assert not any(key.endswith(short) for key in cache.keys())  # noqa: SIM118
     assert largest_difference(bert.output(), before) < 1e-12
     # Named explicitly it is live all the same, and gone afterwards.
     assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
     assert largest_difference(bert.output(), before) < 1e-12
-    bert.ours.set_use_attn_result(True)
+    set_listed(True)
+    assert getattr(bert.ours.cfg, request_.removeprefix("set_"))
     assert name in bert.ours.run_with_cache(bert.tokens)[1]
     assert largest_difference(bert.output([(name, zeroed)]), before) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norms", ["post", "pre"])
+@pytest.mark.parametrize("site", ["q", "k", "v"])
+def test_each_head_reads_its_own_copy_of_the_input(norms: str, site: str) -> None:
+    model = tiny_models.pair("bert", "masked_lm", torch.float64)[1] if norms == "post" else pre_norm_model()
+    tokens = tiny_models.token_batch(0)
+    block, attn = model.blocks[1], model.blocks[1].attn
+    before = model(tokens)
+    name, seen = f"blocks.1.hook_{site}_input", {}
+    # Another one for each position: one for all keys would change no pattern.
+    shift = torch.sin(torch.arange(tokens.shape[1] * D_MODEL, dtype=torch.float64)).view(-1, D_MODEL)
+
+    def shift_head_2(copies: Tensor, hook: HookPoint) -> Tensor:
+        seen["copies"] = copies.clone()
+        copies[:, :, 2] += shift
+        return copies
+
+    resid = model(tokens, stop_at_layer=1)
+    shifted = model.run_with_hooks(tokens, fwd_hooks=[(name, shift_head_2)])
+    assert all(largest_difference(seen["copies"][:, :, head], resid) == 0 for head in range(N_HEADS))
+    # By hand: what this head projects, of the shifted input alone.
+    moved = resid + shift
+    if norms == "pre":
+        moved = F.layer_norm(moved, (D_MODEL,), block.ln1.w, block.ln1.b, model.cfg.eps)
+    letter = site.upper()
+    own = moved @ getattr(attn, f"W_{letter}")[2] + getattr(attn, f"b_{letter}")[2]
+
+    def set_head_2(activation: Tensor, hook: HookPoint) -> Tensor:
+        activation = activation.clone()
+        activation[:, :, 2] = own
+        return activation
+
+    expected = model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.1.attn.hook_{site}", set_head_2)])
+    assert largest_difference(shifted, expected) < 1e-12
+    assert largest_difference(shifted, before) > 1e-3
+    # A hook that changes nothing changes nothing.
+    assert largest_difference(model.run_with_hooks(tokens, fwd_hooks=[(name, lambda a, hook: a)]), before) < 1e-12
+
+
+@torch.no_grad()
+def test_writing_to_the_input_of_the_mlp_in_place_leaves_the_residual_stream(bert: Case) -> None:
+    for model in (bert.ours, pre_norm_model()):
+        seen: list[Tensor] = []
+
+        def zero_in_place(mlp_in: Tensor, hook: HookPoint) -> Tensor:
+            return mlp_in.zero_()
+
+        def note(activation: Tensor, hook: HookPoint, seen: list[Tensor] = seen) -> None:
+            seen.append(activation)
+
+        hooks = [("blocks.1.hook_resid_mid", note), ("blocks.1.hook_mlp_in", zero_in_place)]
+        model.run_with_hooks(bert.tokens, fwd_hooks=hooks)
+        assert seen[0].abs().max() > 1e-3
+
+
+def test_hooks_on_request_that_nobody_uses_cost_nothing(bert: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise AssertionError("each head's input was copied")
+
+    monkeypatch.setattr(Attention, "project_by_head", refused)
+    bert.output()
+    with pytest.raises(AssertionError, match="copied"):
+        bert.output([("blocks.1.hook_q_input", zeroed)])
+
+
+def test_a_hook_point_that_is_not_there_is_named(bert: Case) -> None:
+    for use in (
+        lambda name: bert.output([(name, zeroed)]),
+        lambda name: bert.ours.add_hook(name, zeroed),
+        lambda name: bert.ours.run_with_hooks(bert.tokens, bwd_hooks=[(name, zeroed)]),
+    ):
+        with pytest.raises(
+            InputError, match=r"no hook point 'blocks\.1\.attn\.hook_zz'.*mean 'blocks\.1\.attn\.hook_z'"
+        ):
+            use("blocks.1.attn.hook_zz")
+        with pytest.raises(InputError, match=r"no hook point 'blocks\.1\.attn' in this model"):
+            use("blocks.1.attn")
 
 
 @pytest.mark.sampled(4)

@@ -19,10 +19,12 @@ from tests.support.tiny_models import N_LAYERS
 PACKAGE = Path(negprobe.__file__).parent
 
 # The site of each stage's activation, in order, with the hook that reads it in the model's own pass.
+NORM_SITES = {f"{norm}_out": f"{norm}.hook_out" for norm in ("ln1", "ln2")}
 ATTENTION_SITES = ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result")
 HOOKS = {
     **{site: f"attn.hook_{site}" for site in ATTENTION_SITES},
-    **{site: f"hook_{site}" for site in ("attn_out", "resid_mid")},
+    **{site: f"hook_{site}" for site in ("attn_out", "resid_mid", "mlp_in")},
+    **NORM_SITES,
     **{f"mlp_{site}": f"mlp.hook_{site}" for site in ("pre", "pre_linear", "post")},
     **{site: f"hook_{site}" for site in ("mlp_out", "resid_post", "normalized_resid_post")},
 }
@@ -37,7 +39,8 @@ def hooks_of(block: Block) -> dict[str, str]:
 def z_of(block: Block, x: Tensor, context: AttentionContext, edit: StageEdit | None = None) -> Tensor:
     """The heads' outputs by the stages, from the block's input."""
     each = edit or unedited
-    q, k, v = (each(site, block.project(site, x)) for site in ("q", "k", "v"))
+    read = block.attn_in(x, each)
+    q, k, v = (each(site, block.attn.project(site, read)) for site in ("q", "k", "v"))
     return block.attn.mix(block.attn.placed("q", q, each), block.attn.placed("k", k, each), v, context, edit)
 
 
@@ -45,6 +48,7 @@ def z_of(block: Block, x: Tensor, context: AttentionContext, edit: StageEdit | N
 def test_the_hooked_pass_and_the_stages_agree_at_every_site(family: str) -> None:
     theirs, model = tiny_models.pair(family, "masked_lm", torch.float64)
     model.set_use_attn_result(True)
+    model.set_use_hook_mlp_in(True)
     tokens = tiny_models.token_batch(theirs.config.pad_token_id)
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, return_cache_object=False)
@@ -59,7 +63,11 @@ def test_the_hooked_pass_and_the_stages_agree_at_every_site(family: str) -> None
             block, x = model.blocks[layer], cache[f"blocks.{layer}.hook_resid_pre"]
             z = z_of(block, x, context, keep)
             block.after_attention(x, block.attn.out(z, keep, by_head=True), keep)
-            assert list(seen) == list(hooks_of(block))
+            # Norms have another place in each kind of block; `test_hooks.py` has their order.
+            assert [site for site in seen if site not in NORM_SITES] == [
+                site for site in hooks_of(block) if site not in NORM_SITES
+            ]
+            assert set(seen) == set(hooks_of(block))
             for site, hook in hooks_of(block).items():
                 torch.testing.assert_close(seen[site], cache[f"blocks.{layer}.{hook}"], rtol=1e-10, atol=1e-10)
             # The two shortcuts: the kernel that never forms the pattern, and a few queries alone.
@@ -76,6 +84,7 @@ def test_the_hooked_pass_and_the_stages_agree_at_every_site(family: str) -> None
 def test_an_edit_of_a_stage_is_what_a_hook_at_its_site_is(family: str) -> None:
     theirs, model = tiny_models.pair(family, "masked_lm", torch.float64)
     model.set_use_attn_result(True)
+    model.set_use_hook_mlp_in(True)
     tokens = tiny_models.token_batch(theirs.config.pad_token_id)
     real = tokens != model.cfg.pad_token_id
     context = model.attention_context(real.long())

@@ -13,8 +13,9 @@ from transformer_lens import patching
 from transformers import PreTrainedModel
 
 from negprobe import HookedEncoder
-from negprobe.base.errors import ModelError
+from negprobe.base.errors import InputError
 from tests.support import ROOT, tiny_models
+from tests.support.slow_patching import pre_norm_model
 from tests.support.tiny_models import largest_difference
 
 FAMILIES = ("bert", "distilbert", "roberta", "electra-narrow", "nomic", "eurobert", "modernbert")
@@ -164,13 +165,13 @@ def test_every_other_helper_of_transformer_lens_runs() -> None:
 
 
 NOT_HERE = {"get_act_patch_direct_path", "get_act_patch_direct_path_all_sources"}
-"""What README says does not run."""
+"""What README says is refused in blocks with norms after attention."""
 
 
 @pytest.mark.sampled(5)
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(name for name in vars(patching) if name.startswith("get_act_patch_")))
-def test_all_functions_run_but_those_of_direct_paths_which_are_refused(name: str) -> None:
+def test_all_functions_run_but_those_of_direct_paths_which_are_refused_with_norms_after_attention(name: str) -> None:
     ours = HookedEncoder.from_pretrained("tiny-negation", device="cpu")
     clean, _, _ = ours.to_tokens("It is now [MASK].")
     corrupted, _, _ = ours.to_tokens("It is not [MASK].")
@@ -183,12 +184,55 @@ def test_all_functions_run_but_those_of_direct_paths_which_are_refused(name: str
 
     if name in NOT_HERE:
         source = (0, 0) if name == "get_act_patch_direct_path" else ()
-        with pytest.raises(ModelError, match=r"use negprobe\.patching\.path_patch"):
+        with pytest.raises(InputError, match=r"[Uu]se negprobe\.patching\.path_patch"):
             function(ours, corrupted, clean_cache, corrupted_cache, metric, *source)
+        assert not ours.cfg.use_split_qkv_input
     else:
         effects = function(ours, corrupted, clean_cache, metric)
         assert effects.isfinite().all()
         assert (effects - metric(ours(corrupted))).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("component", ["q", "k", "v"])
+def test_direct_paths_are_exact_in_blocks_with_norms_before_attention(component: str) -> None:
+    """What a head writes is then what later heads read of it, so that the change can be added to their input."""
+    model = pre_norm_model()
+    corrupted = tiny_models.token_batch(0, (6, 4))
+    clean = corrupted.clone()
+    clean[:, 2] = torch.tensor([7, 8])
+    _, clean_cache = model.run_with_cache(clean)
+    _, cache = model.run_with_cache(corrupted)
+
+    def metric(logits: Tensor) -> Tensor:
+        return (logits[:, 1, 10] - logits[:, 1, 20]).mean()
+
+    found = patching.get_act_patch_direct_path_all_sources(
+        model, corrupted, clean_cache, cache, metric, component, verbose=False
+    )
+    assert not model.cfg.use_split_qkv_input
+    layers, heads = range(model.cfg.n_layers), range(model.cfg.n_heads)
+    for source in layers:
+        for source_head in heads:
+            change = (clean_cache["z", source] - cache["z", source])[:, :, source_head] @ model.W_O[source, source_head]
+            for layer in range(source + 1, model.cfg.n_layers):
+                block = model.blocks[layer]
+                resid = cache["resid_pre", layer] + change
+                read = F.layer_norm(resid, resid.shape[-1:], block.ln1.w, block.ln1.b, model.cfg.eps)
+                for head in heads:
+                    letter = component.upper()
+                    new = read @ getattr(block.attn, f"W_{letter}")[head] + getattr(block.attn, f"b_{letter}")[head]
+
+                    def use(activation: Tensor, hook: object, head: int = head, new: Tensor = new) -> Tensor:
+                        activation = activation.clone()
+                        activation[:, :, head] = new
+                        return activation
+
+                    hooks = [(f"blocks.{layer}.attn.hook_{component}", use)]
+                    expected = metric(model.run_with_hooks(corrupted, fwd_hooks=hooks))
+                    # TransformerLens keeps its results in float32.
+                    assert abs(found[source, source_head, layer, head] - expected.float()) < 1e-6
+    assert (found[0, :, 1:] - metric(model(corrupted)).float()).abs().max() > 1e-3
 
 
 def test_readme_names_the_functions_that_do_not_run() -> None:

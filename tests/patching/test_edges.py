@@ -63,7 +63,7 @@ def sender_run(model, of, direction, sender, t, frozen, known):
             def divide(norm, inputs, output, y=normalised[site][at]):
                 x, y = (t - t.mean(dim=-1, keepdim=True) if norm.centres else t for t in (inputs[0], y))
                 scale = ((y**2).mean(dim=-1, keepdim=True) + norm.eps).sqrt()
-                return x / scale * norm.w + (0 if norm.bias is None else norm.bias)
+                return x / scale * norm.w + (norm.b if norm.centres else 0)
 
             if frozen and not isinstance(norm, NoNorm):
                 handles.append(norm.register_forward_hook(divide))
@@ -168,7 +168,13 @@ def test_every_edge_is_the_derivative_of_its_exact_path_in_a_padded_batch(tiny, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "head", "changes"), [("distilbert", "classification", {}), ("bert", "none", {"layer_norm_eps": 0.05})]
+    ("family", "head", "changes"),
+    [
+        ("distilbert", "classification", {}),
+        ("bert", "none", {"layer_norm_eps": 0.05}),
+        ("eurobert", "classification", {}),
+        ("gte", "none", {}),
+    ],
 )
 def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, head, changes):
     model = tiny_models.pair(family, head, torch.float64, **changes)[1]
@@ -179,7 +185,8 @@ def test_edges_of_other_heads_families_and_epsilons_are_derivatives_too(family, 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer_norm", ["differentiated", "frozen"])
 @pytest.mark.parametrize(
-    "family", ["albert", "megatron-bert", "xlm-roberta-xl", "modernbert", "modernbert-biased", "nomic", "eurobert"]
+    "family",
+    ["modernbert", "modernbert-biased", "nomic", "jina", "eurobert", "albert", "megatron-bert", "xlm-roberta-xl"],
 )
 def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_norm):
     model = tiny_models.pair(family, "masked_lm", torch.float64)[1]
@@ -194,13 +201,14 @@ def test_edges_of_pre_norm_and_gated_blocks_are_derivatives_too(family, layer_no
     [
         "bert",
         "mpnet",
-        "albert",
-        "megatron-bert",
-        "xlm-roberta-xl",
         "modernbert",
         "modernbert-biased",
         "nomic",
+        "gte",
         "eurobert",
+        "albert",
+        "megatron-bert",
+        "xlm-roberta-xl",
     ],
 )
 @pytest.mark.parametrize("direction", ["noising", "denoising"])

@@ -76,6 +76,41 @@ def test_every_site_of_a_family_with_other_parts_equals_whole_forward_passes(fam
     assert max(moved) > 1e-3 or site == "token_type_embed"
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+@pytest.mark.parametrize("site", ["mlp_in", "ln1_out", "ln2_out", "resid_pre", "resid_mid", "q", "z"])
+def test_blocks_with_norms_before_attention_are_patched_as_the_loop_does(site, direction):
+    model = slow_patching.pre_norm_model()
+    result = patch_sweep(model, [of.pair for of in TINY], site, by="position", direction=direction)
+    for index, of in enumerate(TINY):
+        expected = slow_patching.swaps(model, of, site, ("position",), direction)
+        found = result["patched"].values[index][..., : expected.shape[-1]]
+        np.testing.assert_allclose(found, expected, atol=1e-10, rtol=0)
+        assert np.nanmax(abs(expected - result["base"].values[index])) > 1e-3
+
+
+@pytest.mark.parametrize("norms", ["post", "pre"])
+def test_which_sites_give_one_swap_under_two_names(norms):
+    """A norm acts on one token at a time, so after attention a swap of its input is the swap of its output."""
+    model = slow_patching.tiny_model("bert", "masked_lm") if norms == "post" else slow_patching.pre_norm_model()
+    swap = {
+        site: patch_sweep(model, TINY[0].pair, site, by="position")["patched"].values
+        for site in ("resid_pre", "resid_mid", "mlp_in", "ln1_out", "ln2_out", "resid_post", "mlp_out")
+    }
+    same = {
+        "post": [("resid_mid", "mlp_in"), ("resid_mid", "ln1_out"), ("resid_post", "ln2_out")],
+        "pre": [("mlp_in", "ln2_out")],
+    }
+    other = {
+        "post": [("resid_mid", "mlp_out")],
+        "pre": [("resid_pre", "ln1_out"), ("resid_mid", "mlp_in")],
+    }
+    for one, two in same[norms]:
+        np.testing.assert_allclose(swap[one], swap[two], atol=1e-10)
+    for one, two in other[norms]:
+        assert np.nanmax(abs(swap[one] - swap[two])) > 1e-3
+
+
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_embeddings_pooled_from_the_first_token_are_patched_as_the_loop_does(family):
     model = slow_patching.tiny_model(family, "none")

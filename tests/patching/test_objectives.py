@@ -702,3 +702,19 @@ def test_a_hook_on_the_modules_after_pooling_changes_the_objective():
     after, expected = after_and_expected()
     handle.remove()
     assert after == pytest.approx(expected, abs=1e-9) and abs(after - before) > 1e-4
+
+
+def test_labels_predicted_beside_a_longer_statement_are_those_predicted_alone():
+    _, model = tiny_models.pair("modernbert-biased", "classification", torch.float64)
+    pair = StatementPair("it is red", "it is not red and the big door is not open now")
+    seen = set()
+    for seed in range(20):
+        torch.nn.init.normal_(model.classifier.W_label, generator=torch.Generator().manual_seed(seed))
+        alone = [model(text, "predictions") for text in (pair.original, pair.counterfactual)]
+        found = answerable(model, [pair])
+        if alone[0] == alone[1]:
+            assert found.same_labels == (0,)
+        else:
+            assert [found.pairs[0].target, found.pairs[0].foil] == alone
+        seen.add(tuple(alone))
+    assert len(seen) > 3

@@ -167,13 +167,14 @@ def test_a_tokenizer_in_python_is_refused_for_statements_and_runs_texts(tmp_path
 def bpe(end=""):
     """The vocabulary and the merges of a byte-pair encoding that knows "not" and its letters."""
     merges = [("n", "o"), ("no", f"t{end}")]
-    pieces = [*"<s> <pad> </s> <unk> <mask>".split(), *"not", *(f"{letter}{end}" for letter in "not" if end)]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"not", *(f"{letter}{end}" for letter in "not" if end)]
     return {piece: index for index, piece in enumerate([*pieces, "no", f"not{end}"])}, merges
 
 
 def unigrams():
     """A SentencePiece vocabulary that knows "not" and its letters."""
-    pieces = [*"<s> <pad> </s> <unk> <mask> <s>NOTUSED </s>NOTUSED [CLS] [SEP] [MASK]".split(), "▁", *"not", "▁not"]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<s>NOTUSED", "</s>NOTUSED", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, "▁", *"not", "▁not"]
     return [(piece, -float(index > 10)) for index, piece in enumerate(pieces)]
 
 

@@ -5,6 +5,7 @@ roles that the callers give.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,10 +25,14 @@ EMBEDDINGS = {
 }
 HEADS = {name: f"attn.hook_{name}" for name in ("q", "k", "v", "rot_q", "rot_k", "z", "result")}
 MAPS = {name: f"attn.hook_{name}" for name in ("attn_scores", "pattern")}
-VECTORS = {
-    name: f"hook_{name}"
-    for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "normalized_resid_post")
-} | {f"mlp_{name}": f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")}
+VECTORS = (
+    {
+        name: f"hook_{name}"
+        for name in ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post", "normalized_resid_post")
+    }
+    | {f"{norm}_out": f"{norm}.hook_out" for norm in ("ln1", "ln2")}
+    | {f"mlp_{name}": f"mlp.hook_{name}" for name in ("pre", "pre_linear", "post")}
+)
 SITES = [*EMBEDDINGS, *HEADS, *MAPS, *VECTORS]
 # Those of a model without rotary positions and with a plain MLP.
 BERT_SITES = [site for site in SITES if site not in ("rot_q", "rot_k", "mlp_pre_linear")]
@@ -247,3 +252,15 @@ def default(model: HookedEncoder, pair: StatementPair, text: str) -> Read:
 def tiny_model(family: str, head: str, dtype: torch.dtype = torch.float64) -> HookedEncoder:
     """A model of one's own, to be changed."""
     return tiny_models.pair(family, head, dtype)[1]
+
+
+def pre_norm_model(**changes: object) -> HookedEncoder:
+    """A random model whose norms precede attention and the MLP, with BERT's tokenizer."""
+    _, bert = tiny_models.pair("bert", "masked_lm", torch.float64)
+    model = HookedEncoder(replace(bert.cfg, norms="pre", **changes), bert.tokenizer).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.copy_(1 + noise if name.endswith(".w") else noise)
+    return model

@@ -52,12 +52,12 @@ BERT_PLACES: dict[str, Place] = {
     "attn.hook_z": ("attention.output.dense", "input"),
     "hook_attn_out": ("attention.output.dense", "output"),
     "hook_resid_mid": ("attention.output.LayerNorm", "input"),
-    "ln1.hook_normalized": ("attention.output.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.output.LayerNorm", "output"),
     "mlp.hook_pre": ("intermediate.dense", "output"),
     "mlp.hook_post": ("output.dense", "input"),
     "hook_mlp_out": ("output.dense", "output"),
     "hook_resid_post": ("output.LayerNorm", "input"),
-    "ln2.hook_normalized": ("output.LayerNorm", "output"),
+    "ln2.hook_out": ("output.LayerNorm", "output"),
     "hook_normalized_resid_post": ("output.LayerNorm", "output"),
 }
 """Where BERT computes what a block's hook holds: a module inside the block."""
@@ -70,12 +70,12 @@ _DISTILBERT_PLACES: dict[str, Place] = {
     "attn.hook_z": ("attention.out_lin", "input"),
     "hook_attn_out": ("attention.out_lin", "output"),
     "hook_resid_mid": ("sa_layer_norm", "input"),
-    "ln1.hook_normalized": ("sa_layer_norm", "output"),
+    "ln1.hook_out": ("sa_layer_norm", "output"),
     "mlp.hook_pre": ("ffn.lin1", "output"),
     "mlp.hook_post": ("ffn.lin2", "input"),
     "hook_mlp_out": ("ffn.lin2", "output"),
     "hook_resid_post": ("output_layer_norm", "input"),
-    "ln2.hook_normalized": ("output_layer_norm", "output"),
+    "ln2.hook_out": ("output_layer_norm", "output"),
     "hook_normalized_resid_post": ("output_layer_norm", "output"),
 }
 
@@ -86,7 +86,7 @@ _MPNET_PLACES = BERT_PLACES | {
     "attn.hook_z": ("attention.attn.o", "input"),
     "hook_attn_out": ("attention.attn.o", "output"),
     "hook_resid_mid": ("attention.LayerNorm", "input"),
-    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.LayerNorm", "output"),
 }
 
 _POST_NORM_ROTARY_PLACES: dict[str, Place] = {
@@ -97,13 +97,13 @@ _POST_NORM_ROTARY_PLACES: dict[str, Place] = {
     "attn.hook_z": ("self_attn.o_proj", "input"),
     "hook_attn_out": ("self_attn.o_proj", "output"),
     "hook_resid_mid": ("post_attention_layernorm", "input"),
-    "ln1.hook_normalized": ("post_attention_layernorm", "output"),
+    "ln1.hook_out": ("post_attention_layernorm", "output"),
     "mlp.hook_pre": ("mlp.gate_proj", "output"),
     "mlp.hook_pre_linear": ("mlp.up_proj", "output"),
     "mlp.hook_post": ("mlp.down_proj", "input"),
     "hook_mlp_out": ("mlp.down_proj", "output"),
     "hook_resid_post": ("post_mlp_layernorm", "input"),
-    "ln2.hook_normalized": ("post_mlp_layernorm", "output"),
+    "ln2.hook_out": ("post_mlp_layernorm", "output"),
     "hook_normalized_resid_post": ("post_mlp_layernorm", "output"),
 }
 _JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if name != "mlp.hook_pre_linear"} | {
@@ -115,15 +115,15 @@ _JINA_PLACES = {name: place for name, place in _POST_NORM_ROTARY_PLACES.items() 
 _EUROBERT_PLACES: dict[str, Place] = {
     name: place for name, place in _POST_NORM_ROTARY_PLACES.items() if "normalized" not in name
 } | {
-    "ln1.hook_normalized": ("input_layernorm", "output"),
+    "ln1.hook_out": ("input_layernorm", "output"),
     "hook_resid_mid": ("post_attention_layernorm", "input"),
-    "ln2.hook_normalized": ("post_attention_layernorm", "output"),
+    "ln2.hook_out": ("post_attention_layernorm", "output"),
     "hook_resid_post": ("", "output"),
 }
 _EUROBERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embed_tokens", "output"),
     "hook_full_embed": ("embed_tokens", "output"),
-    "ln_final.hook_normalized": ("norm", "output"),
+    "ln_final.hook_out": ("norm", "output"),
 }
 
 _PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
@@ -164,7 +164,7 @@ BERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.word_embeddings", "output"),
     "embed.hook_token_type_embed": ("embeddings.token_type_embeddings", "output"),
     "embed.hook_pos_embed": ("embeddings.position_embeddings", "output"),
-    "embed.ln.hook_normalized": ("embeddings.LayerNorm", "output"),
+    "embed.ln.hook_out": ("embeddings.LayerNorm", "output"),
     "hook_full_embed": ("embeddings.LayerNorm", "output"),
 }
 """Where BERT computes what the other hooks hold: a module inside the base model."""
@@ -179,14 +179,14 @@ _WITHOUT_NORM: dict[str, Place] = {
 
 _MODERNBERT_PLACES: dict[str, Place] = {
     "hook_resid_pre": ("", "input"),
-    "ln1.hook_normalized": ("attn_norm", "output"),
+    "ln1.hook_out": ("attn_norm", "output"),
     "attn.hook_q": ("attn.Wqkv", "output", slice(0, D_MODEL)),
     "attn.hook_k": ("attn.Wqkv", "output", slice(D_MODEL, 2 * D_MODEL)),
     "attn.hook_v": ("attn.Wqkv", "output", slice(2 * D_MODEL, None)),
     "attn.hook_z": ("attn.Wo", "input"),
     "hook_attn_out": ("attn.Wo", "output"),
     "hook_resid_mid": ("mlp_norm", "input"),
-    "ln2.hook_normalized": ("mlp_norm", "output"),
+    "ln2.hook_out": ("mlp_norm", "output"),
     "mlp.hook_pre": ("mlp.Wi", "output", slice(0, D_MLP)),
     "mlp.hook_pre_linear": ("mlp.Wi", "output", slice(D_MLP, None)),
     "mlp.hook_post": ("mlp.Wo", "input"),
@@ -195,9 +195,9 @@ _MODERNBERT_PLACES: dict[str, Place] = {
 }
 _MODERNBERT_EMBEDDINGS: dict[str, Place] = {
     "embed.hook_embed": ("embeddings.tok_embeddings", "output"),
-    "embed.ln.hook_normalized": ("embeddings.norm", "output"),
+    "embed.ln.hook_out": ("embeddings.norm", "output"),
     "hook_full_embed": ("embeddings", "output"),
-    "ln_final.hook_normalized": ("final_norm", "output"),
+    "ln_final.hook_out": ("final_norm", "output"),
 }
 
 _WITHOUT_TYPES = {name: place for name, place in BERT_EMBEDDINGS.items() if "token_type" not in name}

@@ -114,6 +114,12 @@ CASES: dict[str, list[Case]] = {
         *each(HookedEncoder.from_pretrained, "tiny-negation", architecture=["", "nowhere", "GPT2Model"]),
         *each(HookedEncoder.from_pretrained, "tiny-negation", prompt=["query", "\ud800 ", "[MASK] "]),
         lambda: HookedEncoder.from_pretrained(""),
+        lambda: HookedEncoder.from_pretrained(),
+        *each(HookedEncoder.from_pretrained, "tiny-negation", model_name=["tiny-negation"], torch_dtype=["float32"]),
+        *each(model.to_str_tokens, input=["", [], torch.tensor([[-1]]), torch.tensor(1)]),
+        *each(model.tokens_to_residual_directions, tokens=[-1, 10**9, "a word", torch.zeros(0).long()]),
+        *each(model.all_composition_scores, mode=["", "q", "O"]),
+        *(lambda name=name: model.add_hook(name, print) for name in ("", "blocks.9.hook_resid_pre", "blocks.0")),
     ],
     "StatementPair": [
         lambda: StatementPair("", "a"),
@@ -566,9 +572,12 @@ WORKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "HookedEncoder.from_pretrained": (
         HookedEncoder.from_pretrained,
         {"name_or_path": "tiny-negation", "revision": None, "device": "cpu", "dtype": torch.float32, "prompt": "a: "}
-        | {"labels": None},
+        | {"labels": None, "move_to_device": True, "model_name": None, "torch_dtype": None},
     ),
     "HookedEncoder.to_tokens": (model.to_tokens, {"input": "a"}),
+    "HookedEncoder.to_str_tokens": (model.to_str_tokens, {"input": "a"}),
+    "HookedEncoder.tokens_to_residual_directions": (model.tokens_to_residual_directions, {"tokens": "open"}),
+    "HookedEncoder.all_composition_scores": (model.all_composition_scores, {"mode": "Q"}),
     "HookedEncoder.to_single_token": (model.to_single_token, {"word": "open"}),
     "HookedEncoder.word_logits": (
         model.word_logits,

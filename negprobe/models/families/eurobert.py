@@ -67,7 +67,7 @@ EUROBERT = Family(
         **ROTARY_FIELDS,
         "head_dim": optional(whole(1, 10**6)),
         "num_key_value_heads": optional(whole(1, 10**3)),
-        "rms_norm_eps": number(0, 1),
+        "rms_norm_eps": number(0.0, 1.0),
         **dict.fromkeys(("attention_bias", "mlp_bias"), switch),
         "classifier_pooling": one_of(*_POOLINGS),
     },

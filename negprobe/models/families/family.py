@@ -36,6 +36,7 @@ class Family:
         renamed: Fields of the models' original code that transformers' class does not read, each with the field that it
             reads instead.
         other_classes: Supported classes with other endings, with the head of each.
+        labels: The labels of classifiers whose logits have a fixed meaning, by class; others have those of config.json.
         unused_poolers: The classes that create a pooler unless told otherwise, although their head does not use it.
         counts_from_padding: Whether positions are counted from the id of the padding token, leaving out padding.
     """
@@ -48,6 +49,7 @@ class Family:
     fields: Mapping[str, Field] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     other_classes: Mapping[str, Head] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unused_poolers: tuple[str, ...] = ()
     counts_from_padding: bool = False
 

@@ -142,7 +142,7 @@ MODERNBERT = Family(
         "hidden_activation": activation,
         "classifier_activation": activation,
         "classifier_pooling": one_of("cls", "mean"),
-        "norm_eps": number(0, 1),
+        "norm_eps": number(0.0, 1.0),
         **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "decoder_bias", "classifier_bias"), switch),
         "layer_types": _layer_types,
         "global_attn_every_n_layers": whole(1, 10**3),
