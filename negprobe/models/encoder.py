@@ -62,10 +62,12 @@ _ON_REQUEST = {
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA, ModernBERT (Ettin, mmBERT), NomicBERT, GTE,
-    jina-embeddings-v3 and EuroBERT, with a masked-LM head, a sequence classifier, or no head, in which case the output
-    is the pooled sentence embedding. The output equals that of Hugging Face's model in evaluation mode; there is no
-    dropout. `transformer_lens.patching` works on it.
+    Supports BERT, DistilBERT, RoBERTa (XLM-R and XLM-R XL, CamemBERT, data2vec, the pre-norm RoBERTa), ELECTRA, MPNet,
+    ALBERT, ModernBERT (Ettin, mmBERT), DeBERTa (v1, v2, v3), NomicBERT, GTE, jina-embeddings-v3, EuroBERT, ERNIE and
+    Megatron-BERT, with a masked-LM head, a sequence classifier, or no head, in which case the output is the pooled
+    sentence embedding. The output equals that of Hugging Face's model in evaluation mode; there is no dropout.
+    `transformer_lens.patching` works on it. Blocks that share their weights (ALBERT) share parameters, but each has its
+    own hooks: an edit at a hook is of one call, a changed weight changes all of them.
 
     Hook points, in the order they fire (`x` is a block's input):
 

@@ -1,15 +1,21 @@
 """Tokens keep to the characters of the text as it was given, whatever the tokenizer does to it."""
 
+import json
+
 import pytest
+import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, ByT5Tokenizer
 
+from negprobe import HookedEncoder
 from negprobe.base.errors import StatementError
 from negprobe.models.tokenizing import with_prompt
 from negprobe.statements import StatementPair, prepare, roles, tokenize, unknown_words
 from negprobe.statements.gap_tokens import gap_token
 from negprobe.statements.words import words_of
+from tests.support import tiny_models
 
 TEXT = "The door isn't  open. So the door is [MASK], I know."
 
@@ -139,6 +145,53 @@ def test_a_statement_of_which_nothing_is_left_is_an_error(bert):
 def test_a_tokenizer_without_offsets_is_an_error():
     with pytest.raises(StatementError, match="fast tokenizer"):
         tokenize("open", ByT5Tokenizer())
+
+
+@pytest.mark.parametrize("name", ["BertweetTokenizer", "PhobertTokenizer"])
+def test_a_tokenizer_in_python_is_refused_for_statements_and_runs_texts(tmp_path, name):
+    (tmp_path / "vocab.txt").write_text("the 1\nis 1\nnot 1\nopen 1\n")
+    (tmp_path / "bpe.codes").write_text("t h 1\nth e</w> 1\ni s</w> 1\nn o 1\nno t</w> 1\n")
+    tokenizer = getattr(transformers, name)(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"))
+    with pytest.raises(StatementError, match=f"{name} does not provide the characters.*PreTrainedTokenizerFast"):
+        tokenize("the not", tokenizer)
+    theirs = tiny_models.hf_model("roberta", vocab_size=len(tokenizer))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    theirs.save_pretrained(tmp_path)
+    model = HookedEncoder.from_pretrained(tmp_path, device="cpu")
+    assert type(model.tokenizer).__name__ == name
+    with torch.no_grad():
+        expected = theirs(**tokenizer(["the is not"], return_tensors="pt")).logits
+        assert tiny_models.largest_difference(model("the is not"), expected) < 1e-5
+
+
+def bpe(end=""):
+    """The vocabulary and the merges of a byte-pair encoding that knows "not" and its letters."""
+    merges = [("n", "o"), ("no", f"t{end}")]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"not", *(f"{letter}{end}" for letter in "not" if end)]
+    return {piece: index for index, piece in enumerate([*pieces, "no", f"not{end}"])}, merges
+
+
+def unigrams():
+    """A SentencePiece vocabulary that knows "not" and its letters."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<s>NOTUSED", "</s>NOTUSED", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, "▁", *"not", "▁not"]
+    return [(piece, -float(index > 10)) for index, piece in enumerate(pieces)]
+
+
+@pytest.mark.parametrize("name", ["HerbertTokenizer", "CamembertTokenizer", "AlbertTokenizer"])
+def test_tokenizers_of_relatives_of_bert_give_the_characters_of_each_token(name):
+    make = getattr(transformers, name)
+    if name == "HerbertTokenizer":
+        vocab, merges = bpe("</w>")
+        tokenizer = make(vocab=vocab, merges=merges)
+    else:
+        tokenizer = make(vocab=unigrams(), add_prefix_space=True)
+    statement = tokenize("not  ton [MASK] not", tokenizer)
+    # A piece that is only the space before a word is at the word's first character.
+    written = [at for at, token in enumerate(statement.tokens) if not statement.special[at] and token != "▁"]
+    words = [covered(statement, at) for at in written]
+    assert words == ["not", "t", "o", "n", "[MASK]", "not"]
+    assert statement.special[0] and statement.special[-1]
 
 
 def test_a_mask_without_a_mask_token_is_an_error(minilm_path):
