@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from einops import rearrange
@@ -48,8 +48,6 @@ Text = str | tuple[str, str]
 Output = Tensor | str | list[str] | None
 
 _NamedHooks: TypeAlias = Sequence[tuple[str | Callable[[str], bool], Callable[..., Any]]]
-
-_T = TypeVar("_T")
 
 _ON_REQUEST = {
     "use_attn_result": ("hook_result",),
@@ -231,13 +229,12 @@ class HookedEncoder(HookedRootModule):
                 not compute what its class and configuration describe (an adapter, quantized weights, a changed module);
                 and for labels that do not fit the model, for no name, and for an argument under two names.
         """
-        if model_name is not None:
-            name_or_path = _given_once("name_or_path", name_or_path, "model_name", model_name)
+        _check_given_once(name_or_path=name_or_path, model_name=model_name)
+        _check_given_once(dtype=dtype, torch_dtype=torch_dtype)
+        name_or_path = model_name if name_or_path is None else name_or_path
         if name_or_path is None:
             raise ModelError("No model was given; give a folder, a hub name, a loaded model or 'tiny-negation'.")
-        if torch_dtype is not None:
-            dtype = _given_once("dtype", dtype, "torch_dtype", torch_dtype)
-        dtype = dtype or torch.float32
+        dtype = dtype or torch_dtype or torch.float32
         if not move_to_device and device is not None:
             raise ModelError(f"move_to_device=False leaves the model on the CPU, but device={str(device)!r}; omit one.")
         device = _device_for(device if move_to_device else "cpu", dtype)
@@ -906,15 +903,14 @@ class HookedEncoder(HookedRootModule):
         return [self.tokenizer.decode(ids[masked]) for ids, masked in zip(best, is_mask, strict=True)]
 
 
-def _given_once(name: str, value: object, other_name: str, other: _T) -> _T:
-    """The value of an argument that is given under its other name.
+def _check_given_once(**names: object) -> None:
+    """Check that an argument with several names is given under one of them at most.
 
     Raises:
-        ModelError: if it is given under both.
+        ModelError: if it is not.
     """
-    if value is not None:
-        raise ModelError(f"{name} and {other_name} are two names of one argument; give only one of them.")
-    return other
+    if sum(value is not None for value in names.values()) > 1:
+        raise ModelError(f"{' and '.join(names)} are two names of one argument; give only one of them.")
 
 
 def _device_for(requested: str | torch.device | None, dtype: torch.dtype) -> str:

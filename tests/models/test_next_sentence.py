@@ -1,4 +1,4 @@
-"""BERT's head of next-sentence prediction is a classifier of whether the second text follows the first."""
+"""BERT's head of next-sentence prediction is a classifier: its labels say whether the second text follows."""
 
 from pathlib import Path
 
