@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 import transformers
 
+import negprobe.models.folder
 from negprobe import HookedEncoder
 from negprobe.base.errors import ModelError
 from negprobe.models.config import HookedEncoderConfig
@@ -132,16 +133,14 @@ def test_a_class_that_the_installed_transformers_lacks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
 ) -> None:
     folder = saved(tmp_path, "gte")
-    # transformers imports its classes when they are first asked for.
-    monkeypatch.delitem(vars(transformers), "GteModel", raising=False)
-    find = type(transformers).__getattr__
 
-    def without(module: object, name: str) -> object:
-        if name == "GteModel":
-            raise AttributeError(name)
-        return find(module, name)
+    class Older:
+        def __getattr__(self, name: str) -> object:
+            if name == "GteModel":
+                raise AttributeError(name)
+            return getattr(transformers, name)
 
-    monkeypatch.setattr(type(transformers), "__getattr__", without)
+    monkeypatch.setattr(negprobe.models.folder, "transformers", Older())
     with pytest.raises(ModelError, match=r"transformers \S+ has no GteModel\. Install a newer version"):
         load(folder, **options)
 
