@@ -48,8 +48,8 @@ Output = Tensor | str | list[str] | None
 class HookedEncoder(HookedRootModule):
     """An encoder language model with TransformerLens's hooks, names and per-head parameters.
 
-    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT) and ELECTRA, with a masked-LM head, a sequence classifier, or
-    no head, in which case the output is the pooled sentence embedding. The output equals that of Hugging Face's model
+    Supports BERT, DistilBERT, RoBERTa (XLM-R, CamemBERT), ELECTRA and DeBERTa (v1 to v3), with a masked-LM head, a
+    sequence classifier, or no head: the output is then the pooled sentence embedding. It equals Hugging Face's output
     in evaluation mode; there is no dropout. `transformer_lens.patching` works on it.
 
     Hook points, in the order they fire (`x` is a block's input):
