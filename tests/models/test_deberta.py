@@ -15,7 +15,7 @@ from negprobe.attention.contribution_maps import contributions
 from negprobe.attention.layer_measures import value_zeroing
 from negprobe.base.errors import InputError, ModelError, NegprobeError, PatchingError
 from negprobe.models.positions import logarithmic_buckets
-from negprobe.patching import Patch, attribute_edges, patch, path_patch
+from negprobe.patching import Patch, attribute_edges, patch, patch_sweep, path_patch
 from tests.support import tiny_models
 from tests.support.tiny_models import D_HEAD, HEADS, N_HEADS, N_LAYERS, largest_difference
 
@@ -57,9 +57,10 @@ CASES = [
 
 def config(kind: str, settings: dict[str, object]) -> transformers.PreTrainedConfig:
     """A tiny configuration with these settings."""
+    settings = {"max_position_embeddings": 16} | settings
     config_class = {"deberta": transformers.DebertaConfig, "deberta-v2": transformers.DebertaV2Config}[kind]
     sizes = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS}
-    return config_class(**sizes, intermediate_size=40, max_position_embeddings=16, num_labels=3, **settings)
+    return config_class(**sizes, intermediate_size=40, num_labels=3, **settings)
 
 
 def made(kind: str, settings: dict[str, object], head: str = "masked_lm") -> PreTrainedModel:
@@ -250,6 +251,35 @@ def test_a_published_configuration_is_read(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = tiny_models.hf_output(theirs, "none", inputs)
         assert largest_difference(ours(tokens, one_zero_attention_mask=inputs["attention_mask"]), expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["deberta", "deberta-v2"])
+def test_a_folder_with_its_tokenizer_is_read_and_patched(tmp_path: Path, kind: str) -> None:
+    words = ["The", "door", "is", "not", "now", "open", "closed", "so", "it"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer: transformers.PreTrainedTokenizerBase
+    if kind == "deberta":
+        # Characters, because a byte-level vocabulary needs merges for anything longer.
+        pieces = [*special, "Ġ", *sorted(set("".join(words) + ".,"))]
+        tokenizer = transformers.DebertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    else:
+        scored = [(f"▁{word}", -1.0) for word in words] + [(".", -1.0), (",", -1.0), ("▁", -9.0)]
+        tokenizer = transformers.DebertaV2Tokenizer(vocab=[*((token, 0.0) for token in special), *scored], unk_id=1)
+    theirs = made(kind, TERMS | {"max_position_embeddings": 64}).float()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ours = HookedEncoder.from_pretrained(tmp_path, device="cpu")
+    texts = ["The door is not open.", "The door is [MASK], so it is not now closed."]
+    encoded = transformers.AutoTokenizer.from_pretrained(tmp_path)(texts, padding=True, return_tensors="pt")
+    real = encoded["attention_mask"].bool()
+    with torch.no_grad():
+        assert largest_difference(ours(texts)[real], theirs(**encoded).logits[real]) < 1e-5
+    target, foil = ("o", "c") if kind == "deberta" else ("open", "closed")
+    pair = StatementPair(
+        "The door is now open, so it is [MASK].", "The door is not open, so it is [MASK].", target, foil
+    )
+    result = patch_sweep(ours, pair, "c2p", by=("head", "role"), direction="denoising")
+    assert abs(result["patched"].sel(role="cue") - result["base"]).max() > 1e-6
 
 
 PAIR = StatementPair("The door is now open, so it [MASK].", "The door is not open, so it [MASK].", "open", "closed")
