@@ -302,6 +302,10 @@ class HookedEncoder(HookedRootModule):
                 "such as 'cpu'."
             ) from error
 
+    def __repr__(self) -> str:
+        """The modules with parameters, as torch shows them; the hook points are in `hook_dict`."""
+        return "\n".join(line for line in super().__repr__().splitlines() if ": HookPoint(" not in line)
+
     @checked
     def forward(
         self,

@@ -309,8 +309,8 @@ def test_a_bin_file_is_not_read_even_beside_other_safetensors(folder: Path) -> N
 
 
 def test_an_unknown_architecture(folder: Path) -> None:
-    change_config(folder, model_type="xlnet", architectures=["XLNetForSequenceClassification"])
-    with pytest.raises(ModelError, match=r"'xlnet'.*bert, distilbert, roberta, xlm-roberta, camembert, electra"):
+    change_config(folder, model_type="funnel", architectures=["FunnelForSequenceClassification"])
+    with pytest.raises(ModelError, match=r"'funnel'.*bert, distilbert, roberta, xlm-roberta, camembert, electra"):
         load(folder)
     change_config(folder, model_type="bert", architectures=["BertForQuestionAnswering"])
     with pytest.raises(ModelError, match=r"BertForQuestionAnswering has a head.*ForSequenceClassification"):
