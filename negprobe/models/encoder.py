@@ -72,6 +72,7 @@ class HookedEncoder(HookedRootModule):
     | hook | shape | what it is |
     |---|---|---|
     | `embed.hook_embed`, `embed.hook_token_type_embed`, `embed.hook_pos_embed` | batch pos d_embed | embeddings |
+    | `embed.hook_task_type_embed` | batch pos d_embed | ERNIE's embedding of task 0 |
     | `hook_full_embed` | batch pos d_model | their sum after LayerNorm |
     | `rel_embed.hook_embed` | 1 bucket d_model | DeBERTa: embeddings of distances, before their LayerNorm |
     | `blocks.L.hook_resid_pre` | batch pos d_model | x |

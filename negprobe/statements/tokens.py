@@ -117,7 +117,7 @@ def tokenize_all(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
             f"{type(tokenizer).__name__} does not provide the characters of each token, which statements need. Load "
             "the model with a fast tokenizer: AutoTokenizer.from_pretrained, if the folder has a tokenizer.json; for "
             "classes that transformers has in Python only, such as those of BERTweet and PhoBERT, a "
-            "PreTrainedTokenizerFast with the same vocabulary. Without one, the model still runs on texts and on ids."
+            "PreTrainedTokenizerFast with the same vocabulary. Texts and token ids still run without one."
         )
     parts = [_parts(text) for text in texts]
     tokenized: dict[int, TokenizedStatement] = {}
