@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -54,6 +57,8 @@ KNOWN = {
     "xlm-roberta-xl": "XLM-R XL and XXL",
 }
 
+# Small models of a type that have a part which most models of the type lack get rows of their own.
+WITH_A_PART = {"deberta-v2-conv": "with the convolution of v2-xlarge"}
 
 HEADING = """# Models
 
@@ -73,22 +78,26 @@ Small random models of each type: 3 layers, 4 heads, all weights, biases and gai
   eager model, with padding on the right and (masked LMs) on the left, one token, and as many tokens as the context.
   Where Hugging Face's model rounds to float32 in a float64 model (ModernBERT, EuroBERT, DeBERTa v1), it is compared
   without that rounding.
+- *own rounding*: the largest difference of Hugging Face's model in float32 from the same model in float64. Two float32
+  models, each with its own rounding, may differ by twice as much.
 - *sites* and *sweeps*: the number of sites, and the largest difference of `patch_sweep` at any of them from one forward
   pass with a hook for each patch, in float64.
 - *edges*: the largest difference between a head's attribution and the sum of its edges.
 - *paths*, *circuits*, *measures*: whether `path_patch`, `find_circuit` and the measures of `contributions` are defined.
 
-| `model_type` | head | float32 | float64 | sites | sweeps | edges | paths | circuits | measures |
-|---|---|---|---|---|---|---|---|---|---|"""
+| `model_type` | head | float32 | own rounding | float64 | sites | sweeps | edges | paths | circuits | measures |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured for one model type and head: largest differences, and what is refused."""
+    """What was measured for one model type, part and head: largest differences, and what is refused."""
 
     model_type: str
+    part: str
     head: str
     float32: float
+    own_rounding: float
     float64: float
     n_sites: int
     sweeps: float
@@ -98,21 +107,54 @@ class Row:
     refused: tuple[str, ...]
 
 
-def cases_of(model_type: str) -> list[str]:
-    """The tests' small models of a type."""
-    return [name for name, case in tiny_models.FAMILIES.items() if case.config().model_type == model_type]
+def cases_of(model_type: str) -> dict[str, list[str]]:
+    """The tests' small models of a type, by the part that most models of the type lack."""
+    found: dict[str, list[str]] = {}
+    for name, case in tiny_models.FAMILIES.items():
+        if case.is_installed and case.config().model_type == model_type:
+            found.setdefault(WITH_A_PART.get(name, ""), []).append(name)
+    return found
 
 
 def parity(family: str, head: str, dtype: torch.dtype) -> float:
     """The largest difference from Hugging Face's eager model: padding right and left, one token, n_ctx tokens."""
     theirs, ours = tiny_models.pair(family, head, dtype)
-    pad = theirs.config.pad_token_id
-    padded = tiny_models.token_batch(pad)
-    batches = [padded, padded[:1, :1], tiny_models.token_batch(pad, (ours.cfg.n_ctx,))]
-    # The other heads read the first position, which would be padding.
-    batches += [padded.flip(1)] if head == "masked_lm" else []
-    found = [differences(theirs, ours, tiny_models.hf_inputs(theirs, tokens), head) for tokens in batches]
+    found = [
+        differences(theirs, ours, tiny_models.hf_inputs(theirs, tokens), head)
+        for tokens in batches(theirs.config.pad_token_id, ours.cfg.n_ctx, head)
+    ]
     return max(value for each in found for value in each.values())
+
+
+@torch.no_grad()
+def own_rounding(family: str, head: str) -> float:
+    """The largest difference of Hugging Face's model in float32 from the same in float64, as `parity` compares them."""
+    narrow, wide = (tiny_models.hf_model(family, head, dtype) for dtype in (torch.float32, torch.float64))
+    largest = 0.0
+    for tokens in batches(narrow.config.pad_token_id, tiny_models.pair(family, head)[1].cfg.n_ctx, head):
+        inputs = tiny_models.hf_inputs(narrow, tokens)
+        real = inputs["attention_mask"].bool()
+        at_real = [real_numbers(model, head, inputs, real) for model in (narrow, wide)]
+        largest = max(largest, *(float((a - b).abs().max()) for a, b in zip(*at_real, strict=True)))
+    return largest
+
+
+def real_numbers(
+    theirs: PreTrainedModel, head: str, inputs: dict[str, Tensor], real: Bool[Tensor, "batch pos"]
+) -> list:
+    """The output, hidden states and patterns of Hugging Face's model, where tokens are real."""
+    found = theirs(**inputs, output_hidden_states=True, output_attentions=True)
+    output = tiny_models.hf_output(theirs, head, inputs)
+    patterns = [pattern.transpose(1, 2)[real] for pattern in found.attentions]
+    return [output[real] if head == "masked_lm" else output, *(state[real] for state in found.hidden_states), *patterns]
+
+
+def batches(pad: int, n_ctx: int, head: str) -> list[Int[Tensor, "batch pos"]]:
+    """Tokens with padding on the right and the left, one token, and as many as the context."""
+    padded = tiny_models.token_batch(pad)
+    # The other heads read the first position, which would be padding.
+    left = [padded.flip(1)] if head == "masked_lm" else []
+    return [padded, padded[:1, :1], tiny_models.token_batch(pad, (n_ctx,)), *left]
 
 
 def sweeps(model: HookedEncoder, pair: Known) -> tuple[int, float]:
@@ -166,20 +208,22 @@ def refused_measures(model: HookedEncoder) -> tuple[str, ...]:
     return tuple(name for name in CONTRIBUTIONS if outcome(partial(contributions, model, tokens, None, name)) != "yes")
 
 
-def measured(model_type: str, head: str) -> Row:
-    """The row of a model type and head: the largest differences over the small models of the type."""
+def measured(model_type: str, part: str, head: str) -> Row:
+    """The row of a model type, part and head: the largest differences over the small models of the type."""
     labels = ("LABEL_0", "LABEL_2") if head == "classification" else None
     pairs = TINY if head == "masked_lm" else [answering(of, *labels) if labels else whole(of) for of in TINY]
     rows = []
-    for family in cases_of(model_type):
+    for family in cases_of(model_type)[part]:
         model = slow_patching.tiny_model(family, head)
         given = [of.pair for of in pairs]
         n_sites, swept = sweeps(model, pairs[1])
         rows.append(
             Row(
                 model_type,
+                part,
                 head,
                 parity(family, head, torch.float32),
+                own_rounding(family, head),
                 parity(family, head, torch.float64),
                 n_sites,
                 swept,
@@ -198,8 +242,10 @@ def merged(rows: Sequence[Row]) -> Row:
     first = rows[0]
     return Row(
         first.model_type,
+        first.part,
         first.head,
         max(row.float32 for row in rows),
+        max(row.own_rounding for row in rows),
         max(row.float64 for row in rows),
         max(row.n_sites for row in rows),
         max(row.sweeps for row in rows),
@@ -212,7 +258,7 @@ def merged(rows: Sequence[Row]) -> Row:
 
 def parts(model_type: str) -> list[str]:
     """The parts of the first small model of a type, in words."""
-    model = tiny_models.pair(cases_of(model_type)[0], "none")[1]
+    model = tiny_models.pair(cases_of(model_type)[""][0], "none")[1]
     one = model.architecture
     positions = {
         "absolute": "absolute",
@@ -235,7 +281,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
     def cell(value: float | str) -> str:
         if isinstance(value, float):
-            return f"{value:.0e}"
+            return f"{value:.1e}"
         if value == "yes":
             return value
         if value not in notes:
@@ -245,8 +291,10 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         measures = "all" if not row.refused else f"all but {', '.join(row.refused)}"
         cells = [cell(row.edges), cell(row.paths), cell(row.circuit), measures]
-        numbers = [f"{row.float32:.0e}", f"{row.float64:.0e}", str(row.n_sites), f"{row.sweeps:.0e}"]
-        lines.append(f"| `{row.model_type}` | {row.head} | {' | '.join([*numbers, *cells])} |")
+        differences_of = [f"{value:.1e}" for value in (row.float32, row.own_rounding, row.float64)]
+        numbers = [*differences_of, str(row.n_sites), f"{row.sweeps:.1e}"]
+        name = f"`{row.model_type}` {row.part}".rstrip()
+        lines.append(f"| {name} | {row.head} | {' | '.join([*numbers, *cells])} |")
     lines += ["", *(f"{index}. {note}" for index, note in enumerate(notes, 1))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -260,9 +308,10 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     rows = []
     for model_type in arguments.type or FAMILY_OF:
-        for head in tiny_models.HEADS:
-            rows.append(measured(model_type, head))
-            print(rows[-1], flush=True)
+        for part in cases_of(model_type):
+            for head in tiny_models.HEADS:
+                rows.append(measured(model_type, part, head))
+                print(rows[-1], flush=True)
     arguments.out.write_text(markdown(rows), encoding="utf-8", newline="\n")
 
 

@@ -152,7 +152,8 @@ def unchanged(family: str, head: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fields(family: str) -> set[str]:
-    return {field.name for field in dataclasses.fields(FAMILIES[family].config())}
+    case = FAMILIES[family]
+    return {field.name for field in dataclasses.fields(case.config())} if case.is_installed else set()
 
 
 def having(values: dict[str, Any]) -> list[Any]:
