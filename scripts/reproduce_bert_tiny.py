@@ -35,7 +35,8 @@ from negprobe.attention import AttentionProbe, Comparison
 from negprobe.base.errors import ModelError
 from negprobe.base.files import whole_file, write_csv
 from negprobe.models import HookedEncoder
-from negprobe.models.families import FAMILIES
+from negprobe.models.families.bert import NAMES as BERT_NAMES
+from negprobe.models.families.distilbert import NAMES as DISTILBERT_NAMES
 from negprobe.models.loading import BUNDLED_MODEL, find_checkpoint, read_checkpoint, read_tokenizer
 from negprobe.statements import StatementPair, builtin_pairs, complete, load_pairs
 from negprobe.statistics import ALPHA, effect_tests, negation_effects
@@ -167,10 +168,10 @@ def as_distilbert(bert: BertForMaskedLM) -> DistilBertForMaskedLM:
         activation=cfg.hidden_act,
         pad_token_id=cfg.pad_token_id,
     )
-    source, target = FAMILIES["bert"], FAMILIES["distilbert"]
+    source, target = BERT_NAMES, DISTILBERT_NAMES
     renamed = {getattr(source, part): getattr(target, part) for part in _OF_HEAD}
     for layer in range(cfg.num_hidden_layers):
-        of, to = (f"{family.prefix}.{family.blocks}.{layer}" for family in (source, target))
+        of, to = (f"{names.prefix}.{names.blocks}.{layer}" for names in (source, target))
         renamed |= {f"{of}.{getattr(source, part)}": f"{to}.{getattr(target, part)}" for part in _PER_LAYER}
     theirs = bert.state_dict()
     weights = {f"{to}.{kind}": theirs[f"{of}.{kind}"] for of, to in renamed.items() for kind in ("weight", "bias")}

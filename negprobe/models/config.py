@@ -207,7 +207,8 @@ class HookedEncoderConfig(TransformerLensConfig):
             )
         if self.n_heads % self.n_key_value_groups:
             raise ModelError(
-                f"n_heads {self.n_heads} is not a multiple of n_key_value_groups {self.n_key_value_groups}."
+                f"n_heads {self.n_heads} (num_attention_heads) is not a multiple of n_key_value_groups "
+                f"{self.n_key_value_groups} (num_key_value_heads)."
             )
         if self.pad_token_id >= self.d_vocab:
             raise ModelError(f"pad_token_id is {self.pad_token_id}; token ids end at d_vocab - 1, {self.d_vocab - 1}.")

@@ -193,7 +193,10 @@ def test_a_field_with_one_supported_value_is_named(tmp_path: Path, family: str, 
 @pytest.mark.parametrize("family, field", and_of_one_family(SIZES, OTHER_SIZES))
 def test_a_size_that_the_weights_do_not_have_is_refused(tmp_path: Path, family: str, field: str) -> None:
     folder = saved(tmp_path, family, "masked_lm", **{field: (SIZES | OTHER_SIZES.get(family, {}))[field]})
-    said = r"have the wrong shape|which the \w+ described by its config\.json does not have|`num_hidden_layers` \(2\)"
+    said = (
+        r"have the wrong shape|which the \w+ described by its config\.json does not have|`num_hidden_layers` \(2\)|"
+        r"\(num_attention_heads\) is not a multiple"
+    )
     with pytest.raises(ModelError, match=said):
         HookedEncoder.from_pretrained(folder, device="cpu")
 

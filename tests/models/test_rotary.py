@@ -209,7 +209,9 @@ def test_a_write_to_one_heads_key_leaves_the_other_heads_of_its_group_alone() ->
 
 def test_groups_that_do_not_divide_the_heads_are_refused(tmp_path: Path) -> None:
     sizes = {"d_model": 8, "d_head": 4, "n_heads": 2, "n_layers": 1, "d_mlp": 4, "n_ctx": 4, "d_vocab": 4}
-    with pytest.raises(ModelError, match="n_heads 2 is not a multiple of n_key_value_groups 3"):
+    with pytest.raises(
+        ModelError, match=r"n_heads 2 \(num_attention_heads\) is not a multiple of n_key_value_groups 3"
+    ):
         HookedEncoderConfig(**sizes, act_fn="gelu", n_key_value_groups=3)
     with pytest.raises(ModelError, match="give n_key_value_groups"):
         HookedEncoderConfig(**sizes, act_fn="gelu", n_key_value_heads=1)

@@ -571,7 +571,7 @@ def test_the_hooks_after_the_pooling_are_live(tmp_path: Path) -> None:
         assert largest_difference(moved, ours(TEXTS[:1])) > 1e-2, name
     assert [name for name in ours.hook_dict if name.startswith("embedding_head")] == [
         *expected,
-        *(f"embedding_head.steps.1.hook_{name}" for name in ("scale", "normalized")),
+        *(f"embedding_head.steps.1.hook_{name}" for name in ("scale", "normalized", "out")),
     ]
 
 

@@ -194,7 +194,8 @@ def test_contributions_can_be_limited_and_skipped(model, tmp_path):
 
 def test_what_can_be_patched_in_minutes_shrinks_with_the_model(model):
     def affordable(layers, width):
-        cfg = replace(model.cfg, n_layers=layers, n_heads=width // 64, d_head=64, d_model=width)
+        heads = width // 64
+        cfg = replace(model.cfg, n_layers=layers, n_heads=heads, n_key_value_groups=heads, d_head=64, d_model=width)
         return study._affordable(cfg, tokens=16)
 
     assert affordable(4, 128) > 280

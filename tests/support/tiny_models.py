@@ -127,21 +127,21 @@ _EUROBERT_EMBEDDINGS: dict[str, Place] = {
     "ln_final.hook_out": ("norm", "output"),
 }
 
-_PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if "normalized" not in name} | {
+_PRE_NORM_PLACES = {name: place for name, place in BERT_PLACES.items() if name != "hook_normalized_resid_post"} | {
     "hook_resid_mid": ("attention.output", "output"),
     "hook_resid_post": ("output", "output"),
 }
 _MEGATRON_PLACES = _PRE_NORM_PLACES | {
-    "ln1.hook_normalized": ("attention.ln", "output"),
-    "ln2.hook_normalized": ("ln", "output"),
+    "ln1.hook_out": ("attention.ln", "output"),
+    "ln2.hook_out": ("ln", "output"),
 }
 _ROBERTA_PRELAYERNORM_PLACES = _PRE_NORM_PLACES | {
-    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
-    "ln2.hook_normalized": ("intermediate.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.LayerNorm", "output"),
+    "ln2.hook_out": ("intermediate.LayerNorm", "output"),
 }
 _XLM_ROBERTA_XL_PLACES = _PRE_NORM_PLACES | {
-    "ln1.hook_normalized": ("attention.self_attn_layer_norm", "output"),
-    "ln2.hook_normalized": ("LayerNorm", "output"),
+    "ln1.hook_out": ("attention.self_attn_layer_norm", "output"),
+    "ln2.hook_out": ("LayerNorm", "output"),
 }
 
 _ALBERT_PLACES: dict[str, Place] = {
@@ -152,12 +152,12 @@ _ALBERT_PLACES: dict[str, Place] = {
     "attn.hook_z": ("attention.dense", "input"),
     "hook_attn_out": ("attention.dense", "output"),
     "hook_resid_mid": ("attention.LayerNorm", "input"),
-    "ln1.hook_normalized": ("attention.LayerNorm", "output"),
+    "ln1.hook_out": ("attention.LayerNorm", "output"),
     "mlp.hook_pre": ("ffn", "output"),
     "mlp.hook_post": ("ffn_output", "input"),
     "hook_mlp_out": ("ffn_output", "output"),
     "hook_resid_post": ("full_layer_layer_norm", "input"),
-    "ln2.hook_normalized": ("full_layer_layer_norm", "output"),
+    "ln2.hook_out": ("full_layer_layer_norm", "output"),
     "hook_normalized_resid_post": ("full_layer_layer_norm", "output"),
 }
 
@@ -174,7 +174,7 @@ _ALBERT_EMBEDDINGS = BERT_EMBEDDINGS | {"hook_full_embed": ("encoder.embedding_h
 
 _ERNIE_EMBEDDINGS = BERT_EMBEDDINGS | {"embed.hook_task_type_embed": ("embeddings.task_type_embeddings", "output")}
 _WITHOUT_NORM: dict[str, Place] = {
-    **{name: place for name, place in BERT_EMBEDDINGS.items() if "normalized" not in name},
+    **{name: place for name, place in BERT_EMBEDDINGS.items() if name != "embed.ln.hook_out"},
     "hook_full_embed": ("embeddings", "output"),
 }
 
@@ -338,19 +338,19 @@ FAMILIES = {
         "MegatronBert",
         _bert_like("MegatronBert"),
         _MEGATRON_PLACES,
-        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.ln", "output")},
+        _WITHOUT_NORM | {"ln_final.hook_out": ("encoder.ln", "output")},
     ),
     "roberta-prelayernorm": FamilyCase(
         "RobertaPreLayerNorm",
         _bert_like("RobertaPreLayerNorm", **_ROBERTA),
         _ROBERTA_PRELAYERNORM_PLACES,
-        BERT_EMBEDDINGS | {"ln_final.hook_normalized": ("LayerNorm", "output")},
+        BERT_EMBEDDINGS | {"ln_final.hook_out": ("LayerNorm", "output")},
     ),
     "xlm-roberta-xl": FamilyCase(
         "XLMRobertaXL",
         _bert_like("XLMRobertaXL", **_ROBERTA),
         _XLM_ROBERTA_XL_PLACES,
-        _WITHOUT_NORM | {"ln_final.hook_normalized": ("encoder.LayerNorm", "output")},
+        _WITHOUT_NORM | {"ln_final.hook_out": ("encoder.LayerNorm", "output")},
     ),
     "mpnet": FamilyCase("MPNet", _bert_like("MPNet", **_ROBERTA), _MPNET_PLACES, _WITHOUT_TYPES),
     "nomic": _post_norm_rotary("NomicBert"),

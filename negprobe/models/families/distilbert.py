@@ -7,7 +7,7 @@ from negprobe.models.config import Head
 from negprobe.models.families.bert_like import Names, weights_of
 from negprobe.models.families.family import Family
 
-_NAMES = Names(
+NAMES = Names(
     prefix="distilbert",
     blocks="transformer.layer",
     attention_q="attention.q_lin",
@@ -34,7 +34,7 @@ def _settings(hf_config: Any, head: Head) -> dict[str, Any]:
         "n_ctx": hf_config.max_position_embeddings,
         "eps": 1e-12,
         "act_fn": hf_config.activation,
-        "head_act": _NAMES.class_act if head == "classification" else hf_config.activation,
+        "head_act": NAMES.class_act if head == "classification" else hf_config.activation,
     }
 
 
@@ -43,5 +43,5 @@ DISTILBERT = Family(
     model_types=("distilbert",),
     prefixes=("DistilBert",),
     settings=_settings,
-    weights=partial(weights_of, _NAMES),
+    weights=partial(weights_of, NAMES),
 )
