@@ -6,6 +6,7 @@ two forward passes for each layer and head, and four metrics. The bare passes ru
 model's head and without storing activations. Their ratio to ours is the median over rounds in which both run.
 
     python benchmarks/metrics.py             # the speed
+    python benchmarks/metrics.py --model sentence-transformers/all-mpnet-base-v2
     python benchmarks/metrics.py --memory    # how memory grows with the number of pairs
 """
 
@@ -16,30 +17,26 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from shapes import SHAPES, masked_lm
 from timing import paired, seconds
-from transformers import BertConfig, BertForMaskedLM
 
 from negprobe import AttentionProbe, HookedEncoder, StatementPair, builtin_pairs
 
 MIN_SPEED_UP, MAX_OVERHEAD = 50, 2.5
+MODELS = ["tiny-negation", "6 x 768", "ModernBERT-base", "DeBERTa-v3-base"]
 
 
-def large(layers: int = 6, width: int = 768) -> HookedEncoder:
-    """A BERT with random weights and the bundled model's tokenizer."""
+def random_model(name: str) -> HookedEncoder:
+    """A masked LM of a known shape with random weights, and the bundled model's tokenizer."""
     tokenizer = HookedEncoder.from_pretrained("tiny-negation", device="cpu").tokenizer
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        num_hidden_layers=layers,
-        hidden_size=width,
-        num_attention_heads=width // 64,
-        intermediate_size=4 * width,
-    )
-    return HookedEncoder.from_pretrained(BertForMaskedLM(config).eval(), tokenizer=tokenizer, device="cpu")
+    hf_model = masked_lm(name, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    return HookedEncoder.from_pretrained(hf_model, tokenizer=tokenizer, device="cpu")
 
 
 @torch.no_grad()
@@ -91,17 +88,16 @@ def bare_passes(probe: AttentionProbe, pairs: list[StatementPair]) -> Callable[[
     return passes
 
 
-def print_speed(budget: float) -> None:
+def print_speed(budget: float, names: list[str]) -> None:
     """Print a table with a row for each model."""
     table = Table(title=f"pairs per second, CPU, float32, {torch.get_num_threads()} threads")
     ratios = (f"ours / loop (≥ {MIN_SPEED_UP})", f"bare / ours (≤ {MAX_OVERHEAD})")
     for column in ("model", "ours", "notebook loop", "bare passes", *ratios):
         table.add_column(column, justify="right")
     pairs = builtin_pairs()
-    for name, model, n_pairs, n_looped in (
-        ("tiny-negation, 4 x 128", HookedEncoder.from_pretrained("tiny-negation", device="cpu"), len(pairs), 4),
-        ("random BERT, 6 x 768", large(), 96, 1),
-    ):
+    for name in names:
+        model = random_model(name) if name in SHAPES else HookedEncoder.from_pretrained(name, device="cpu")
+        n_pairs, n_looped = (len(pairs), 4) if model.cfg.d_model < 256 else (96, 1)
         probe, chosen = AttentionProbe(model), pairs[:n_pairs]
         looped = pairs[:: len(pairs) // n_looped][:n_looped]
         ours, bare, ratio = paired(
@@ -109,7 +105,7 @@ def print_speed(budget: float) -> None:
         )
         loop = min(seconds(partial(notebook_loop, model, looped)) for _ in range(2)) / len(looped)
         table.add_row(
-            name,
+            f"random {name}" if name in SHAPES else Path(name).name,
             f"{len(chosen) / ours:.1f}",
             f"{1 / loop:.3g}",
             f"{len(chosen) / bare:.1f}",
@@ -145,6 +141,8 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="time spent on each model")
+    shapes = f"one of {', '.join(SHAPES)} with random weights, or a folder or hub name; by default {', '.join(MODELS)}"
+    parser.add_argument("--model", action="append", help=shapes)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", action="store_true", help="measure memory at 1,000 and 10,000 pairs instead")
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
@@ -156,7 +154,7 @@ def main() -> None:
     elif arguments.memory:
         print_memory(1000)
     else:
-        print_speed(arguments.seconds)
+        print_speed(arguments.seconds, arguments.model or MODELS)
 
 
 if __name__ == "__main__":
