@@ -71,8 +71,11 @@ class Chance:
             where &= self.base.run.mask.bool()[self.pair][:, None, None]
             values, renormalize = values.softmax(dim=-1), bool(self.numbers.random() < 0.5)
         if site == "attn_scores" and self.numbers.random() < 0.3:
-            # Edges are knocked out as well as changed, never all of a query's: [CLS] can always be seen.
-            values[..., 1:] = values[..., 1:].where(self.normal(*values[..., 1:].shape) < 0, -torch.inf)
+            # Edges are knocked out as well as changed, never all of a query's: it always sees [CLS], or in a local
+            # window itself.
+            kept = (self.normal(*values.shape) < 0) | torch.eye(values.shape[-1], dtype=torch.bool)
+            kept[..., 0] = True
+            values = values.where(kept, -torch.inf)
         of = torch.tensor(self.numbers.integers(n_values, size=len(self.pair)))
         return Edit(site, layer, where, values, of, renormalize)
 
