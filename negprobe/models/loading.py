@@ -145,17 +145,23 @@ def read_checkpoint(
     options: dict[str, Any] = {"add_pooling_layer": False} if has_unused_pooler else {}
     with _quiet_transformers():
         # transformers gets no folder, so it cannot open an adapter, code or any file that was not checked.
-        hf_model, info = hf_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=weights,
-            dtype=dtype,
-            output_loading_info=True,
-            # negprobe reports mismatches itself, with the names of the weights.
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            **options,
-        )
+        try:
+            hf_model, info = hf_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=weights,
+                dtype=dtype,
+                output_loading_info=True,
+                # negprobe reports mismatches itself, with the names of the weights.
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                **options,
+            )
+        except AttributeError as error:  # such as transformers 5.9 with the newer head of DeBERTa (`legacy` false)
+            raise ModelError(
+                f"transformers {transformers.__version__} cannot load {name!r}, a {architecture}: {error}. Install a "
+                "newer version of transformers."
+            ) from error
     unusable = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     non_float = next((key for key in unusable if key in non_float_types), None)
     if non_float is not None:

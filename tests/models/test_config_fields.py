@@ -38,7 +38,7 @@ OTHER_SIZES = {
     },
     "deberta-v2": {"relative_attention": False, "position_biased_input": True, "legacy": False},
     "deberta-v2-conv": {
-        **{"relative_attention": False, "max_relative_positions": 6, "pos_att_type": ["c2p"], "legacy": True},
+        **{"relative_attention": False, "max_relative_positions": 6, "pos_att_type": ["c2p"], "legacy": False},
     },
     "modernbert": dict.fromkeys(_BIASES, True) | {"decoder_bias": False},
     "modernbert-biased": dict.fromkeys(_BIASES, False) | {"decoder_bias": True},
@@ -124,6 +124,8 @@ EMPTY = {
 
 
 def saved(folder: Path, family: str, head: str, **changes: Any) -> Path:
+    if "legacy" in changes:
+        tiny_models.skip_unless_loadable(tiny_models.hf_model(family, head, legacy=changes["legacy"]))
     tiny_models.hf_model(family, head).save_pretrained(folder)
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
