@@ -951,7 +951,7 @@ def _check_texts(texts: list[Any]) -> None:
             raise InputError(f"Text {index}, {quoted(text)}, is not valid UTF-8 text; correct it.")
 
 
-def _check_ids(kind: str, ids: Int[Tensor, "batch pos"], size: int) -> None:
+def _check_ids(kind: str, ids: Int[Tensor, "*any"], size: int) -> None:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= size:
         raise InputError(f"{kind} ids must be from 0 to {size - 1} for this model, got {low} to {high}.")

@@ -355,6 +355,6 @@ def test_heads_that_are_not_read(suffix: str) -> None:
 
 
 def test_every_class_with_a_head_is_one_of_transformers() -> None:
-    for family in FAMILIES.values():
+    for family in (case for case in FAMILIES.values() if case.is_installed):
         for suffix in SUFFIX.values():
             assert getattr(transformers, family.prefix + suffix).__name__ == family.prefix + suffix
