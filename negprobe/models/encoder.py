@@ -585,7 +585,7 @@ class HookedEncoder(HookedRootModule):
         return texts[0] if is_one else texts
 
     @checked
-    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*any"]) -> Float[Tensor, "*any d_embed"]:
+    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*ids"]) -> Float[Tensor, "*rows d_embed"]:
         """The unembedding vectors of tokens, the columns of `W_U`.
 
         The inner product of such a vector with `unembed.hook_in`, plus `b_U`, is the token's logit. The vectors are not
