@@ -585,7 +585,7 @@ class HookedEncoder(HookedRootModule):
         return texts[0] if is_one else texts
 
     @checked
-    def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, "*ids"]) -> Float[Tensor, "*rows d_embed"]:
+    def tokens_to_residual_directions(self, tokens: str | int | Tensor) -> Float[Tensor, "*rows d_embed"]:
         """The unembedding vectors of tokens, the columns of `W_U`.
 
         The inner product of such a vector with `unembed.hook_in`, plus `b_U`, is the token's logit. The vectors are not
@@ -602,6 +602,8 @@ class HookedEncoder(HookedRootModule):
         if isinstance(tokens, Tensor):
             if not tokens.numel():
                 raise InputError("There are no token ids; give at least one.")
+            if tokens.is_floating_point() or tokens.dtype == torch.bool:
+                raise InputError(f"Token ids must be integers, got {tokens.dtype}.")
             _check_ids("Token", tokens, self.cfg.d_vocab)
             return W_U.T[tokens.squeeze() if tokens.numel() == 1 else tokens]
         index = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
