@@ -559,7 +559,7 @@ class HookedEncoder(HookedRootModule):
 
     @checked
     def to_str_tokens(
-        self, input: Text | Sequence[Text] | Int[Tensor, "*batch pos"], truncate: bool = False
+        self, input: Text | Sequence[Text] | Tensor, truncate: bool = False
     ) -> list[str] | list[list[str]]:
         """The text of each token, decoded alone, special tokens included and padding left out.
 
