@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from negprobe.base.errors import ArgumentError, PatchingError
+from negprobe.base.errors import PatchingError
 from negprobe.patching import Patch, patch
 from tests.support.sample_pairs import TINY_EQUAL
 
@@ -67,5 +67,3 @@ def test_a_list_that_does_not_say_how_it_is_meant_is_an_error(tiny):
     for nothing in ([], [[]], [[HEAD], []]):
         with pytest.raises(PatchingError, match="There are no patches"):
             patch(tiny, PAIR, nothing, together=False)
-    with pytest.raises(ArgumentError):
-        patch(tiny, PAIR, ["z"])
